@@ -1,0 +1,7 @@
+//! Every class of handshake, through real rustls clients.
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod files;
+mod handshakes;
+mod strangers;

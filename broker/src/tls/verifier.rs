@@ -1,0 +1,75 @@
+//! The certificate check of one handshake, remembering what it saw.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+
+/// What a peer presented, and whether its certificate was found good.
+#[derive(Debug)]
+pub(super) struct Presented {
+    pub(super) der: Vec<u8>,
+    pub(super) trusted: bool,
+}
+
+/// Passes every decision to the shared verifier and keeps the certificate.
+///
+/// rustls forgets a certificate that it refuses, and a refusal that cannot name the device is of little use to an operator. It also
+/// reports a bad signature in the certificate and a peer that does not hold its key by the same error; `trusted` tells them apart.
+#[derive(Debug)]
+pub(super) struct RememberingVerifier {
+    pub(super) inner: Arc<dyn ClientCertVerifier>,
+    pub(super) presented: Arc<OnceLock<Presented>>,
+}
+
+impl ClientCertVerifier for RememberingVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.inner.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.inner.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verdict = self.inner.verify_client_cert(end_entity, intermediates, now);
+        self.presented.get_or_init(|| Presented {
+            der: end_entity.to_vec(),
+            trusted: verdict.is_ok(),
+        });
+        verdict
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
