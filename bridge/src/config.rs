@@ -1,0 +1,130 @@
+//! What the operator decides about the link to the cloud, validated by the caller's configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_wal::PartitionSet;
+
+/// Settings of one lane. [`Config::aws_iot`] and [`Config::mqtt`] fill in a profile's defaults.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The gateway's id: the first part of every `forebay-id`.
+    pub gateway: String,
+    /// Name or address of the cloud's endpoint. Dial a name where TLS is used: no SNI is sent for an IP address.
+    pub host: String,
+    /// Its TCP port.
+    pub port: u16,
+    /// The MQTT client id; the cloud's policy must allow it, and nobody else may use it.
+    pub client_id: String,
+    /// The version of MQTT to speak. Default 5.
+    pub version: Version,
+    /// Client certificate and trusted roots; none = plain TCP. On port 443 the ALPN name that AWS wants is added
+    /// unless the configuration names one already.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// How many publishes may wait for the cloud's ack at once, the request channel included; never above the cloud's
+    /// Receive Maximum. At least 1.
+    pub in_flight: u16,
+    /// How long the cloud may keep silent about a publish before the connection is given up. Default 20 s.
+    pub ack_timeout: Duration,
+    /// Interval of pings. Default 60 s, at least 5 s (AWS raises anything below 30 s to 30 s).
+    pub keep_alive: Duration,
+    /// Bound on resolving, TCP, TLS and CONNACK together. Default 30 s.
+    pub connect_timeout: Duration,
+    /// What the cloud, or the operator, allows per second.
+    pub pacing: Pacing,
+    /// When to try again after a lost connection.
+    pub backoff: Backoff,
+    /// How often a suspended pair of route and device is tried with its oldest record. Default 60 s.
+    pub probe_interval: Duration,
+    /// How long after a connect a record is sent that is suspected of making the peer close. Default 1 s.
+    pub quiet_before_suspect: Duration,
+    /// How long outstanding acks are waited for at shutdown. Default 5 s.
+    pub shutdown_grace: Duration,
+    /// Bytes read ahead of what is sent, over all streams. Default 1 MiB.
+    pub read_ahead: usize,
+    /// The partitions this lane owns. Default all.
+    pub partitions: PartitionSet,
+}
+
+/// Versions of MQTT that the bridge speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 5: the cloud says why it refuses.
+    #[default]
+    V5,
+    /// MQTT 3.1.1: silence and closed sockets.
+    V311,
+}
+
+/// Quotas. The lane runs at nine tenths of each and passes it in no window of one second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pacing {
+    /// Publishes per second; none = no limit.
+    pub messages_per_second: Option<u32>,
+    /// Bytes of PUBLISH packets per second; none = no limit. A single larger packet still goes, alone in its second.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// Exponential backoff with full jitter and unlimited tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Bound on the first delay. Default 1 s.
+    pub initial: Duration,
+    /// Bound on every delay. Default 2 min.
+    pub ceiling: Duration,
+    /// Least time between two CONNECTs. Default 1 s, which is AWS's limit per client id.
+    pub connect_spacing: Duration,
+    /// How long a connection must have lasted before the next delay starts from `initial` again. Default 30 s.
+    pub stable_after: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_secs(1),
+            ceiling: Duration::from_secs(120),
+            connect_spacing: Duration::from_secs(1),
+            stable_after: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Config {
+    /// The profile `aws-iot`: 32 in flight, AWS's quotas per connection.
+    #[must_use]
+    pub fn aws_iot(gateway: &str, host: &str, tls: Arc<rustls::ClientConfig>) -> Self {
+        Self {
+            port: 8883,
+            tls: Some(tls),
+            pacing: Pacing {
+                messages_per_second: Some(100),
+                bytes_per_second: Some(512 * 1024),
+            },
+            ..Self::mqtt(gateway, host)
+        }
+    }
+
+    /// The profile `mqtt`: any broker, plain TCP on port 1883 until told otherwise, 32 in flight, no quota.
+    #[must_use]
+    pub fn mqtt(gateway: &str, host: &str) -> Self {
+        Self {
+            gateway: gateway.to_owned(),
+            host: host.to_owned(),
+            port: 1883,
+            client_id: gateway.to_owned(),
+            version: Version::default(),
+            tls: None,
+            in_flight: 32,
+            ack_timeout: Duration::from_secs(20),
+            keep_alive: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(30),
+            pacing: Pacing::default(),
+            backoff: Backoff::default(),
+            probe_interval: Duration::from_secs(60),
+            quiet_before_suspect: Duration::from_secs(1),
+            shutdown_grace: Duration::from_secs(5),
+            read_ahead: 1024 * 1024,
+            partitions: PartitionSet::ALL,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What the bridge counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Distributions, reported as they happen on the lane's task; implementations must not block.
+pub trait Observer: Send + Sync {
+    /// A record was delivered `age` after the gateway accepted it, where that age can be proved; `late` = it was older
+    /// than 30 s when it was first sent.
+    fn delivered(&self, age: Duration, late: bool);
+}
+
+/// Why a connection ended or never came to be: the label of the reconnect counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ended {
+    /// The name could not be resolved.
+    Dns,
+    /// Nobody listens, or a firewall says no.
+    Refused,
+    /// No route, reset or broken pipe.
+    Network,
+    /// TCP, TLS or CONNACK took too long.
+    ConnectTimeout,
+    /// The TLS handshake failed.
+    Tls,
+    /// CONNACK: not authorised, bad credentials, client id refused.
+    Denied,
+    /// CONNACK or DISCONNECT: busy, over quota, too many connects.
+    Busy,
+    /// The peer closed without a word.
+    PeerClosed,
+    /// Somebody else connected with our client id.
+    TakenOver,
+    /// The cloud shuts down, moves, or closes for administrative reasons.
+    ServerShutdown,
+    /// A ping was not answered, or the cloud missed ours.
+    KeepAlive,
+    /// A publish was not acked in time.
+    AckTimeout,
+    /// The cloud blamed a message when it closed.
+    Message,
+    /// One side broke the protocol.
+    Protocol,
+}
+
+impl Ended {
+    /// All of them, in the order of the counters.
+    pub const ALL: [Self; 14] = [
+        Self::Dns,
+        Self::Refused,
+        Self::Network,
+        Self::ConnectTimeout,
+        Self::Tls,
+        Self::Denied,
+        Self::Busy,
+        Self::PeerClosed,
+        Self::TakenOver,
+        Self::ServerShutdown,
+        Self::KeepAlive,
+        Self::AckTimeout,
+        Self::Message,
+        Self::Protocol,
+    ];
+
+    /// The label's text.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Refused => "refused",
+            Self::Network => "network",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "tls",
+            Self::Denied => "denied",
+            Self::Busy => "busy",
+            Self::PeerClosed => "peer_closed",
+            Self::TakenOver => "taken_over",
+            Self::ServerShutdown => "server_shutdown",
+            Self::KeepAlive => "keep_alive",
+            Self::AckTimeout => "ack_timeout",
+            Self::Message => "message",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+/// The reason codes that a PUBACK may refuse with: the label of the refusal counter.
+pub const REFUSAL_CODES: [u8; 7] = [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+
+/// The codes of dead letters that the bridge makes.
+pub const DEAD_REASONS: [&str; 11] = [
+    "no-route",
+    "topic-invalid",
+    "topic-too-long",
+    "topic-too-deep",
+    "topic-reserved",
+    "payload-too-large",
+    "packet-too-large",
+    "topic-refused",
+    "payload-refused",
+    "message-refused",
+    "peer-closes",
+];
+
+/// Counters since start; each rises only by what its name says.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Publishes handed to a connection, repeats included.
+    pub sent: AtomicU64,
+    /// Bytes of the PUBLISH packets of `sent`, before TLS.
+    pub sent_bytes: AtomicU64,
+    /// Records settled as delivered.
+    pub delivered: AtomicU64,
+    /// Records settled as expired by their own MQTT 5 expiry.
+    pub expired: AtomicU64,
+    /// Publishes sent again on the same connection because the cloud had refused them for the moment.
+    pub retried: AtomicU64,
+    /// Publishes sent again because an earlier connection, or perhaps the process before a restart, had sent them unacked.
+    pub replayed: AtomicU64,
+    /// Records delivered of which an earlier connection had written a copy: the cloud may have them twice.
+    pub duplicates_suspected: AtomicU64,
+    /// Acks for records that had been settled otherwise before.
+    pub late_acks: AtomicU64,
+    /// Connections that the cloud accepted.
+    pub connects: AtomicU64,
+    /// Probes of suspended pairs.
+    pub probes: AtomicU64,
+    /// Reads of the log that failed.
+    pub read_errors: AtomicU64,
+    ended: [AtomicU64; Ended::ALL.len()],
+    refused: [AtomicU64; REFUSAL_CODES.len()],
+    dead: [AtomicU64; DEAD_REASONS.len()],
+}
+
+impl Stats {
+    /// Connections that ended or never came to be, by why.
+    pub fn reconnects(&self) -> impl Iterator<Item = (Ended, u64)> + '_ {
+        Ended::ALL
+            .into_iter()
+            .zip(&self.ended)
+            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+    }
+
+    /// Refusals by reason code.
+    pub fn refused(&self) -> impl Iterator<Item = (u8, u64)> + '_ {
+        REFUSAL_CODES
+            .into_iter()
+            .zip(&self.refused)
+            .map(|(code, count)| (code, count.load(Ordering::Relaxed)))
+    }
+
+    /// Dead letters by reason.
+    pub fn dead(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        DEAD_REASONS
+            .into_iter()
+            .zip(&self.dead)
+            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn count_ended(&self, reason: Ended) {
+        if let Some(index) = Ended::ALL.iter().position(|known| *known == reason) {
+            add(&self.ended[index], 1);
+        }
+    }
+
+    pub(crate) fn count_refused(&self, code: u8) {
+        if let Some(index) = REFUSAL_CODES.iter().position(|known| *known == code) {
+            add(&self.refused[index], 1);
+        }
+    }
+
+    pub(crate) fn count_dead(&self, reason: &str) {
+        if let Some(index) = DEAD_REASONS.iter().position(|known| *known == reason) {
+            add(&self.dead[index], 1);
+        }
+    }
+}
+
+pub(crate) fn add(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
