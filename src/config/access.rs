@@ -1,0 +1,102 @@
+//! Who may do what.
+
+use forebay_topic::TopicFilter;
+
+use super::section::{Reading, Section};
+
+const MAX_RULES: usize = 256;
+const MAX_FILTERS: usize = 256;
+
+/// One item of `access`; the first whose `who` fits decides.
+///
+/// Filters are as written: valid topic filters in which `{device}` stands for the identity and `{gateway}` for the
+/// gateway's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AccessRule {
+    /// A glob on the identity: `*` any characters, `?` one.
+    pub(crate) who: String,
+    /// What may be published. Default none.
+    pub(crate) publish: Vec<String>,
+    /// What may be subscribed. Default none.
+    pub(crate) subscribe: Vec<String>,
+    /// What is refused before both. Default none.
+    pub(crate) deny: Vec<String>,
+}
+
+pub(super) fn read(root: &Section<'_>, reading: &mut Reading<'_>) -> Vec<AccessRule> {
+    if !root.has("access") {
+        return by_default();
+    }
+    let sections = root.list("access").unwrap_or_default();
+    if sections.len() > MAX_RULES {
+        let reason = format!("at most {MAX_RULES} rules, not {}; use globs and {{device}}", sections.len());
+        reading.faults.push(root.fault("access", reason));
+    }
+    sections.iter().map(|section| read_one(section, reading)).collect()
+}
+
+fn by_default() -> Vec<AccessRule> {
+    let texts = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
+    vec![
+        AccessRule {
+            who: "local".to_owned(),
+            publish: texts(&["#"]),
+            subscribe: texts(&["#"]),
+            deny: Vec::new(),
+        },
+        AccessRule {
+            who: "*".to_owned(),
+            publish: texts(&["devices/{device}/#"]),
+            subscribe: texts(&["devices/{device}/commands/#"]),
+            deny: texts(&["devices/{device}/factory/#"]),
+        },
+    ]
+}
+
+fn read_one(section: &Section<'_>, reading: &mut Reading<'_>) -> AccessRule {
+    let who = section.text("who").unwrap_or_default();
+    if section.given("who").is_some() && (who.is_empty() || who.contains(['/', '+', '#', '\0'])) {
+        let reason = "a glob on the identity, which has no / + #: `*` stands for any characters, `?` for one";
+        reading.faults.push(section.fault("who", reason));
+    }
+    let rule = AccessRule {
+        who,
+        publish: filters(section, "publish", reading),
+        subscribe: filters(section, "subscribe", reading),
+        deny: filters(section, "deny", reading),
+    };
+    // A rule that allows nothing is fine: it shuts out the identities it names.
+    rule
+}
+
+fn filters(section: &Section<'_>, name: &str, reading: &mut Reading<'_>) -> Vec<String> {
+    let written = section.texts(name);
+    if written.len() > MAX_FILTERS {
+        let reason = format!("at most {MAX_FILTERS} filters, not {}", written.len());
+        reading.faults.push(section.fault(name, reason));
+    }
+    for (index, filter) in written.iter().enumerate() {
+        let problem = placeholders(filter).or_else(|| TopicFilter::parse(filter).err().map(|error| error.to_string()));
+        if let Some(reason) = problem {
+            reading.faults.push(section.item_fault(name, index, reason));
+        }
+    }
+    written
+}
+
+fn placeholders(filter: &str) -> Option<String> {
+    let mut rest = filter;
+    while let Some(open) = rest.find('{') {
+        let Some(close) = rest[open..].find('}') else {
+            return Some("`{` is never closed".to_owned());
+        };
+        let name = &rest[open..=open + close];
+        if name != "{device}" && name != "{gateway}" {
+            return Some(format!(
+                "`{name}` is not a placeholder of access rules; there are {{device}} (the identity) and {{gateway}}"
+            ));
+        }
+        rest = &rest[open + close + 1..];
+    }
+    None
+}

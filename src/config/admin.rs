@@ -1,0 +1,85 @@
+//! The admin listener.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::listener::{Listener, clash};
+use super::section::{Reading, Section};
+
+const MIN_TOKEN: usize = 16;
+const MAX_TOKEN: usize = 4096;
+
+/// `admin`: metrics, health, status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Admin {
+    /// Address and port. Default 127.0.0.1:9464.
+    pub(crate) bind: SocketAddr,
+    /// The file of the token; none = loopback only.
+    pub(crate) token_file: Option<PathBuf>,
+    /// What the file held when the configuration was read.
+    pub(crate) token: Option<Secret>,
+}
+
+/// A text that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// The text itself, for comparing.
+    #[must_use]
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+pub(super) fn read(root: &Section<'_>, listeners: &[Listener], reading: &mut Reading<'_>) -> Admin {
+    let section = root.section("admin");
+    let bind = section.socket("bind").unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9464)));
+    if let Some(listener) = listeners.iter().find(|listener| clash(listener.bind, bind)) {
+        let reason = format!("a listener has {} already; give admin its own port", listener.bind);
+        reading.faults.push(section.fault("bind", reason));
+    }
+    let hint = "Make it with: openssl rand -hex 32 > FILE && chmod 600 FILE";
+    let token_file = section.file("token_file", None, hint, reading);
+    if token_file.is_none() && !section.has("token_file") && !bind.ip().is_loopback() {
+        let reason = format!("required, because {bind} can be reached from the network. {hint}");
+        reading.faults.push(section.fault("token_file", reason));
+    }
+    let token = token_file.as_deref().and_then(|path| match read_token(path)? {
+        Ok(token) => Some(token),
+        Err(reason) => {
+            if reading.check_files {
+                reading.faults.push(section.fault("token_file", format!("{reason}. {hint}")));
+            }
+            None
+        }
+    });
+    Admin { bind, token_file, token }
+}
+
+/// None if the file cannot be read, which is reported already.
+fn read_token(path: &Path) -> Option<Result<Secret, String>> {
+    let length = std::fs::metadata(path).ok()?.len();
+    if length > MAX_TOKEN as u64 {
+        return Some(Err(format!(
+            "{} has {length} bytes; a token has at most {MAX_TOKEN}",
+            path.display()
+        )));
+    }
+    let text = std::fs::read_to_string(path).ok()?;
+    let token = text.trim();
+    if token.len() < MIN_TOKEN || !token.chars().all(|c| c.is_ascii_graphic()) {
+        return Some(Err(format!(
+            "{} must hold one token of at least {MIN_TOKEN} visible ASCII characters",
+            path.display()
+        )));
+    }
+    Some(Ok(Secret(token.to_owned())))
+}

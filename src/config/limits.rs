@@ -1,0 +1,68 @@
+//! Bounds for connections and sessions.
+
+use std::time::Duration;
+
+use super::section::{Reading, Section};
+use super::units::show_bytes;
+
+/// `limits`: bounds for each connection and for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Connections at once. Default 2000.
+    pub(crate) max_connections: u32,
+    /// The largest MQTT packet in bytes. Default 128 KiB, at most 16 MiB.
+    pub(crate) max_packet: u32,
+    /// Unacked publishes per connection. Default 100.
+    pub(crate) max_in_flight: u16,
+    /// The longest keep-alive. Default 20 min.
+    pub(crate) max_keep_alive: Duration,
+    /// Distinct topics shown to the local fan-out. Default 100000.
+    pub(crate) max_topics: u32,
+}
+
+/// `sessions`: bounds for persistent sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sessions {
+    /// Bytes waiting for all absent sessions together. Default 256 MiB.
+    pub(crate) max_bytes: u64,
+    /// Bytes waiting for one session. Default 8 MiB.
+    pub(crate) per_session: u64,
+    /// How long a session outlives its connection. Default 7 days.
+    pub(crate) max_expiry: Duration,
+}
+
+pub(super) fn read_limits(root: &Section<'_>) -> Limits {
+    let section = root.section("limits");
+    Limits {
+        max_connections: small(section.integer("max_connections")),
+        max_packet: small(section.bytes("max_packet")),
+        max_in_flight: section
+            .integer("max_in_flight")
+            .and_then(|value| u16::try_from(value).ok())
+            .unwrap_or_default(),
+        max_keep_alive: section.duration("max_keep_alive").unwrap_or_default(),
+        max_topics: small(section.integer("max_topics")),
+    }
+}
+
+pub(super) fn read_sessions(root: &Section<'_>, reading: &mut Reading<'_>) -> Sessions {
+    let section = root.section("sessions");
+    let sessions = Sessions {
+        max_bytes: section.bytes("max_bytes").unwrap_or_default(),
+        per_session: section.bytes("per_session").unwrap_or_default(),
+        max_expiry: section.duration("max_expiry").unwrap_or_default(),
+    };
+    if sessions.per_session > sessions.max_bytes {
+        let reason = format!(
+            "one session may not have more than all together (sessions.max_bytes, {})",
+            show_bytes(sessions.max_bytes)
+        );
+        reading.faults.push(section.fault("per_session", reason));
+    }
+    sessions
+}
+
+/// The table of keys bounds these values well within 32 bits.
+fn small(value: Option<u64>) -> u32 {
+    value.and_then(|value| u32::try_from(value).ok()).unwrap_or_default()
+}

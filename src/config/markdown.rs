@@ -1,0 +1,86 @@
+//! `docs/configuration.md`, made from the table of keys.
+
+use std::fmt::Write as _;
+
+use super::reference::{Built, Default, KeyDoc, reference};
+
+const HEAD: &str = "# Configuration
+
+<!-- Made from src/config/reference.rs: FOREBAY_BLESS=1 cargo test --bin forebay configuration_reference -->
+
+Forebay reads one YAML file (`-c`/`--config`). `config/minimal.yaml` is the shortest one, `config/forebay.yaml` shows
+every key of this version with comments. `forebay check` reads it without starting anything and lists all faults at
+once, each with its key, line, value and reason; the exit code of a configuration that cannot be used is 78.
+
+* Settings: file < environment < flags. `FOREBAY__SECTION__KEY=value` sets a key (double underscores between the
+  names, items of lists by number from 0: `FOREBAY__LISTENERS__0__BIND`), the value is read as YAML.
+* Durations have a unit (`500ms`, `30s`, `20m`, `12h`, `7d`), sizes too (`5000B`, `128KiB`, `4GiB`; `KB` is 1000),
+  rates and bandwidths are `50/s` and `64KiB/s`. Only 0 needs none.
+* Relative paths start at the folder of the file.
+* Quote what begins with `#` or `*`, and anything with braces: `\"#\"`, `\"*\"`, `\"{cn}\"`.
+";
+
+/// The reference of all keys as Markdown.
+#[must_use]
+pub(crate) fn markdown() -> String {
+    let mut page = HEAD.to_owned();
+    let top = reference().iter().filter(|key| key.parent().is_empty());
+    for section in top.filter(|key| key.built != Built::No) {
+        let within = |key: &&KeyDoc| key.path.split(['.', '[']).next() == Some(section.path);
+        let _ = write!(
+            page,
+            "\n## `{}`\n\n{} Left out: {}.\n\n",
+            section.path,
+            section.doc,
+            default(section)
+        );
+        page.push_str("| key | value | left out | meaning |\n|---|---|---|---|\n");
+        for key in reference()
+            .iter()
+            .filter(within)
+            .filter(|key| key.path != section.path && key.built != Built::No)
+        {
+            let _ = writeln!(
+                page,
+                "| `{}` | {} | {} | {}{} |",
+                key.path,
+                key.kind.describe(),
+                default(key),
+                key.doc,
+                only(key)
+            );
+        }
+    }
+    page.push_str("\n## Not in this version\n\nThese keys keep their place and are refused with \"not in this version\":\n\n");
+    for key in reference() {
+        match key.built {
+            Built::No => {
+                let _ = writeln!(page, "* `{}`: {}", key.path, key.doc);
+            }
+            Built::Only(values) => {
+                let _ = writeln!(page, "* `{}` other than {}", key.path, ticked(values));
+            }
+            Built::Yes => {}
+        }
+    }
+    page
+}
+
+fn default(key: &KeyDoc) -> String {
+    match key.default {
+        Default::Required => "required".to_owned(),
+        Default::Value(value) => format!("`{value}`"),
+        Default::Words(words) => words.to_owned(),
+    }
+}
+
+fn only(key: &KeyDoc) -> String {
+    match key.built {
+        Built::Only(values) => format!(" This version has {}.", ticked(values)),
+        Built::Yes | Built::No => String::new(),
+    }
+}
+
+fn ticked(values: &[&str]) -> String {
+    values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ")
+}

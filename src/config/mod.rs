@@ -1,0 +1,176 @@
+//! The configuration: from YAML to validated types, once (design section 10).
+//!
+//! [`load`] reads the file, lays the environment and the flags over it, and reports *everything* that is wrong with
+//! the result at once. [`reference()`] lists every key; checks, defaults and `docs/configuration.md` come from it.
+
+mod access;
+mod admin;
+mod cloud;
+mod fault;
+mod gateway;
+mod kind;
+mod limits;
+mod lines;
+mod listener;
+mod markdown;
+mod overrides;
+mod reference;
+mod route;
+mod schema;
+mod section;
+mod stream;
+mod tree;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub(crate) use access::AccessRule;
+pub(crate) use admin::{Admin, Secret};
+pub(crate) use cloud::{ClientCertificate, Cloud, CloudTls, Profile, Protocol};
+pub(crate) use fault::nearest;
+pub(crate) use fault::{ConfigError, Fault};
+pub(crate) use gateway::{Gateway, GatewayId, Survive};
+pub(crate) use kind::Kind;
+pub(crate) use limits::{Limits, Sessions};
+pub(crate) use listener::{Identity, Listener, ListenerTls};
+pub(crate) use markdown::markdown;
+pub(crate) use overrides::Overrides;
+pub(crate) use reference::{Built, Default as KeyDefault, KeyDoc, reference};
+pub(crate) use route::{CloudRoute, Destination, Route};
+pub(crate) use stream::{Stream, WhenFull};
+pub(crate) use units::{show_bytes, show_duration};
+
+use section::{Reading, Section};
+use tree::{Node, Origin, Value};
+
+/// The exit code of a configuration that cannot be used (`EX_CONFIG`).
+pub(crate) const EXIT_CODE: u8 = 78;
+
+/// A validated configuration: whoever holds one need check nothing again.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    /// The gateway's name and disk.
+    pub(crate) gateway: Gateway,
+    /// Where devices connect, at least one.
+    pub(crate) listeners: Vec<Listener>,
+    /// Who may do what, first match wins.
+    pub(crate) access: Vec<AccessRule>,
+    /// Bounds of connections.
+    pub(crate) limits: Limits,
+    /// Bounds of persistent sessions.
+    pub(crate) sessions: Sessions,
+    /// The log's queues in order of priority, 1 to 8.
+    pub(crate) streams: Vec<Stream>,
+    /// What goes to the cloud, first match wins.
+    pub(crate) routes: Vec<Route>,
+    /// The cloud; none = a local broker.
+    pub(crate) cloud: Option<Cloud>,
+    /// The admin listener.
+    pub(crate) admin: Admin,
+    /// Sixteen hex digits that change when a setting changes, wherever it was made.
+    pub(crate) fingerprint: String,
+}
+
+/// Reads, completes and checks a configuration file.
+///
+/// # Errors
+/// Everything that is wrong, for exit code 78.
+pub(crate) fn load(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
+    let failed = |reason: String| ConfigError {
+        file: path.to_owned(),
+        faults: vec![Fault::of_file(reason)],
+    };
+    let bytes = std::fs::read(path).map_err(|error| {
+        failed(format!(
+            "cannot be read: {error}. `-c FILE` names another; config/minimal.yaml is one to begin with"
+        ))
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| failed(format!("is not UTF-8 text: {error}")))?;
+    let base_dir = path.parent().unwrap_or_else(|| Path::new(""));
+    parse(&text, base_dir, overrides).map_err(|error| ConfigError {
+        file: path.to_owned(),
+        ..error
+    })
+}
+
+/// Reads a configuration from text; relative paths start at `base_dir`.
+///
+/// # Errors
+/// Everything that is wrong.
+pub(crate) fn parse(text: &str, base_dir: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
+    let error = |faults| ConfigError {
+        file: "the configuration".into(),
+        faults,
+    };
+    let mut root = match Node::parse_file(text) {
+        Ok(root) => root,
+        Err(fault) => return Err(error(vec![fault])),
+    };
+    let mut faults = Vec::new();
+    overrides.apply(&mut root, &mut faults);
+    schema::check(&root, &mut faults);
+
+    let section = Section::root(&root);
+    let mut reading = Reading {
+        base_dir,
+        check_files: !overrides.skip_files,
+        faults,
+    };
+    let gateway = gateway::read(&section, &overrides.env, &mut reading);
+    let listeners = listener::read(&section, &mut reading);
+    let streams = stream::read(&section, &mut reading);
+    let cloud = cloud::read(&section, &gateway.id, &mut reading);
+    let config = Config {
+        access: access::read(&section, &mut reading),
+        limits: limits::read_limits(&section),
+        sessions: limits::read_sessions(&section, &mut reading),
+        routes: route::read(&section, &streams, cloud.is_some(), &mut reading),
+        admin: admin::read(&section, &listeners, &mut reading),
+        fingerprint: fingerprint(&root),
+        gateway,
+        listeners,
+        streams,
+        cloud,
+    };
+    if reading.faults.is_empty() {
+        return Ok(config);
+    }
+    reading.faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+    Err(error(reading.faults))
+}
+
+/// FNV-1a over the values, in the order of the file: enough to see that something changed.
+fn fingerprint(root: &Node) -> String {
+    fn mix(hash: &mut u64, text: &str) {
+        // The separator cannot stand in UTF-8, so `ab` `c` differs from `a` `bc`.
+        for byte in text.bytes().chain([0xff]) {
+            *hash = (*hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    fn walk(hash: &mut u64, node: &Node) {
+        match &node.value {
+            Value::Null => mix(hash, "null"),
+            Value::Bool(value) => mix(hash, if *value { "true" } else { "false" }),
+            Value::Number(text) | Value::Text(text) => mix(hash, text),
+            Value::List(items) => {
+                mix(hash, "[");
+                items.iter().for_each(|item| walk(hash, item));
+                mix(hash, "]");
+            }
+            Value::Map(entries) => {
+                mix(hash, "{");
+                for (key, value) in entries {
+                    mix(hash, &key.name);
+                    walk(hash, value);
+                }
+                mix(hash, "}");
+            }
+        }
+    }
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    walk(&mut hash, root);
+    format!("{hash:016x}")
+}

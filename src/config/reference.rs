@@ -1,0 +1,217 @@
+//! Every configuration key, once: its type, limits, default and meaning. Unknown keys, nearest names, type and range
+//! checks, defaults and `docs/configuration.md` all come from this table.
+
+use super::kind::Kind::{self, Bandwidth, Bool, Bytes, Choice, Duration, File, Integer, List, Map, Percent, Rate, Socket, Text, TextList};
+
+/// One configuration key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyDoc {
+    /// Its path; `[]` stands for any item of a list: `streams[].max_bytes`.
+    pub(crate) path: &'static str,
+    /// Its type and range.
+    pub(crate) kind: Kind,
+    /// What happens when it is left out.
+    pub(crate) default: Default,
+    /// Whether this version has it.
+    pub(crate) built: Built,
+    /// What it means and what depends on it.
+    pub(crate) doc: &'static str,
+}
+
+/// What a key is when it is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Default {
+    /// It cannot be left out.
+    Required,
+    /// This value.
+    Value(&'static str),
+    /// What these words say.
+    Words(&'static str),
+}
+
+/// Whether this version has a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Built {
+    /// All of it.
+    Yes,
+    /// None of it: the key keeps its place and is refused with "not in this version".
+    No,
+    /// Only these values; the others are refused with "not in this version".
+    Only(&'static [&'static str]),
+}
+
+impl KeyDoc {
+    /// The last part of the path.
+    #[must_use]
+    pub(crate) fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path).trim_end_matches("[]")
+    }
+
+    /// The path of the map that holds the key; empty for the root.
+    #[must_use]
+    pub(crate) fn parent(&self) -> &'static str {
+        let path = self.path.strip_suffix("[]").unwrap_or(self.path);
+        path.rsplit_once('.').map_or("", |(parent, _)| parent)
+    }
+
+    const fn not_yet(mut self) -> Self {
+        self.built = Built::No;
+        self
+    }
+
+    const fn only(mut self, values: &'static [&'static str]) -> Self {
+        self.built = Built::Only(values);
+        self
+    }
+}
+
+/// The table, in the order of the documentation.
+#[must_use]
+pub(crate) fn reference() -> &'static [KeyDoc] {
+    KEYS
+}
+
+/// The entry of a generic path such as `streams[].name`.
+pub(super) fn lookup(path: &str) -> Option<&'static KeyDoc> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The keys that a map at this generic path may have.
+pub(super) fn children(path: &str) -> impl Iterator<Item = &'static KeyDoc> + '_ {
+    KEYS.iter().filter(move |key| key.parent() == path)
+}
+
+const fn key(path: &'static str, kind: Kind, default: Default, doc: &'static str) -> KeyDoc {
+    KeyDoc {
+        path,
+        kind,
+        default,
+        built: Built::Yes,
+        doc,
+    }
+}
+
+const fn required(path: &'static str, kind: Kind, doc: &'static str) -> KeyDoc {
+    key(path, kind, Default::Required, doc)
+}
+
+const fn value(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> KeyDoc {
+    key(path, kind, Default::Value(default), doc)
+}
+
+const fn words(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> KeyDoc {
+    key(path, kind, Default::Words(default), doc)
+}
+
+const ANY_SIZE: Kind = Bytes { min: "1B", max: "64TiB" };
+const ANY_TIME: Kind = Duration { min: "1ms", max: "3650d" };
+
+#[rustfmt::skip]
+const KEYS: &[KeyDoc] = &[
+    required("gateway", Map, "The gateway itself: its name, its disk."),
+    required("gateway.id", Text, "Unique per cloud account: it stands in topics, client ids and metrics. 1 to 64 of `A-Z a-z 0-9 _ - . :`. Two gateways with one id throw each other out of the cloud without end."),
+    words("gateway.data_dir", Text, "`$STATE_DIRECTORY`, else `./data`", "The directory of the log and the sessions, created when missing. A relative path starts at the folder of the configuration file. Keep it on a local disk that honours sync."),
+    value("gateway.max_disk", Bytes { min: "32MiB", max: "64TiB" }, "4GiB", "Bound on the bytes that the log's directory takes on disk. Reached: streams go by their `when_full`."),
+    value("gateway.keep_free", Bytes { min: "0", max: "64TiB" }, "512MiB", "What the file system must keep free, whatever the streams allow. Reached: as if `max_disk` were reached."),
+    value("gateway.commit_wait", Duration { min: "0", max: "10s" }, "0ms", "How long an ack may wait for company. Each commit writes some 40KiB however small it is: 500ms at 40/s writes 15 to 20 times less to a flash card; every ack is that much later."),
+    words("gateway.survive", Map, "the three values below", "What the gateway is meant to survive; `forebay check` holds the disk against it."),
+    value("gateway.survive.outage", Duration { min: "1s", max: "3650d" }, "12h", "The longest time that the cloud may be away."),
+    value("gateway.survive.rate", Rate, "40/s", "Publishes per second bound for the cloud, over all devices."),
+    value("gateway.survive.size", Bytes { min: "1B", max: "256MiB" }, "256B", "Bytes of a typical payload."),
+
+    required("listeners", List, "Where devices connect, at least one, at most 16. MQTT 3.1.1 and 5 on every port."),
+    required("listeners[].bind", Socket, "Address and port. Port 0 takes a free one (for tests)."),
+    words("listeners[].names", TextList, "none: the certificate's names are not checked", "What devices dial: host names and addresses. `forebay check` holds the certificate's SANs against them. Needs TLS."),
+    words("listeners[].tls", Map, "plain on loopback and with `insecure: true`; else the files below by convention (port 1883 beyond loopback is refused)", "Mutual TLS 1.2 and 1.3."),
+    value("listeners[].tls.certificate", File, "certs/server.pem", "The server's certificate chain, PEM, leaf first."),
+    value("listeners[].tls.key", File, "certs/server.key", "Its private key, PEM; readable by the gateway alone."),
+    value("listeners[].tls.client_ca", File, "certs/devices-ca.pem", "The CAs whose certificates devices must show, PEM."),
+    words("listeners[].tls.crl", File, "`certs/devices.crl` if it exists", "Revoked device certificates, PEM or DER. A missing file is a fault when the key is given: nobody slips in because a list was lost."),
+    words("listeners[].identity", Text, "`{cn}` with TLS, `local` plain on loopback, `{client_id}` plain elsewhere", "Who a device is: `{cn}`, `{san_uri}`, `{san_dns}`, `{client_id}` or a fixed word for all. One topic level: no `/ + #`, at most 128 bytes; other devices are refused. `{client_id}` can be chosen freely by whoever connects."),
+    value("listeners[].insecure", Bool, "false", "Allows plain TCP beyond loopback: anybody on the network can read and write."),
+    words("listeners[].transport", Choice(&["tcp", "websocket"]), "`tcp`", "What carries MQTT.").only(&["tcp"]),
+    words("listeners[].passwords", File, "none", "User names and password hashes.").not_yet(),
+
+    words("access", List, "`local` may do all; everybody else has `devices/{device}/#`, without `factory/`, and hears `devices/{device}/commands/#`", "Who may do what. First rule whose `who` fits decides; none fits, or the rule does not list the topic: refused. At most 256 rules."),
+    required("access[].who", Text, "A glob on the identity: `*` stands for any characters, `?` for one. Quote a bare `\"*\"`."),
+    words("access[].publish", TextList, "none", "Topic filters for publishing; `{device}` is the identity, `{gateway}` the gateway's id. Quote a filter that begins with `#`."),
+    words("access[].subscribe", TextList, "none", "Topic filters for subscribing: a subscription must lie within one of them."),
+    words("access[].deny", TextList, "none", "Topic filters refused before both."),
+    words("access[].max_rate", Rate, "none", "Publishes per second and identity.").not_yet(),
+    words("access[].max_bandwidth", Bandwidth { min: "1B/s", max: "1TiB/s" }, "none", "Bytes per second and identity.").not_yet(),
+    words("access[].max_connections", Integer { min: 1, max: 65_535 }, "none", "Connections per identity.").not_yet(),
+
+    words("limits", Map, "the values below", "Bounds for each connection and for all."),
+    value("limits.max_connections", Integer { min: 1, max: 1_000_000 }, "2000", "Connections at once; further ones are closed at once and counted. Each costs some 30KiB and a file descriptor."),
+    value("limits.max_packet", Bytes { min: "128B", max: "16MiB" }, "128KiB", "The largest MQTT packet taken. AWS IoT Core takes 128KiB of payload: larger ones would end as dead letters."),
+    value("limits.max_in_flight", Integer { min: 1, max: 65_535 }, "100", "Publishes per connection that are not acked yet (Receive Maximum)."),
+    value("limits.max_keep_alive", Duration { min: "5s", max: "65535s" }, "20m", "The longest keep-alive; longer ones and 0 are lowered to it on MQTT 5 and silently held to on 3.1.1. It bounds how long a dead peer goes unseen."),
+    value("limits.max_topics", Integer { min: 100, max: 10_000_000 }, "100000", "Distinct topics shown to the local fan-out before it is renewed; some 300 bytes each."),
+
+    words("sessions", Map, "the values below", "Persistent sessions."),
+    value("sessions.max_bytes", Bytes { min: "1MiB", max: "64TiB" }, "256MiB", "Messages waiting for all absent sessions together."),
+    value("sessions.per_session", Bytes { min: "1KiB", max: "64TiB" }, "8MiB", "Messages waiting for one session; beyond it loses its own oldest, counted."),
+    value("sessions.max_expiry", Duration { min: "1s", max: "3650d" }, "7d", "How long a session outlives its connection at most."),
+
+    words("streams", List, "one `default`: 1GiB, drop_oldest", "Queues of the log in order of priority, at most 8: alarms, telemetry, never one per device."),
+    required("streams[].name", Text, "Unique; 1 to 32 of `a-z 0-9 _ -`, beginning with a letter; `local` and `dead` are taken. A stream keeps its records by its name."),
+    value("streams[].max_bytes", Bytes { min: "64KiB", max: "64TiB" }, "1GiB", "Bound on the bytes that wait in it."),
+    words("streams[].max_age", ANY_TIME, "none: nothing expires", "Records older than this are dropped and counted as expired. Only age that can be proved counts."),
+    value("streams[].when_full", Choice(&["refuse", "drop_oldest"]), "drop_oldest", "At the bound: `refuse` holds devices back, `drop_oldest` drops the oldest and counts them as evicted."),
+    value("streams[].order", Choice(&["strict", "fresh_first"]), "strict", "`strict`: each device's records reach the cloud in their order. `fresh_first`: after an outage the newest get their share first.").only(&["strict"]),
+    words("streams[].retire", Bool, "`false`", "Drains a stream that is no longer wanted.").not_yet(),
+
+    words("routes", List, "`devices/#` to `{topic}`, if there is a cloud", "What goes to the cloud, first match wins; at most 256. QoS 0 publishes are stored and sent too, only not acked."),
+    required("routes[].from", Text, "The topic filter; unique. Records carry it as the route's name."),
+    words("routes[].to", Text, "`{topic}`", "The topic in the cloud: `{gateway}`, `{device}` (the publisher's identity), `{topic}`, `{1}` `{2}` for what each `+` matched, `{#}` for the tail. AWS: at most 256 bytes, 7 slashes, no leading `$`."),
+    words("routes[].stream", Text, "the stream, when there is only one", "The stream that keeps it."),
+    value("routes[].ack", Choice(&["memory", "disk", "cloud"]), "disk", "When a device's QoS 1 publish is acked. `disk`: when its record survives a power cut.").only(&["disk"]),
+    value("routes[].retain", Choice(&["strip", "keep"]), "strip", "Whether the RETAIN flag goes to the cloud. AWS bills and limits retained messages."),
+    value("routes[].qos", Integer { min: 0, max: 1 }, "1", "The QoS towards the cloud. 0: a record counts as delivered when it is written to the connection, and can be lost."),
+    value("routes[].local", Bool, "false", "Stays here on purpose: not stored for the cloud, not reported as unrouted."),
+    words("routes[].batch", Map, "none", "Several records in one message; the consumer must unpack.").not_yet(),
+    required("routes[].batch.max_bytes", ANY_SIZE, "The largest batch.").not_yet(),
+    required("routes[].batch.max_wait", ANY_TIME, "The longest wait for company.").not_yet(),
+
+    words("commands", List, "none", "What comes from the cloud.").not_yet(),
+    required("commands[].from", Text, "The filter in the cloud.").not_yet(),
+    required("commands[].to", Text, "The topic here.").not_yet(),
+    words("commands[].expires", ANY_TIME, "never", "How long a command waits for its device.").not_yet(),
+
+    words("watch", List, "none", "Signals observed, never altered.").not_yet(),
+    required("watch[].topic", Text, "The filter of the publishes to watch.").not_yet(),
+    words("watch[].every", ANY_TIME, "no silence alarm", "The expected interval; silence alarm after three misses.").not_yet(),
+    words("watch[].sequence", Map, "none", "Where a counter stands: gaps, duplicates, reorder, restarts.").not_yet(),
+    required("watch[].sequence.counter", Text, "JSON pointer of the counter.").not_yet(),
+    words("watch[].sequence.boot", Text, "none", "JSON pointer of the boot id.").not_yet(),
+    words("watch[].fields", List, "none", "Fields with a range or a reference.").not_yet(),
+    required("watch[].fields[].at", Text, "JSON pointer of the field.").not_yet(),
+    words("watch[].fields[].range", TextList, "none", "Lowest and highest sensible value.").not_yet(),
+    words("watch[].fields[].drift", Map, "none", "A reference that it should not drift from.").not_yet(),
+    required("watch[].fields[].drift.topic", Text, "The reference's topic.").not_yet(),
+    required("watch[].fields[].drift.at", Text, "JSON pointer of the reference.").not_yet(),
+    required("watch[].fields[].drift.more_than", Text, "The difference that is too much.").not_yet(),
+
+    words("cloud", Map, "a local broker without a cloud", "Where the log is replayed to."),
+    value("cloud.profile", Choice(&["aws-iot", "mqtt"]), "aws-iot", "The limits and habits of the other side: AWS IoT Core, or any MQTT broker."),
+    required("cloud.endpoint", Text, "Host name or address, without scheme and port."),
+    words("cloud.port", Integer { min: 1, max: 65_535 }, "8883 with TLS, 1883 plain", "443 sets ALPN by itself."),
+    value("cloud.protocol", Choice(&["5", "3.1.1"]), "5", "The MQTT version towards the cloud. 5 says why a message was refused; 3.1.1 only closes the connection."),
+    value("cloud.client_id", Text, "{gateway}", "The client id; `{gateway}` is the gateway's id. At most 120 bytes, no leading `$`, no `+ #`. The IoT policy must allow it."),
+    words("cloud.tls", Map, "plain on loopback and with `insecure: true`; else, for `aws-iot`, the files below by convention", "TLS towards the cloud."),
+    words("cloud.tls.certificate", File, "`certs/cloud.pem` for `aws-iot`, none for `mqtt`", "The gateway's certificate chain for the cloud, PEM."),
+    words("cloud.tls.key", File, "`certs/cloud.key` for `aws-iot`, none for `mqtt`", "Its private key, PEM; readable by the gateway alone."),
+    words("cloud.tls.ca", File, "Amazon's roots (`aws-iot`), the system's (`mqtt`)", "The CAs that may have signed the cloud's certificate, PEM."),
+    value("cloud.insecure", Bool, "false", "Allows plain TCP to a cloud beyond loopback: anybody on the way can read and write."),
+    value("cloud.lanes", Integer { min: 1, max: 16 }, "1", "Connections side by side; a device is always on one. Further lanes add -2, -3 to the client id.").only(&["1"]),
+    value("cloud.in_flight", Integer { min: 1, max: 1_000 }, "32", "Publishes per lane that the cloud has not acked, at most 100 for `aws-iot` and never above the cloud's Receive Maximum. A cut connection repeats at most this many."),
+    words("cloud.max_bandwidth", Bandwidth { min: "1KiB/s", max: "1TiB/s" }, "450KiB/s for `aws-iot`, none for `mqtt`", "For metered links. AWS throttles a connection at 512KiB/s."),
+    words("cloud.canary", Kind::OffOr(&ANY_TIME), "`off`", "A small message of our own at this interval, to know that the way is open; its bytes count. `off` = never.").only(&["off"]),
+
+    words("admin", Map, "the values below", "`/metrics`, `/healthz`, `/readyz`, `/status`."),
+    value("admin.bind", Socket, "127.0.0.1:9464", "Address and port. Beyond loopback only `/metrics`, `/healthz` and `/readyz` answer without the token, and `token_file` is required."),
+    words("admin.token_file", File, "none: loopback only", "A file with the token that the other paths want as `Authorization: Bearer`; at least 16 characters, readable by the gateway alone."),
+    words("admin.otlp", Map, "none", "Traces.").not_yet(),
+    required("admin.otlp.endpoint", Text, "The collector's URL.").not_yet(),
+    value("admin.otlp.sample", Percent, "1%", "The share of messages traced.").not_yet(),
+];

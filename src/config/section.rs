@@ -1,0 +1,183 @@
+//! Reading typed values out of the tree, with the defaults of the table of keys.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::fault::Fault;
+use super::reference::{Default, lookup};
+use super::schema::{fault, join};
+use super::tree::Node;
+use super::units;
+
+/// What all sections share while a configuration is read.
+#[derive(Debug)]
+pub(super) struct Reading<'a> {
+    /// The folder of the file, where relative paths start.
+    pub(super) base_dir: &'a Path,
+    /// Whether named files must exist.
+    pub(super) check_files: bool,
+    /// All that was found wrong.
+    pub(super) faults: Vec<Fault>,
+}
+
+/// One map of the configuration, perhaps absent. Values that `schema` has refused read as if left out, so nothing is
+/// reported twice.
+#[derive(Clone, Debug)]
+pub(super) struct Section<'n> {
+    node: Option<&'n Node>,
+    generic: String,
+    path: String,
+    line: Option<usize>,
+}
+
+impl<'n> Section<'n> {
+    pub(super) fn root(node: &'n Node) -> Self {
+        Self {
+            node: Some(node),
+            generic: String::new(),
+            path: String::new(),
+            line: None,
+        }
+    }
+
+    /// Whether the section stands in the configuration.
+    pub(super) fn present(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// The section's path, such as `routes[1]`.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// A map within this one.
+    pub(super) fn section(&self, name: &str) -> Self {
+        let node = self.given(name);
+        let line = node.and_then(Node::line).or(self.line);
+        Self {
+            node,
+            generic: join(&self.generic, name),
+            path: join(&self.path, name),
+            line,
+        }
+    }
+
+    /// The maps of a list; none if it is left out.
+    pub(super) fn list(&self, name: &str) -> Option<Vec<Self>> {
+        let items = self.given(name)?.items();
+        let generic = format!("{}[]", join(&self.generic, name));
+        let path = join(&self.path, name);
+        let section = |(index, node): (usize, &'n Node)| Self {
+            node: Some(node),
+            generic: generic.clone(),
+            path: format!("{path}[{index}]"),
+            line: node.line(),
+        };
+        Some(items.iter().enumerate().map(section).collect())
+    }
+
+    /// The node of a key, if it is there and of the right type.
+    pub(super) fn given(&self, name: &str) -> Option<&'n Node> {
+        let doc = lookup(&join(&self.generic, name))?;
+        self.node?.child(name).filter(|node| doc.kind.check(node).is_ok())
+    }
+
+    /// Whether the key stands there, right or wrong.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.node.is_some_and(|node| node.child(name).is_some())
+    }
+
+    /// The value, else the default of the table.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.given(name)
+            .and_then(Node::scalar)
+            .or_else(|| match lookup(&join(&self.generic, name))?.default {
+                Default::Value(default) => Some(default.to_owned()),
+                Default::Required | Default::Words(_) => None,
+            })
+    }
+
+    /// The texts of a list; empty if it is left out.
+    pub(super) fn texts(&self, name: &str) -> Vec<String> {
+        self.given(name)
+            .map(|node| node.items().iter().filter_map(Node::scalar).collect())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.text(name).is_some_and(|text| text == "true")
+    }
+
+    pub(super) fn integer(&self, name: &str) -> Option<u64> {
+        self.text(name)?.parse().ok()
+    }
+
+    pub(super) fn duration(&self, name: &str) -> Option<Duration> {
+        units::duration(&self.text(name)?).ok()
+    }
+
+    pub(super) fn bytes(&self, name: &str) -> Option<u64> {
+        units::bytes(&self.text(name)?).ok()
+    }
+
+    pub(super) fn bandwidth(&self, name: &str) -> Option<u64> {
+        units::bandwidth(&self.text(name)?).ok()
+    }
+
+    pub(super) fn rate(&self, name: &str) -> Option<f64> {
+        units::rate(&self.text(name)?).ok()
+    }
+
+    pub(super) fn socket(&self, name: &str) -> Option<SocketAddr> {
+        self.text(name)?.parse().ok()
+    }
+
+    /// A file: the given one, else the default. Reported if it cannot be read; `hint` says what to do then.
+    pub(super) fn file(&self, name: &str, default: Option<&str>, hint: &str, reading: &mut Reading<'_>) -> Option<PathBuf> {
+        let written = self.given(name).and_then(Node::scalar).or_else(|| default.map(str::to_owned))?;
+        let path = reading.base_dir.join(&written);
+        if reading.check_files {
+            if let Err(error) = readable(&path) {
+                let by_default = if self.has(name) { "" } else { " (the default)" };
+                let reason = format!("cannot read {}{by_default}: {error}. {hint}", path.display());
+                let fault = self.fault(name, reason);
+                let value = if fault.value.is_empty() { written } else { fault.value };
+                reading.faults.push(Fault { value, ..fault });
+            }
+        }
+        Some(path)
+    }
+
+    /// A fault of one of the section's keys.
+    pub(super) fn fault(&self, name: &str, reason: impl Into<String>) -> Fault {
+        let path = join(&self.path, name);
+        match self.node.and_then(|node| node.child(name)) {
+            Some(node) => fault(node, &path, reason.into()),
+            None => Fault {
+                path,
+                line: self.line,
+                ..Fault::of_file(reason)
+            },
+        }
+    }
+
+    /// A fault of one item of a list of texts.
+    pub(super) fn item_fault(&self, name: &str, index: usize, reason: impl Into<String>) -> Fault {
+        let path = format!("{}[{index}]", join(&self.path, name));
+        match self.node.and_then(|node| node.child(name)).and_then(|node| node.items().get(index)) {
+            Some(node) => fault(node, &path, reason.into()),
+            None => self.fault(name, reason),
+        }
+    }
+}
+
+fn readable(path: &Path) -> Result<(), String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if metadata.is_file() {
+        Ok(())
+    } else {
+        Err("it is not a file".to_owned())
+    }
+}
