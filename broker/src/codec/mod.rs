@@ -22,6 +22,8 @@ mod properties;
 mod publish;
 mod reason;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use ack::{Ack, AckProperties, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel};
