@@ -1,6 +1,6 @@
 //! Who may do what.
 
-use forebay_topic::TopicFilter;
+use forebay_topic::{Template, TopicFilter};
 
 use super::section::{Reading, Section};
 
@@ -9,18 +9,18 @@ const MAX_FILTERS: usize = 256;
 
 /// One item of `access`; the first whose `who` fits decides.
 ///
-/// Filters are as written: valid topic filters in which `{device}` stands for the identity and `{gateway}` for the
+/// Filters are valid topic filters in which `{device}` stands for the identity and `{gateway}` for the
 /// gateway's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AccessRule {
     /// A glob on the identity: `*` any characters, `?` one.
     pub(crate) who: String,
     /// What may be published. Default none.
-    pub(crate) publish: Vec<String>,
+    pub(crate) publish: Vec<Template>,
     /// What may be subscribed. Default none.
-    pub(crate) subscribe: Vec<String>,
+    pub(crate) subscribe: Vec<Template>,
     /// What is refused before both. Default none.
-    pub(crate) deny: Vec<String>,
+    pub(crate) deny: Vec<Template>,
 }
 
 pub(super) fn read(root: &Section<'_>, reading: &mut Reading<'_>) -> Vec<AccessRule> {
@@ -36,7 +36,7 @@ pub(super) fn read(root: &Section<'_>, reading: &mut Reading<'_>) -> Vec<AccessR
 }
 
 fn by_default() -> Vec<AccessRule> {
-    let texts = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
+    let texts = |items: &[&str]| items.iter().filter_map(|item| Template::parse(item).ok()).collect::<Vec<_>>();
     vec![
         AccessRule {
             who: "local".to_owned(),
@@ -69,7 +69,7 @@ fn read_one(section: &Section<'_>, reading: &mut Reading<'_>) -> AccessRule {
     rule
 }
 
-fn filters(section: &Section<'_>, name: &str, reading: &mut Reading<'_>) -> Vec<String> {
+fn filters(section: &Section<'_>, name: &str, reading: &mut Reading<'_>) -> Vec<Template> {
     let written = section.texts(name);
     if written.len() > MAX_FILTERS {
         let reason = format!("at most {MAX_FILTERS} filters, not {}", written.len());
@@ -81,7 +81,7 @@ fn filters(section: &Section<'_>, name: &str, reading: &mut Reading<'_>) -> Vec<
             reading.faults.push(section.item_fault(name, index, reason));
         }
     }
-    written
+    written.iter().filter_map(|filter| Template::parse(filter).ok()).collect()
 }
 
 fn placeholders(filter: &str) -> Option<String> {

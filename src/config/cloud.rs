@@ -11,8 +11,6 @@ use super::section::{Reading, Section};
 const MAX_CLIENT_ID: usize = 120;
 /// Unacked publishes per connection that AWS IoT Core takes.
 const AWS_IN_FLIGHT: u64 = 100;
-/// Below the 512 KiB/s at which AWS IoT Core throttles a connection, with room for resends.
-const AWS_BANDWIDTH: u64 = 450 << 10;
 const MAKE_CLOUD: &str = "`forebay certs cloud` makes the key and says how AWS signs it";
 
 /// `cloud`: the other side.
@@ -32,7 +30,7 @@ pub(crate) struct Cloud {
     pub(crate) tls: Option<CloudTls>,
     /// Unacked publishes per lane. Default 32, at most 100 for `aws-iot`.
     pub(crate) in_flight: u16,
-    /// Bytes per second. Default 450 KiB/s for `aws-iot`, none for `mqtt`.
+    /// Bytes per second; none = the profile's.
     pub(crate) max_bandwidth: Option<u64>,
 }
 
@@ -100,9 +98,7 @@ pub(super) fn read(root: &Section<'_>, gateway: &GatewayId, reading: &mut Readin
         client_id: read_client_id(&section, gateway, reading),
         tls,
         in_flight: read_in_flight(&section, profile, reading),
-        max_bandwidth: section
-            .bandwidth("max_bandwidth")
-            .or((profile == Profile::AwsIot).then_some(AWS_BANDWIDTH)),
+        max_bandwidth: section.bandwidth("max_bandwidth"),
     })
 }
 

@@ -158,7 +158,8 @@ fn is_text(node: &Node) -> bool {
 fn quote_advice(node: &Node, reason: String) -> String {
     match node.value {
         Value::Null | Value::Number(_) | Value::Bool(_) => format!("{reason}; quote it"),
-        Value::Text(_) | Value::List(_) | Value::Map(_) => reason,
+        Value::Map(_) => format!("{reason}; quote what has braces, as in \"{{cn}}\""),
+        Value::Text(_) | Value::List(_) => reason,
     }
 }
 

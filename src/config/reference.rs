@@ -126,7 +126,7 @@ const KEYS: &[KeyDoc] = &[
     value("listeners[].tls.certificate", File, "certs/server.pem", "The server's certificate chain, PEM, leaf first."),
     value("listeners[].tls.key", File, "certs/server.key", "Its private key, PEM; readable by the gateway alone."),
     value("listeners[].tls.client_ca", File, "certs/devices-ca.pem", "The CAs whose certificates devices must show, PEM."),
-    words("listeners[].tls.crl", File, "`certs/devices.crl` if it exists", "Revoked device certificates, PEM or DER. A missing file is a fault when the key is given: nobody slips in because a list was lost."),
+    words("listeners[].tls.crl", File, "`certs/devices.crl` if it exists", "Revoked device certificates, PEM. A missing file is a fault when the key is given: nobody slips in because a list was lost."),
     words("listeners[].identity", Text, "`{cn}` with TLS, `local` plain on loopback, `{client_id}` plain elsewhere", "Who a device is: `{cn}`, `{san_uri}`, `{san_dns}`, `{client_id}` or a fixed word for all. One topic level: no `/ + #`, at most 128 bytes; other devices are refused. `{client_id}` can be chosen freely by whoever connects."),
     value("listeners[].insecure", Bool, "false", "Allows plain TCP beyond loopback: anybody on the network can read and write."),
     words("listeners[].transport", Choice(&["tcp", "websocket"]), "`tcp`", "What carries MQTT.").only(&["tcp"]),
@@ -205,7 +205,7 @@ const KEYS: &[KeyDoc] = &[
     value("cloud.insecure", Bool, "false", "Allows plain TCP to a cloud beyond loopback: anybody on the way can read and write."),
     value("cloud.lanes", Integer { min: 1, max: 16 }, "1", "Connections side by side; a device is always on one. Further lanes add -2, -3 to the client id.").only(&["1"]),
     value("cloud.in_flight", Integer { min: 1, max: 1_000 }, "32", "Publishes per lane that the cloud has not acked, at most 100 for `aws-iot` and never above the cloud's Receive Maximum. A cut connection repeats at most this many."),
-    words("cloud.max_bandwidth", Bandwidth { min: "1KiB/s", max: "1TiB/s" }, "450KiB/s for `aws-iot`, none for `mqtt`", "For metered links. AWS throttles a connection at 512KiB/s."),
+    words("cloud.max_bandwidth", Bandwidth { min: "1KiB/s", max: "1TiB/s" }, "the profile's: AWS's quota of 512KiB/s for `aws-iot`, none for `mqtt`", "For metered links. The bridge stays at nine tenths of it."),
     words("cloud.canary", Kind::OffOr(&ANY_TIME), "`off`", "A small message of our own at this interval, to know that the way is open; its bytes count. `off` = never.").only(&["off"]),
 
     words("admin", Map, "the values below", "`/metrics`, `/healthz`, `/readyz`, `/status`."),

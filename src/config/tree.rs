@@ -62,12 +62,16 @@ impl Node {
         Ok(root)
     }
 
-    /// Reads the value of an environment variable or a flag. A number keeps its digits as written (`007`), because it
-    /// is taken as text where text is wanted: nobody quotes twice on a command line.
+    /// Reads the value of an environment variable or a flag. A number keeps its digits as written (`007`) and
+    /// `{cn}` is text and no map: nobody quotes twice on a command line.
     pub(super) fn parse_override(text: &str, origin: &Arc<str>) -> Result<Self, String> {
         let mut node: Self = serde_yaml::from_str(text).map_err(|error| advice(text, &error))?;
-        if matches!(node.value, Value::Number(_)) {
-            node.value = Value::Number(text.trim().to_owned());
+        match &node.value {
+            Value::Number(_) => node.value = Value::Number(text.trim().to_owned()),
+            Value::Map(entries) if matches!(entries.as_slice(), [(_, Self { value: Value::Null, .. })]) && !text.contains(':') => {
+                node.value = Value::Text(text.trim().to_owned());
+            }
+            _ => {}
         }
         node.set_origin(&Origin::Override(Arc::clone(origin)));
         Ok(node)

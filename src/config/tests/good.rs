@@ -80,7 +80,10 @@ fn every_key_of_this_version_is_read() {
     assert_eq!(config.listeners[0].identity, Identity::CommonName);
     assert_eq!(config.listeners[1].identity, Identity::Fixed("local".to_owned()));
     assert_eq!(config.listeners[1].tls, None);
-    assert_eq!(config.access[1].deny, ["devices/{device}/factory/#"]);
+    assert_eq!(
+        config.access[1].deny,
+        [forebay_topic::Template::parse("devices/{device}/factory/#").unwrap()]
+    );
     assert_eq!(config.streams[0].when_full, WhenFull::Refuse);
     assert_eq!(config.streams[1].max_age, Some(Duration::from_secs(7 * 86_400)));
     assert_eq!(config.routes[1].name(), "devices/+/telemetry/#");
@@ -117,7 +120,7 @@ fn a_minimal_file_has_the_defaults_of_the_whole_one() {
     let cloud = config.cloud.unwrap();
     assert_eq!((cloud.profile, cloud.protocol, cloud.port), (Profile::AwsIot, Protocol::V5, 8883));
     assert_eq!(cloud.tls.unwrap().identity.unwrap().key, Path::new("/etc/forebay/certs/cloud.key"));
-    assert_eq!(cloud.max_bandwidth, Some(450 << 10));
+    assert_eq!(cloud.max_bandwidth, None);
 }
 
 #[test]
