@@ -1,0 +1,180 @@
+//! The open batch: what producers encode into and the writer swaps out whole.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::block::Entry;
+use crate::codec;
+use crate::{Batch, CommitListener, Epoch, NewRecord, Partition, Record};
+
+/// One appended record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Appended {
+    pub(crate) stream: u8,
+    pub(crate) offset: u64,
+    pub(crate) entry: Entry,
+}
+
+/// The shared buffer and what goes with it.
+pub(crate) struct Intake {
+    pub(crate) open: OpenBatch,
+    /// Next offset of each stream.
+    pub(crate) next: Box<[u64]>,
+    pub(crate) slots: Slots,
+    /// Why nothing is taken now.
+    pub(crate) unavailable: Option<String>,
+    pub(crate) disk_full: bool,
+    pub(crate) closing: bool,
+    /// Something other than records waits for a commit, since when.
+    pub(crate) dirty: Option<Instant>,
+}
+
+/// Records that will be committed together.
+pub(crate) struct OpenBatch {
+    pub(crate) number: Batch,
+    pub(crate) data: Vec<u8>,
+    pub(crate) records: Vec<Appended>,
+    pub(crate) listeners: Vec<Arc<dyn CommitListener>>,
+    /// When the first append came.
+    pub(crate) since: Option<Instant>,
+}
+
+/// Devices and their places in the ledger. Slot 0 is `other`.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    by_identity: HashMap<String, u32>,
+    next: u32,
+    max: u32,
+    /// Given out but not yet committed.
+    pub(crate) fresh: Vec<(u32, String)>,
+}
+
+impl OpenBatch {
+    pub(crate) fn new(number: Batch) -> Self {
+        Self {
+            number,
+            data: Vec::new(),
+            records: Vec::new(),
+            listeners: Vec::new(),
+            since: None,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.listeners.is_empty()
+    }
+}
+
+impl Intake {
+    /// Encodes a record; gives its offset.
+    pub(crate) fn take(&mut self, record: &NewRecord<'_>, slot: u32) -> u64 {
+        let next = &mut self.next[usize::from(record.stream.0)];
+        let offset = *next;
+        *next += 1;
+        let at = self.open.data.len() as u32;
+        let len = codec::encode(record, offset, slot, None, &mut self.open.data) as u32;
+        let partition = Partition::of(record.identity).index() as u8;
+        self.open.records.push(Appended {
+            stream: record.stream.0,
+            offset,
+            entry: Entry { partition, slot, at, len },
+        });
+        offset
+    }
+
+    /// Takes the open batch out and begins the next one with the buffers of an earlier one.
+    pub(crate) fn swap(&mut self, mut spare: OpenBatch) -> OpenBatch {
+        spare.number = Batch(self.open.number.0 + 1);
+        std::mem::replace(&mut self.open, spare)
+    }
+}
+
+impl Slots {
+    pub(crate) fn new<'a>(known: impl Iterator<Item = &'a str>, max: u32) -> Self {
+        let mut by_identity = HashMap::new();
+        let mut next = 1;
+        for (slot, identity) in known.enumerate().skip(1) {
+            by_identity.insert(identity.to_owned(), slot as u32);
+            next = slot as u32 + 1;
+        }
+        Self {
+            by_identity,
+            next,
+            max,
+            fresh: Vec::new(),
+        }
+    }
+
+    /// The slot of a device; `other` when there are no more.
+    pub(crate) fn of(&mut self, identity: &str) -> u32 {
+        if let Some(slot) = self.by_identity.get(identity) {
+            return *slot;
+        }
+        if self.next > self.max {
+            return 0;
+        }
+        let slot = self.next;
+        self.next += 1;
+        self.by_identity.insert(identity.to_owned(), slot);
+        self.fresh.push((slot, identity.to_owned()));
+        slot
+    }
+}
+
+/// The records of one commit in the order in which they were appended.
+pub struct CommittedBatch {
+    number: Batch,
+    epoch: Epoch,
+    data: Bytes,
+    records: Vec<Appended>,
+}
+
+impl CommittedBatch {
+    pub(crate) fn new(number: Batch, epoch: Epoch, data: Vec<u8>, records: Vec<Appended>) -> Self {
+        Self {
+            number,
+            epoch,
+            data: Bytes::from(data),
+            records,
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> Batch {
+        self.number
+    }
+
+    /// How many records it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Its records, decoded on the way; payloads share the batch's buffer.
+    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        self.records.iter().filter_map(|appended| {
+            let bytes = &self.data[appended.entry.at as usize..(appended.entry.at + appended.entry.len) as usize];
+            codec::decode(bytes).map(|view| view.to_record(&self.data, self.epoch))
+        })
+    }
+}
+
+impl fmt::Debug for CommittedBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommittedBatch")
+            .field("number", &self.number)
+            .field("records", &self.records.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,399 @@
+//! The redb files of the directory: one active, the others only read.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
+
+use crate::disk::{Backend, Directory, Overlay, StorageFile};
+use crate::state::{self, RowKind, State};
+use crate::sync::lock;
+
+/// Records, by stream and first offset.
+pub(crate) const BLOCKS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("blocks");
+/// Snapshots and deltas of the small state, by commit.
+pub(crate) const STATE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("state");
+
+/// The file that is made ahead.
+pub(crate) const NEXT: &str = "next.tmp";
+const ACTIVE_CACHE: usize = 16 << 20;
+const CLOSED_CACHE: usize = 1 << 20;
+const OPEN_CLOSED: usize = 2;
+
+/// The name of a log file.
+pub(crate) fn name(number: u64) -> String {
+    format!("{number:010}.redb")
+}
+
+/// The number in a log file's name.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    name.strip_suffix(".redb")
+        .filter(|digits| digits.len() == 10)
+        .and_then(|digits| digits.parse().ok())
+}
+
+/// Why a file could not be used.
+#[derive(Debug)]
+pub(crate) enum FileError {
+    /// The system said no; another time it may say yes.
+    Io(io::Error),
+    /// The content is wrong.
+    Damaged(String),
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Damaged(what) => write!(f, "damaged: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+impl FileError {
+    /// Whether the disk is full.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Io(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for FileError {
+    fn from(error: E) -> Self {
+        match error.into() {
+            // redb says so when the file is no redb database at all.
+            redb::Error::Io(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                Self::Damaged(error.to_string())
+            }
+            redb::Error::Io(error) => Self::Io(error),
+            redb::Error::PreviousIo => Self::Io(io::Error::other("an earlier write to this file failed")),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+/// Runs what touches redb. It panics on some damaged pages; here that is an answer like any other, because nothing of
+/// ours is left half done by it and the file is not used again.
+pub(crate) fn contained<T>(action: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileError> {
+    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|panic| Err(FileError::Damaged(panic_text(panic.as_ref()))))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("redb panicked: {}", text.unwrap_or("no text"))
+}
+
+/// The file that takes appends.
+#[derive(Debug)]
+struct Active {
+    number: u64,
+    db: Database,
+    file: Arc<dyn StorageFile>,
+}
+
+/// A file made ahead.
+#[derive(Debug)]
+struct Ahead {
+    db: Database,
+    file: Arc<dyn StorageFile>,
+}
+
+/// The open files.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) directory: Arc<dyn Directory>,
+    active: RwLock<Option<Active>>,
+    closed: Mutex<Vec<(u64, Arc<Database>)>>,
+    ahead: Mutex<Option<Ahead>>,
+}
+
+/// A block as stored.
+#[derive(Debug)]
+pub(crate) struct RawBlock {
+    pub(crate) first: u64,
+    /// Where the next one begins, or the end of what was asked for.
+    pub(crate) until: u64,
+    pub(crate) bytes: Bytes,
+}
+
+/// What an opened newest file says.
+pub(crate) struct Recovered {
+    pub(crate) state: State,
+    pub(crate) last_row: u64,
+    pub(crate) clean: bool,
+    /// Rows of the state that could not be read.
+    pub(crate) damaged_rows: u64,
+}
+
+impl Files {
+    pub(crate) fn new(directory: Arc<dyn Directory>) -> Self {
+        Self {
+            directory,
+            active: RwLock::new(None),
+            closed: Mutex::new(Vec::new()),
+            ahead: Mutex::new(None),
+        }
+    }
+
+    /// Opens the newest file for appending and reads the small state in it.
+    pub(crate) fn open_active(&self, number: u64) -> Result<Recovered, FileError> {
+        let file = self.directory.open(&name(number)).map_err(FileError::Io)?;
+        let (active, recovered) = contained(|| {
+            let (db, clean) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
+            let mut recovered = read_state(&db)?;
+            recovered.clean = clean;
+            Ok((Active { number, db, file }, recovered))
+        })?;
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Some(active);
+        Ok(recovered)
+    }
+
+    /// Makes the next file ahead of time, if it is not there yet.
+    pub(crate) fn prepare(&self) -> Result<(), FileError> {
+        let mut ahead = lock(&self.ahead);
+        if ahead.is_none() {
+            let file = self.directory.create(NEXT).map_err(FileError::Io)?;
+            let db = contained(|| {
+                let (db, _) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
+                let transaction = db.begin_write()?;
+                transaction.open_table(BLOCKS)?;
+                transaction.open_table(STATE)?;
+                transaction.commit()?;
+                Ok(db)
+            })?;
+            *ahead = Some(Ahead { db, file });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_prepared(&self) -> bool {
+        lock(&self.ahead).is_some()
+    }
+
+    /// Switches to a new file that begins with `snapshot`:
+    /// 1. the old file is closed cleanly, so that at most one is ever unclean,
+    /// 2. the snapshot is committed into the new one,
+    /// 3. it gets its name,
+    /// 4. the directory is synced.
+    ///
+    /// Only then may it take records.
+    pub(crate) fn switch(&self, number: u64, row: u64, snapshot: &[u8]) -> Result<(), FileError> {
+        self.prepare()?;
+        self.close_active()?;
+        let Some(ahead) = lock(&self.ahead).take() else {
+            return Err(FileError::Damaged("the next file is gone".into()));
+        };
+        contained(|| write(&ahead.db, &[], row, snapshot))?;
+        self.directory.rename(NEXT, &name(number)).map_err(FileError::Io)?;
+        self.directory.sync().map_err(FileError::Io)?;
+        let active = Active {
+            number,
+            db: ahead.db,
+            file: ahead.file,
+        };
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Some(active);
+        Ok(())
+    }
+
+    /// Closes the active file; waits for readers in it.
+    pub(crate) fn close_active(&self) -> Result<(), FileError> {
+        let active = self.active.write().unwrap_or_else(PoisonError::into_inner).take();
+        active.map_or(Ok(()), |active| contained(|| Ok(active.db.close()?)))
+    }
+
+    /// Drops what was made ahead.
+    pub(crate) fn discard_ahead(&self) {
+        let ahead = lock(&self.ahead).take();
+        if ahead.is_some() {
+            drop(ahead);
+            if let Err(error) = self.directory.remove(NEXT) {
+                tracing::debug!(%error, "the file made ahead could not be removed");
+            }
+        }
+    }
+
+    /// Commits blocks and a row of the state.
+    pub(crate) fn commit(&self, blocks: &[(u8, u64, Vec<u8>)], row: u64, delta: &[u8]) -> Result<(), FileError> {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        let active = active.as_ref().ok_or_else(|| FileError::Damaged("no file is open".into()))?;
+        contained(|| write(&active.db, blocks, row, delta))
+    }
+
+    /// Bytes that the active file occupies.
+    pub(crate) fn active_allocated(&self) -> u64 {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        active.as_ref().and_then(|active| active.file.allocated().ok()).unwrap_or(0)
+    }
+
+    pub(crate) fn active_number(&self) -> Option<u64> {
+        self.active
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(|active| active.number)
+    }
+
+    /// Blocks of a stream from the one that holds `from` on, up to `end`, until `max_bytes` are gathered; at least one
+    /// that reaches beyond `from` if there is one. Copies out and closes the transaction before it returns.
+    pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, max_bytes: usize) -> Result<Vec<RawBlock>, FileError> {
+        self.read(number, |transaction| {
+            let table = transaction.open_table(BLOCKS)?;
+            let start = match table.range((stream, 0)..=(stream, from))?.next_back() {
+                Some(entry) => entry?.0.value(),
+                None => (stream, from),
+            };
+            let mut blocks: Vec<RawBlock> = Vec::new();
+            let mut bytes = 0;
+            for entry in table.range(start..(stream, end))? {
+                let (key, value) = entry?;
+                let first = key.value().1;
+                if let Some(last) = blocks.last_mut() {
+                    last.until = first;
+                    if bytes >= max_bytes && first > from {
+                        break;
+                    }
+                }
+                bytes += value.value().len();
+                blocks.push(RawBlock {
+                    first,
+                    until: end,
+                    bytes: Bytes::copy_from_slice(value.value()),
+                });
+            }
+            Ok(blocks)
+        })
+    }
+
+    /// Whether a closed file opens.
+    pub(crate) fn check(&self, number: u64) -> Result<(), FileError> {
+        self.read(number, |transaction| {
+            transaction.open_table(BLOCKS)?;
+            Ok(())
+        })
+    }
+
+    /// Closes and unlinks a file that the catalogue no longer names.
+    pub(crate) fn unlink(&self, number: u64) -> io::Result<()> {
+        self.forget(number);
+        self.directory.remove(&name(number))
+    }
+
+    /// Renames a file that cannot be used, for salvage.
+    pub(crate) fn set_aside(&self, number: u64) -> io::Result<()> {
+        self.forget(number);
+        let name = name(number);
+        let taken = self.directory.list()?;
+        let aside = (0..).map(|n| {
+            if n == 0 {
+                format!("{name}.damaged")
+            } else {
+                format!("{name}.damaged-{n}")
+            }
+        });
+        let aside = aside
+            .into_iter()
+            .find(|aside| !taken.contains(aside))
+            .unwrap_or_else(|| format!("{name}.damaged"));
+        self.directory.rename(&name, &aside)?;
+        self.directory.sync()
+    }
+
+    fn forget(&self, number: u64) {
+        lock(&self.closed).retain(|(open, _)| *open != number);
+    }
+
+    fn read<T>(&self, number: u64, action: impl FnOnce(&ReadTransaction) -> Result<T, FileError>) -> Result<T, FileError> {
+        {
+            let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(active) = active.as_ref().filter(|active| active.number == number) {
+                return contained(|| action(&active.db.begin_read()?));
+            }
+        }
+        let db = self.closed(number)?;
+        contained(|| action(&db.begin_read()?))
+    }
+
+    /// A closed file, opened on demand; the two used last stay open.
+    fn closed(&self, number: u64) -> Result<Arc<Database>, FileError> {
+        let mut closed = lock(&self.closed);
+        if let Some(at) = closed.iter().position(|(open, _)| *open == number) {
+            let entry = closed.remove(at);
+            let db = entry.1.clone();
+            closed.push(entry);
+            return Ok(db);
+        }
+        let file = self.directory.open(&name(number)).map_err(FileError::Io)?;
+        let overlay = Overlay::new(file).map_err(FileError::Io)?;
+        let (db, _) = contained(|| open_db(overlay, CLOSED_CACHE))?;
+        let db = Arc::new(db);
+        if closed.len() == OPEN_CLOSED {
+            closed.remove(0);
+        }
+        closed.push((number, db.clone()));
+        Ok(db)
+    }
+}
+
+/// Opens a database; says whether it had been closed properly.
+fn open_db(backend: impl redb::StorageBackend, cache: usize) -> Result<(Database, bool), FileError> {
+    let repaired = Arc::new(AtomicBool::new(false));
+    let noted = repaired.clone();
+    let db = Database::builder()
+        .set_cache_size(cache)
+        .set_repair_callback(move |_| noted.store(true, Ordering::Relaxed))
+        .create_with_backend(backend)?;
+    Ok((db, !repaired.load(Ordering::Relaxed)))
+}
+
+/// `Durability::Immediate` with one phase is what redb does by default: one `fdatasync`.
+fn write(db: &Database, blocks: &[(u8, u64, Vec<u8>)], row: u64, value: &[u8]) -> Result<(), FileError> {
+    let transaction = db.begin_write()?;
+    {
+        let mut table = transaction.open_table(BLOCKS)?;
+        for (stream, first, block) in blocks {
+            table.insert((*stream, *first), block.as_slice())?;
+        }
+        let mut table = transaction.open_table(STATE)?;
+        table.insert(row, value)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Folds the newest snapshot of a file and the deltas after it.
+fn read_state(db: &Database) -> Result<Recovered, FileError> {
+    let transaction = db.begin_read()?;
+    let table = transaction.open_table(STATE)?;
+    let mut folded: Option<State> = None;
+    let mut last_row = 0;
+    let mut damaged_rows = 0;
+    for entry in table.range::<u64>(..)? {
+        let (row, value) = entry?;
+        last_row = row.value();
+        match (state::decode_row(value.value()), &mut folded) {
+            (Some((RowKind::Snapshot, changes)), _) => {
+                let mut state = State::default();
+                changes.iter().for_each(|change| state.apply(change));
+                folded = Some(state);
+            }
+            (Some((RowKind::Delta, changes)), Some(state)) => changes.iter().for_each(|change| state.apply(change)),
+            (Some((RowKind::Delta, _)), None) | (None, _) => damaged_rows += 1,
+        }
+    }
+    let state = folded.ok_or_else(|| FileError::Damaged("it holds no readable snapshot of the log's state".into()))?;
+    Ok(Recovered {
+        state,
+        last_row,
+        clean: true,
+        damaged_rows,
+    })
+}

@@ -1,0 +1,189 @@
+//! Suspended pairs of route and device: finding and ending them.
+
+use crate::block::Block;
+use crate::files::RawBlock;
+use crate::progress::Meet;
+use crate::reader::{Place, fetch, judge, outstanding, place};
+use crate::shared::Shared;
+use crate::sync::lock;
+use crate::{HoldKey, ReadError, Record};
+
+const SCAN_BYTES: usize = 1 << 20;
+
+/// Where a pair stands.
+struct Standing {
+    pair: u64,
+    known: Vec<(u64, u64)>,
+    scanned: u64,
+    limit: u64,
+}
+
+/// The oldest waiting records of a pair.
+pub(crate) fn read(shared: &Shared, key: &HoldKey, max_records: usize) -> Result<Vec<Record>, ReadError> {
+    let mut records = Vec::new();
+    let Some(standing) = standing(shared, key) else {
+        return Ok(records);
+    };
+    for (offset, file) in standing.known.into_iter().take(max_records) {
+        records.extend(shared.record_at(file, key.stream.0, offset));
+    }
+    scan(
+        shared,
+        key,
+        standing.pair,
+        |record| {
+            if records.len() < max_records {
+                records.push(record);
+            }
+            records.len() < max_records
+        },
+        max_records == 0,
+    )?;
+    Ok(records)
+}
+
+/// Ends a suspension if nothing of it is left waiting where readers have passed.
+pub(crate) fn release(shared: &Shared, key: &HoldKey) -> bool {
+    while let Some(standing) = standing(shared, key) {
+        if !standing.known.is_empty() {
+            return false;
+        }
+        if standing.scanned < standing.limit {
+            let mut found = false;
+            let scanned = scan(
+                shared,
+                key,
+                standing.pair,
+                |_| {
+                    found = true;
+                    false
+                },
+                false,
+            );
+            if found || scanned.is_err() {
+                return false;
+            }
+            continue;
+        }
+        let mut tracker = lock(&shared.tracker);
+        let hold = tracker.streams.get(&key.stream.0).and_then(|stream| {
+            let hold = stream.holds.iter().find(|hold| hold.pair == standing.pair)?;
+            Some((hold.scanned, hold.queue.len(), stream.read_to[hold.partition]))
+        });
+        // A reader may have passed more in between.
+        if hold.is_some_and(|(scanned, queued, limit)| queued == 0 && scanned >= limit) {
+            tracker.release(key.stream.0, standing.pair);
+            drop(tracker);
+            shared.mark_dirty();
+            return true;
+        }
+    }
+    false
+}
+
+fn standing(shared: &Shared, key: &HoldKey) -> Option<Standing> {
+    let tracker = lock(&shared.tracker);
+    let pair = tracker.pair(&key.route, &key.identity);
+    let stream = tracker.streams.get(&key.stream.0)?;
+    let hold = stream.holds.iter().find(|hold| hold.pair == pair)?;
+    let waiting = hold.queue.iter().filter_map(|offset| {
+        let entry = stream.outstanding.get(offset).filter(|entry| entry.settled.is_none())?;
+        Some((*offset, entry.file))
+    });
+    Some(Standing {
+        pair,
+        known: waiting.collect(),
+        scanned: hold.scanned,
+        limit: stream.read_to[hold.partition],
+    })
+}
+
+/// Goes on through what readers have passed, registering the pair's records, for as long as `more` says so.
+fn scan(shared: &Shared, key: &HoldKey, pair: u64, mut more: impl FnMut(Record) -> bool, enough: bool) -> Result<(), ReadError> {
+    if enough {
+        return Ok(());
+    }
+    while let Some(standing) = standing(shared, key).filter(|standing| standing.scanned < standing.limit) {
+        let Some(place) = place(shared, key.stream.0, standing.scanned).filter(|place| place.first < standing.limit) else {
+            move_on(shared, key, pair, standing.limit);
+            return Ok(());
+        };
+        let from = standing.scanned.max(place.first);
+        let Some(blocks) = fetch(shared, key.stream.0, &place, from, SCAN_BYTES)? else {
+            continue;
+        };
+        if blocks.is_empty() {
+            move_on(shared, key, pair, place.end.min(standing.limit));
+        }
+        for raw in blocks {
+            let until = raw.until.min(place.end).min(standing.limit);
+            if !scan_block(shared, key, pair, &place, raw, standing.limit, &mut more) {
+                return Ok(());
+            }
+            move_on(shared, key, pair, until);
+        }
+    }
+    Ok(())
+}
+
+fn scan_block(
+    shared: &Shared,
+    key: &HoldKey,
+    pair: u64,
+    place: &Place,
+    raw: RawBlock,
+    limit: u64,
+    more: &mut impl FnMut(Record) -> bool,
+) -> bool {
+    let block = Block::parse(raw);
+    let now = shared.clock.now();
+    let max_age = shared.policy(key.stream.0).and_then(|options| options.max_age);
+    for (nth, entry) in block.entries.iter().enumerate() {
+        let offset = block.first + nth as u64;
+        if offset >= limit.min(place.end) {
+            return true;
+        }
+        let Some(view) = block
+            .record(nth)
+            .filter(|view| view.route == key.route && view.identity == key.identity)
+        else {
+            continue;
+        };
+        let mut tracker = lock(&shared.tracker);
+        let Some(stream) = tracker.streams.get(&key.stream.0) else {
+            return false;
+        };
+        let passed = stream.holds.iter().any(|hold| hold.pair == pair && offset >= hold.scanned);
+        if !passed
+            || offset < stream.floor
+            || stream.meet(offset, entry.partition % 64) != Meet::Skip
+            || stream.outstanding.contains_key(&offset)
+        {
+            continue;
+        }
+        let outcome = judge(Some(view), max_age, &now);
+        let waits = outcome.is_none();
+        tracker.register_held(
+            key.stream.0,
+            pair,
+            offset,
+            outstanding(*entry, place.file, pair, Some(view), outcome, true),
+        );
+        drop(tracker);
+        shared.mark_dirty();
+        if waits && !more(view.to_record(&block.bytes, place.epoch)) {
+            return false;
+        }
+    }
+    true
+}
+
+fn move_on(shared: &Shared, key: &HoldKey, pair: u64, to: u64) {
+    let mut tracker = lock(&shared.tracker);
+    let Some(stream) = tracker.streams.get_mut(&key.stream.0) else {
+        return;
+    };
+    if let Some(hold) = stream.holds.iter_mut().find(|hold| hold.pair == pair) {
+        hold.scanned = hold.scanned.max(to);
+    }
+}

@@ -1,0 +1,60 @@
+//! The write-ahead log: what a device was told is stored, is stored here.
+//!
+//! # The contract
+//!
+//! ```text
+//!  Producer::append ──▶ Ticket ──commit──▶ CommitListener::committed   (now a PUBACK may leave)
+//!                                   └────▶ Tap::committed              (then the local fan-out)
+//!  Reader::read ──▶ Record ──▶ (sent to the cloud, acked) ──▶ Log::settle
+//! ```
+//!
+//! 1. [`Producer::append`] encodes records into the open batch and gives a [`Ticket`]: offsets and the batch's number.
+//!    All records of one call land in one commit or in none.
+//! 2. One writer thread swaps the open batch out whole and commits it with one `fdatasync`.
+//! 3. Only after that it calls the listeners of the batch; a failed batch calls [`CommitListener::failed`] and is never acked.
+//! 4. A [`Reader`] yields a stream's records in offset order: each that is waiting, none that is settled, never one whose CRC is wrong.
+//! 5. [`Log::settle`] says what became of a record. A record settles once; the first reason wins.
+//! 6. Files whose records are all settled are unlinked; the bounds of [`Options`] hold by the policy each stream names.
+//!
+//! # What is assumed of the disk
+//!
+//! A completed `fdatasync` survives a power cut; a rename is durable after the directory's sync; sectors of 512 bytes are
+//! torn only as wholes. After an error from a write or a sync nothing about that file is believed any more.
+#![forbid(unsafe_code)]
+
+mod audit;
+mod batch;
+mod block;
+mod clock;
+mod codec;
+mod dead;
+mod disk;
+mod error;
+mod files;
+mod gauge;
+mod holds;
+mod log;
+mod open;
+mod options;
+mod producer;
+mod progress;
+mod reader;
+mod record;
+mod retention;
+mod shared;
+mod state;
+mod stats;
+mod sync;
+mod writer;
+
+pub use audit::{Audit, LedgerLine};
+pub use batch::CommittedBatch;
+pub use clock::{BootId, Clock, SystemClock, Timestamp};
+pub use dead::DeadLetter;
+pub use error::{AppendError, CommitError, OpenError, ReadError};
+pub use log::{CommitListener, Hold, HoldKey, Log, Opened, Settled, StreamStatus, Tap, Ticket};
+pub use options::{Options, StreamOptions, WhenFull};
+pub use producer::Producer;
+pub use reader::Reader;
+pub use record::{Batch, Epoch, NewRecord, Offset, Partition, PartitionSet, Record, RecordId, Settlement, StreamId};
+pub use stats::{Observer, StartReport, Stats, Status};

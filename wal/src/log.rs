@@ -1,0 +1,334 @@
+//! The log's handle and its parts.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::disk::Directory;
+use crate::progress::Outcome;
+use crate::shared::Shared;
+use crate::sync::lock;
+use crate::{
+    Audit, Batch, Clock, CommitError, CommittedBatch, Epoch, LedgerLine, Observer, Offset, OpenError, Options, PartitionSet, Producer,
+    ReadError, Reader, Record, Settlement, StartReport, Stats, Status, StreamId, audit, holds, open,
+};
+
+/// An open log. Cheap to clone; the last one dropped closes it.
+#[derive(Clone)]
+pub struct Log {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What [`Log::open`] gives.
+#[derive(Debug)]
+pub struct Opened {
+    /// The log.
+    pub log: Log,
+    /// What was found.
+    pub report: StartReport,
+}
+
+/// Where and when appended records will be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The commit that will hold them.
+    pub batch: Batch,
+    /// Offset of the first record of the call that went to a user stream.
+    pub offset: Offset,
+}
+
+/// Hears what became of a producer's batches. Called on the writer thread, in batch order: must not block.
+pub trait CommitListener: Send + Sync {
+    /// All that this producer appended up to and including `batch` survives a power cut.
+    fn committed(&self, batch: Batch);
+    /// `batch` was not stored and never will be; nothing in it may be acked.
+    fn failed(&self, batch: Batch, error: &CommitError);
+}
+
+/// Sees every committed batch after its listeners were called, on the writer thread: must not block.
+pub trait Tap: Send {
+    /// `batch` is durable.
+    fn committed(&mut self, batch: Arc<CommittedBatch>);
+}
+
+/// What [`Log::settle`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// This settlement counts.
+    First,
+    /// The record had been settled before; this one is only counted as late.
+    Late,
+}
+
+/// One device's records on one route, which the cloud denies for now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HoldKey {
+    /// The stream.
+    pub stream: StreamId,
+    /// The route's name.
+    pub route: String,
+    /// The device's identity.
+    pub identity: String,
+}
+
+/// A suspended pair of route and device: its records from `next` on stay waiting while the reader passes them by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Which records.
+    pub key: HoldKey,
+    /// The oldest of them.
+    pub next: Offset,
+}
+
+/// One stream at a glance.
+#[derive(Clone, Debug)]
+pub struct StreamStatus {
+    /// Its id.
+    pub id: StreamId,
+    /// Its name.
+    pub name: String,
+    /// Records waiting.
+    pub waiting: u64,
+    /// Encoded bytes of the records waiting.
+    pub waiting_bytes: u64,
+    /// The stream's bound.
+    pub max_bytes: u64,
+    /// Provable age of the oldest waiting record.
+    pub oldest: Option<Duration>,
+}
+
+impl Log {
+    /// Opens the log, or makes it, and starts its writer thread. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(
+        options: Options,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+        tap: Option<Box<dyn Tap>>,
+    ) -> Result<Opened, OpenError> {
+        let directory = open::real_directory(&options)?;
+        Self::open_in(directory, options, clock, observer, tap)
+    }
+
+    pub(crate) fn open_in(
+        directory: Arc<dyn Directory>,
+        options: Options,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+        tap: Option<Box<dyn Tap>>,
+    ) -> Result<Opened, OpenError> {
+        let (shared, thread, report) = open::open(directory, options, clock, observer, tap)?;
+        Ok(Opened {
+            log: Self {
+                handle: Arc::new(Handle {
+                    shared,
+                    thread: Mutex::new(Some(thread)),
+                }),
+            },
+            report,
+        })
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// The id of a configured stream.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> Option<StreamId> {
+        self.shared()
+            .streams
+            .iter()
+            .find(|(_, options)| options.name == name)
+            .map(|(id, _)| *id)
+    }
+
+    /// The name of a stream, for ids and labels.
+    #[must_use]
+    pub fn stream_name(&self, stream: StreamId) -> Option<String> {
+        lock(&self.shared().state).stream(stream.0).map(|stream| stream.name.clone())
+    }
+
+    /// The directory's epoch.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.shared().epoch
+    }
+
+    /// A producer whose commits `listener` hears of.
+    #[must_use]
+    pub fn producer(&self, listener: Arc<dyn CommitListener>) -> Producer {
+        Producer::new(self.handle.shared.clone(), listener)
+    }
+
+    /// A reader of the stream's waiting records in `partitions`, from the oldest on.
+    #[must_use]
+    pub fn reader(&self, stream: StreamId, partitions: PartitionSet) -> Reader {
+        Reader::new(self.handle.shared.clone(), stream, partitions)
+    }
+
+    /// Calls `wake` after every commit that brought records for `stream`, on the writer thread: it must not block.
+    pub fn on_commit(&self, stream: StreamId, wake: Box<dyn Fn() + Send + Sync>) {
+        lock(&self.shared().wakes).push((stream, Arc::from(wake)));
+    }
+
+    /// Says what became of a record that a reader yielded. Kept in memory; durable with the next commit, or one of its
+    /// own within 200 ms.
+    ///
+    /// Internal streams ([`StreamId::LOCAL`], [`StreamId::DEAD`]) are trimmed: settling a record there settles all
+    /// before it too, read or not.
+    pub fn settle(&self, stream: StreamId, offset: Offset, settlement: Settlement) -> Settled {
+        let outcome = match settlement {
+            Settlement::Delivered => Outcome::Delivered,
+            Settlement::Expired => Outcome::Expired,
+            Settlement::Dead { reason, detail } => Outcome::Dead { reason, detail },
+        };
+        let (first, dirty) = {
+            let mut tracker = lock(&self.shared().tracker);
+            let first = if stream >= StreamId::LOCAL {
+                tracker.trim(stream.0, offset.0 + 1)
+            } else {
+                tracker.settle(stream.0, offset.0, outcome)
+            };
+            (first, !tracker.pending.is_empty())
+        };
+        if dirty {
+            self.shared().mark_dirty();
+        }
+        if first {
+            Settled::First
+        } else {
+            self.shared().stats.late_settlements.fetch_add(1, Ordering::Relaxed);
+            Settled::Late
+        }
+    }
+
+    /// Suspends a pair of route and device from `from` on: its records stay waiting and readers pass them by.
+    /// Does nothing when the pair is held already.
+    pub fn hold(&self, key: HoldKey, from: Offset) {
+        if lock(&self.shared().tracker).hold(key.stream.0, &key.route, &key.identity, from.0) {
+            self.shared().mark_dirty();
+        }
+    }
+
+    /// All suspended pairs of a stream.
+    #[must_use]
+    pub fn holds(&self, stream: StreamId) -> Vec<Hold> {
+        let tracker = lock(&self.shared().tracker);
+        let holds = tracker
+            .streams
+            .get(&stream.0)
+            .map(|tracked| tracked.holds.as_slice())
+            .unwrap_or_default();
+        holds
+            .iter()
+            .map(|hold| Hold {
+                key: HoldKey {
+                    stream,
+                    route: hold.route.clone(),
+                    identity: hold.identity.clone(),
+                },
+                next: Offset(hold.next()),
+            })
+            .collect()
+    }
+
+    /// The oldest waiting records of a suspended pair, at most `max_records`, in offset order. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_held(&self, key: &HoldKey, max_records: usize) -> Result<Vec<Record>, ReadError> {
+        holds::read(self.shared(), key, max_records)
+    }
+
+    /// Ends a suspension if none of its records below the reader's position is left waiting; says whether it ended.
+    /// Blocks on the disk when records were passed by that nobody has looked at.
+    pub fn release(&self, key: &HoldKey) -> bool {
+        holds::release(self.shared(), key)
+    }
+
+    /// Counters since start.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.shared().stats
+    }
+
+    /// The log at a glance, from memory; ages and disk figures are a second old at most.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        audit::status(self.shared())
+    }
+
+    /// Recounts the ledger by reading every waiting record. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn audit(&self) -> Result<Audit, ReadError> {
+        audit::audit(self.shared())
+    }
+
+    /// The ledger's lines, one per device and one named `other` for those beyond `max_devices`, as of the last commit.
+    #[must_use]
+    pub fn ledger(&self) -> Vec<LedgerLine> {
+        audit::ledger(self.shared())
+    }
+
+    /// Commits what is pending, closes the file cleanly and ends the writer thread. Later appends are refused.
+    ///
+    /// # Errors
+    /// The last commit's.
+    pub fn close(&self) -> Result<(), CommitError> {
+        self.handle.close()
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("directory", &self.shared().options.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<(), CommitError> {
+        lock(&self.shared.intake).closing = true;
+        self.shared.bell.notify_one();
+        let mut thread = lock(&self.thread);
+        if thread
+            .as_ref()
+            .is_some_and(|thread| thread.thread().id() == std::thread::current().id())
+        {
+            // The last handle went away inside a listener: the writer cannot wait for itself.
+            thread.take();
+            return Ok(());
+        }
+        let mut ended = lock(&self.shared.ended);
+        while ended.is_none() {
+            ended = self.shared.ended_bell.wait(ended).unwrap_or_else(PoisonError::into_inner);
+        }
+        let result = ended.clone().unwrap_or(Ok(()));
+        drop(ended);
+        if let Some(thread) = thread.take() {
+            thread.join().ok();
+        }
+        result
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "the log's last commit failed");
+        }
+    }
+}

@@ -1,0 +1,610 @@
+//! What became of the records that readers yielded. Kept in memory; what changes of it is written with the next commit.
+//!
+//! Invariants, per stream and partition:
+//!
+//! 1. `read_to` is the offset up to which readers have passed the partition's records.
+//! 2. Every record below `read_to` is settled and counted, or held, or has an [`Outstanding`] entry.
+//! 3. `queue` holds the entries' offsets in order, except those that a hold took over. The partition is delivered up to
+//!    the front of its queue, or to `read_to` when the queue is empty.
+//! 4. A settled entry is counted in the ledger when it leaves the front of its queue, in the commit that writes the new
+//!    front: a kill in between forgets both.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::block::Block;
+use crate::gauge::Gauges;
+use crate::state::{Change, Count, State};
+use crate::{Partition, Stats, Timestamp};
+
+/// All streams' progress, and what of it is not yet on disk.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    pub(crate) streams: BTreeMap<u8, StreamTracker>,
+    pub(crate) pending: Pending,
+    /// What the running commit writes.
+    pub(crate) inflight: Option<Pending>,
+    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) stats: Arc<Stats>,
+    hasher: RandomState,
+}
+
+/// Changes for the next commit.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    pub(crate) ledger: HashMap<(u32, Count), u64>,
+    /// Records and bytes that no longer wait, by file and stream.
+    pub(crate) settled: HashMap<(u64, u8), (u64, u64)>,
+    pub(crate) dead: Vec<DeadJob>,
+    pub(crate) holds: Vec<Change>,
+    /// Streams whose progress, floor or holds moved.
+    pub(crate) moved: BTreeSet<u8>,
+    pub(crate) drop_files: Vec<u64>,
+}
+
+/// A record to be copied to the dead letters.
+#[derive(Clone, Debug)]
+pub(crate) struct DeadJob {
+    pub(crate) file: u64,
+    pub(crate) stream: u8,
+    pub(crate) offset: u64,
+    pub(crate) slot: u32,
+    pub(crate) reason: &'static str,
+    pub(crate) detail: String,
+}
+
+/// One stream's progress.
+#[derive(Debug)]
+pub(crate) struct StreamTracker {
+    pub(crate) id: u8,
+    /// Internal streams have a floor only.
+    pub(crate) internal: bool,
+    pub(crate) floor: u64,
+    pub(crate) read_to: Box<[u64; Partition::COUNT]>,
+    pub(crate) queues: Vec<VecDeque<u64>>,
+    pub(crate) outstanding: HashMap<u64, Outstanding>,
+    pub(crate) holds: Vec<HeldPair>,
+}
+
+/// A record between its reading and its settling.
+#[derive(Clone, Debug)]
+pub(crate) struct Outstanding {
+    pub(crate) partition: u8,
+    pub(crate) slot: u32,
+    pub(crate) cost: u64,
+    pub(crate) file: u64,
+    /// Hash of route and identity.
+    pub(crate) pair: u64,
+    pub(crate) received: Option<Timestamp>,
+    pub(crate) settled: Option<Outcome>,
+    pub(crate) held: bool,
+}
+
+/// How a record ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Delivered,
+    Expired,
+    Damaged,
+    Dead { reason: &'static str, detail: String },
+}
+
+/// A suspended pair.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldPair {
+    pub(crate) route: String,
+    pub(crate) identity: String,
+    pub(crate) pair: u64,
+    pub(crate) partition: usize,
+    /// Its records from here to `scanned` are in `queue`, or settled and counted.
+    pub(crate) queue: VecDeque<u64>,
+    pub(crate) scanned: u64,
+}
+
+/// What a reader does with a record it meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meet {
+    /// Settled, held or evicted.
+    Skip,
+    /// Yielded before and not settled: yield again.
+    Again,
+    /// Not seen before.
+    New,
+}
+
+impl Tracker {
+    pub(crate) fn new(state: &State, gauges: Arc<Gauges>, stats: Arc<Stats>) -> Self {
+        let hasher = RandomState::new();
+        let mut streams = BTreeMap::new();
+        for stream in &state.streams {
+            let holds = state.holds.iter().filter(|hold| hold.stream == stream.id).map(|hold| HeldPair {
+                route: hold.route.clone(),
+                identity: hold.identity.clone(),
+                pair: hasher.hash_one((hold.route.as_str(), hold.identity.as_str())),
+                partition: Partition::of(&hold.identity).index(),
+                queue: VecDeque::new(),
+                scanned: hold.next,
+            });
+            let tracker = StreamTracker {
+                id: stream.id,
+                internal: stream.id >= crate::StreamId::LOCAL.0,
+                floor: stream.floor,
+                read_to: stream.up_to.clone(),
+                queues: vec![VecDeque::new(); Partition::COUNT],
+                outstanding: HashMap::new(),
+                holds: holds.collect(),
+            };
+            streams.insert(stream.id, tracker);
+        }
+        Self {
+            streams,
+            pending: Pending::default(),
+            inflight: None,
+            gauges,
+            stats,
+            hasher,
+        }
+    }
+
+    /// What route and identity are compared by.
+    pub(crate) fn pair(&self, route: &str, identity: &str) -> u64 {
+        self.hasher.hash_one((route, identity))
+    }
+
+    /// Notes a record that a reader meets for the first time.
+    pub(crate) fn register(&mut self, stream: u8, offset: u64, entry: Outstanding) {
+        let Some(tracker) = self.streams.get_mut(&stream) else { return };
+        let partition = usize::from(entry.partition);
+        let ended = entry.settled.clone();
+        let cost = entry.cost;
+        tracker.queues[partition].push_back(offset);
+        tracker.outstanding.insert(offset, entry);
+        if let Some(outcome) = ended {
+            self.ended(stream, &outcome, cost);
+            self.advance(stream, partition);
+        }
+    }
+
+    /// Settles a record that was yielded; false = it was settled before, or never yielded.
+    pub(crate) fn settle(&mut self, stream: u8, offset: u64, outcome: Outcome) -> bool {
+        let Some(tracker) = self.streams.get_mut(&stream) else {
+            return false;
+        };
+        let Some(entry) = tracker.outstanding.get_mut(&offset).filter(|entry| entry.settled.is_none()) else {
+            return false;
+        };
+        let (partition, cost, held, pair) = (usize::from(entry.partition), entry.cost, entry.held, entry.pair);
+        entry.settled = Some(outcome.clone());
+        self.ended(stream, &outcome, cost);
+        if held {
+            self.advance_hold(stream, pair)
+        } else {
+            self.advance(stream, partition)
+        }
+        true
+    }
+
+    /// Moves an internal stream's floor; false = it was there already.
+    pub(crate) fn trim(&mut self, stream: u8, end: u64) -> bool {
+        let Some(tracker) = self.streams.get_mut(&stream).filter(|tracker| tracker.floor < end) else {
+            return false;
+        };
+        tracker.floor = end;
+        self.pending.moved.insert(stream);
+        true
+    }
+
+    /// Evicts what still waits in a block; gives records and bytes.
+    pub(crate) fn evict(&mut self, stream: u8, file: u64, block: &Block) -> (u64, u64) {
+        let Some(tracker) = self.streams.get_mut(&stream) else {
+            return (0, 0);
+        };
+        let mut evicted = (0, 0);
+        for (nth, entry) in block.entries.iter().enumerate() {
+            let offset = block.first + nth as u64;
+            if offset < tracker.floor {
+                continue;
+            }
+            let waited = match tracker.outstanding.remove(&offset) {
+                Some(Outstanding {
+                    settled: Some(outcome), ..
+                }) => {
+                    self.pending.count(file, stream, entry.slot, entry.cost(), outcome.count());
+                    false
+                }
+                Some(_) => true,
+                None if tracker.internal => true,
+                None if offset >= tracker.read_to[usize::from(entry.partition)] => true,
+                None if tracker.holds.is_empty() => false,
+                None => block.record(nth).is_some_and(|view| {
+                    let pair = self.hasher.hash_one((view.route, view.identity));
+                    tracker.holds.iter().any(|hold| hold.pair == pair && offset >= hold.scanned)
+                }),
+            };
+            if waited {
+                evicted = (evicted.0 + 1, evicted.1 + entry.cost());
+                // An internal stream's gauge follows its floor, when that is committed.
+                if !tracker.internal {
+                    self.gauges.leave(stream, 1, entry.cost());
+                    self.pending.count(file, stream, entry.slot, entry.cost(), Count::Evicted);
+                }
+            }
+        }
+        tracker.raise_floor(block.end());
+        self.pending.moved.insert(stream);
+        if !tracker.internal {
+            self.stats.evicted.fetch_add(evicted.0, Ordering::Relaxed);
+        }
+        evicted
+    }
+
+    /// Gives up everything of a stream in a file that cannot be read: `waiting` records wait there by the catalogue.
+    pub(crate) fn lose(&mut self, stream: u8, file: u64, first: u64, end: u64, waiting: (u64, u64)) {
+        let Some(tracker) = self.streams.get_mut(&stream) else { return };
+        let offsets: Vec<u64> = tracker
+            .outstanding
+            .keys()
+            .copied()
+            .filter(|offset| (first..end).contains(offset))
+            .collect();
+        let already = [Some(&self.pending), self.inflight.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|pending| pending.settled.get(&(file, stream)))
+            .fold((0, 0), |sum, settled| (sum.0 + settled.0, sum.1 + settled.1));
+        let mut left = (waiting.0.saturating_sub(already.0), waiting.1.saturating_sub(already.1));
+        for offset in offsets {
+            let Some(entry) = tracker.outstanding.remove(&offset) else {
+                continue;
+            };
+            left = (left.0.saturating_sub(1), left.1.saturating_sub(entry.cost));
+            let count = entry.settled.as_ref().map_or(Count::Damaged, Outcome::count);
+            if entry.settled.is_none() {
+                self.gauges.leave(stream, 1, entry.cost);
+                self.stats.damaged.fetch_add(1, Ordering::Relaxed);
+            }
+            self.pending.count(file, stream, entry.slot, entry.cost, count);
+        }
+        let gone = |offset: &u64| !(first..end).contains(offset);
+        tracker.queues.iter_mut().for_each(|queue| queue.retain(gone));
+        tracker.holds.iter_mut().for_each(|hold| hold.queue.retain(gone));
+        self.gauges.leave(stream, left.0, left.1);
+        self.stats.damaged.fetch_add(left.0, Ordering::Relaxed);
+        if !tracker.internal && left.0 > 0 {
+            *self.pending.ledger.entry((0, Count::Damaged)).or_default() += left.0;
+        }
+        self.pending.moved.insert(stream);
+    }
+
+    /// Suspends a pair; false = it is already.
+    pub(crate) fn hold(&mut self, stream: u8, route: &str, identity: &str, from: u64) -> bool {
+        let pair = self.pair(route, identity);
+        let Some(tracker) = self.streams.get_mut(&stream) else {
+            return false;
+        };
+        if tracker.internal || tracker.holds.iter().any(|hold| hold.pair == pair) {
+            return false;
+        }
+        let partition = Partition::of(identity).index();
+        let mut queue = VecDeque::new();
+        let StreamTracker { queues, outstanding, .. } = tracker;
+        queues[partition].retain(|offset| {
+            let taken = outstanding.get_mut(offset).filter(|entry| entry.pair == pair && *offset >= from);
+            if let Some(entry) = taken {
+                entry.held = true;
+                queue.push_back(*offset);
+                return false;
+            }
+            true
+        });
+        let scanned = from.max(tracker.read_to[partition]);
+        tracker.holds.push(HeldPair {
+            route: route.to_owned(),
+            identity: identity.to_owned(),
+            pair,
+            partition,
+            queue,
+            scanned,
+        });
+        self.pending.moved.insert(stream);
+        self.advance_hold(stream, pair);
+        self.advance(stream, partition);
+        true
+    }
+
+    /// Ends a suspension.
+    pub(crate) fn release(&mut self, stream: u8, pair: u64) {
+        let Some(tracker) = self.streams.get_mut(&stream) else { return };
+        let Some(at) = tracker.holds.iter().position(|hold| hold.pair == pair) else {
+            return;
+        };
+        let hold = tracker.holds.swap_remove(at);
+        self.pending.holds.push(Change::Release {
+            stream,
+            route: hold.route,
+            identity: hold.identity,
+        });
+    }
+
+    /// Notes a held record found by scanning; its offset is at or after the hold's `scanned`.
+    pub(crate) fn register_held(&mut self, stream: u8, pair: u64, offset: u64, entry: Outstanding) {
+        let Some(tracker) = self.streams.get_mut(&stream) else { return };
+        let Some(hold) = tracker.holds.iter_mut().find(|hold| hold.pair == pair) else {
+            return;
+        };
+        let ended = entry.settled.clone();
+        let cost = entry.cost;
+        hold.queue.push_back(offset);
+        hold.scanned = hold.scanned.max(offset + 1);
+        tracker.outstanding.insert(offset, entry);
+        self.pending.moved.insert(stream);
+        if let Some(outcome) = ended {
+            self.ended(stream, &outcome, cost);
+            self.advance_hold(stream, pair);
+        }
+    }
+
+    /// Hands over what the next commit writes of this, as changes; keeps it aside until the commit's end is known.
+    pub(crate) fn collect(&mut self, state: &State) -> (Vec<Change>, Vec<DeadJob>) {
+        let mut pending = std::mem::take(&mut self.pending);
+        let mut changes = Vec::new();
+        for (&(slot, count), &by) in &pending.ledger {
+            changes.push(Change::Ledger { slot, count, by });
+        }
+        for (&(file, stream), &(records, bytes)) in &pending.settled {
+            changes.push(Change::Settled {
+                file,
+                stream,
+                records,
+                bytes,
+            });
+        }
+        for id in &pending.moved {
+            let (Some(tracker), Some(before)) = (self.streams.get(id), state.stream(*id)) else {
+                continue;
+            };
+            if tracker.floor != before.floor {
+                changes.extend(
+                    tracker
+                        .internal
+                        .then(|| trimmed(state, *id, before.floor, tracker.floor))
+                        .into_iter()
+                        .flatten(),
+                );
+                changes.push(Change::Floor {
+                    stream: *id,
+                    floor: tracker.floor,
+                });
+            }
+            let up_to = tracker.up_to();
+            if up_to != before.up_to {
+                changes.push(Change::Progress { stream: *id, up_to });
+            }
+            for hold in &tracker.holds {
+                let known = state.holds.iter().find(|known| known.is(*id, &hold.route, &hold.identity));
+                if known.is_none_or(|known| known.next != hold.next()) {
+                    let (route, identity) = (hold.route.clone(), hold.identity.clone());
+                    changes.push(Change::Hold {
+                        stream: *id,
+                        route,
+                        identity,
+                        next: hold.next(),
+                    });
+                }
+            }
+        }
+        // Releases first: a pair may have been suspended again since.
+        let releases = pending.holds.iter().cloned();
+        changes = releases.chain(changes).collect();
+        changes.extend(pending.drop_files.iter().map(|file| Change::DropFile { file: *file }));
+        let dead = std::mem::take(&mut pending.dead);
+        pending.dead.clone_from(&dead);
+        self.inflight = Some(pending);
+        (changes, dead)
+    }
+
+    /// Puts back what a failed commit did not write.
+    pub(crate) fn restore(&mut self) {
+        let Some(inflight) = self.inflight.take() else { return };
+        let newer = std::mem::replace(&mut self.pending, inflight);
+        self.pending.merge(newer);
+    }
+
+    fn ended(&self, stream: u8, outcome: &Outcome, cost: u64) {
+        self.gauges.leave(stream, 1, cost);
+        let counter = match outcome {
+            Outcome::Delivered => &self.stats.delivered,
+            Outcome::Expired => &self.stats.expired,
+            Outcome::Damaged => &self.stats.damaged,
+            Outcome::Dead { .. } => &self.stats.dead_lettered,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn advance(&mut self, stream: u8, partition: usize) {
+        let Some(tracker) = self.streams.get_mut(&stream) else { return };
+        let StreamTracker { queues, outstanding, .. } = tracker;
+        pop_settled(stream, &mut queues[partition], outstanding, &mut self.pending);
+    }
+
+    fn advance_hold(&mut self, stream: u8, pair: u64) {
+        let Some(tracker) = self.streams.get_mut(&stream) else { return };
+        let StreamTracker { holds, outstanding, .. } = tracker;
+        if let Some(hold) = holds.iter_mut().find(|hold| hold.pair == pair) {
+            pop_settled(stream, &mut hold.queue, outstanding, &mut self.pending);
+        }
+    }
+}
+
+/// Counts settled records at the front of a queue and forgets them.
+fn pop_settled(stream: u8, queue: &mut VecDeque<u64>, outstanding: &mut HashMap<u64, Outstanding>, pending: &mut Pending) {
+    while let Some(&offset) = queue.front() {
+        let Some(entry) = outstanding.get(&offset) else {
+            queue.pop_front();
+            continue;
+        };
+        let Some(outcome) = entry.settled.clone() else { return };
+        pending.count(entry.file, stream, entry.slot, entry.cost, outcome.count());
+        if let Outcome::Dead { reason, detail } = outcome {
+            pending.dead.push(DeadJob {
+                file: entry.file,
+                stream,
+                offset,
+                slot: entry.slot,
+                reason,
+                detail,
+            });
+        }
+        pending.moved.insert(stream);
+        outstanding.remove(&offset);
+        queue.pop_front();
+    }
+}
+
+/// What an internal stream's files lose when its floor moves.
+fn trimmed(state: &State, stream: u8, from: u64, to: u64) -> Vec<Change> {
+    let parts = state.parts(stream).filter(|(_, part)| part.waiting > 0 && part.first < to);
+    parts
+        .map(|(file, part)| {
+            let records = if part.end <= to {
+                part.waiting
+            } else {
+                (to - part.first.max(from)).min(part.waiting)
+            };
+            let bytes = if records == part.waiting {
+                part.bytes
+            } else {
+                part.bytes / part.waiting * records
+            };
+            Change::Settled {
+                file: file.number,
+                stream,
+                records,
+                bytes,
+            }
+        })
+        .collect()
+}
+
+impl Pending {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ledger.is_empty() && self.moved.is_empty() && self.holds.is_empty() && self.drop_files.is_empty() && self.settled.is_empty()
+    }
+
+    fn count(&mut self, file: u64, stream: u8, slot: u32, cost: u64, count: Count) {
+        *self.ledger.entry((slot, count)).or_default() += 1;
+        let settled = self.settled.entry((file, stream)).or_default();
+        *settled = (settled.0 + 1, settled.1 + cost);
+    }
+
+    fn merge(&mut self, newer: Self) {
+        for (key, by) in newer.ledger {
+            *self.ledger.entry(key).or_default() += by;
+        }
+        for (key, by) in newer.settled {
+            let sum = self.settled.entry(key).or_default();
+            *sum = (sum.0 + by.0, sum.1 + by.1);
+        }
+        self.dead.extend(newer.dead);
+        self.holds.extend(newer.holds);
+        self.moved.extend(newer.moved);
+        self.drop_files.extend(newer.drop_files);
+    }
+}
+
+impl StreamTracker {
+    /// What an audit needs of it.
+    pub(crate) fn copy(&self) -> Self {
+        let Self {
+            id,
+            internal,
+            floor,
+            read_to,
+            queues,
+            outstanding,
+            holds,
+        } = self;
+        Self {
+            id: *id,
+            internal: *internal,
+            floor: *floor,
+            read_to: read_to.clone(),
+            queues: queues.clone(),
+            outstanding: outstanding.clone(),
+            holds: holds.clone(),
+        }
+    }
+
+    /// What a reader does with a record.
+    pub(crate) fn meet(&self, offset: u64, partition: u8) -> Meet {
+        if offset < self.floor {
+            return Meet::Skip;
+        }
+        match self.outstanding.get(&offset) {
+            Some(entry) if entry.settled.is_some() || entry.held => Meet::Skip,
+            Some(_) => Meet::Again,
+            None if self.internal => Meet::Again,
+            None if offset < self.read_to[usize::from(partition)] => Meet::Skip,
+            None => Meet::New,
+        }
+    }
+
+    /// Whether a new record belongs to a suspended pair.
+    pub(crate) fn is_held(&self, pair: u64, offset: u64) -> bool {
+        self.holds.iter().any(|hold| hold.pair == pair && offset >= hold.next())
+    }
+
+    /// Delivered up to, per partition.
+    pub(crate) fn up_to(&self) -> Box<[u64; Partition::COUNT]> {
+        let mut up_to = self.read_to.clone();
+        for (p, value) in up_to.iter_mut().enumerate() {
+            *value = self.delivered_up_to(p);
+        }
+        up_to
+    }
+
+    /// Delivered up to, in one partition.
+    pub(crate) fn delivered_up_to(&self, partition: usize) -> u64 {
+        self.queues[partition]
+            .front()
+            .copied()
+            .unwrap_or(self.read_to[partition])
+            .max(self.floor)
+    }
+
+    fn raise_floor(&mut self, floor: u64) {
+        self.floor = self.floor.max(floor);
+        for (queue, read_to) in self.queues.iter_mut().zip(self.read_to.iter_mut()) {
+            *read_to = (*read_to).max(floor);
+            while queue.front().is_some_and(|offset| *offset < floor) {
+                queue.pop_front();
+            }
+        }
+        for hold in &mut self.holds {
+            hold.scanned = hold.scanned.max(floor);
+            while hold.queue.front().is_some_and(|offset| *offset < floor) {
+                hold.queue.pop_front();
+            }
+        }
+    }
+}
+
+impl HeldPair {
+    /// The oldest record that waits.
+    pub(crate) fn next(&self) -> u64 {
+        self.queue.front().copied().unwrap_or(self.scanned)
+    }
+}
+
+impl Outcome {
+    pub(crate) const fn count(&self) -> Count {
+        match self {
+            Self::Delivered => Count::Delivered,
+            Self::Expired => Count::Expired,
+            Self::Damaged => Count::Damaged,
+            Self::Dead { .. } => Count::Dead,
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The bounds: what a stream, the directory and the file system allow, and what goes when one is reached.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::Ordering;
+
+use crate::batch::OpenBatch;
+use crate::block::Block;
+use crate::reader::{fetch, place};
+use crate::shared::{DEAD_BYTES, Shared};
+use crate::state::State;
+use crate::sync::lock;
+use crate::writer::Writer;
+use crate::{StreamId, WhenFull};
+
+/// Space that a commit without records may still use, so that trimming never stops.
+const RESERVE: u64 = 1 << 20;
+const BALLAST: &str = "ballast";
+const BALLAST_BYTES: u64 = 16 << 20;
+/// How often making room looks again before it gives up.
+const ROUNDS: usize = 64;
+
+/// Whether a batch may be written.
+pub(crate) enum Room {
+    Enough,
+    None(String),
+}
+
+/// What the directory occupies.
+#[derive(Debug)]
+pub(crate) struct Space {
+    pub(crate) file_bytes: u64,
+    pub(crate) active: u64,
+    closed: HashMap<u64, u64>,
+    ballast: u64,
+    pub(crate) full: bool,
+}
+
+impl Space {
+    pub(crate) fn new(max_disk: u64) -> Self {
+        Self {
+            file_bytes: (max_disk / 16).clamp(8 << 20, 128 << 20),
+            active: 0,
+            closed: HashMap::new(),
+            ballast: 0,
+            full: false,
+        }
+    }
+
+    pub(crate) fn closed(&mut self, file: u64, allocated: u64) {
+        self.closed.insert(file, allocated);
+    }
+
+    pub(crate) fn forget(&mut self, file: u64) {
+        self.closed.remove(&file);
+    }
+
+    fn used(&self) -> u64 {
+        self.closed.values().sum::<u64>() + self.active + self.ballast
+    }
+
+    /// Frees the ballast, to get trimming going on a full disk.
+    pub(crate) fn drop_ballast(&mut self, shared: &Shared) {
+        if self.ballast > 0 && shared.files.directory.remove(BALLAST).is_ok() {
+            self.ballast = 0;
+        }
+    }
+
+    /// Makes the ballast when it fits easily.
+    pub(crate) fn make_ballast(&mut self, shared: &Shared) {
+        let fits = shared.options.max_disk / 16 >= BALLAST_BYTES;
+        if self.ballast == 0 && fits && self.headroom(shared) >= BALLAST_BYTES * 4 {
+            match shared.files.directory.reserve(BALLAST, BALLAST_BYTES) {
+                Ok(()) => self.ballast = BALLAST_BYTES,
+                Err(error) => {
+                    tracing::debug!(%error, "no ballast file");
+                    shared.files.directory.remove(BALLAST).ok();
+                }
+            }
+        }
+    }
+
+    /// Bytes that may still be written.
+    fn headroom(&self, shared: &Shared) -> u64 {
+        let used = self.used();
+        let free = shared.files.directory.free().unwrap_or(u64::MAX);
+        shared.disk_bytes.store(used, Ordering::Relaxed);
+        shared.free_bytes.store(free, Ordering::Relaxed);
+        shared
+            .options
+            .max_disk
+            .saturating_sub(used)
+            .min(free.saturating_sub(shared.options.keep_free))
+    }
+}
+
+impl Writer {
+    /// Makes room for a batch as the streams' policies allow.
+    pub(crate) fn make_room(&mut self, batch: &OpenBatch) -> Room {
+        self.evict_over_bound();
+        if batch.records.is_empty() {
+            return Room::Enough;
+        }
+        // Blocks are cut to their pages, so a quarter more covers them and the state beside them.
+        let need = batch.data.len() as u64 * 5 / 4 + RESERVE;
+        for _ in 0..ROUNDS {
+            if self.space.headroom(&self.shared) >= need {
+                self.set_full(false);
+                return Room::Enough;
+            }
+            if !self.free_a_file() {
+                break;
+            }
+        }
+        self.set_full(true);
+        Room::None("the disk is at its bound; free some space or raise gateway.max_disk".into())
+    }
+
+    /// Evicts from every stream that is over its bound and may lose its oldest.
+    pub(crate) fn evict_over_bound(&mut self) {
+        let shared = self.shared.clone();
+        let mut moved = false;
+        for (id, options) in &shared.streams {
+            while options.when_full == WhenFull::DropOldest && shared.gauges.bytes(id.0) > options.max_bytes {
+                if !self.evict_oldest_block(id.0, u64::MAX) {
+                    break;
+                }
+                moved = true;
+            }
+        }
+        let mut over = shared.gauges.bytes(StreamId::DEAD.0).saturating_sub(DEAD_BYTES);
+        while over > 0 {
+            let before = self.dead_floor();
+            if !self.evict_oldest_block(StreamId::DEAD.0, u64::MAX) || self.dead_floor() == before {
+                break;
+            }
+            over = over.saturating_sub(crate::block::MAX_BLOCK as u64);
+            moved = true;
+        }
+        if moved {
+            shared.mark_dirty();
+        }
+    }
+
+    /// Brings the figures up to date, makes the ballast again, judges the oldest records.
+    pub(crate) fn look_around(&mut self) {
+        self.space.active = self.shared.files.active_allocated();
+        let headroom = self.space.headroom(&self.shared);
+        if self.space.full && (headroom >= 2 * RESERVE || self.free_a_file()) {
+            self.set_full(self.space.headroom(&self.shared) < 2 * RESERVE);
+        }
+        self.space.make_ballast(&self.shared);
+        self.shared.note_oldest();
+    }
+
+    fn dead_floor(&self) -> u64 {
+        lock(&self.shared.tracker)
+            .streams
+            .get(&StreamId::DEAD.0)
+            .map_or(0, |stream| stream.floor)
+    }
+
+    fn set_full(&mut self, full: bool) {
+        if self.space.full != full {
+            self.space.full = full;
+            lock(&self.shared.intake).disk_full = full;
+            if full {
+                tracing::error!(
+                    used = self.space.used(),
+                    max_disk = self.shared.options.max_disk,
+                    "the disk is at its bound: records are refused; free some space or raise gateway.max_disk"
+                );
+            } else {
+                tracing::info!("the disk is below its bound again");
+            }
+        }
+    }
+
+    /// Evicts what waits in the oldest block of a stream that begins before `before`; false = there is none.
+    fn evict_oldest_block(&mut self, stream: u8, before: u64) -> bool {
+        let shared = self.shared.clone();
+        let floor = lock(&shared.tracker).streams.get(&stream).map_or(0, |stream| stream.floor);
+        let Some(place) = place(&shared, stream, floor) else { return false };
+        let from = floor.max(place.first);
+        if from >= before {
+            return false;
+        }
+        let Ok(Some(mut blocks)) = fetch(&shared, stream, &place, from, 1) else {
+            return false;
+        };
+        if blocks.len() > 1 && blocks[0].until <= from {
+            blocks.remove(0);
+        }
+        if blocks.is_empty() {
+            return false;
+        }
+        let block = Block::parse(blocks.swap_remove(0));
+        let (records, _) = lock(&shared.tracker).evict(stream, place.file, &block);
+        if records > 0 {
+            tracing::debug!(stream, records, "evicted the oldest block");
+        }
+        true
+    }
+
+    /// Frees the oldest file whose waiting records may all be dropped; false = there is none.
+    fn free_a_file(&mut self) -> bool {
+        let used = self.space.used();
+        if self.commit_progress().is_err() || self.commit_progress().is_err() {
+            return false;
+        }
+        if self.space.used() < used {
+            return true;
+        }
+        let Some(victims) = self.victims() else { return false };
+        for (stream, end) in victims {
+            while self.evict_oldest_block(stream, end) {}
+        }
+        // The first commit settles, the second drops the file from the catalogue.
+        if self.commit_progress().is_err() || self.commit_progress().is_err() {
+            return false;
+        }
+        self.space.used() < used
+    }
+
+    /// The streams to evict from, and up to where, so that a file becomes free.
+    fn victims(&mut self) -> Option<Vec<(u8, u64)>> {
+        let found = self.oldest_droppable();
+        if found.is_some() {
+            return found;
+        }
+        // Nothing but the active file can go: leave it first, if it is worth anything.
+        if self.space.active < self.space.file_bytes / 4 || self.rotate().is_err() {
+            return None;
+        }
+        self.oldest_droppable()
+    }
+
+    fn oldest_droppable(&self) -> Option<Vec<(u8, u64)>> {
+        let state = lock(&self.shared.state);
+        let droppable = |stream: u8| {
+            stream == StreamId::DEAD.0
+                || self
+                    .shared
+                    .policy(stream)
+                    .is_some_and(|options| options.when_full == WhenFull::DropOldest)
+        };
+        let waiting = |state: &State| {
+            state.files.iter().filter(|file| file.number != self.number).find_map(|file| {
+                let parts: Vec<_> = file.parts.iter().filter(|part| part.waiting > 0).collect();
+                parts
+                    .iter()
+                    .all(|part| droppable(part.stream))
+                    .then(|| parts.iter().map(|part| (part.stream, part.end)).collect::<Vec<_>>())
+            })
+        };
+        waiting(&state)
+    }
+
+    /// What lies in the directory when the log is opened.
+    pub(crate) fn measure(space: &mut Space, shared: &Shared) -> io::Result<()> {
+        let files: Vec<u64> = lock(&shared.state).files.iter().map(|file| file.number).collect();
+        let active = shared.files.active_number();
+        for file in files.into_iter().filter(|file| Some(*file) != active) {
+            if let Ok(allocated) = shared.files.directory.allocated(&crate::files::name(file)) {
+                space.closed(file, allocated);
+            }
+        }
+        if shared.files.directory.list()?.iter().any(|name| name == BALLAST) {
+            space.ballast = shared.files.directory.allocated(BALLAST)?;
+        }
+        space.active = shared.files.active_allocated();
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Notes when the oldest waiting record of each stream came, for the status.
+    fn note_oldest(&self) {
+        for (id, _) in &self.streams {
+            let found = if self.gauges.records(id.0) == 0 {
+                None
+            } else {
+                self.oldest_waiting(id.0)
+            };
+            let mut oldest = lock(&self.oldest);
+            match found {
+                Some(found) => oldest.insert(id.0, found),
+                None => oldest.remove(&id.0),
+            };
+        }
+    }
+
+    fn oldest_waiting(&self, stream: u8) -> Option<(u64, crate::Timestamp)> {
+        let position = {
+            let tracker = lock(&self.tracker);
+            let tracked = tracker.streams.get(&stream)?;
+            let first = tracked
+                .outstanding
+                .iter()
+                .filter(|(_, entry)| entry.settled.is_none())
+                .min_by_key(|(offset, _)| **offset);
+            if let Some((offset, received)) = first.and_then(|(offset, entry)| Some((*offset, entry.received?))) {
+                return Some((offset, received));
+            }
+            tracked.read_to.iter().copied().min()?
+        };
+        if let Some(known) = lock(&self.oldest).get(&stream).filter(|known| known.0 >= position) {
+            return Some(*known);
+        }
+        let place = place(self, stream, position)?;
+        let from = position.max(place.first);
+        let raw = self.files.blocks(place.file, stream, from, place.end, 1).ok()?.pop()?;
+        let block = Block::parse(raw);
+        let nth = from.saturating_sub(block.first) as usize;
+        (nth..block.entries.len()).find_map(|nth| {
+            let view = block.record(nth)?;
+            Some((view.offset, view.received))
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! What the log counts and reports.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use crate::Timestamp;
+
+/// Counters since start; each rises only by what its name says.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Records committed to user streams.
+    pub records_committed: AtomicU64,
+    /// Commits.
+    pub commits: AtomicU64,
+    /// Commits that failed.
+    pub commits_failed: AtomicU64,
+    /// Encoded bytes of committed records.
+    pub bytes_committed: AtomicU64,
+    /// Records settled as delivered.
+    pub delivered: AtomicU64,
+    /// Records settled as expired.
+    pub expired: AtomicU64,
+    /// Records evicted by `drop_oldest`.
+    pub evicted: AtomicU64,
+    /// Records that became dead letters.
+    pub dead_lettered: AtomicU64,
+    /// Records whose CRC was wrong or whose file was lost.
+    pub damaged: AtomicU64,
+    /// Settlements that came after a first one.
+    pub late_settlements: AtomicU64,
+    /// Files begun.
+    pub rotations: AtomicU64,
+}
+
+/// Distributions, reported as they happen, from the writer thread; implementations must not block.
+pub trait Observer: Send + Sync {
+    /// A commit ended well.
+    fn committed(&self, latency: Duration, records: u64, bytes: u64);
+}
+
+/// What was found when the log was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartReport {
+    /// Whether the log had been closed properly.
+    pub clean: bool,
+    /// Records waiting in user streams.
+    pub recovered: u64,
+    /// Records found damaged.
+    pub damaged: u64,
+    /// Files set aside because they did not open.
+    pub set_aside: u64,
+    /// How long opening took.
+    pub took: Duration,
+}
+
+/// The log at a glance.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// User streams in order of priority.
+    pub streams: Vec<crate::StreamStatus>,
+    /// Allocated bytes of the directory.
+    pub disk_bytes: u64,
+    /// Bytes free in the file system.
+    pub free_bytes: u64,
+    /// Why the log cannot write now; none = it can.
+    pub unavailable: Option<String>,
+    /// The newest trusted time on disk.
+    pub last_trusted: Option<Timestamp>,
+}

@@ -1,0 +1,551 @@
+//! The writer thread: swaps the open batch out, makes room, commits, and says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::batch::{Appended, CommittedBatch, OpenBatch};
+use crate::block::{self, Block, Entry};
+use crate::codec;
+use crate::files::FileError;
+use crate::progress::DeadJob;
+use crate::retention::{Room, Space};
+use crate::shared::Shared;
+use crate::state::{Change, Count, RowKind, encode_row};
+use crate::sync::lock;
+use crate::{Batch, CommitError, Epoch, StreamId, Tap};
+
+/// How long settled records may wait for a commit of their own.
+const PROGRESS_WAIT: Duration = Duration::from_millis(200);
+/// Bytes that end the wait for company.
+const ENOUGH: usize = 1 << 20;
+/// How often the writer looks around when nothing happens.
+const TICK: Duration = Duration::from_secs(1);
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LAST: Duration = Duration::from_secs(2);
+/// A buffer larger than this is not kept for the next batch.
+const SPARE: usize = 8 << 20;
+/// How much newer a trusted time must be to be worth writing.
+const TRUSTED_STEP_MS: u64 = 60_000;
+
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tap: Option<Box<dyn Tap>>,
+    /// Key of the last row of the state.
+    pub(crate) row: u64,
+    /// The newest number that any file had.
+    pub(crate) number: u64,
+    pub(crate) space: Space,
+    spare: OpenBatch,
+    broken: Option<Broken>,
+}
+
+/// The file that failed is left; another is not there yet.
+struct Broken {
+    reason: String,
+    retry_at: Instant,
+    backoff: Duration,
+}
+
+/// What there is to do.
+enum Work {
+    Commit(OpenBatch),
+    Progress,
+    Tick,
+    Close(OpenBatch),
+}
+
+/// Why a batch was not stored.
+enum Failure {
+    /// Nothing was written.
+    Refused(String),
+    /// The file failed.
+    File(FileError),
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, tap: Option<Box<dyn Tap>>, row: u64, number: u64, space: Space) -> Self {
+        Self {
+            shared,
+            tap,
+            row,
+            number,
+            space,
+            spare: OpenBatch::new(Batch(0)),
+            broken: None,
+        }
+    }
+
+    /// Runs until the log is closed.
+    pub(crate) fn run(mut self) {
+        let result = loop {
+            match self.next_work() {
+                Work::Commit(batch) => {
+                    self.commit(batch).ok();
+                }
+                Work::Progress => {
+                    self.commit_progress().ok();
+                }
+                Work::Tick => self.tick(),
+                Work::Close(batch) => break self.finish(batch),
+            }
+        };
+        *lock(&self.shared.ended) = Some(result);
+        self.shared.ended_bell.notify_all();
+    }
+
+    fn next_work(&mut self) -> Work {
+        let shared = self.shared.clone();
+        let mut intake = lock(&shared.intake);
+        let started = Instant::now();
+        loop {
+            let now = Instant::now();
+            if intake.closing {
+                return Work::Close(self.swap(&mut intake));
+            }
+            let commit_at = intake
+                .open
+                .since
+                .filter(|_| !intake.open.is_empty())
+                .map(|since| since + shared.options.commit_wait);
+            if commit_at.is_some_and(|at| at <= now) || intake.open.data.len() >= ENOUGH {
+                intake.dirty = None;
+                return Work::Commit(self.swap(&mut intake));
+            }
+            // A broken log keeps its settlements in memory until there is a file again.
+            let progress_at = intake.dirty.filter(|_| self.broken.is_none()).map(|since| since + PROGRESS_WAIT);
+            if progress_at.is_some_and(|at| at <= now) {
+                intake.dirty = None;
+                return Work::Progress;
+            }
+            let tick_at = self.broken.as_ref().map_or(started + self.tick_every(), |broken| broken.retry_at);
+            if tick_at <= now {
+                return Work::Tick;
+            }
+            let until = [commit_at, progress_at].into_iter().flatten().fold(tick_at, Instant::min);
+            intake = shared
+                .bell
+                .wait_timeout(intake, until - now)
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn tick_every(&self) -> Duration {
+        if self.space.full { PROGRESS_WAIT } else { TICK }
+    }
+
+    fn swap(&mut self, intake: &mut crate::batch::Intake) -> OpenBatch {
+        intake.swap(std::mem::replace(&mut self.spare, OpenBatch::new(Batch(0))))
+    }
+
+    fn finish(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
+        let mut result = self.commit(batch);
+        if result.is_ok() {
+            result = self.commit_progress();
+        }
+        self.shared.files.discard_ahead();
+        if let Err(error) = self.shared.files.close_active() {
+            tracing::warn!(%error, "the log's file could not be closed properly; it is repaired when it is opened again");
+        }
+        result
+    }
+
+    fn tick(&mut self) {
+        if self.broken.is_some() {
+            self.recover();
+        } else {
+            self.look_around();
+            if self.shared.leave_active.swap(false, Ordering::Relaxed) {
+                self.rotate().ok();
+            }
+        }
+    }
+
+    /// Commits a batch and everything that became of earlier records:
+    /// 1. room is made within the bounds, or the batch refused,
+    /// 2. blocks and the changes of the small state are written with one sync,
+    /// 3. the state in memory takes those changes over,
+    /// 4. the listeners hear of it, then the tap, then the readers.
+    fn commit(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
+        let result = match self.make_room(&batch) {
+            Room::Enough => self.store(&batch),
+            Room::None(reason) => Err(Failure::Refused(reason)),
+        };
+        match result {
+            Ok(()) => {
+                self.announce(batch);
+                Ok(())
+            }
+            Err(failure) => Err(self.fail(batch, failure)),
+        }
+    }
+
+    /// Commits what became of records; new ones wait.
+    pub(crate) fn commit_progress(&mut self) -> Result<(), CommitError> {
+        let empty = OpenBatch::new(Batch(0));
+        self.evict_over_bound();
+        self.store(&empty).map_err(|failure| self.fail(empty, failure))
+    }
+
+    fn store(&mut self, batch: &OpenBatch) -> Result<(), Failure> {
+        if let Some(broken) = &self.broken {
+            return Err(Failure::Refused(broken.reason.clone()));
+        }
+        self.rotate_if_due().map_err(Failure::File)?;
+        let (mut changes, dead) = {
+            let mut tracker = lock(&self.shared.tracker);
+            let state = lock(&self.shared.state);
+            tracker.collect(&state)
+        };
+        let fresh = std::mem::take(&mut lock(&self.shared.intake).slots.fresh);
+        changes.extend(fresh.iter().map(|(slot, identity)| Change::Slot {
+            slot: *slot,
+            identity: identity.clone(),
+        }));
+        let mut blocks = Vec::new();
+        self.cut(&batch.data, &batch.records, &mut blocks, &mut changes);
+        let (letters, letter_records) = self.letters(dead);
+        self.cut(&letters, &letter_records, &mut blocks, &mut changes);
+        count_accepted(&batch.records, &mut changes);
+        if blocks.is_empty() && changes.is_empty() {
+            self.settled_with(&[], &[]);
+            return Ok(());
+        }
+        self.trusted(&mut changes);
+        let delta = encode_row(RowKind::Delta, &changes);
+        match self.shared.files.commit(&blocks, self.row + 1, &delta) {
+            Ok(()) => {
+                self.row += 1;
+                self.shared.stats.commits.fetch_add(1, Ordering::Relaxed);
+                self.settled_with(&changes, &letter_records);
+                Ok(())
+            }
+            Err(error) => {
+                lock(&self.shared.intake).slots.fresh.splice(0..0, fresh);
+                lock(&self.shared.tracker).restore();
+                Err(Failure::File(error))
+            }
+        }
+    }
+
+    /// Cuts the records of each stream into blocks.
+    fn cut(&self, data: &[u8], records: &[Appended], blocks: &mut Vec<(u8, u64, Vec<u8>)>, changes: &mut Vec<Change>) {
+        let mut streams: BTreeMap<u8, (u64, Vec<Entry>)> = BTreeMap::new();
+        for record in records {
+            streams
+                .entry(record.stream)
+                .or_insert_with(|| (record.offset, Vec::new()))
+                .1
+                .push(record.entry);
+        }
+        for (stream, (first, entries)) in streams {
+            let costs: Vec<usize> = entries.iter().map(|entry| entry.cost() as usize).collect();
+            let mut at = 0;
+            for count in block::cut(&costs) {
+                blocks.push((stream, first + at as u64, block::build(data, &entries[at..at + count])));
+                at += count;
+            }
+            let records = entries.len() as u64;
+            let bytes = entries.iter().map(|entry| entry.cost()).sum();
+            changes.push(Change::Appended {
+                file: self.number,
+                stream,
+                first,
+                end: first + records,
+                records,
+                bytes,
+            });
+        }
+    }
+
+    /// Copies dead records into envelopes.
+    fn letters(&self, jobs: Vec<DeadJob>) -> (Vec<u8>, Vec<Appended>) {
+        let mut data = Vec::new();
+        let mut records = Vec::new();
+        for job in jobs {
+            let Some(record) = self.shared.record_at(job.file, job.stream, job.offset) else {
+                tracing::error!(
+                    stream = job.stream,
+                    offset = job.offset,
+                    slot = job.slot,
+                    reason = job.reason,
+                    "a dead record could not be copied to the dead letters"
+                );
+                continue;
+            };
+            let offset = {
+                let mut intake = lock(&self.shared.intake);
+                let next = &mut intake.next[usize::from(StreamId::DEAD.0)];
+                *next += 1;
+                *next - 1
+            };
+            let at = data.len() as u32;
+            let len = crate::dead::encode(&record, job.reason, &job.detail, offset, &mut data) as u32;
+            let entry = Entry {
+                partition: record.partition.index() as u8,
+                slot: 0,
+                at,
+                len,
+            };
+            records.push(Appended {
+                stream: StreamId::DEAD.0,
+                offset,
+                entry,
+            });
+        }
+        (data, records)
+    }
+
+    fn trusted(&self, changes: &mut Vec<Change>) {
+        let now = self.shared.clock.now();
+        let known = lock(&self.shared.state).trusted;
+        if now.trusted && known.is_none_or(|known| now.wall_ms >= known.wall_ms + TRUSTED_STEP_MS) {
+            changes.push(Change::Trusted { at: now });
+        }
+    }
+
+    /// Takes a successful commit over into memory.
+    fn settled_with(&mut self, changes: &[Change], letters: &[Appended]) {
+        let mut dropped = Vec::new();
+        let mut more = false;
+        {
+            let mut tracker = lock(&self.shared.tracker);
+            let mut state = lock(&self.shared.state);
+            for change in changes {
+                match change {
+                    Change::Settled {
+                        stream, records, bytes, ..
+                    } if *stream >= StreamId::LOCAL.0 => {
+                        self.shared.gauges.leave(*stream, *records, *bytes);
+                    }
+                    Change::DropFile { file } => dropped.push(*file),
+                    _ => {}
+                }
+                state.apply(change);
+            }
+            tracker.inflight = None;
+            let bytes: u64 = letters.iter().map(|letter| letter.entry.cost()).sum();
+            self.shared.gauges.enter(StreamId::DEAD.0, letters.len() as u64, bytes);
+            for file in &state.files {
+                let spent = file.number != self.number && file.parts.iter().all(|part| part.waiting == 0);
+                if spent && !tracker.pending.drop_files.contains(&file.number) {
+                    tracker.pending.drop_files.push(file.number);
+                    more = true;
+                }
+            }
+        }
+        for file in dropped {
+            self.space.forget(file);
+            match self.shared.files.unlink(file) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(file, %error, "a log file that is no longer needed could not be removed"),
+            }
+        }
+        if more {
+            self.shared.mark_dirty();
+        }
+    }
+
+    fn announce(&mut self, mut batch: OpenBatch) {
+        let number = batch.number;
+        for listener in batch.listeners.drain(..) {
+            listener.committed(number);
+        }
+        let mut streams = [false; 256];
+        let mut records = 0;
+        for record in &batch.records {
+            streams[usize::from(record.stream)] = true;
+            records += u64::from(record.stream < StreamId::LOCAL.0);
+        }
+        let bytes = batch.data.len() as u64;
+        self.shared.stats.records_committed.fetch_add(records, Ordering::Relaxed);
+        self.shared.stats.bytes_committed.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(since) = batch.since.filter(|_| !batch.records.is_empty()) {
+            self.shared.observer.committed(since.elapsed(), batch.records.len() as u64, bytes);
+        }
+        if let Some(tap) = self.tap.as_mut().filter(|_| !batch.records.is_empty()) {
+            let (data, records) = (std::mem::take(&mut batch.data), std::mem::take(&mut batch.records));
+            batch.data.reserve(data.len().min(SPARE));
+            tap.committed(Arc::new(CommittedBatch::new(number, self.shared.epoch, data, records)));
+        }
+        let wakes: Vec<_> = lock(&self.shared.wakes)
+            .iter()
+            .filter(|(stream, _)| streams[usize::from(stream.0)])
+            .map(|(_, wake)| wake.clone())
+            .collect();
+        wakes.iter().for_each(|wake| wake());
+        self.recycle(batch);
+    }
+
+    fn recycle(&mut self, mut batch: OpenBatch) {
+        if batch.data.capacity() <= SPARE {
+            batch.data.clear();
+            batch.records.clear();
+            batch.listeners.clear();
+            batch.since = None;
+            self.spare = batch;
+        }
+    }
+
+    /// Tells a batch's listeners that it is not stored; after an error of the file, leaves that file for good.
+    fn fail(&mut self, batch: OpenBatch, failure: Failure) -> CommitError {
+        let error = match failure {
+            Failure::Refused(reason) => CommitError { reason },
+            Failure::File(error) => self.leave(&error),
+        };
+        self.reject(batch, &error);
+        if self.broken.is_some() {
+            // What came in meanwhile would wait for as long as the failure lasts: say so now.
+            let shared = self.shared.clone();
+            let late = self.swap(&mut lock(&shared.intake));
+            self.reject(late, &error);
+        }
+        error
+    }
+
+    fn reject(&mut self, mut batch: OpenBatch, error: &CommitError) {
+        for record in &batch.records {
+            self.shared.gauges.leave(record.stream, 1, record.entry.cost());
+        }
+        if !batch.is_empty() {
+            self.shared.stats.commits_failed.fetch_add(1, Ordering::Relaxed);
+        }
+        for listener in batch.listeners.drain(..) {
+            listener.failed(batch.number, error);
+        }
+        self.recycle(batch);
+    }
+
+    /// After an error nothing about the file is believed any more, so it is never written again.
+    fn leave(&mut self, error: &FileError) -> CommitError {
+        let reason = if error.is_full() {
+            format!("the disk is full: {error}")
+        } else {
+            error.to_string()
+        };
+        tracing::error!(%error, "the log could not write; it refuses records until a new file works");
+        lock(&self.shared.intake).unavailable = Some(reason.clone());
+        self.shared.files.close_active().ok();
+        self.shared.files.discard_ahead();
+        if error.is_full() {
+            self.space.drop_ballast(&self.shared);
+        }
+        self.broken = Some(Broken {
+            reason: reason.clone(),
+            retry_at: Instant::now() + RETRY_FIRST,
+            backoff: RETRY_FIRST,
+        });
+        CommitError { reason }
+    }
+
+    /// Begins a new file from the state of the last successful commit.
+    fn recover(&mut self) {
+        let next: Vec<Change> = {
+            let intake = lock(&self.shared.intake);
+            let streams: Vec<u8> = lock_ids(&self.shared);
+            streams
+                .into_iter()
+                .map(|stream| Change::Next {
+                    stream,
+                    next: intake.next[usize::from(stream)],
+                })
+                .collect()
+        };
+        match self.begin_file(&next) {
+            Ok(()) => {
+                tracing::info!(file = self.number, "the log writes again");
+                self.broken = None;
+                lock(&self.shared.intake).unavailable = None;
+                self.look_around();
+            }
+            Err(error) => {
+                self.shared.files.close_active().ok();
+                self.shared.files.discard_ahead();
+                if let Some(broken) = &mut self.broken {
+                    broken.backoff = (broken.backoff * 2).min(RETRY_LAST);
+                    broken.retry_at = Instant::now() + broken.backoff;
+                    broken.reason = error.to_string();
+                    tracing::debug!(%error, "no new log file yet");
+                }
+            }
+        }
+    }
+
+    fn rotate_if_due(&mut self) -> Result<(), FileError> {
+        let allocated = self.shared.files.active_allocated();
+        self.space.active = allocated;
+        if allocated >= self.space.file_bytes || self.shared.leave_active.swap(false, Ordering::Relaxed) {
+            return self.begin_file(&[]);
+        }
+        if allocated >= self.space.file_bytes / 2 && !self.shared.files.is_prepared() {
+            self.shared.files.prepare()?;
+        }
+        Ok(())
+    }
+
+    /// Rotates now; a failure is handled as any error of the file.
+    pub(crate) fn rotate(&mut self) -> Result<(), CommitError> {
+        self.begin_file(&[])
+            .map_err(|error| self.fail(OpenBatch::new(Batch(0)), Failure::File(error)))
+    }
+
+    /// Switches to a new file that begins with the state as it is after `first`.
+    fn begin_file(&mut self, first: &[Change]) -> Result<(), FileError> {
+        let closing = self.shared.files.active_number();
+        let allocated = self.shared.files.active_allocated();
+        self.number += 1;
+        let mut state = lock(&self.shared.state).clone();
+        first.iter().for_each(|change| state.apply(change));
+        let file = Change::File {
+            file: self.number,
+            epoch: self.shared.epoch.0,
+        };
+        state.apply(&file);
+        let snapshot = encode_row(RowKind::Snapshot, &state.snapshot());
+        self.shared.files.switch(self.number, self.row + 1, &snapshot)?;
+        self.row += 1;
+        let mut state = lock(&self.shared.state);
+        first.iter().for_each(|change| state.apply(change));
+        state.apply(&file);
+        drop(state);
+        if let Some(closing) = closing {
+            self.space.closed(closing, allocated);
+        }
+        self.space.active = self.shared.files.active_allocated();
+        self.shared.stats.rotations.fetch_add(1, Ordering::Relaxed);
+        // The file left behind may have nothing waiting.
+        self.settled_with(&[], &[]);
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// One committed record; none = damaged or gone.
+    pub(crate) fn record_at(&self, file: u64, stream: u8, offset: u64) -> Option<crate::Record> {
+        let epoch = Epoch(lock(&self.state).file(file)?.epoch);
+        let raw = self.files.blocks(file, stream, offset, offset + 1, 1).ok()?.pop()?;
+        let block = Block::parse(raw);
+        let nth = offset.checked_sub(block.first)? as usize;
+        block.record(nth).map(|view: codec::View<'_>| view.to_record(&block.bytes, epoch))
+    }
+}
+
+fn lock_ids(shared: &Shared) -> Vec<u8> {
+    lock(&shared.state).streams.iter().map(|stream| stream.id).collect()
+}
+
+/// User streams only: the internal ones are outside the ledger.
+fn count_accepted(records: &[Appended], changes: &mut Vec<Change>) {
+    let mut accepted: BTreeMap<u32, u64> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.stream < StreamId::LOCAL.0) {
+        *accepted.entry(record.entry.slot).or_default() += 1;
+    }
+    changes.extend(accepted.into_iter().map(|(slot, by)| Change::Ledger {
+        slot,
+        count: Count::Accepted,
+        by,
+    }));
+}
