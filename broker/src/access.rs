@@ -1,0 +1,171 @@
+//! Who may publish and subscribe what. First matching rule wins; no match is refused.
+
+use forebay_topic::{Template, TopicFilter, Values};
+
+/// One rule: a glob on the identity and what it allows.
+#[derive(Clone, Debug)]
+pub struct AccessRule {
+    /// Glob on the identity: `*` stands for any characters, `?` for one.
+    pub who: String,
+    /// Filters the identity may publish to, with `{device}` for itself.
+    pub publish: Vec<Template>,
+    /// Filters the identity may subscribe to, with `{device}` for itself.
+    pub subscribe: Vec<Template>,
+    /// Filters taken away from both, looked at first.
+    pub deny: Vec<Template>,
+}
+
+/// All rules in order.
+#[derive(Clone, Debug, Default)]
+pub struct AccessRules(pub Vec<AccessRule>);
+
+/// What one identity may do, made once per connection.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    publish: Vec<TopicFilter>,
+    subscribe: Vec<TopicFilter>,
+    deny: Vec<TopicFilter>,
+}
+
+impl AccessRules {
+    /// The rights of `identity`: those of the first rule whose `who` matches; none if no rule does.
+    #[must_use]
+    pub fn of(&self, identity: &str, gateway: &str) -> Access {
+        let Some(rule) = self.0.iter().find(|rule| glob(&rule.who, identity)) else {
+            return Access::default();
+        };
+        let fill = |templates: &[Template]| {
+            let captures = forebay_topic::Captures::default();
+            let values = Values {
+                gateway,
+                device: identity,
+                topic: "",
+                captures: &captures,
+            };
+            templates
+                .iter()
+                .filter_map(|template| TopicFilter::parse(&template.render(&values)).ok())
+                .collect()
+        };
+        Access {
+            publish: fill(&rule.publish),
+            subscribe: fill(&rule.subscribe),
+            deny: fill(&rule.deny),
+        }
+    }
+}
+
+impl Access {
+    /// Whether a publish to `topic` is allowed.
+    #[must_use]
+    pub fn may_publish(&self, topic: &str) -> bool {
+        !self.deny.iter().any(|filter| filter.matches(topic)) && self.publish.iter().any(|filter| filter.matches(topic))
+    }
+
+    /// Whether a subscription to `filter` is allowed: a right covers all of it, and it reaches nothing that is denied whole.
+    /// A subscription that only grazes a denied filter is allowed; [`Access::may_receive`] keeps the denied topics out.
+    #[must_use]
+    pub fn may_subscribe(&self, filter: &TopicFilter) -> bool {
+        !self.deny.iter().any(|denied| denied.covers(filter)) && self.subscribe.iter().any(|right| right.covers(filter))
+    }
+
+    /// Whether a message on `topic` may be delivered.
+    #[must_use]
+    pub fn may_receive(&self, topic: &str) -> bool {
+        !self.deny.iter().any(|filter| filter.matches(topic))
+    }
+}
+
+/// Whether `text` matches `pattern`, where `*` stands for any characters and `?` for one.
+#[must_use]
+pub fn glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (mut p, mut t) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                retry = Some((p + 1, t));
+                p += 1;
+            }
+            Some(&c) if c == '?' || c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match retry {
+                Some((after_star, from)) => {
+                    p = after_star;
+                    t = from + 1;
+                    retry = Some((after_star, t));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&c| c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(who: &str, publish: &[&str], subscribe: &[&str], deny: &[&str]) -> AccessRule {
+        let parse = |list: &[&str]| list.iter().map(|text| Template::parse(text).unwrap()).collect();
+        AccessRule {
+            who: who.to_owned(),
+            publish: parse(publish),
+            subscribe: parse(subscribe),
+            deny: parse(deny),
+        }
+    }
+
+    #[test]
+    fn the_first_matching_rule_decides_alone() {
+        let rules = AccessRules(vec![
+            rule("local", &["#"], &["#"], &[]),
+            rule("*", &["devices/{device}/#"], &[], &[]),
+        ]);
+        assert!(rules.of("local", "g").may_publish("anything/at/all"));
+        let device = rules.of("d1", "g");
+        assert!(device.may_publish("devices/d1/x"));
+        assert!(!device.may_publish("devices/d2/x"));
+        assert!(!device.may_publish("$SYS/x"));
+    }
+
+    #[test]
+    fn nobody_without_a_rule_may_do_anything() {
+        let access = AccessRules(vec![rule("a*", &["#"], &["#"], &[])]).of("b", "g");
+        assert!(!access.may_publish("x"));
+        assert!(!access.may_subscribe(&TopicFilter::parse("x").unwrap()));
+    }
+
+    #[test]
+    fn deny_goes_before_both_and_covers_deliveries() {
+        let access = AccessRules(vec![rule(
+            "*",
+            &["devices/{device}/#"],
+            &["devices/{device}/#"],
+            &["devices/{device}/factory/#"],
+        )])
+        .of("d1", "g");
+        assert!(!access.may_publish("devices/d1/factory/reset"));
+        assert!(!access.may_subscribe(&TopicFilter::parse("devices/d1/factory/reset").unwrap()));
+        assert!(access.may_subscribe(&TopicFilter::parse("devices/d1/#").unwrap()));
+        assert!(!access.may_receive("devices/d1/factory/reset"));
+        assert!(!access.may_subscribe(&TopicFilter::parse("devices/+/x").unwrap()));
+    }
+
+    #[test]
+    fn globs_match_whole_identities() {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("plant-*", "plant-7", true),
+            ("plant-?", "plant-77", false),
+            ("*-7", "plant-7", true),
+            ("a*b*c", "aXbYc", true),
+            ("a", "b", false),
+        ] {
+            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! From the first byte to CONNACK.
+
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+use super::Peer;
+use super::outbox::Outbox;
+use crate::codec::{
+    ConnAck, ConnAckProperties, Connect, DecodeError, Fault, Packet, ReasonCode, Text, Version, Will, decode_connect, encode,
+};
+use crate::context::Context;
+use crate::ingress::Ingress;
+use crate::session::{AttachError, Attached, SessionKey};
+use crate::stats::Disconnection;
+use crate::tls::Identity;
+
+/// Longest client id in bytes; the standard asks for 23 at least (MQTT-3.1.3-5).
+const MAX_CLIENT_ID: usize = 256;
+/// Topic aliases that a version 5 peer may use.
+pub(super) const TOPIC_ALIAS_MAXIMUM: u16 = 32;
+
+/// A connection that has its CONNACK.
+pub(super) struct Open {
+    pub(super) version: Version,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) ingress: Ingress,
+    pub(super) attached: Attached,
+    pub(super) will: Option<Will>,
+    /// Silence after which the peer is gone; none = never (keep-alive 0).
+    pub(super) keep_alive: Option<Duration>,
+    /// The peer's Maximum Packet Size.
+    pub(super) peer_limit: Option<usize>,
+    /// Whether all of the listener's connections have one identity.
+    pub(super) has_fixed_identity: bool,
+}
+
+/// Reads CONNECT, decides, answers.
+///
+/// # Errors
+/// Why the connection ends here; the peer has been told as far as its version can.
+pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    buffer: &mut BytesMut,
+    peer: &Peer,
+    context: &Arc<Context>,
+    deadline: Instant,
+) -> Result<Open, Disconnection> {
+    let connect = match timeout_at(deadline, read(stream, buffer, context.limits.max_packet)).await {
+        Ok(Ok(connect)) => connect,
+        Ok(Err(Failure::Closed)) => return Err(Disconnection::ConnectionLost),
+        Ok(Err(Failure::Decode(error))) => return Err(undecodable(stream, peer, &error).await),
+        Err(_) => {
+            tracing::info!(peer = %peer.address, "no CONNECT came in time; the peer is closed");
+            return Err(Disconnection::ConnectTimeout);
+        }
+    };
+    let version = connect.version;
+    match decide(connect, peer, context).await {
+        Ok((open, connack)) => {
+            let mut out = BytesMut::new();
+            if encode(&Packet::ConnAck(Box::new(connack)), version, &mut out).is_err() || send(stream, &out).await.is_err() {
+                context.registry.detach(open.attached).await;
+                return Err(Disconnection::ConnectionLost);
+            }
+            Ok(open)
+        }
+        Err(refused) => {
+            tracing::warn!(peer = %peer.address, "a connection was refused: {}", refused.why);
+            refuse(stream, refused.code, version).await;
+            Err(refused.cause)
+        }
+    }
+}
+
+struct Refused {
+    code: ReasonCode,
+    cause: Disconnection,
+    why: String,
+}
+
+enum Failure {
+    Closed,
+    Decode(DecodeError),
+}
+
+async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result<(Open, ConnAck), Refused> {
+    let (client_id, assigned) = client_id(&connect)?;
+    let identity = peer
+        .identity
+        .identity(peer.certificate.as_ref(), &client_id)
+        .map_err(|error| Refused {
+            code: ReasonCode::NOT_AUTHORIZED,
+            cause: Disconnection::BadIdentity,
+            why: format!("its identity cannot be used: {error}"),
+        })?;
+    if connect.properties.authentication_method.is_some() {
+        return Err(Refused {
+            code: ReasonCode::BAD_AUTHENTICATION_METHOD,
+            cause: Disconnection::NotAuthorized,
+            why: format!("{identity} asks for enhanced authentication, which is not in this version; a certificate is enough"),
+        });
+    }
+    let access = context.access.of(&identity, &context.gateway);
+    if let Some(will) = &connect.will
+        && !access.may_publish(will.topic.as_str())
+    {
+        return Err(Refused {
+            code: ReasonCode::NOT_AUTHORIZED,
+            cause: Disconnection::NotAuthorized,
+            why: format!(
+                "the access rules do not let {identity} publish its will to `{}`",
+                will.topic.as_str()
+            ),
+        });
+    }
+    let expiry = session_expiry(&connect, context);
+    let key = SessionKey {
+        identity: Arc::from(&*identity),
+        client_id: Arc::from(&*client_id),
+    };
+    let attached = context
+        .registry
+        .attach(key.clone(), connect.clean_start, expiry)
+        .await
+        .map_err(|error| attach_refused(error, &identity))?;
+    let connack = connack(&connect, &attached, assigned, expiry, context);
+    let outbox = Arc::new(Outbox::new(connect.version));
+    let producer = context.log.producer(Arc::clone(&outbox.commits) as _);
+    let device = context.devices.of(&identity);
+    let ingress = Ingress {
+        context: Arc::clone(context),
+        key,
+        access,
+        device,
+        producer,
+        version: connect.version,
+        is_durable: expiry > 0,
+    };
+    let granted = connack.properties.server_keep_alive.unwrap_or(connect.keep_alive);
+    let open = Open {
+        version: connect.version,
+        outbox,
+        ingress,
+        attached,
+        keep_alive: (granted > 0).then(|| Duration::from_millis(u64::from(granted) * 1500)),
+        peer_limit: connect.properties.maximum_packet_size.map(|limit| limit.get() as usize),
+        will: connect.will,
+        has_fixed_identity: peer.identity.fixed_word().is_some(),
+    };
+    Ok((open, connack))
+}
+
+/// The client id, and the one that we made up if the peer left it to us (MQTT-3.1.3-6, MQTT-3.2.2-16).
+fn client_id(connect: &Connect) -> Result<(String, Option<Text>), Refused> {
+    let refused = |why: String| Refused {
+        code: ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
+        cause: Disconnection::BadClientId,
+        why,
+    };
+    let given = connect.client_id.as_str();
+    if given.len() > MAX_CLIENT_ID {
+        return Err(refused(format!(
+            "its client id has {} bytes; the limit is {MAX_CLIENT_ID}",
+            given.len()
+        )));
+    }
+    if !given.is_empty() {
+        return Ok((given.to_owned(), None));
+    }
+    if connect.version == Version::V311 && !connect.clean_start {
+        return Err(refused("an empty client id needs clean session (MQTT-3.1.3-8)".to_owned()));
+    }
+    let random = getrandom::u64().map_err(|error| refused(format!("no client id could be made: {error}")))?;
+    let made = format!("forebay-{random:016x}");
+    Ok((made.clone(), Some(Text::from(made))))
+}
+
+/// Seconds that the session outlives the connection: at most `sessions.max_expiry`.
+fn session_expiry(connect: &Connect, context: &Context) -> u32 {
+    let limit = u32::try_from(context.limits.max_session_expiry.as_secs()).unwrap_or(u32::MAX);
+    match connect.version {
+        Version::V311 if connect.clean_start => 0,
+        Version::V311 => limit,
+        Version::V5 => connect.properties.session_expiry.unwrap_or(0).min(limit),
+    }
+}
+
+fn connack(connect: &Connect, attached: &Attached, assigned: Option<Text>, expiry: u32, context: &Context) -> ConnAck {
+    let limit = u16::try_from(context.limits.max_keep_alive.as_secs()).unwrap_or(u16::MAX);
+    let is_too_long = connect.keep_alive == 0 || connect.keep_alive > limit;
+    let properties = match connect.version {
+        Version::V311 => ConnAckProperties::default(),
+        Version::V5 => ConnAckProperties {
+            session_expiry: (connect.properties.session_expiry.unwrap_or(0) != expiry).then_some(expiry),
+            receive_maximum: NonZeroU16::new(context.limits.max_in_flight),
+            maximum_packet_size: u32::try_from(context.limits.max_packet).ok().and_then(NonZeroU32::new),
+            assigned_client_id: assigned,
+            topic_alias_maximum: Some(TOPIC_ALIAS_MAXIMUM),
+            // Retained messages go to the cloud if the route says so; none is kept here in this version.
+            retain_available: Some(false),
+            shared_available: Some(false),
+            server_keep_alive: is_too_long.then_some(limit),
+            ..ConnAckProperties::default()
+        },
+    };
+    ConnAck {
+        session_present: attached.present,
+        code: ReasonCode::SUCCESS,
+        properties,
+    }
+}
+
+fn attach_refused(error: AttachError, identity: &Identity) -> Refused {
+    let (code, cause) = match error {
+        AttachError::TooMany => (ReasonCode::QUOTA_EXCEEDED, Disconnection::TooManyConnections),
+        AttachError::NotStored => (ReasonCode::SERVER_UNAVAILABLE, Disconnection::LogFailed),
+    };
+    Refused {
+        code,
+        cause,
+        why: format!("{identity}: {error}"),
+    }
+}
+
+async fn undecodable<S: AsyncWrite + Unpin>(stream: &mut S, peer: &Peer, error: &DecodeError) -> Disconnection {
+    tracing::warn!(peer = %peer.address, "a connection was refused: {error}");
+    if let Some(version) = error.version() {
+        refuse(stream, error.reason(), version).await;
+    }
+    match error.fault {
+        Fault::UnsupportedLevel { .. } => Disconnection::UnsupportedVersion,
+        Fault::TooLarge { .. } => Disconnection::PacketTooLarge,
+        _ => Disconnection::Protocol,
+    }
+}
+
+async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, code: ReasonCode, version: Version) {
+    let mut out = BytesMut::new();
+    if encode(&Packet::ConnAck(Box::new(ConnAck::refused(code))), version, &mut out).is_ok() {
+        // A peer that is gone needs no answer.
+        send(stream, &out).await.ok();
+        stream.shutdown().await.ok();
+    }
+}
+
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> std::io::Result<()> {
+    let write = async { stream.write_all(bytes).await.and(stream.flush().await) };
+    tokio::time::timeout(Duration::from_secs(10), write)
+        .await
+        .unwrap_or_else(|late| Err(late.into()))
+}
+
+async fn read<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut, max_packet: usize) -> Result<Connect, Failure> {
+    loop {
+        if let Some(connect) = decode_connect(buffer, max_packet).map_err(Failure::Decode)? {
+            return Ok(connect);
+        }
+        match stream.read_buf(buffer).await {
+            Ok(0) | Err(_) => return Err(Failure::Closed),
+            Ok(_) => {}
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One connection from CONNECT to its end.
+//!
+//! A reader task decodes and decides, a writer task sends; between them stands the [`Outbox`], which keeps the order and
+//! lets nothing go before its commit. The reader ends first. Then the connection waits until all that it appended is
+//! committed or lost, publishes the will if it is due, and gives its session back: the next connection of the session
+//! begins where this one really ended.
+
+mod connect;
+mod deliveries;
+mod outbox;
+mod reader;
+mod writer;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::codec::{Disconnect, Packet, ReasonCode, Version, Will, encode};
+use crate::context::Context;
+use crate::ingress::{Inbound, Ingress, Taken};
+use crate::stats::{Disconnection, add, sub};
+use crate::tls::{IdentityTemplate, PeerCertificate};
+use outbox::{Closing, Outbox};
+
+/// What is known of a peer before its CONNECT.
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    pub(crate) certificate: Option<PeerCertificate>,
+    pub(crate) identity: Arc<IdentityTemplate>,
+}
+
+/// Serves one connection to its end. `opened` is called once it is past CONNECT.
+pub(crate) async fn serve<S>(mut stream: S, peer: Peer, context: Arc<Context>, deadline: Instant, opened: impl FnOnce())
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut buffer = BytesMut::with_capacity(reader::READ_BYTES);
+    let open = match connect::open(&mut stream, &mut buffer, &peer, &context, deadline).await {
+        Ok(open) => open,
+        Err(cause) => {
+            context.stats.disconnect(cause);
+            return;
+        }
+    };
+    opened();
+    add(&context.stats.connects, 1);
+    add(&context.stats.connected, 1);
+    open.ingress.device.connected();
+    let device = Arc::clone(&open.ingress.device);
+    let cause = run(stream, buffer, open, &context).await;
+    device.disconnected(cause, peer.address);
+    sub(&context.stats.connected, 1);
+    match cause {
+        Some(cause) => context.stats.disconnect(cause),
+        None => add(&context.stats.clean_disconnects, 1),
+    }
+}
+
+async fn run<S>(stream: S, buffer: BytesMut, open: connect::Open, context: &Arc<Context>) -> Option<Disconnection>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connect::Open {
+        version,
+        outbox,
+        ingress,
+        attached,
+        will,
+        keep_alive,
+        peer_limit,
+        has_fixed_identity,
+    } = open;
+    let (input, output) = tokio::io::split(stream);
+    let writer = tokio::spawn(writer::run(output, Arc::clone(&outbox), Arc::clone(context)));
+    let deliveries = deliveries::Deliveries::new(Arc::clone(context), Arc::clone(&outbox), version, &ingress, peer_limit);
+    let mut reader = reader::Reader::new(
+        version,
+        Arc::clone(&outbox),
+        ingress,
+        attached,
+        deliveries,
+        keep_alive,
+        will,
+        has_fixed_identity,
+    );
+    let closing = reader.run(input, buffer).await;
+    outbox.close(closing);
+    let reader::Ended {
+        mut ingress,
+        attached,
+        deliveries,
+        will,
+    } = reader.end();
+    // The writer ends once nothing is pending: all that was appended is committed, or known to be lost.
+    if let Err(error) = writer.await {
+        tracing::error!(%error, "a connection's writer failed");
+    }
+    drop(deliveries);
+    let closing = outbox.closing().unwrap_or(closing);
+    let expiry = attached.state.expiry_seconds;
+    let delay = will.as_ref().and_then(|will| will.properties.delay).unwrap_or(0).min(expiry);
+    match will {
+        Some(will) if delay == 0 => publish_will(will, &mut ingress, context, &outbox).await,
+        Some(will) => {
+            let resumed = context.registry.detach(attached).await;
+            tokio::spawn(delayed_will(
+                will,
+                Duration::from_secs(u64::from(delay)),
+                resumed,
+                ingress,
+                Arc::clone(context),
+                outbox,
+            ));
+            return closing.cause;
+        }
+        None => {}
+    }
+    context.registry.detach(attached).await;
+    closing.cause
+}
+
+/// Publishes a will after its delay, unless its session is taken up again before (MQTT-3.1.3-9); at once when the gateway
+/// stops.
+async fn delayed_will(
+    will: Will,
+    delay: Duration,
+    resumed: CancellationToken,
+    mut ingress: Ingress,
+    context: Arc<Context>,
+    outbox: Arc<Outbox>,
+) {
+    tokio::select! {
+        () = resumed.cancelled() => return,
+        () = context.shutdown.cancelled() => {}
+        () = tokio::time::sleep(delay) => {}
+    }
+    publish_will(will, &mut ingress, &context, &outbox).await;
+}
+
+/// Publishes a will as its device would have (MQTT-3.1.2-8).
+async fn publish_will(will: Will, ingress: &mut Ingress, context: &Context, outbox: &Outbox) {
+    let publish = crate::codec::Publish {
+        dup: false,
+        // A will has no packet id; what is stored of it is the message.
+        qos: will.qos,
+        retain: will.retain,
+        topic: will.topic.clone(),
+        packet_id: None,
+        properties: crate::codec::PublishProperties {
+            expiry: will.properties.expiry,
+            travelling: will.properties.travelling,
+            ..crate::codec::PublishProperties::default()
+        },
+        payload: will.payload,
+    };
+    let inbound = Inbound {
+        topic: will.topic.into_bytes(),
+        publish,
+    };
+    match ingress.take(&inbound, &mut std::collections::BTreeSet::new(), context.clock.now()) {
+        Taken::Stored(batch) => {
+            outbox.commits.wait(batch).await;
+        }
+        Taken::Passed(Some(message)) => context.fanout.publish(outbox.commits.latest(), message),
+        Taken::Passed(None) | Taken::Again => {}
+        Taken::Refused(_, reason) | Taken::Full(reason) => {
+            context.stats.refuse(reason, true);
+            tracing::warn!(identity = %ingress.key.identity, reason = reason.label(), "a will could not be published");
+        }
+    }
+}
+
+/// A DISCONNECT with a reason, for version 5 only (MQTT-3.14.0-1).
+fn write_disconnect(version: Version, reason: ReasonCode, out: &mut BytesMut) {
+    if version == Version::V5 && encode(&Packet::Disconnect(Disconnect::new(reason)), version, out).is_err() {
+        tracing::debug!(%reason, "a DISCONNECT could not be encoded");
+    }
+}
+
+impl Closing {
+    fn because(cause: Disconnection, say: ReasonCode) -> Self {
+        Self {
+            cause: Some(cause),
+            say: Some(say),
+        }
+    }
+
+    fn silently(cause: Disconnection) -> Self {
+        Self {
+            cause: Some(cause),
+            say: None,
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What a connection owes its peer, in order: answers wait here for their commit, and leave in the order of their packets.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::BytesMut;
+use forebay_wal::Batch;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::codec::{ReasonCode, Version, encode_puback, encode_pubcomp, encode_pubrec};
+use crate::commits::{Commits, Outcome};
+use crate::fanout::{Fanout, Message};
+use crate::stats::Disconnection;
+
+/// Bytes of deliveries that may wait for a peer that reads slowly; more are dropped and counted (they are QoS 0).
+const MAX_DELIVERY_BYTES: usize = 1 << 20;
+
+/// Shared by a connection's reader, writer and deliveries.
+pub(super) struct Outbox {
+    inner: Mutex<Inner>,
+    pub(super) commits: Arc<Commits>,
+    /// Woken when pending places have become free, for a reader that waits for one.
+    pub(super) room: Notify,
+    ending: CancellationToken,
+    version: Version,
+}
+
+struct Inner {
+    pending: VecDeque<Pending>,
+    out: BytesMut,
+    closing: Option<Closing>,
+}
+
+/// Why and how the connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Closing {
+    /// What is counted; none = the peer's own DISCONNECT.
+    pub(super) cause: Option<Disconnection>,
+    /// The reason of the DISCONNECT that a version 5 peer gets; none = just close.
+    pub(super) say: Option<ReasonCode>,
+}
+
+/// One place in the order.
+pub(super) struct Pending {
+    pub(super) ready: Ready,
+    pub(super) answer: Answer,
+    /// What goes to local subscribers at this place: a publish that is in no batch.
+    pub(super) fanout: Option<Message>,
+    /// When its packet was read.
+    pub(super) since: Instant,
+    /// Bytes of the shared budget to give back.
+    pub(super) budget: usize,
+}
+
+/// When a place may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    Now,
+    After(Batch),
+    At(Instant),
+}
+
+/// What is sent for a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Nothing,
+    PubAck(NonZeroU16, ReasonCode),
+    PubRec(NonZeroU16, ReasonCode),
+    PubComp(NonZeroU16, ReasonCode),
+}
+
+/// What [`Outbox::release`] let go.
+#[derive(Default)]
+pub(super) struct Released {
+    pub(super) bytes: BytesMut,
+    /// Acks that say success, and since when the oldest of them waited.
+    pub(super) acked: u64,
+    pub(super) oldest: Option<Instant>,
+    /// Publishes whose batch failed.
+    pub(super) lost: u64,
+    pub(super) budget: usize,
+    /// When the next place becomes free by itself.
+    pub(super) next: Option<Instant>,
+    /// Nothing is pending and the connection is to end.
+    pub(super) finished: Option<Closing>,
+}
+
+impl Outbox {
+    pub(super) fn new(version: Version) -> Self {
+        let inner = Inner {
+            pending: VecDeque::new(),
+            out: BytesMut::new(),
+            closing: None,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            commits: Arc::default(),
+            room: Notify::new(),
+            ending: CancellationToken::new(),
+            version,
+        }
+    }
+
+    /// Takes a place at the end of the order.
+    pub(super) fn push(&self, pending: Pending) {
+        self.lock().pending.push_back(pending);
+        // A place that waits for its commit is woken by the commit.
+    }
+
+    /// Wakes the writer.
+    pub(super) fn wake(&self) {
+        self.commits.wake.notify_one();
+    }
+
+    /// The version that its peer speaks.
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Places taken.
+    pub(super) fn pending(&self) -> usize {
+        self.lock().pending.len()
+    }
+
+    /// Sends bytes that stand outside the order: PINGRESP, SUBACK, CONNACK.
+    pub(super) fn send(&self, write: impl FnOnce(&mut BytesMut)) {
+        write(&mut self.lock().out);
+        self.wake();
+    }
+
+    /// Sends a delivery; false if the peer has too many unread ones and it was dropped.
+    pub(super) fn deliver(&self, write: impl FnOnce(&mut BytesMut)) -> bool {
+        let mut inner = self.lock();
+        if inner.out.len() > MAX_DELIVERY_BYTES {
+            return false;
+        }
+        write(&mut inner.out);
+        drop(inner);
+        self.wake();
+        true
+    }
+
+    /// Asks for the end; the first cause stays.
+    pub(super) fn close(&self, closing: Closing) {
+        self.lock().closing.get_or_insert(closing);
+        self.ending.cancel();
+        self.wake();
+    }
+
+    /// Waits for the connection's end.
+    pub(super) async fn closed(&self) {
+        self.ending.cancelled().await;
+    }
+
+    /// What the connection is ending for, if it is.
+    pub(super) fn closing(&self) -> Option<Closing> {
+        self.lock().closing
+    }
+
+    /// Lets go of all that may leave now: from the front, so in order.
+    pub(super) fn release(&self, fanout: &Fanout) -> Released {
+        let mut inner = self.lock();
+        let mut released = Released {
+            bytes: std::mem::take(&mut inner.out),
+            ..Released::default()
+        };
+        while let Some(front) = inner.pending.front() {
+            let outcome = match front.ready {
+                Ready::Now => Outcome::Durable,
+                Ready::After(batch) => match self.commits.outcome(batch) {
+                    Some(outcome) => outcome,
+                    None => break,
+                },
+                Ready::At(at) if at > Instant::now() => {
+                    released.next = Some(at);
+                    break;
+                }
+                Ready::At(_) => Outcome::Durable,
+            };
+            let Some(done) = inner.pending.pop_front() else { break };
+            released.budget += done.budget;
+            match outcome {
+                Outcome::Durable => self.answer(&done, &mut released),
+                Outcome::Lost => {
+                    released.lost += 1;
+                    self.refuse(&done, &mut released, &mut inner.closing);
+                }
+            }
+            if let Some(message) = done.fanout {
+                fanout.publish(self.commits.latest(), message);
+            }
+        }
+        if inner.closing.is_some() {
+            self.ending.cancel();
+        }
+        if inner.pending.is_empty() {
+            self.commits.forget_failures(self.commits.latest());
+            released.finished = inner.closing;
+        }
+        drop(inner);
+        self.room.notify_one();
+        released
+    }
+
+    fn answer(&self, done: &Pending, released: &mut Released) {
+        self.write(done.answer, &mut released.bytes);
+        if let Answer::PubAck(_, reason) | Answer::PubRec(_, reason) = done.answer
+            && !reason.is_error()
+        {
+            released.acked += 1;
+            released.oldest = Some(released.oldest.map_or(done.since, |oldest| oldest.min(done.since)));
+        }
+    }
+
+    /// What was not stored is not acked: version 5 has a reason code for it, 3.1.1 only the end of the connection.
+    fn refuse(&self, done: &Pending, released: &mut Released, closing: &mut Option<Closing>) {
+        let reason = ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR;
+        match (done.answer, self.version) {
+            (Answer::Nothing, _) => {}
+            (Answer::PubAck(id, _), Version::V5) => self.write(Answer::PubAck(id, reason), &mut released.bytes),
+            (Answer::PubRec(id, _), Version::V5) => self.write(Answer::PubRec(id, reason), &mut released.bytes),
+            (Answer::PubComp(..), _) | (_, Version::V311) => {
+                closing.get_or_insert(Closing {
+                    cause: Some(Disconnection::LogFailed),
+                    say: Some(reason),
+                });
+            }
+        }
+    }
+
+    fn write(&self, answer: Answer, out: &mut BytesMut) {
+        let result = match answer {
+            Answer::Nothing => Ok(()),
+            Answer::PubAck(id, reason) => encode_puback(out, self.version, id, reason),
+            Answer::PubRec(id, reason) => encode_pubrec(out, self.version, id, reason),
+            Answer::PubComp(id, reason) => {
+                encode_pubcomp(out, self.version, id, reason);
+                Ok(())
+            }
+        };
+        // On 3.1.1 an ack cannot say no; the places above never ask it to.
+        debug_assert!(result.is_ok(), "{answer:?} cannot be said on {}", self.version);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,91 @@
+//! The writer: sends what the outbox lets go, and counts it as sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::outbox::{Closing, Outbox, Released};
+use crate::codec::Version;
+use crate::context::Context;
+use crate::stats::{Disconnection, Refusal, add};
+
+/// How long a peer may take to read what it is sent.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Runs until the connection is closing and nothing is pending. Its socket may die before: then it goes on without, so
+/// that the order is still drained.
+pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox>, context: Arc<Context>) {
+    let mut is_open = true;
+    loop {
+        let released = outbox.release(&context.fanout);
+        settle(&released, &context);
+        if is_open && !released.bytes.is_empty() {
+            is_open = write(&mut output, &released.bytes).await;
+            if is_open {
+                report(&released, &context);
+            } else {
+                outbox.close(Closing::silently(Disconnection::SlowReader));
+            }
+        }
+        if let Some(closing) = released.finished {
+            if is_open {
+                say_goodbye(&mut output, closing, outbox.version()).await;
+            }
+            return;
+        }
+        if released.bytes.is_empty() {
+            wait(&outbox, released.next).await;
+        }
+    }
+}
+
+async fn wait(outbox: &Outbox, next: Option<Instant>) {
+    let woken = outbox.commits.wake.notified();
+    match next {
+        None => woken.await,
+        Some(at) => {
+            tokio::select! {
+                () = woken => {}
+                () = sleep_until(at) => {}
+            }
+        }
+    }
+}
+
+async fn write<W: AsyncWrite + Unpin>(output: &mut W, bytes: &[u8]) -> bool {
+    matches!(
+        timeout(WRITE_DEADLINE, async { output.write_all(bytes).await.and(output.flush().await) }).await,
+        Ok(Ok(()))
+    )
+}
+
+/// Bytes leave before the close, or the peer's system may throw them away with its reset; the reader goes on reading for
+/// the same reason.
+async fn say_goodbye<W: AsyncWrite + Unpin>(output: &mut W, closing: Closing, version: Version) {
+    let mut out = bytes::BytesMut::new();
+    if let Some(reason) = closing.say {
+        super::write_disconnect(version, reason, &mut out);
+    }
+    if out.is_empty() || write(output, &out).await {
+        // The peer may have closed first.
+        timeout(WRITE_DEADLINE, output.shutdown()).await.ok();
+    }
+}
+
+fn settle(released: &Released, context: &Context) {
+    if released.budget > 0 {
+        context.budget.add_permits(released.budget);
+    }
+    for _ in 0..released.lost {
+        context.stats.refuse(Refusal::CommitFailed, false);
+    }
+}
+
+fn report(released: &Released, context: &Context) {
+    if let Some(oldest) = released.oldest {
+        add(&context.stats.acked, released.acked);
+        context.observer.acked(oldest.elapsed(), released.acked);
+    }
+}

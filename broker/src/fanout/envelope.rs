@@ -1,0 +1,91 @@
+//! What the router carries in front of each payload: all that it would forget or change on the way.
+//!
+//! `flags (1) | identity length (1) | identity | expiry (4) | properties length (4) | properties | payload`,
+//! integers big-endian. Flags: bits 0-1 QoS as published, bit 2 RETAIN as published, bit 3 expiry present.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// A message on its way to local subscribers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) topic: Bytes,
+    pub(crate) publisher: Bytes,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) expiry: Option<u32>,
+    pub(crate) properties: Bytes,
+    pub(crate) payload: Bytes,
+}
+
+const RETAIN: u8 = 1 << 2;
+const EXPIRY: u8 = 1 << 3;
+
+/// Packs everything but the topic.
+pub(crate) fn wrap(message: &Message) -> Bytes {
+    let identity = &message.publisher[..message.publisher.len().min(255)];
+    let mut out = BytesMut::with_capacity(10 + identity.len() + message.properties.len() + message.payload.len());
+    out.put_u8(message.qos & 3 | if message.retain { RETAIN } else { 0 } | if message.expiry.is_some() { EXPIRY } else { 0 });
+    out.put_u8(u8::try_from(identity.len()).unwrap_or(u8::MAX));
+    out.put_slice(identity);
+    out.put_u32(message.expiry.unwrap_or(0));
+    out.put_u32(u32::try_from(message.properties.len()).unwrap_or(0));
+    out.put_slice(&message.properties);
+    out.put_slice(&message.payload);
+    out.freeze()
+}
+
+/// Unpacks; `None` for bytes that [`wrap`] did not make.
+pub(crate) fn unwrap(topic: Bytes, mut bytes: Bytes) -> Option<Message> {
+    if bytes.len() < 2 {
+        return None;
+    }
+    let flags = bytes.get_u8();
+    let identity = usize::from(bytes.get_u8());
+    if bytes.len() < identity + 8 {
+        return None;
+    }
+    let publisher = bytes.split_to(identity);
+    let expiry = bytes.get_u32();
+    let properties = bytes.get_u32() as usize;
+    if bytes.len() < properties {
+        return None;
+    }
+    let properties = bytes.split_to(properties);
+    Some(Message {
+        topic,
+        publisher,
+        qos: flags & 3,
+        retain: flags & RETAIN != 0,
+        expiry: (flags & EXPIRY != 0).then_some(expiry),
+        properties,
+        payload: bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_or_changed_in_the_envelope() {
+        for (retain, expiry, payload) in [(true, Some(7), &b""[..]), (false, None, b"21.5")] {
+            let message = Message {
+                topic: Bytes::from_static(b"t/x"),
+                publisher: Bytes::from_static(b"d1"),
+                qos: 2,
+                retain,
+                expiry,
+                properties: Bytes::from_static(&[1, 1]),
+                payload: Bytes::from_static(payload),
+            };
+            assert_eq!(unwrap(message.topic.clone(), wrap(&message)), Some(message));
+        }
+    }
+
+    #[test]
+    fn short_or_lying_bytes_are_no_message() {
+        for bytes in [&b""[..], b"\0", b"\0\x05ab", b"\0\0\0\0\0\0\0\0\0\x09ab"] {
+            assert_eq!(unwrap(Bytes::new(), Bytes::from_static(bytes)), None);
+        }
+    }
+}

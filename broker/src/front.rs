@@ -1,0 +1,284 @@
+//! The device side as a whole: bind, run, drain.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_wal::{Checkpoint, Clock, Log, Tap};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::AccessRules;
+use crate::context::{Context, Limits};
+use crate::devices::Devices;
+use crate::fanout::{self, Fanout};
+use crate::listener::{self, Gates, Listener, ListenerConfig};
+use crate::routing::{Admission, Routes};
+use crate::session::{Registry, durable};
+use crate::stats::{Observer, Stats};
+
+/// How many sessions without a connection may be kept for each connection that is allowed.
+const SESSIONS_PER_CONNECTION: usize = 4;
+/// How often the fan-out is looked after.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// What the operator decides about the device side.
+pub struct Config {
+    /// The gateway's id.
+    pub gateway: String,
+    /// Where devices connect.
+    pub listeners: Vec<ListenerConfig>,
+    /// Who may do what.
+    pub access: AccessRules,
+    /// What goes to the cloud.
+    pub routes: Routes,
+    /// Bounds.
+    pub limits: Limits,
+    /// The sessions' checkpoint (`<data_dir>/state.redb`).
+    pub state: PathBuf,
+}
+
+/// The local fan-out, started before the log so that the log can feed it.
+pub struct LocalFanout {
+    fanout: Fanout,
+    thread: std::thread::JoinHandle<()>,
+    stats: Arc<Stats>,
+}
+
+/// Everything that the front uses and does not own.
+pub struct Parts {
+    /// The log, opened with the fan-out's tap.
+    pub log: Log,
+    /// The fan-out.
+    pub fanout: LocalFanout,
+    /// What the cloud side says of a publish before it is acked.
+    pub admission: Arc<dyn Admission>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where distributions go.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// A bound front, not yet accepting.
+pub struct Front {
+    listeners: Vec<Listener>,
+    addresses: Vec<SocketAddr>,
+    gates: Gates,
+    context: Arc<Context>,
+    checkpoint: Checkpoint,
+    state: PathBuf,
+    fanout_thread: std::thread::JoinHandle<()>,
+}
+
+/// What others may look at while the front runs. Cheap to clone.
+#[derive(Clone)]
+pub struct View {
+    context: Arc<Context>,
+}
+
+/// Why the front could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrontError {
+    /// A listener's address cannot be had.
+    #[error("cannot listen on {address}: is another broker running there? `ss -ltnp` shows which")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The sessions' state could not be read.
+    #[error(transparent)]
+    State(#[from] durable::StateError),
+    /// The local fan-out's router does not run.
+    #[error("the local fan-out's router does not answer; restart the gateway (nothing that was acked is lost)")]
+    Router,
+}
+
+impl LocalFanout {
+    /// Starts the router and its thread.
+    ///
+    /// # Errors
+    /// [`FrontError::Router`] if it does not start.
+    pub fn start(limits: &Limits) -> Result<Self, FrontError> {
+        let stats = Arc::<Stats>::default();
+        let (fanout, thread) =
+            fanout::start(limits.max_connections, limits.max_topics, Arc::clone(&stats)).map_err(|_| FrontError::Router)?;
+        Ok(Self { fanout, thread, stats })
+    }
+
+    /// What the log must be opened with.
+    #[must_use]
+    pub fn tap(&self) -> Box<dyn Tap> {
+        self.fanout.tap()
+    }
+}
+
+impl Front {
+    /// Binds all listeners and restores the sessions. Blocks on the disk for a moment.
+    ///
+    /// # Errors
+    /// See [`FrontError`].
+    pub async fn bind(config: Config, parts: Parts, shutdown: CancellationToken) -> Result<Self, FrontError> {
+        let mut listeners = Vec::with_capacity(config.listeners.len());
+        for listener in config.listeners {
+            let failed = |source| FrontError::Bind {
+                address: listener.bind,
+                source,
+            };
+            let socket = TcpListener::bind(listener.bind).await.map_err(failed)?;
+            listeners.push(Listener {
+                socket,
+                tls: listener.tls,
+                identity: Arc::new(listener.identity),
+            });
+        }
+        let addresses = listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).collect();
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| durable::StateError::Storage {
+            path: config.state.clone(),
+            source: error,
+        };
+        let checkpoint = Checkpoint::open(&config.state).map_err(|error| failed(Box::new(error)))?;
+        let stored = durable::load(&parts.log, &checkpoint, &config.state)?;
+        let limits = config.limits;
+        let registry = Registry::new(
+            &parts.log,
+            stored,
+            Arc::clone(&parts.clock),
+            limits.max_connections * SESSIONS_PER_CONNECTION,
+            limits.max_session_expiry,
+        );
+        let gates = Gates {
+            connections: Arc::new(Semaphore::new(limits.max_connections)),
+            pending: Arc::new(Semaphore::new(limits.max_pending_handshakes)),
+        };
+        let context = Arc::new(Context {
+            gateway: config.gateway,
+            log: parts.log,
+            fanout: parts.fanout.fanout,
+            registry,
+            access: config.access,
+            routes: config.routes,
+            admission: parts.admission,
+            budget: Semaphore::new(limits.max_uncommitted_bytes),
+            parked_bytes: std::sync::atomic::AtomicUsize::new(0),
+            limits,
+            stats: parts.fanout.stats,
+            observer: parts.observer,
+            clock: parts.clock,
+            unrouted: Arc::default(),
+            devices: Arc::default(),
+            shutdown,
+        });
+        Ok(Self {
+            listeners,
+            addresses,
+            gates,
+            context,
+            checkpoint,
+            state: config.state,
+            fanout_thread: parts.fanout.thread,
+        })
+    }
+
+    /// The addresses bound, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What others may look at.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            context: Arc::clone(&self.context),
+        }
+    }
+
+    /// Serves devices until shutdown, then stops accepting, answers what is committed, says DISCONNECT, and returns once
+    /// every connection has ended or `grace` is over.
+    ///
+    /// # Errors
+    /// [`FrontError::Router`] when the fan-out's router dies: the process should end and be started again.
+    pub async fn run(self, grace: Duration) -> Result<(), FrontError> {
+        let context = self.context;
+        let tasks = TaskTracker::new();
+        for listener in self.listeners {
+            tasks.spawn(listener::run(listener, self.gates.clone(), Arc::clone(&context), tasks.clone()));
+        }
+        let checkpoint_shutdown = CancellationToken::new();
+        let behind = tokio::spawn(durable::keep_behind(
+            context.log.clone(),
+            self.checkpoint,
+            self.state,
+            checkpoint_shutdown.clone(),
+        ));
+        let sweeping = {
+            let context = Arc::clone(&context);
+            tokio::spawn(async move { context.registry.sweep(context.shutdown.clone()).await })
+        };
+        let is_alive = watch(&context).await;
+        context.shutdown.cancel();
+        tasks.close();
+        if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
+            tracing::warn!(connections = tasks.len(), "connections did not end within the grace period");
+        }
+        checkpoint_shutdown.cancel();
+        for task in [behind, sweeping] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the front failed");
+            }
+        }
+        context.fanout.stop();
+        if self.fanout_thread.join().is_err() {
+            tracing::error!("the fan-out's thread failed");
+        }
+        if is_alive { Ok(()) } else { Err(FrontError::Router) }
+    }
+}
+
+/// Waits for shutdown; false if the fan-out died before.
+async fn watch(context: &Context) -> bool {
+    while tokio::time::timeout(WATCH, context.shutdown.cancelled()).await.is_err() {
+        if context.fanout.is_dead() {
+            return false;
+        }
+    }
+    true
+}
+
+impl View {
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.context.stats
+    }
+
+    /// Devices seen since start.
+    #[must_use]
+    pub fn devices(&self) -> &Devices {
+        &self.context.devices
+    }
+
+    /// Unrouted topics, most frequent first.
+    #[must_use]
+    pub fn unrouted(&self, limit: usize) -> Vec<crate::unrouted::UnroutedTopic> {
+        self.context.unrouted.top(limit, &self.context.routes)
+    }
+
+    /// Sessions known, connected or not.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.context.registry.len()
+    }
+
+    /// Whether the fan-out to local subscribers works.
+    #[must_use]
+    pub fn fanout_is_alive(&self) -> bool {
+        !self.context.fanout.is_dead()
+    }
+}

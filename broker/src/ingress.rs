@@ -1,0 +1,200 @@
+//! What happens to a publish between the socket and the log: the first half of the ack contract.
+//!
+//! 1. The topic is checked against the identity's rights.
+//! 2. The first matching route is found.
+//! 3. What the cloud would never take is refused, before anything is promised.
+//! 4. A publish with a route, and the packet id of every QoS 2 publish of a session that outlives its connection, are
+//!    appended in one call, so that one commit has both or neither.
+//! 5. The ack waits for that commit in its connection's order ([`crate::connection`]).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use forebay_wal::{AppendError, Batch, NewRecord, Producer, Timestamp};
+
+use crate::access::Access;
+use crate::codec::{Publish, QoS, ReasonCode, Version};
+use crate::context::Context;
+use crate::devices::Device;
+use crate::fanout::Message;
+use crate::session::SessionKey;
+use crate::session::durable::{self, Change};
+use crate::stats::{Refusal, add};
+
+/// One connection's way into the log.
+pub(crate) struct Ingress {
+    pub(crate) context: Arc<Context>,
+    pub(crate) key: SessionKey,
+    pub(crate) access: Access,
+    pub(crate) device: Arc<Device>,
+    pub(crate) producer: Producer,
+    pub(crate) version: Version,
+    /// Whether the session outlives the connection, so that its QoS 2 packet ids are stored.
+    pub(crate) is_durable: bool,
+}
+
+/// A publish after its topic alias was resolved.
+#[derive(Clone, Debug)]
+pub(crate) struct Inbound {
+    pub(crate) publish: Publish,
+    /// The topic in full.
+    pub(crate) topic: Bytes,
+}
+
+/// What became of a publish.
+pub(crate) enum Taken {
+    /// It is in this batch.
+    Stored(Batch),
+    /// It needs no storage; `fanout` goes to local subscribers in its turn.
+    Passed(Option<Message>),
+    /// A QoS 2 publish that was taken in before; only the answer is due again.
+    Again,
+    /// It was not taken, and the peer must learn of it.
+    Refused(ReasonCode, Refusal),
+    /// The log has no room, or cannot write: try again, or answer so.
+    Full(Refusal),
+}
+
+impl Ingress {
+    /// Takes a publish in. `qos2` are the packet ids taken in and not released.
+    pub(crate) fn take(&mut self, inbound: &Inbound, qos2: &mut BTreeSet<u16>, now: Timestamp) -> Taken {
+        let publish = &inbound.publish;
+        if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id)
+            && qos2.contains(&id.get())
+        {
+            add(&self.context.stats.qos2_duplicates, 1);
+            return Taken::Again;
+        }
+        let Ok(topic) = std::str::from_utf8(&inbound.topic) else {
+            return Taken::Refused(ReasonCode::TOPIC_NAME_INVALID, Refusal::NotAuthorized);
+        };
+        if !self.access.may_publish(topic) {
+            return Taken::Refused(ReasonCode::NOT_AUTHORIZED, Refusal::NotAuthorized);
+        }
+        let context = Arc::clone(&self.context);
+        let route = context.routes.find(topic).map(|(_, route)| route);
+        let stored = route.and_then(|route| Some((route.name.as_str(), route.stream?)));
+        if let Some((name, _)) = stored
+            && let Err(undeliverable) = context.admission.admit(name, &self.key.identity, topic, publish.payload.len())
+        {
+            match self.version {
+                Version::V5 => return self.undeliverable(&undeliverable),
+                // 3.1.1 has no answer but the ack: it is stored, and the bridge makes it a dead letter.
+                Version::V311 => {
+                    tracing::error!(identity = %self.key.identity, reason = undeliverable.reason, "a publish becomes a dead letter: {}", undeliverable.detail)
+                }
+            }
+        }
+        if publish.dup && publish.qos == QoS::AtLeastOnce {
+            add(&context.stats.resent_by_devices, 1);
+        }
+        let taken = self.append(inbound, topic, stored, now);
+        if matches!(taken, Taken::Stored(_) | Taken::Passed(_)) {
+            if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
+                qos2.insert(id.get());
+            }
+            add(&context.stats.accepted, 1);
+            add(&context.stats.payload_bytes, publish.payload.len() as u64);
+            self.device.accepted();
+            match route {
+                None => self.unrouted(topic),
+                Some(route) if route.stream.is_none() => add(&context.stats.local, 1),
+                Some(_) => {}
+            }
+        }
+        taken
+    }
+
+    /// Releases a QoS 2 packet id. `None` = the log cannot take it now.
+    pub(crate) fn release(&mut self, id: u16, now: Timestamp) -> Option<Option<Batch>> {
+        if !self.is_durable {
+            return Some(None);
+        }
+        let payload = durable::encode(&[Change::Qos2Released(self.key.clone(), id)]);
+        self.store(&payload, now).map(Some)
+    }
+
+    /// Appends changes of the session's durable state. `None` = the log cannot take them now.
+    pub(crate) fn store(&mut self, payload: &[u8], now: Timestamp) -> Option<Batch> {
+        let record = durable::record(now, &self.key.identity, payload);
+        self.producer.append(&[record]).ok().map(|ticket| ticket.batch)
+    }
+
+    /// The message for local subscribers, if anybody subscribes.
+    pub(crate) fn message(&self, inbound: &Inbound) -> Option<Message> {
+        self.context.fanout.is_wanted().then(|| Message {
+            topic: inbound.topic.clone(),
+            publisher: Bytes::copy_from_slice(self.key.identity.as_bytes()),
+            qos: inbound.publish.qos.level(),
+            retain: inbound.publish.retain,
+            expiry: inbound.publish.properties.expiry,
+            properties: inbound.publish.properties.travelling.clone(),
+            payload: inbound.publish.payload.clone(),
+        })
+    }
+
+    fn append(&mut self, inbound: &Inbound, topic: &str, stored: Option<(&str, forebay_wal::StreamId)>, now: Timestamp) -> Taken {
+        let publish = &inbound.publish;
+        let id = match (publish.qos, publish.packet_id) {
+            (QoS::ExactlyOnce, Some(id)) if self.is_durable => Some(durable::encode(&[Change::Qos2Received(self.key.clone(), id.get())])),
+            _ => None,
+        };
+        let identity = Arc::clone(&self.key.identity);
+        let message = stored.map(|(route, stream)| NewRecord {
+            stream,
+            received: now,
+            identity: &identity,
+            route,
+            topic,
+            payload: &publish.payload,
+            qos: publish.qos.level(),
+            retain: publish.retain,
+            expiry: publish.properties.expiry,
+            properties: &publish.properties.travelling,
+        });
+        let id = id.as_deref().map(|payload| durable::record(now, &identity, payload));
+        let result = match (message, id) {
+            (Some(message), Some(id)) => self.producer.append(&[message, id]),
+            (Some(record), None) | (None, Some(record)) => self.producer.append(&[record]),
+            (None, None) => return Taken::Passed(self.message(inbound)),
+        };
+        match result {
+            // What is only a packet id in the log reaches local subscribers by the other way.
+            Ok(ticket) if message.is_some() => Taken::Stored(ticket.batch),
+            Ok(ticket) => {
+                if let Some(message) = self.message(inbound) {
+                    self.context.fanout.publish(ticket.batch, message);
+                }
+                Taken::Stored(ticket.batch)
+            }
+            Err(AppendError::StreamFull { .. } | AppendError::DiskFull) => Taken::Full(Refusal::LogFull),
+            Err(error @ AppendError::TooLarge { .. }) => {
+                tracing::warn!(identity = %self.key.identity, topic, %error, "a publish was refused");
+                Taken::Refused(ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR, Refusal::Undeliverable)
+            }
+            Err(_) => Taken::Full(Refusal::LogUnavailable),
+        }
+    }
+
+    fn undeliverable(&self, why: &crate::routing::Undeliverable) -> Taken {
+        tracing::warn!(identity = %self.key.identity, reason = why.reason, "{}", why.detail);
+        let reason = match why.reason {
+            // PUBACK has no code for a size (MQTT 5, table 3-4).
+            "payload-too-large" => ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+            _ => ReasonCode::TOPIC_NAME_INVALID,
+        };
+        Taken::Refused(reason, Refusal::Undeliverable)
+    }
+
+    fn unrouted(&self, topic: &str) {
+        add(&self.context.stats.unrouted, 1);
+        if self.context.unrouted.count(topic) {
+            let nearest = crate::unrouted::nearest(topic, &self.context.routes);
+            let advice = nearest.map_or_else(String::new, |(filter, letters)| {
+                format!("; the nearest route, `{filter}`, is {letters} letters away")
+            });
+            tracing::warn!(identity = %self.key.identity, topic, "a publish matches no route and stays here{advice}; add a route, or one with `local: true` if that is meant");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Listening: a task per connection from its first byte on, so that no peer delays another.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::connection::{self, Peer};
+use crate::context::Context;
+use crate::stats::{Disconnection, add};
+use crate::tls::{self, IdentityTemplate, ServerTls};
+
+/// How long to wait after a failed accept, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// One listener of the configuration.
+#[derive(Clone)]
+pub struct ListenerConfig {
+    /// Where it listens.
+    pub bind: SocketAddr,
+    /// Its certificate and the CAs of its devices; none = plain TCP.
+    pub tls: Option<Arc<ServerTls>>,
+    /// How an identity is made of a certificate or a client id.
+    pub identity: IdentityTemplate,
+}
+
+/// A bound listener.
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    pub(crate) tls: Option<Arc<ServerTls>>,
+    pub(crate) identity: Arc<IdentityTemplate>,
+}
+
+/// Bounds shared by all listeners.
+#[derive(Clone)]
+pub(crate) struct Gates {
+    /// Connections; one more is closed at accept.
+    pub(crate) connections: Arc<Semaphore>,
+    /// Connections that have not sent CONNECT; one more waits in the system's queue.
+    pub(crate) pending: Arc<Semaphore>,
+}
+
+/// Accepts until shutdown. Connections run in `tasks`.
+pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>, tasks: TaskTracker) {
+    loop {
+        let accepted = tokio::select! {
+            () = context.shutdown.cancelled() => return,
+            accepted = accept(&listener.socket, &gates.pending) => accepted,
+        };
+        let Some((socket, address, pending)) = accepted else { continue };
+        let Ok(place) = Arc::clone(&gates.connections).try_acquire_owned() else {
+            context.stats.disconnect(Disconnection::TooManyConnections);
+            tracing::warn!(peer = %address, limit = context.limits.max_connections, "a connection was closed: limits.max_connections is reached");
+            continue;
+        };
+        let (tls, identity, context) = (listener.tls.clone(), Arc::clone(&listener.identity), Arc::clone(&context));
+        tasks.spawn(async move {
+            handshake(socket, address, tls, identity, context, pending).await;
+            drop(place);
+        });
+    }
+}
+
+async fn accept(socket: &TcpListener, pending: &Arc<Semaphore>) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(pending).acquire_owned().await.ok()?;
+    match socket.accept().await {
+        Ok((socket, address)) => Some((socket, address, permit)),
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted; trying on");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn handshake(
+    socket: TcpStream,
+    address: SocketAddr,
+    tls: Option<Arc<ServerTls>>,
+    identity: Arc<IdentityTemplate>,
+    context: Arc<Context>,
+    pending: OwnedSemaphorePermit,
+) {
+    let deadline = Instant::now() + context.limits.connect_deadline;
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    // A peer with keep-alive 0 that vanished is found by the system.
+    if let Err(error) = rustix::net::sockopt::set_socket_keepalive(&socket, true) {
+        tracing::debug!(%error, "SO_KEEPALIVE could not be set");
+    }
+    let opened = move || drop(pending);
+    let Some(tls) = tls else {
+        return connection::serve(
+            socket,
+            Peer {
+                address,
+                certificate: None,
+                identity,
+            },
+            context,
+            deadline,
+            opened,
+        )
+        .await;
+    };
+    add(&context.stats.handshakes_pending, 1);
+    let accepted = tls::accept(socket, &tls, deadline).await;
+    context.stats.handshakes_pending.fetch_sub(1, Ordering::Relaxed);
+    match accepted {
+        Ok(accepted) => {
+            let peer = Peer {
+                address,
+                certificate: Some(accepted.peer_certificate),
+                identity,
+            };
+            connection::serve(accepted.stream, peer, context, deadline, opened).await;
+        }
+        Err(failure) => {
+            context.stats.disconnect(Disconnection::Handshake);
+            context.stats.handshake_fault(failure.fault.label());
+            if failure.fault.is_noise() {
+                tracing::debug!(peer = %address, "a TLS handshake failed: {failure}");
+            } else {
+                tracing::warn!(peer = %address, sni = failure.sni.as_deref().unwrap_or("none"), "a TLS handshake failed: {failure}");
+            }
+        }
+    }
+}

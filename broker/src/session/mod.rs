@@ -1,0 +1,57 @@
+//! Sessions: what outlives a connection. Scoped by identity and client id together, so that nobody takes over another's.
+
+pub(crate) mod durable;
+mod registry;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub(crate) use registry::{AttachError, Attached, Registry};
+
+/// Names a session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SessionKey {
+    pub(crate) identity: Arc<str>,
+    pub(crate) client_id: Arc<str>,
+}
+
+/// What a subscription asked for besides its filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SubscriptionOptions {
+    /// As asked for; what is granted is QoS 0 in this version.
+    pub(crate) qos: u8,
+    pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    pub(crate) subscription_id: Option<u32>,
+}
+
+/// A session's state while the process runs. Its connection changes it; the registry hands it over.
+#[derive(Debug, Default)]
+pub(crate) struct SessionState {
+    /// How long it outlives its connection; 0 = not at all, `u32::MAX` = as long as `sessions.max_expiry`.
+    pub(crate) expiry_seconds: u32,
+    pub(crate) subscriptions: BTreeMap<String, SubscriptionOptions>,
+    pub(crate) qos2: BTreeSet<u16>,
+    /// Whether the log knows of it.
+    pub(crate) is_durable: bool,
+}
+
+impl SubscriptionOptions {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let flags = self.qos & 3 | u8::from(self.no_local) << 2 | u8::from(self.retain_as_published) << 3;
+        let mut out = vec![flags];
+        out.extend(self.subscription_id.unwrap_or(0).to_le_bytes());
+        out
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (flags, rest) = bytes.split_first()?;
+        let id = u32::from_le_bytes(rest.try_into().ok()?);
+        Some(Self {
+            qos: flags & 3,
+            no_local: flags & 4 != 0,
+            retain_as_published: flags & 8 != 0,
+            subscription_id: (id > 0).then_some(id),
+        })
+    }
+}

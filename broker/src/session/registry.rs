@@ -1,0 +1,328 @@
+//! All sessions, and the hand-over from one connection to the next.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use forebay_wal::{Clock, Log, Producer, Timestamp};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::durable::{self, Change, StoredSession};
+use super::{SessionKey, SessionState};
+use crate::commits::{Commits, Outcome};
+
+/// How often expired sessions are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// All sessions of the process.
+pub(crate) struct Registry {
+    cells: Mutex<HashMap<SessionKey, Arc<Cell>>>,
+    writer: tokio::sync::Mutex<(Producer, Arc<Commits>)>,
+    clock: Arc<dyn Clock>,
+    max_sessions: usize,
+    max_expiry: Duration,
+}
+
+/// One session's place.
+struct Cell {
+    /// Held through an attach, so that takeovers of one session queue up.
+    attaching: tokio::sync::Mutex<()>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// `None` while a connection has it.
+    state: Option<SessionState>,
+    detached: Option<Timestamp>,
+    holder: Option<Holder>,
+    /// Cancelled by the next attach: a delayed will is not published then.
+    resumed: Option<CancellationToken>,
+}
+
+/// The connection that has the session.
+struct Holder {
+    kick: CancellationToken,
+    gone: oneshot::Receiver<()>,
+}
+
+/// A session in a connection's hands; given back by [`Registry::detach`].
+pub(crate) struct Attached {
+    pub(crate) key: SessionKey,
+    pub(crate) state: SessionState,
+    /// Whether it existed before this connection (CONNACK's session present).
+    pub(crate) present: bool,
+    /// Cancelled when another connection takes the session over.
+    pub(crate) kicked: CancellationToken,
+    cell: Arc<Cell>,
+    gone: oneshot::Sender<()>,
+}
+
+/// Why a session was not handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AttachError {
+    #[error("there are as many sessions as limits.max_connections allows to be kept; old ones end by their expiry")]
+    TooMany,
+    #[error("the log cannot store the session at the moment")]
+    NotStored,
+}
+
+impl Registry {
+    /// Starts from what the durable state knows. Every session counts as detached at least since now when the log does
+    /// not say since when.
+    pub(crate) fn new(
+        log: &Log,
+        stored: HashMap<SessionKey, StoredSession>,
+        clock: Arc<dyn Clock>,
+        max_sessions: usize,
+        max_expiry: Duration,
+    ) -> Self {
+        let now = clock.now();
+        let cells = stored
+            .into_iter()
+            .map(|(key, session)| (key, Arc::new(Cell::restored(session, now))))
+            .collect();
+        let commits = Arc::new(Commits::default());
+        let producer = log.producer(Arc::clone(&commits) as _);
+        Self {
+            cells: Mutex::new(cells),
+            writer: tokio::sync::Mutex::new((producer, commits)),
+            clock,
+            max_sessions,
+            max_expiry,
+        }
+    }
+
+    /// Hands the session to a connection: takes it from the one that has it, which first sees all that it appended
+    /// committed; forgets it on a clean start; stores it if it is to outlive the connection. What changes is committed
+    /// before this returns, so before the CONNACK.
+    pub(crate) async fn attach(&self, key: SessionKey, clean_start: bool, expiry_seconds: u32) -> Result<Attached, AttachError> {
+        loop {
+            let cell = self.cell(&key)?;
+            let attaching = cell.attaching.lock().await;
+            let holder = cell.lock().holder.take();
+            if let Some(holder) = holder {
+                holder.kick.cancel();
+                // An error means that the connection ended without a word: it is gone either way.
+                holder.gone.await.ok();
+            }
+            if !self.is_current(&key, &cell) {
+                // It ended with its connection; begin again with a new one.
+                continue;
+            }
+            let attached = self.take(key, &cell, clean_start, expiry_seconds).await;
+            drop(attaching);
+            return attached;
+        }
+    }
+
+    async fn take(&self, key: SessionKey, cell: &Arc<Cell>, clean_start: bool, expiry_seconds: u32) -> Result<Attached, AttachError> {
+        let old = cell.lock().state.take();
+        let present = old.is_some() && !clean_start;
+        let mut state = old.unwrap_or_default();
+        let mut changes = Vec::new();
+        if !present {
+            if state.is_durable {
+                changes.extend(Change::removal(&key, &stored(&state)));
+            }
+            state = SessionState::default();
+        }
+        state.expiry_seconds = expiry_seconds;
+        if expiry_seconds > 0 {
+            changes.push(Change::Session(key.clone(), expiry_seconds, None));
+            state.is_durable = true;
+        }
+        if let Err(error) = self.store(&key, &changes).await {
+            // Nothing is known of what is on disk; the session begins anew with the next attach.
+            self.remove(&key, cell);
+            return Err(error);
+        }
+        let kicked = CancellationToken::new();
+        let (gone, wait) = oneshot::channel();
+        let mut inner = cell.lock();
+        inner.holder = Some(Holder {
+            kick: kicked.clone(),
+            gone: wait,
+        });
+        inner.detached = None;
+        if let Some(resumed) = inner.resumed.take() {
+            resumed.cancel();
+        }
+        drop(inner);
+        Ok(Attached {
+            key,
+            state,
+            present,
+            kicked,
+            cell: Arc::clone(cell),
+            gone,
+        })
+    }
+
+    /// Takes the session back from a connection that has ended. One with expiry 0 ends here. The token is cancelled when
+    /// the session is taken up again.
+    pub(crate) async fn detach(&self, attached: Attached) -> CancellationToken {
+        let resumed = CancellationToken::new();
+        let Attached {
+            key, state, cell, gone, ..
+        } = attached;
+        let now = self.clock.now();
+        if state.expiry_seconds == 0 {
+            if state.is_durable {
+                self.store_or_warn(&key, &Change::removal(&key, &stored(&state))).await;
+            }
+            self.remove(&key, &cell);
+        } else {
+            self.store_or_warn(&key, &[Change::Session(key.clone(), state.expiry_seconds, Some(now))])
+                .await;
+            let mut inner = cell.lock();
+            inner.detached = Some(now);
+            inner.state = Some(state);
+            inner.resumed = Some(resumed.clone());
+        }
+        // Nobody waits unless the session was taken over.
+        gone.send(()).ok();
+        resumed
+    }
+
+    /// Ends sessions whose expiry has run out, until `shutdown`.
+    pub(crate) async fn sweep(&self, shutdown: CancellationToken) {
+        while tokio::time::timeout(SWEEP, shutdown.cancelled()).await.is_err() {
+            let now = self.clock.now();
+            for (key, cell) in self.expired(&now) {
+                let _attaching = cell.attaching.lock().await;
+                let state = {
+                    let mut inner = cell.lock();
+                    if inner.holder.is_some() && inner.state.is_none() {
+                        None
+                    } else {
+                        inner.state.take()
+                    }
+                };
+                if let Some(state) = state {
+                    self.store_or_warn(&key, &Change::removal(&key, &stored(&state))).await;
+                    self.remove(&key, &cell);
+                }
+            }
+        }
+    }
+
+    /// Sessions known, connected or not.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn expired(&self, now: &Timestamp) -> Vec<(SessionKey, Arc<Cell>)> {
+        let is_over = |cell: &Cell| {
+            let inner = cell.lock();
+            let (Some(state), Some(detached)) = (&inner.state, &inner.detached) else {
+                return false;
+            };
+            let limit = Duration::from_secs(u64::from(state.expiry_seconds)).min(self.max_expiry);
+            detached.age(now).is_some_and(|age| age >= limit)
+        };
+        self.lock()
+            .iter()
+            .filter(|(_, cell)| is_over(cell))
+            .map(|(key, cell)| (key.clone(), Arc::clone(cell)))
+            .collect()
+    }
+
+    fn cell(&self, key: &SessionKey) -> Result<Arc<Cell>, AttachError> {
+        let mut cells = self.lock();
+        if let Some(cell) = cells.get(key) {
+            return Ok(Arc::clone(cell));
+        }
+        if cells.len() >= self.max_sessions {
+            return Err(AttachError::TooMany);
+        }
+        let cell = Arc::new(Cell::default());
+        cells.insert(key.clone(), Arc::clone(&cell));
+        Ok(cell)
+    }
+
+    fn is_current(&self, key: &SessionKey, cell: &Arc<Cell>) -> bool {
+        self.lock().get(key).is_some_and(|current| Arc::ptr_eq(current, cell))
+    }
+
+    fn remove(&self, key: &SessionKey, cell: &Arc<Cell>) {
+        let mut cells = self.lock();
+        if cells.get(key).is_some_and(|current| Arc::ptr_eq(current, cell)) {
+            cells.remove(key);
+        }
+    }
+
+    async fn store(&self, key: &SessionKey, changes: &[Change]) -> Result<(), AttachError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let payload = durable::encode(changes);
+        let mut writer = self.writer.lock().await;
+        let (producer, commits) = &mut *writer;
+        let ticket = producer
+            .append(&[durable::record(self.clock.now(), &key.identity, &payload)])
+            .map_err(|_| AttachError::NotStored)?;
+        match commits.wait(ticket.batch).await {
+            Outcome::Durable => Ok(()),
+            Outcome::Lost => Err(AttachError::NotStored),
+        }
+    }
+
+    async fn store_or_warn(&self, key: &SessionKey, changes: &[Change]) {
+        if self.store(key, changes).await.is_err() {
+            tracing::warn!(identity = %key.identity, client_id = %key.client_id, "the end of a session could not be stored; after a restart it may live longer than it should");
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionKey, Arc<Cell>>> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Cell {
+    fn default() -> Self {
+        Self {
+            attaching: tokio::sync::Mutex::default(),
+            inner: Mutex::new(Inner {
+                state: None,
+                detached: None,
+                holder: None,
+                resumed: None,
+            }),
+        }
+    }
+}
+
+impl Cell {
+    fn restored(session: StoredSession, now: Timestamp) -> Self {
+        let state = SessionState {
+            expiry_seconds: session.expiry_seconds,
+            subscriptions: session.subscriptions,
+            qos2: session.qos2,
+            is_durable: true,
+        };
+        let inner = Inner {
+            state: Some(state),
+            detached: Some(session.detached.unwrap_or(now)),
+            holder: None,
+            resumed: None,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            ..Self::default()
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stored(state: &SessionState) -> StoredSession {
+    StoredSession {
+        expiry_seconds: state.expiry_seconds,
+        detached: None,
+        subscriptions: state.subscriptions.clone(),
+        qos2: state.qos2.clone(),
+    }
+}

@@ -1,0 +1,202 @@
+//! What the device side counts, each counter by what its name says, and the reasons it tells apart.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+
+        impl $name {
+            /// All of them, in the order of their counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The metric's label, stable once released.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a publish was not taken.
+    Refusal {
+        /// No access rule allows the topic.
+        NotAuthorized = "not_authorized",
+        /// The cloud would never take it (MQTT 5; on 3.1.1 it becomes a dead letter).
+        Undeliverable = "undeliverable",
+        /// The stream, or the disk, is at its bound and the policy is `refuse`.
+        LogFull = "log_full",
+        /// The log cannot write at the moment.
+        LogUnavailable = "log_unavailable",
+        /// The commit failed after the publish was taken in; it was not acked.
+        CommitFailed = "commit_failed",
+    }
+}
+
+reasons! {
+    /// Why a connection was not accepted, or ended other than by the device's own DISCONNECT.
+    Disconnection {
+        /// More connections than `limits.max_connections`.
+        TooManyConnections = "too_many_connections",
+        /// TLS failed; counted by its own reasons too.
+        Handshake = "handshake",
+        /// No CONNECT within the deadline.
+        ConnectTimeout = "connect_timeout",
+        /// Bytes that are not MQTT, or a protocol rule broken.
+        Protocol = "protocol_error",
+        /// A packet over `limits.max_packet`.
+        PacketTooLarge = "packet_too_large",
+        /// A protocol version that is not spoken here.
+        UnsupportedVersion = "unsupported_version",
+        /// A client id that cannot be used.
+        BadClientId = "bad_client_id",
+        /// The certificate's name cannot be an identity (C12).
+        BadIdentity = "bad_identity",
+        /// A publish or will outside the access rules on MQTT 3.1.1, which has no other answer.
+        NotAuthorized = "not_authorized",
+        /// Nothing heard for 1.5 times the keep-alive (MQTT-3.1.2-24).
+        KeepAlive = "keep_alive",
+        /// Another connection took the session over (MQTT-3.1.4-3).
+        TakenOver = "taken_over",
+        /// The peer closed without DISCONNECT, or the network failed.
+        ConnectionLost = "connection_lost",
+        /// The peer did not read what it was sent.
+        SlowReader = "slow_reader",
+        /// The log failed under a 3.1.1 connection, which has no other answer.
+        LogFailed = "log_failed",
+        /// The gateway stops.
+        Shutdown = "shutdown",
+    }
+}
+
+/// One counter per variant of a reason.
+#[derive(Debug)]
+pub struct ByReason<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Default for ByReason<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl<const N: usize> ByReason<N> {
+    fn add(&self, index: usize) {
+        if let Some(counter) = self.0.get(index) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn value(&self, index: usize) -> u64 {
+        self.0.get(index).map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+}
+
+/// Counters since start.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Publishes taken in and allowed, whatever their QoS and route.
+    pub accepted: AtomicU64,
+    /// PUBACK and PUBREC that say success, sent.
+    pub acked: AtomicU64,
+    /// Publishes that match no route and no `local: true`.
+    pub unrouted: AtomicU64,
+    /// Publishes of routes with `local: true`.
+    pub local: AtomicU64,
+    /// QoS 2 publishes recognised as sent again; not stored a second time.
+    pub qos2_duplicates: AtomicU64,
+    /// Publishes with the DUP flag set, QoS 1.
+    pub resent_by_devices: AtomicU64,
+    /// Bytes of payload accepted.
+    pub payload_bytes: AtomicU64,
+    /// Connections accepted through CONNACK.
+    pub connects: AtomicU64,
+    /// Connections open now.
+    pub connected: AtomicU64,
+    /// DISCONNECT by the device with no error.
+    pub clean_disconnects: AtomicU64,
+    /// TLS handshakes going on now.
+    pub handshakes_pending: AtomicU64,
+    /// Subscriptions granted.
+    pub subscriptions_granted: AtomicU64,
+    /// Subscriptions refused by the access rules.
+    pub subscriptions_refused: AtomicU64,
+    /// Messages delivered to local subscribers.
+    pub fanned_out: AtomicU64,
+    /// Messages that a slow local subscriber lost.
+    pub fanout_dropped: AtomicU64,
+    /// Messages not shown to local subscribers because `limits.max_topics` distinct topics had been shown.
+    pub fanout_topics_refused: AtomicU64,
+    /// Publishes parked now: 3.1.1, log full.
+    pub parked: AtomicU64,
+    refused: ByReason<{ Refusal::ALL.len() }>,
+    refused_qos0: ByReason<{ Refusal::ALL.len() }>,
+    disconnected: ByReason<{ Disconnection::ALL.len() }>,
+    handshake_faults: std::sync::Mutex<std::collections::BTreeMap<&'static str, u64>>,
+}
+
+impl Stats {
+    pub(crate) fn refuse(&self, reason: Refusal, qos0: bool) {
+        if qos0 {
+            self.refused_qos0.add(reason as usize)
+        } else {
+            self.refused.add(reason as usize)
+        }
+    }
+
+    pub(crate) fn disconnect(&self, reason: Disconnection) {
+        self.disconnected.add(reason as usize);
+    }
+
+    pub(crate) fn handshake_fault(&self, label: &'static str) {
+        let mut faults = self.handshake_faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *faults.entry(label).or_insert(0) += 1;
+    }
+
+    /// QoS 1 and 2 publishes refused for this reason: the device knows.
+    #[must_use]
+    pub fn refused(&self, reason: Refusal) -> u64 {
+        self.refused.value(reason as usize)
+    }
+
+    /// QoS 0 publishes dropped for this reason: the device cannot know.
+    #[must_use]
+    pub fn dropped(&self, reason: Refusal) -> u64 {
+        self.refused_qos0.value(reason as usize)
+    }
+
+    /// Connections refused or ended for this reason.
+    #[must_use]
+    pub fn disconnected(&self, reason: Disconnection) -> u64 {
+        self.disconnected.value(reason as usize)
+    }
+
+    /// TLS handshakes failed, by label.
+    #[must_use]
+    pub fn handshake_faults(&self) -> Vec<(&'static str, u64)> {
+        self.handshake_faults
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .iter()
+            .map(|(l, n)| (*l, *n))
+            .collect()
+    }
+}
+
+/// Distributions, reported as they happen; implementations must not block.
+pub trait Observer: Send + Sync {
+    /// Acks left for `count` publishes, the oldest of which waited `oldest` since it was read from the socket.
+    fn acked(&self, oldest: Duration, count: u64);
+}
+
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+pub(crate) fn sub(counter: &AtomicU64, n: u64) {
+    counter.fetch_sub(n, Ordering::Relaxed);
+}
