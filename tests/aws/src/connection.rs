@@ -425,6 +425,7 @@ impl Connection {
             };
             let packet = packet.map_err(|malformed| self.violate(malformed.code, &malformed.text))?;
             if self.shared.faults.stalled() {
+                add(&self.shared.counters.swallowed);
                 continue;
             }
             match packet {

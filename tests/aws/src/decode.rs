@@ -221,7 +221,7 @@ pub(crate) struct Subscribe {
 /// Reads a packet of an established connection.
 pub(crate) fn packet(version: Version, frame: &Frame) -> Result<Packet, Malformed> {
     let (kind, flags) = (frame.head >> 4, frame.head & 0x0F);
-    let expected_flags = if matches!(kind, 8 | 10) { 2 } else { 0 };
+    let expected_flags = if matches!(kind, 6 | 8 | 10) { 2 } else { 0 };
     if kind != 3 && flags != expected_flags {
         return Err(Malformed::new(0x81, format!("packet type {kind} with flags {flags:#06b}")));
     }

@@ -346,10 +346,11 @@ impl Faults {
                 ..ConnectFault::default()
             };
         }
+        let silent = state.stalled || state.connacks.take();
         ConnectFault {
             refuse: None,
-            silent: state.connacks.take() || state.stalled,
-            close: state.after_connack.take(),
+            silent,
+            close: !silent && state.after_connack.take(),
             delay: state.connack_delay,
         }
     }

@@ -25,6 +25,8 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(feature = "testing")]
+pub mod certificates;
 mod config;
 mod connection;
 pub mod control;

@@ -49,6 +49,8 @@ pub struct Stats {
     pub connects_refused: u64,
     /// PUBLISH packets read.
     pub received: u64,
+    /// Packets read while stalled.
+    pub swallowed: u64,
     /// PUBLISH packets denied by policy.
     pub denied: u64,
     /// PUBLISH packets over a rate.
@@ -70,6 +72,7 @@ pub(crate) struct Counters {
     pub(crate) connects: AtomicU64,
     pub(crate) connects_refused: AtomicU64,
     pub(crate) received: AtomicU64,
+    pub(crate) swallowed: AtomicU64,
     pub(crate) denied: AtomicU64,
     pub(crate) throttled: AtomicU64,
     pub(crate) answered: AtomicU64,
@@ -95,6 +98,7 @@ impl Counters {
             connects: AtomicU64::new(0),
             connects_refused: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            swallowed: AtomicU64::new(0),
             denied: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
             answered: AtomicU64::new(0),
@@ -158,6 +162,7 @@ impl Counters {
             connects: get(&self.connects),
             connects_refused: get(&self.connects_refused),
             received: get(&self.received),
+            swallowed: get(&self.swallowed),
             denied: get(&self.denied),
             throttled: get(&self.throttled),
             answered: get(&self.answered),

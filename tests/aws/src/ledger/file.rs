@@ -44,6 +44,10 @@ impl LedgerFile {
     pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<Line>)> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut lines = Vec::new();
+        // A pipe or a device has nothing to read back, and may never end.
+        if !file.metadata()?.is_file() {
+            return Ok((Self { file }, lines));
+        }
         let mut good = 0;
         let mut reader = BufReader::new(&file);
         let mut text = String::new();
