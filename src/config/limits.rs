@@ -10,7 +10,7 @@ use super::units::show_bytes;
 pub(crate) struct Limits {
     /// Connections at once. Default 2000.
     pub(crate) max_connections: u32,
-    /// The largest MQTT packet in bytes. Default 128 KiB, at most 16 MiB.
+    /// The largest MQTT packet in bytes. Default 128 KiB, at most 2 MiB.
     pub(crate) max_packet: u32,
     /// Unacked publishes per connection. Default 100.
     pub(crate) max_in_flight: u16,

@@ -143,7 +143,7 @@ const KEYS: &[KeyDoc] = &[
 
     words("limits", Map, "the values below", "Bounds for each connection and for all."),
     value("limits.max_connections", Integer { min: 1, max: 1_000_000 }, "2000", "Connections at once; further ones are closed at once and counted. Each costs some 30KiB and a file descriptor."),
-    value("limits.max_packet", Bytes { min: "128B", max: "16MiB" }, "128KiB", "The largest MQTT packet taken. AWS IoT Core takes 128KiB of payload: larger ones would end as dead letters."),
+    value("limits.max_packet", Bytes { min: "128B", max: "2MiB" }, "128KiB", "The largest MQTT packet taken. AWS IoT Core takes 128KiB of payload: larger ones would end as dead letters."),
     value("limits.max_in_flight", Integer { min: 1, max: 65_535 }, "100", "Publishes per connection that are not acked yet (Receive Maximum)."),
     value("limits.max_keep_alive", Duration { min: "5s", max: "65535s" }, "20m", "The longest keep-alive; longer ones and 0 are lowered to it on MQTT 5 and silently held to on 3.1.1. It bounds how long a dead peer goes unseen."),
     value("limits.max_topics", Integer { min: 100, max: 10_000_000 }, "100000", "Distinct topics shown to the local fan-out before it is renewed; some 300 bytes each."),

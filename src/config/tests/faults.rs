@@ -94,7 +94,7 @@ fn wrong_types_say_what_is_wanted_and_what_stands_there() {
             "value:  20\n    reason: the unit is missing: write a duration such as 500ms, 30s, 20m, 12h or 7d",
         ),
         ("limits: {max_keep_alive: 1s}\n", "must be from 5s to 65535s"),
-        ("limits: {max_packet: 1GiB}\n", "must be from 128B to 16MiB"),
+        ("limits: {max_packet: 1GiB}\n", "must be from 128B to 2MiB"),
         (
             "routes: [{from: a, local: \"true\"}]\n",
             "must be true or false, without quotes, not text",

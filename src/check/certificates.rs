@@ -1,0 +1,87 @@
+//! The certificates of all listeners and of the cloud connection.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use forebay_broker::tls::{CertificateClock, ServerTls, TlsFiles};
+
+use crate::certs::inspect::{Inspection, Usage, inspect};
+use crate::config::{CloudTls, Config, Listener, ListenerTls};
+
+use super::report::{Report, Severity};
+
+const AREA: &str = "certificates";
+
+pub(super) fn check(config: &Config, now: SystemTime, report: &mut Report) {
+    for listener in &config.listeners {
+        match &listener.tls {
+            Some(tls) => check_listener(listener, tls, now, report),
+            None if listener.bind.ip().is_loopback() => report.ok(AREA, format!("{}: plain, on loopback only", listener.bind)),
+            None => report.warn(
+                AREA,
+                format!("{}: plain TCP, whoever is on the network can read and write", listener.bind),
+                "give the listener `tls`",
+            ),
+        }
+    }
+    if let Some(cloud) = &config.cloud {
+        match &cloud.tls {
+            Some(tls) => check_cloud(tls, now, report),
+            None => report.ok(AREA, format!("cloud {}: plain TCP", cloud.endpoint)),
+        }
+    }
+}
+
+fn check_listener(listener: &Listener, tls: &ListenerTls, now: SystemTime, report: &mut Report) {
+    let place = listener.bind.to_string();
+    let server = inspect(&tls.certificate, Some(&tls.key), None, Usage::Server, &listener.names, now);
+    let authorities = inspect(&tls.client_ca, None, None, Usage::Ca, &[], now);
+    let sound = server.works() && authorities.works();
+    tell(&place, &tls.certificate, &server, report);
+    tell(&place, &tls.client_ca, &authorities, report);
+    if listener.names.is_empty() {
+        let text = format!("{place}: `names` is left out, so nobody can tell whether the certificate is for what devices dial");
+        report.warn(AREA, text, "list under `names` what devices dial");
+    }
+    // The rest, revocation lists among it, is what the listener itself reads at its start.
+    let files = TlsFiles {
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+        client_ca: tls.client_ca.clone(),
+        crl: tls.crl.clone(),
+    };
+    match ServerTls::load(&files, &CertificateClock::new(move || now, move || now)) {
+        Ok(_) => {
+            if let Some(crl) = &tls.crl {
+                report.ok(AREA, format!("{place}: {} is in force", crl.display()));
+            }
+        }
+        Err(error) if sound => report.error(AREA, format!("{place}: {error}"), "without it the listener does not start"),
+        Err(_) => {}
+    }
+}
+
+fn check_cloud(tls: &CloudTls, now: SystemTime, report: &mut Report) {
+    if let Some(identity) = &tls.identity {
+        let found = inspect(&identity.certificate, Some(&identity.key), None, Usage::Client, &[], now);
+        tell("cloud", &identity.certificate, &found, report);
+    }
+    if let Some(ca) = &tls.ca {
+        tell("cloud", ca, &inspect(ca, None, None, Usage::Ca, &[], now), report);
+    }
+}
+
+fn tell(place: &str, path: &Path, found: &Inspection, report: &mut Report) {
+    for problem in &found.problems {
+        let severity = if problem.serious { Severity::Error } else { Severity::Warn };
+        report.add(severity, AREA, format!("{place}: {}", problem.text), None);
+    }
+    if found.problems.is_empty() {
+        let until = found
+            .ladder
+            .first()
+            .map(|leaf| format!(", valid until {}", leaf.not_after))
+            .unwrap_or_default();
+        report.ok(AREA, format!("{place}: {}{until}", path.display()));
+    }
+}

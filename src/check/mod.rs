@@ -1,0 +1,51 @@
+//! `forebay check`: what can be told about a configuration without starting anything.
+//!
+//! Routes that nobody reaches, topics that the cloud would refuse, certificates, the disk against the outage that the
+//! gateway is meant to survive, what is written to it per day; and, for one topic and identity, where a message goes
+//! and why. The decisions are those of the running gateway: the same access rules, routes and mapping.
+
+mod access;
+mod certificates;
+mod disk;
+mod report;
+mod routes;
+mod sample;
+mod topics;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::SystemTime;
+
+use crate::config::Config;
+use disk::Space;
+pub(crate) use report::{Finding, Report, Severity};
+
+/// What to look at besides the configuration.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CheckOptions {
+    /// A topic to follow through the gateway.
+    pub(crate) sample: Option<String>,
+    /// The identity that publishes the sample.
+    pub(crate) identity: Option<String>,
+}
+
+/// Checks a valid configuration against this machine: its clock, its files, its disk.
+#[must_use]
+pub(crate) fn run(config: &Config, options: &CheckOptions) -> Report {
+    let space = Space::of(&config.gateway.data_dir);
+    run_with(config, options, SystemTime::now(), space.as_ref().map_err(String::as_str))
+}
+
+fn run_with(config: &Config, options: &CheckOptions, now: SystemTime, space: Result<&Space, &str>) -> Report {
+    let mut report = Report::default();
+    let mapping = topics::mapping(config);
+    routes::check(config, &mut report);
+    topics::check(config, mapping.as_ref(), &mut report);
+    certificates::check(config, now, &mut report);
+    disk::check(config, space, &mut report);
+    if let Some(topic) = &options.sample {
+        sample::check(config, mapping.as_ref(), topic, options.identity.as_deref(), &mut report);
+    }
+    report
+}
