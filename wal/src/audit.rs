@@ -126,7 +126,8 @@ fn moments(shared: &Shared) -> (Audit, Vec<Moment>) {
 
 fn count_waiting(shared: &Shared, moment: &Moment) -> Result<u64, ReadError> {
     let tracker = &moment.tracker;
-    let oldest_hold = tracker.holds.iter().map(crate::progress::HeldPair::next).min().unwrap_or(u64::MAX);
+    let active = tracker.holds.iter().filter(|hold| hold.until == u64::MAX);
+    let oldest_hold = active.map(crate::progress::HeldPair::next).min().unwrap_or(u64::MAX);
     let oldest = (0..Partition::COUNT).map(|p| tracker.delivered_up_to(p)).min().unwrap_or(0);
     let mut position = oldest.min(oldest_hold).max(tracker.floor);
     let mut waiting = 0;
@@ -155,20 +156,8 @@ fn waits(tracker: &StreamTracker, block: &Block, nth: usize) -> bool {
     if let Some(entry) = tracker.outstanding.get(&offset) {
         return entry.settled.is_none();
     }
-    if offset >= tracker.read_to[usize::from(block.entries[nth].partition % 64)] {
-        return true;
-    }
-    if tracker.holds.is_empty() {
-        return false;
-    }
-    block.record(nth).is_some_and(|view| {
-        tracker
-            .holds
-            .iter()
-            .any(|hold| hold.route == view.route && hold.identity == view.identity && offset >= hold.scanned)
-    })
+    tracker.waits_unseen(block, nth)
 }
-
 /// The ledger's lines as of the last commit.
 pub(crate) fn ledger(shared: &Shared) -> Vec<LedgerLine> {
     let state = lock(&shared.state);

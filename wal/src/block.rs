@@ -111,12 +111,8 @@ impl Block {
         }
     }
 
-    /// The offset after the last record.
-    pub(crate) fn end(&self) -> u64 {
-        self.first + self.entries.len() as u64
-    }
-
-    /// The record of an entry, checked; none = damaged.
+    
+/// The record of an entry, checked; none = damaged.
     pub(crate) fn record(&self, nth: usize) -> Option<View<'_>> {
         let entry = self.entries.get(nth)?;
         let bytes = self

@@ -67,7 +67,7 @@ pub(crate) fn release(shared: &Shared, key: &HoldKey) -> bool {
         }
         let mut tracker = lock(&shared.tracker);
         let hold = tracker.streams.get(&key.stream.0).and_then(|stream| {
-            let hold = stream.holds.iter().find(|hold| hold.pair == standing.pair)?;
+            let hold = stream.holds.iter().find(|hold| hold.is_active(standing.pair))?;
             Some((hold.scanned, hold.queue.len(), stream.read_to[hold.partition]))
         });
         // A reader may have passed more in between.
@@ -85,7 +85,7 @@ fn standing(shared: &Shared, key: &HoldKey) -> Option<Standing> {
     let tracker = lock(&shared.tracker);
     let pair = tracker.pair(&key.route, &key.identity);
     let stream = tracker.streams.get(&key.stream.0)?;
-    let hold = stream.holds.iter().find(|hold| hold.pair == pair)?;
+    let hold = stream.holds.iter().find(|hold| hold.is_active(pair))?;
     let waiting = hold.queue.iter().filter_map(|offset| {
         let entry = stream.outstanding.get(offset).filter(|entry| entry.settled.is_none())?;
         Some((*offset, entry.file))
@@ -153,7 +153,7 @@ fn scan_block(
         let Some(stream) = tracker.streams.get(&key.stream.0) else {
             return false;
         };
-        let passed = stream.holds.iter().any(|hold| hold.pair == pair && offset >= hold.scanned);
+        let passed = stream.holds.iter().any(|hold| hold.is_active(pair) && offset >= hold.scanned);
         if !passed
             || offset < stream.floor
             || stream.meet(offset, entry.partition % 64) != Meet::Skip
@@ -183,7 +183,7 @@ fn move_on(shared: &Shared, key: &HoldKey, pair: u64, to: u64) {
     let Some(stream) = tracker.streams.get_mut(&key.stream.0) else {
         return;
     };
-    if let Some(hold) = stream.holds.iter_mut().find(|hold| hold.pair == pair) {
+    if let Some(hold) = stream.holds.iter_mut().find(|hold| hold.is_active(pair)) {
         hold.scanned = hold.scanned.max(to);
     }
 }

@@ -16,6 +16,11 @@
 //! 5. [`Log::settle`] says what became of a record. A record settles once; the first reason wins.
 //! 6. Files whose records are all settled are unlinked; the bounds of [`Options`] hold by the policy each stream names.
 //!
+//! # Limits
+//!
+//! A record takes at most 4 MiB, an identity, route or topic 65535 bytes; 64 MiB may wait for a commit; dead letters take
+//! 64 MiB and lose their oldest; files have 8 to 128 MiB. The format and its invariants are in [`format`](mod@format).
+//!
 //! # What is assumed of the disk
 //!
 //! A completed `fdatasync` survives a power cut; a rename is durable after the directory's sync; sectors of 512 bytes are
@@ -25,12 +30,16 @@
 mod audit;
 mod batch;
 mod block;
+mod checkpoint;
 mod clock;
 mod codec;
 mod dead;
 mod disk;
+#[cfg(test)]
+mod faults;
 mod error;
 mod files;
+pub mod format;
 mod gauge;
 mod holds;
 mod log;
@@ -45,10 +54,12 @@ mod shared;
 mod state;
 mod stats;
 mod sync;
+pub mod testing;
 mod writer;
 
 pub use audit::{Audit, LedgerLine};
 pub use batch::CommittedBatch;
+pub use checkpoint::{Checkpoint, CheckpointError, Write};
 pub use clock::{BootId, Clock, SystemClock, Timestamp};
 pub use dead::DeadLetter;
 pub use error::{AppendError, CommitError, OpenError, ReadError};

@@ -231,6 +231,7 @@ impl Log {
             .unwrap_or_default();
         holds
             .iter()
+            .filter(|hold| hold.is_active(hold.pair))
             .map(|hold| Hold {
                 key: HoldKey {
                     stream,

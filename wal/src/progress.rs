@@ -98,7 +98,12 @@ pub(crate) struct HeldPair {
     pub(crate) identity: String,
     pub(crate) pair: u64,
     pub(crate) partition: usize,
-    /// Its records from here to `scanned` are in `queue`, or settled and counted.
+    /// Where the suspension began.
+    pub(crate) from: u64,
+    /// Where it ended, `u64::MAX` = not yet. An ended one is kept until the partition is delivered up to there, because
+    /// a restart begins below and its records are settled.
+    pub(crate) until: u64,
+    /// The pair's records below `scanned` are in here, or settled and counted.
     pub(crate) queue: VecDeque<u64>,
     pub(crate) scanned: u64,
 }
@@ -124,6 +129,8 @@ impl Tracker {
                 identity: hold.identity.clone(),
                 pair: hasher.hash_one((hold.route.as_str(), hold.identity.as_str())),
                 partition: Partition::of(&hold.identity).index(),
+                from: hold.from,
+                until: hold.until,
                 queue: VecDeque::new(),
                 scanned: hold.next,
             });
@@ -215,13 +222,7 @@ impl Tracker {
                     false
                 }
                 Some(_) => true,
-                None if tracker.internal => true,
-                None if offset >= tracker.read_to[usize::from(entry.partition)] => true,
-                None if tracker.holds.is_empty() => false,
-                None => block.record(nth).is_some_and(|view| {
-                    let pair = self.hasher.hash_one((view.route, view.identity));
-                    tracker.holds.iter().any(|hold| hold.pair == pair && offset >= hold.scanned)
-                }),
+                None => tracker.waits_unseen(block, nth),
             };
             if waited {
                 evicted = (evicted.0 + 1, evicted.1 + entry.cost());
@@ -232,7 +233,7 @@ impl Tracker {
                 }
             }
         }
-        tracker.raise_floor(block.end());
+        tracker.raise_floor(block.until);
         self.pending.moved.insert(stream);
         if !tracker.internal {
             self.stats.evicted.fetch_add(evicted.0, Ordering::Relaxed);
@@ -284,10 +285,12 @@ impl Tracker {
         let Some(tracker) = self.streams.get_mut(&stream) else {
             return false;
         };
-        if tracker.internal || tracker.holds.iter().any(|hold| hold.pair == pair) {
+        if tracker.internal || tracker.holds.iter().any(|hold| hold.is_active(pair)) {
             return false;
         }
         let partition = Partition::of(identity).index();
+        let ended = tracker.holds.iter().filter(|hold| hold.pair == pair).map(|hold| hold.until).max();
+        let from = from.max(ended.unwrap_or(0));
         let mut queue = VecDeque::new();
         let StreamTracker { queues, outstanding, .. } = tracker;
         queues[partition].retain(|offset| {
@@ -300,11 +303,14 @@ impl Tracker {
             true
         });
         let scanned = from.max(tracker.read_to[partition]);
+        let (route, identity) = (route.to_owned(), identity.to_owned());
         tracker.holds.push(HeldPair {
-            route: route.to_owned(),
-            identity: identity.to_owned(),
+            route,
+            identity,
             pair,
             partition,
+            from,
+            until: u64::MAX,
             queue,
             scanned,
         });
@@ -314,24 +320,39 @@ impl Tracker {
         true
     }
 
-    /// Ends a suspension.
+    /// Ends a suspension where readers stand.
     pub(crate) fn release(&mut self, stream: u8, pair: u64) {
         let Some(tracker) = self.streams.get_mut(&stream) else { return };
-        let Some(at) = tracker.holds.iter().position(|hold| hold.pair == pair) else {
-            return;
-        };
-        let hold = tracker.holds.swap_remove(at);
-        self.pending.holds.push(Change::Release {
-            stream,
-            route: hold.route,
-            identity: hold.identity,
-        });
+        let StreamTracker { holds, read_to, .. } = tracker;
+        if let Some(hold) = holds.iter_mut().find(|hold| hold.is_active(pair)) {
+            hold.until = read_to[hold.partition].max(hold.scanned);
+            self.pending.moved.insert(stream);
+        }
     }
 
+    /// Forgets ended suspensions that a restart would no longer meet.
+    fn forget_ended(&mut self) {
+        for tracker in self.streams.values_mut() {
+            let id = tracker.id;
+            let delivered: Vec<u64> = tracker.holds.iter().map(|hold| tracker.delivered_up_to(hold.partition)).collect();
+            let mut delivered = delivered.into_iter();
+            let is_over = |hold: &mut HeldPair| delivered.next().is_some_and(|delivered| delivered >= hold.until);
+            let over: Vec<HeldPair> = tracker.holds.extract_if(.., is_over).collect();
+            for hold in over {
+                self.pending.moved.insert(id);
+                self.pending.holds.push(Change::Release {
+                    stream: id,
+                    from: hold.from,
+                    route: hold.route,
+                    identity: hold.identity,
+                });
+            }
+        }
+    }
     /// Notes a held record found by scanning; its offset is at or after the hold's `scanned`.
     pub(crate) fn register_held(&mut self, stream: u8, pair: u64, offset: u64, entry: Outstanding) {
         let Some(tracker) = self.streams.get_mut(&stream) else { return };
-        let Some(hold) = tracker.holds.iter_mut().find(|hold| hold.pair == pair) else {
+        let Some(hold) = tracker.holds.iter_mut().find(|hold| hold.is_active(pair)) else {
             return;
         };
         let ended = entry.settled.clone();
@@ -348,6 +369,7 @@ impl Tracker {
 
     /// Hands over what the next commit writes of this, as changes; keeps it aside until the commit's end is known.
     pub(crate) fn collect(&mut self, state: &State) -> (Vec<Change>, Vec<DeadJob>) {
+        self.forget_ended();
         let mut pending = std::mem::take(&mut self.pending);
         let mut changes = Vec::new();
         for (&(slot, count), &by) in &pending.ledger {
@@ -383,15 +405,12 @@ impl Tracker {
                 changes.push(Change::Progress { stream: *id, up_to });
             }
             for hold in &tracker.holds {
-                let known = state.holds.iter().find(|known| known.is(*id, &hold.route, &hold.identity));
-                if known.is_none_or(|known| known.next != hold.next()) {
-                    let (route, identity) = (hold.route.clone(), hold.identity.clone());
-                    changes.push(Change::Hold {
-                        stream: *id,
-                        route,
-                        identity,
-                        next: hold.next(),
-                    });
+                let known = state
+                    .holds
+                    .iter()
+                    .find(|known| known.is(*id, hold.from, &hold.route, &hold.identity));
+                if known.is_none_or(|known| (known.next, known.until) != (hold.next(), hold.until)) {
+                    changes.push(hold.change(*id));
                 }
             }
         }
@@ -432,7 +451,7 @@ impl Tracker {
     fn advance_hold(&mut self, stream: u8, pair: u64) {
         let Some(tracker) = self.streams.get_mut(&stream) else { return };
         let StreamTracker { holds, outstanding, .. } = tracker;
-        if let Some(hold) = holds.iter_mut().find(|hold| hold.pair == pair) {
+        if let Some(hold) = holds.iter_mut().find(|hold| hold.is_active(pair)) {
             pop_settled(stream, &mut hold.queue, outstanding, &mut self.pending);
         }
     }
@@ -551,11 +570,26 @@ impl StreamTracker {
         }
     }
 
-    /// Whether a new record belongs to a suspended pair.
+    /// Whether a new record is the business of a suspension: it waits there, or was settled there.
     pub(crate) fn is_held(&self, pair: u64, offset: u64) -> bool {
-        self.holds.iter().any(|hold| hold.pair == pair && offset >= hold.next())
+        self.holds
+            .iter()
+            .any(|hold| hold.pair == pair && (hold.from..hold.until).contains(&offset))
     }
 
+    /// Whether a record without an entry waits. It is at or above the floor.
+    pub(crate) fn waits_unseen(&self, block: &Block, nth: usize) -> bool {
+        let offset = block.first + nth as u64;
+        let unread = self.internal || offset >= self.read_to[usize::from(block.entries[nth].partition % 64)];
+        let view = if self.holds.is_empty() { None } else { block.record(nth) };
+        let Some(view) = view else { return unread };
+        let covers =
+            |hold: &&HeldPair| hold.route == view.route && hold.identity == view.identity && (hold.from..hold.until).contains(&offset);
+        self.holds
+            .iter()
+            .find(covers)
+            .map_or(unread, |hold| hold.until == u64::MAX && offset >= hold.scanned)
+    }
     /// Delivered up to, per partition.
     pub(crate) fn up_to(&self) -> Box<[u64; Partition::COUNT]> {
         let mut up_to = self.read_to.clone();
@@ -592,6 +626,23 @@ impl StreamTracker {
 }
 
 impl HeldPair {
+    /// Whether it suspends the pair now.
+    pub(crate) fn is_active(&self, pair: u64) -> bool {
+        self.pair == pair && self.until == u64::MAX
+    }
+
+    fn change(&self, stream: u8) -> Change {
+        let (route, identity) = (self.route.clone(), self.identity.clone());
+        Change::Hold {
+            stream,
+            from: self.from,
+            next: self.next(),
+            until: self.until,
+            route,
+            identity,
+        }
+    }
+
     /// The oldest record that waits.
     pub(crate) fn next(&self) -> u64 {
         self.queue.front().copied().unwrap_or(self.scanned)

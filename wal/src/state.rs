@@ -83,12 +83,15 @@ pub(crate) enum Change {
     },
     Hold {
         stream: u8,
+        from: u64,
+        next: u64,
+        until: u64,
         route: String,
         identity: String,
-        next: u64,
     },
     Release {
         stream: u8,
+        from: u64,
         route: String,
         identity: String,
     },
@@ -127,14 +130,17 @@ pub(crate) struct FilePart {
     pub(crate) bytes: u64,
 }
 
+/// A suspended pair. Its records from `from` to `next` are settled, those from there to `until` wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HoldState {
     pub(crate) stream: u8,
+    pub(crate) from: u64,
+    pub(crate) next: u64,
+    /// `u64::MAX` = still suspended.
+    pub(crate) until: u64,
     pub(crate) route: String,
     pub(crate) identity: String,
-    pub(crate) next: u64,
 }
-
 /// A device's counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slot {
@@ -251,22 +257,32 @@ impl State {
             Change::Ledger { slot, count, by } => self.slot(*slot).counts[*count as usize] += by,
             Change::Hold {
                 stream,
+                from,
+                next,
+                until,
                 route,
                 identity,
-                next,
             } => {
-                if let Some(hold) = self.holds.iter_mut().find(|hold| hold.is(*stream, route, identity)) {
-                    hold.next = *next;
+                if let Some(hold) = self.holds.iter_mut().find(|hold| hold.is(*stream, *from, route, identity)) {
+                    (hold.next, hold.until) = (*next, *until);
                 } else {
+                    let (route, identity) = (route.clone(), identity.clone());
                     self.holds.push(HoldState {
                         stream: *stream,
-                        route: route.clone(),
-                        identity: identity.clone(),
+                        from: *from,
                         next: *next,
+                        until: *until,
+                        route,
+                        identity,
                     });
                 }
             }
-            Change::Release { stream, route, identity } => self.holds.retain(|hold| !hold.is(*stream, route, identity)),
+            Change::Release {
+                stream,
+                from,
+                route,
+                identity,
+            } => self.holds.retain(|hold| !hold.is(*stream, *from, route, identity)),
             Change::Trusted { at } => self.trusted = Some(*at),
         }
     }
@@ -330,14 +346,7 @@ impl State {
                 }
             }
         }
-        for hold in &self.holds {
-            changes.push(Change::Hold {
-                stream: hold.stream,
-                route: hold.route.clone(),
-                identity: hold.identity.clone(),
-                next: hold.next,
-            });
-        }
+        changes.extend(self.holds.iter().map(HoldState::change));
         changes.extend(self.trusted.map(|at| Change::Trusted { at }));
         changes
     }
@@ -358,11 +367,29 @@ impl State {
 }
 
 impl HoldState {
-    pub(crate) fn is(&self, stream: u8, route: &str, identity: &str) -> bool {
-        self.stream == stream && self.route == route && self.identity == identity
+    pub(crate) fn is(&self, stream: u8, from: u64, route: &str, identity: &str) -> bool {
+        self.stream == stream && self.from == from && self.route == route && self.identity == identity
+    }
+
+    fn change(&self) -> Change {
+        let Self {
+            stream,
+            from,
+            next,
+            until,
+            route,
+            identity,
+        } = self.clone();
+        Change::Hold {
+            stream,
+            from,
+            next,
+            until,
+            route,
+            identity,
+        }
     }
 }
-
 /// What a row of the state table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowKind {
@@ -452,17 +479,25 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
         }
         Change::Hold {
             stream,
+            from,
+            next,
+            until,
             route,
             identity,
-            next,
         } => {
             put(out, 12, &[]);
-            put(out, *stream, &[*next]);
+            put(out, *stream, &[*from, *next, *until]);
             text(out, route);
             text(out, identity);
         }
-        Change::Release { stream, route, identity } => {
-            out.extend_from_slice(&[13, *stream]);
+        Change::Release {
+            stream,
+            from,
+            route,
+            identity,
+        } => {
+            put(out, 13, &[]);
+            put(out, *stream, &[*from]);
             text(out, route);
             text(out, identity);
         }
@@ -560,12 +595,15 @@ fn decode_change(rest: &mut Cursor<'_>) -> Option<Change> {
         }
         12 => Change::Hold {
             stream: rest.u8()?,
+            from: rest.u64()?,
             next: rest.u64()?,
+            until: rest.u64()?,
             route: owned(rest)?,
             identity: owned(rest)?,
         },
         13 => Change::Release {
             stream: rest.u8()?,
+            from: rest.u64()?,
             route: owned(rest)?,
             identity: owned(rest)?,
         },

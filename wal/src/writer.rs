@@ -39,6 +39,7 @@ pub(crate) struct Writer {
     pub(crate) space: Space,
     spare: OpenBatch,
     broken: Option<Broken>,
+    next_tick: Instant,
 }
 
 /// The file that failed is left; another is not there yet.
@@ -74,6 +75,7 @@ impl Writer {
             space,
             spare: OpenBatch::new(Batch(0)),
             broken: None,
+            next_tick: Instant::now(),
         }
     }
 
@@ -90,6 +92,15 @@ impl Writer {
                 Work::Tick => self.tick(),
                 Work::Close(batch) => break self.finish(batch),
             }
+            if let Some(broken) = &self.broken {
+                // What came in meanwhile would wait for as long as the failure lasts: say so now.
+                let error = CommitError {
+                    reason: broken.reason.clone(),
+                };
+                let shared = self.shared.clone();
+                let late = self.swap(&mut lock(&shared.intake));
+                self.reject(late, &error);
+            }
         };
         *lock(&self.shared.ended) = Some(result);
         self.shared.ended_bell.notify_all();
@@ -98,11 +109,15 @@ impl Writer {
     fn next_work(&mut self) -> Work {
         let shared = self.shared.clone();
         let mut intake = lock(&shared.intake);
-        let started = Instant::now();
         loop {
             let now = Instant::now();
             if intake.closing {
                 return Work::Close(self.swap(&mut intake));
+            }
+            let tick_at = self.broken.as_ref().map_or(self.next_tick, |broken| broken.retry_at);
+            if tick_at <= now {
+                self.next_tick = now + self.tick_every();
+                return Work::Tick;
             }
             let commit_at = intake
                 .open
@@ -118,10 +133,6 @@ impl Writer {
             if progress_at.is_some_and(|at| at <= now) {
                 intake.dirty = None;
                 return Work::Progress;
-            }
-            let tick_at = self.broken.as_ref().map_or(started + self.tick_every(), |broken| broken.retry_at);
-            if tick_at <= now {
-                return Work::Tick;
             }
             let until = [commit_at, progress_at].into_iter().flatten().fold(tick_at, Instant::min);
             intake = shared
@@ -397,12 +408,7 @@ impl Writer {
             Failure::File(error) => self.leave(&error),
         };
         self.reject(batch, &error);
-        if self.broken.is_some() {
-            // What came in meanwhile would wait for as long as the failure lasts: say so now.
-            let shared = self.shared.clone();
-            let late = self.swap(&mut lock(&shared.intake));
-            self.reject(late, &error);
-        }
+
         error
     }
 
@@ -459,6 +465,8 @@ impl Writer {
                 tracing::info!(file = self.number, "the log writes again");
                 self.broken = None;
                 lock(&self.shared.intake).unavailable = None;
+                // What the failed commit was to write of settled records still waits.
+                self.shared.mark_dirty();
                 self.look_around();
             }
             Err(error) => {

@@ -1,0 +1,178 @@
+//! Large state that follows the log: sessions, retained messages, packet ids.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::Offset;
+use crate::files::{FileError, contained};
+
+const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const APPLIED: &str = "applied";
+const VERSION_KEY: &str = "version";
+const VERSION: u64 = 1;
+const CACHE: usize = 16 << 20;
+
+/// A key and its new value; none = the key goes.
+pub type Write = (Vec<u8>, Option<Vec<u8>>);
+
+/// A map of bytes to bytes in a file of its own, applied *behind* the stream [`crate::StreamId::LOCAL`]: the log stays
+/// the one truth, and what the checkpoint lacks is read again from there.
+///
+/// After a start, read the stream and pass by what is below [`Checkpoint::applied`]. After [`Checkpoint::apply`],
+/// settle the stream up to there, which trims it.
+pub struct Checkpoint {
+    path: PathBuf,
+    db: Database,
+    applied: Offset,
+}
+
+/// Why a checkpoint could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// redb or the file system failed. After a failed write the checkpoint must be opened again.
+    #[error("the state in {path} could not be used; check the disk's health and free space")]
+    Storage {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The file was written by a later version.
+    #[error("the state in {path} has format {found}, this version knows up to {VERSION}; start the newer Forebay again")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+}
+
+impl Checkpoint {
+    /// Opens the file, or makes it. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let fail = |error| storage(path, error);
+        let is_new = !path.exists();
+        let db = contained(|| Ok(Database::builder().set_cache_size(CACHE).create(path)?)).map_err(fail)?;
+        let (version, applied) = contained(|| {
+            let transaction = db.begin_write()?;
+            transaction.open_table(ENTRIES)?;
+            let found = {
+                let mut meta = transaction.open_table(META)?;
+                let version = meta.get(VERSION_KEY)?.map(|value| value.value());
+                if version.is_none() {
+                    meta.insert(VERSION_KEY, VERSION)?;
+                }
+                let applied = meta.get(APPLIED)?.map_or(0, |value| value.value());
+                (version.unwrap_or(VERSION), applied)
+            };
+            transaction.commit()?;
+            Ok(found)
+        })
+        .map_err(fail)?;
+        if version > VERSION {
+            return Err(CheckpointError::Version {
+                path: path.to_owned(),
+                found: version,
+            });
+        }
+        if is_new {
+            sync_parent(path).map_err(|error| fail(FileError::Io(error)))?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            db,
+            applied: Offset(applied),
+        })
+    }
+
+    /// Everything of the stream below this offset is in here.
+    #[must_use]
+    pub fn applied(&self) -> Offset {
+        self.applied
+    }
+
+    /// Visits all entries in the order of their keys. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    pub fn for_each(&self, mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), CheckpointError> {
+        contained(|| {
+            let transaction = self.db.begin_read()?;
+            for entry in transaction.open_table(ENTRIES)?.iter()? {
+                let (key, value) = entry?;
+                visit(key.value(), value.value());
+            }
+            Ok(())
+        })
+        .map_err(|error| storage(&self.path, error))
+    }
+
+    /// The value of a key. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    pub fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CheckpointError> {
+        contained(|| {
+            let transaction = self.db.begin_read()?;
+            let value = transaction.open_table(ENTRIES)?.get(key)?;
+            Ok(value.map(|value| value.value().to_vec()))
+        })
+        .map_err(|error| storage(&self.path, error))
+    }
+
+    /// Makes all `writes` and notes that the stream is applied below `through`, in one durable transaction. A later
+    /// write of the same key wins. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`]; then nothing of it is applied.
+    pub fn apply(&mut self, writes: &[Write], through: Offset) -> Result<(), CheckpointError> {
+        contained(|| {
+            let transaction = self.db.begin_write()?;
+            {
+                let mut entries = transaction.open_table(ENTRIES)?;
+                for (key, value) in writes {
+                    match value {
+                        Some(value) => drop(entries.insert(key.as_slice(), value.as_slice())?),
+                        None => drop(entries.remove(key.as_slice())?),
+                    }
+                }
+                transaction.open_table(META)?.insert(APPLIED, through.0)?;
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+        .map_err(|error| storage(&self.path, error))?;
+        self.applied = through;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("path", &self.path)
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
+    }
+}
+
+fn storage(path: &Path, error: FileError) -> CheckpointError {
+    CheckpointError::Storage {
+        path: path.to_owned(),
+        source: Box::new(error),
+    }
+}
+
+/// A new file survives a power cut once its directory is synced.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}

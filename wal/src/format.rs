@@ -1,0 +1,84 @@
+//! The format on disk, version 1. Integers are little-endian. Every released version stays readable.
+//!
+//! # The directory
+//!
+//! | name | is |
+//! |---|---|
+//! | `0000000001.redb`, ... | log files; the one with the highest number takes appends and holds the truth about all |
+//! | `next.tmp` | the next file, made ahead; deleted at open |
+//! | `*.redb.damaged` | files set aside because they could not be read; never deleted by us |
+//! | `lock` | locked for as long as a process uses the directory |
+//! | `ballast` | 16 MiB to be freed when trimming needs room on a full disk; only when `max_disk` is 256 MiB or more |
+//!
+//! # A log file
+//!
+//! A redb 4 database with two tables:
+//!
+//! - `blocks`: `(stream u8, first offset u64)` → block,
+//! - `state`: row number `u64` → row. Row numbers rise over all files; a file begins with a snapshot, each commit adds
+//!   one delta.
+//!
+//! # A block
+//!
+//! ```text
+//! version u8 = 1 | 0 u8 | count u16 | CRC32C u32 of the header without this field and of the index
+//! index: count times (partition u8 | ledger slot u32 | length u32)
+//! records, back to back, with consecutive offsets from the key's on
+//! ```
+//!
+//! Blocks are cut to 64 bytes less than a run of 1, 2, 4, 8 or 16 pages of 4096 bytes, because redb writes the whole
+//! run; a larger record is a block of its own.
+//!
+//! # A record
+//!
+//! ```text
+//! CRC32C u32 of all that follows | length u32 of all | offset u64 | stream u8
+//! flags u8: QoS (bits 0, 1), RETAIN (2), wall clock trusted (3), expiry follows (4), origin follows (5)
+//! ledger slot u32 | wall clock ms u64 | boot id u128 | monotonic ms u64
+//! identity length u16 | route length u16 | topic length u16 | properties length u32
+//! [expiry seconds u32] [origin: epoch u64, stream u8, offset u64]
+//! identity | route | topic | properties | payload
+//! ```
+//!
+//! *Origin* is the id under which a record that was put back was first accepted. The partition of a record is CRC32C of
+//! its identity modulo 64. redb does not verify its pages when it reads; these checksums are the only guard.
+//!
+//! # A row of the state
+//!
+//! ```text
+//! CRC32C u32 of all that follows | version u8 = 1 | kind u8: 0 snapshot, 1 delta | changes
+//! ```
+//!
+//! | tag | change | fields |
+//! |---|---|---|
+//! | 1 | the epoch | epoch u64 |
+//! | 2 | a stream got its id | stream u8, name |
+//! | 3 | next offset | stream u8, offset u64 |
+//! | 4 | everything below was evicted or trimmed | stream u8, offset u64 |
+//! | 5 | delivered up to, per partition | stream u8, most common offset u64, bit per other partition u64, their offsets u64 |
+//! | 6 | a file of the catalogue | file u64, epoch u64 |
+//! | 7 | records appended to a file | stream u8, file u64, first u64, end u64, records u64, bytes u64 |
+//! | 8 | records of a file wait no longer | stream u8, file u64, records u64, bytes u64 |
+//! | 9 | a file left the catalogue | file u64 |
+//! | 10 | a device got its ledger slot | slot u32, identity |
+//! | 11 | a counter of the ledger rose | slot u32, counter u8, by u64 |
+//! | 12 | a pair is suspended | stream u8, since offset u64, oldest waiting offset u64, ended at offset u64 (all ones = not yet), route, identity |
+//! | 13 | an ended suspension is forgotten | stream u8, since offset u64, route, identity |
+//! | 14 | the newest trusted time | wall clock ms u64, monotonic ms u64, boot id u128 |
+//!
+//! Names are a length `u16` and UTF-8. Counters: 0 accepted, 1 requeued, 2 delivered, 3 expired, 4 evicted,
+//! 5 dead-lettered, 6 damaged. Slot 0 is `other`.
+//!
+//! # Invariants
+//!
+//! 1. A record is in a block whose file's range in the catalogue contains its offset, or it does not exist: what a
+//!    failed commit left behind is outside every range.
+//! 2. An offset is used once. Next offsets are state, never derived from keys, and a failed commit's are burned.
+//! 3. A record waits if it is at or above its stream's floor and at or above its partition's *delivered up to*, or if
+//!    its pair is suspended and it is at or above the suspension's oldest waiting offset. A pair's records between the
+//!    beginning and the end of a suspension are otherwise settled, wherever the partition stands.
+//! 4. Whatever moves *delivered up to*, a floor or a suspension, moves the ledger and the file's waiting counts in the
+//!    same row.
+//! 5. A file takes its first record after its snapshot, its name and the directory are durable; it is unlinked after
+//!    the commit that drops it from the catalogue.
+//! 6. At most one file is unclean, unless one failed: that one is never written again, repairs of it stay in memory.

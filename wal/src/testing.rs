@@ -1,0 +1,56 @@
+//! For tests of what stands on the log.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::sync::lock;
+use crate::{BootId, Clock, Observer, Timestamp};
+
+/// A clock that a test moves.
+#[derive(Debug)]
+pub struct ManualClock(Mutex<Timestamp>);
+
+impl ManualClock {
+    /// Stands still at `at`.
+    #[must_use]
+    pub const fn new(at: Timestamp) -> Self {
+        Self(Mutex::new(at))
+    }
+
+    /// A trusted moment in 2023, a minute after boot 1.
+    #[must_use]
+    pub const fn trusted() -> Self {
+        Self::new(Timestamp {
+            wall_ms: 1_700_000_000_000,
+            boot: BootId(1),
+            monotonic_ms: 60_000,
+            trusted: true,
+        })
+    }
+
+    /// Time passes, on both clocks.
+    pub fn advance(&self, by: Duration) {
+        let mut at = lock(&self.0);
+        at.wall_ms += by.as_millis() as u64;
+        at.monotonic_ms += by.as_millis() as u64;
+    }
+
+    /// The clock is set, or the machine booted.
+    pub fn set(&self, at: Timestamp) {
+        *lock(&self.0) = at;
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        *lock(&self.0)
+    }
+}
+
+/// An observer that looks away.
+#[derive(Debug)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn committed(&self, _latency: Duration, _records: u64, _bytes: u64) {}
+}

@@ -1,0 +1,250 @@
+//! Rotation, retention, and what happens at each bound.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use forebay_wal::{AppendError, BootId, OpenError, Settlement, StreamId, Timestamp, WhenFull};
+use support::{Bench, MAIN, ManualClock, copy, files, open, open_at, options, stream};
+
+const MIB: usize = 1 << 20;
+
+fn small_files(directory: &std::path::Path, max_bytes: u64, when_full: WhenFull) -> forebay_wal::Options {
+    let mut options = options(directory);
+    options.max_disk = 128 << 20;
+    options.streams = vec![stream("main", max_bytes, when_full)];
+    options
+}
+
+/// Appends `mib` MiB, an eighth at a time.
+fn pour(bench: &mut Bench, mib: usize) {
+    for _ in 0..mib * 8 {
+        bench.fill(4, MIB / 32);
+    }
+}
+
+#[test]
+fn files_rotate_and_are_unlinked_when_all_in_them_is_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = open(small_files(directory.path(), 100 << 20, WhenFull::Refuse));
+    pour(&mut bench, 30);
+    assert!(files(directory.path()).len() >= 3, "{:?}", files(directory.path()));
+    let killed = open(small_files(&copy(directory.path(), &directory.path().join("killed")), 100 << 20, WhenFull::Refuse));
+    assert_eq!(killed.read_all().len(), 30 * 32);
+    let records = bench.read_all();
+    assert_eq!(records.len(), 30 * 32);
+    assert!(records.windows(2).all(|pair| pair[0].id.offset.0 + 1 == pair[1].id.offset.0));
+    bench.deliver(&records);
+    support::until("only the active file is left", || files(directory.path()).len() == 1);
+    let audit = bench.log.audit().unwrap();
+    assert_eq!((audit.accepted, audit.delivered, audit.waiting), (960, 960, 0));
+    bench.log.close().unwrap();
+    drop(bench);
+    let bench = open(small_files(directory.path(), 100 << 20, WhenFull::Refuse));
+    assert!(bench.read_all().is_empty());
+    assert!(bench.log.audit().unwrap().balances());
+}
+
+#[test]
+fn a_refusing_stream_refuses_at_its_bound_and_takes_more_when_the_cloud_took_some() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.streams = vec![stream("main", 10_000, WhenFull::Refuse)];
+    let mut bench = open(options);
+    let mut stored = 0;
+    let record = [7; 500];
+    let refused = loop {
+        let new = bench.record("a", &record);
+        match bench.producer.append(&[new]) {
+            Ok(ticket) => bench.acks.wait(ticket.batch).unwrap(),
+            Err(error) => break error,
+        }
+        stored += 1;
+    };
+    assert_eq!(refused, AppendError::StreamFull { stream: MAIN });
+    assert!((10..20).contains(&stored));
+    assert!(bench.log.status().streams[0].waiting_bytes <= 10_000);
+    let records = bench.read_all();
+    assert_eq!(records.len(), stored);
+    bench.deliver(&records[..1]);
+    bench.store("a", &record);
+}
+
+#[test]
+fn a_dropping_stream_loses_its_oldest_block_and_the_ledger_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = open(small_files(directory.path(), 4 << 20, WhenFull::DropOldest));
+    pour(&mut bench, 40);
+    let evicted = bench.log.stats().evicted.load(Ordering::Relaxed);
+    assert!(evicted > 35 * 32 - 32, "{evicted}");
+    bench.until("the bound holds", |log| log.status().streams[0].waiting_bytes <= 4 << 20);
+    let audit = bench.log.audit().unwrap();
+    assert!(audit.balances(), "{audit:?}");
+    assert_eq!(audit.evicted + audit.waiting, 40 * 32);
+    let records = bench.read_all();
+    assert_eq!(records.len() as u64, audit.waiting);
+    assert_eq!(records.last().unwrap().id.offset.0, 40 * 32 - 1);
+    support::until("evicted files are unlinked", || files(directory.path()).len() <= 2);
+    bench.log.close().unwrap();
+    drop(bench);
+    let bench = open(small_files(directory.path(), 4 << 20, WhenFull::DropOldest));
+    assert_eq!(bench.log.audit().unwrap(), audit);
+}
+
+#[test]
+fn records_settled_or_in_flight_when_evicted_are_counted_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.streams = vec![stream("main", 8_000, WhenFull::DropOldest)];
+    let mut bench = open(options);
+    for _ in 0..4 {
+        bench.store("a", &[1; 1000]);
+    }
+    let records = bench.read_all();
+    bench.deliver(&records[1..3]);
+    for _ in 0..30 {
+        bench.store("b", &[2; 1000]);
+    }
+    bench.deliver(&records[..1]);
+    let audit = bench.log.audit().unwrap();
+    assert_eq!((audit.accepted, audit.delivered), (34, 2));
+    assert!(audit.balances(), "{audit:?}");
+    assert_eq!(bench.log.stats().late_settlements.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn max_disk_evicts_what_may_be_dropped_and_never_what_may_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.max_disk = 48 << 20;
+    options.streams = vec![stream("main", 1 << 30, WhenFull::DropOldest)];
+    let mut bench = open(options);
+    pour(&mut bench, 100);
+    assert!(bench.log.status().disk_bytes <= 48 << 20, "{:?}", bench.log.status());
+    let audit = bench.log.audit().unwrap();
+    assert!(audit.evicted > 0 && audit.balances(), "{audit:?}");
+}
+
+#[test]
+fn max_disk_refuses_when_nothing_may_be_dropped_and_recovers_when_the_cloud_took_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.max_disk = 32 << 20;
+    options.streams = vec![stream("main", 1 << 30, WhenFull::Refuse)];
+    let mut bench = open(options);
+    let payload = vec![3; MIB / 8];
+    let mut stored = 0;
+    for _ in 0..400 {
+        let record = bench.record("a", &payload);
+        match bench.producer.append(&[record]) {
+            Ok(ticket) => stored += usize::from(bench.acks.wait(ticket.batch).is_ok()),
+            Err(error) => {
+                assert_eq!(error, AppendError::DiskFull);
+                break;
+            }
+        }
+    }
+    assert!((100..256).contains(&stored), "{stored}");
+    assert!(bench.log.status().unavailable.is_some());
+    let records = bench.read_all();
+    assert_eq!(records.len(), stored);
+    bench.deliver(&records);
+    bench.until("there is room", |log| log.status().unavailable.is_none());
+    bench.store("a", &payload);
+    assert!(bench.log.audit().unwrap().balances());
+}
+
+#[test]
+fn dead_letters_are_bounded_and_do_not_enter_the_ledger_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = open(options(directory.path()));
+    bench.fill(10, 100);
+    for record in bench.read_all() {
+        let dead = Settlement::Dead { reason: "topic-too-long", detail: "shorten it".into() };
+        bench.log.settle(MAIN, record.id.offset, dead);
+    }
+    bench.log.close().unwrap();
+    drop(bench);
+    let bench = open(options(directory.path()));
+    let audit = bench.log.audit().unwrap();
+    assert_eq!((audit.accepted, audit.dead_lettered, audit.waiting), (10, 10, 0));
+    let letters = bench.log.reader(StreamId::DEAD, forebay_wal::PartitionSet::ALL).read(usize::MAX).unwrap();
+    assert_eq!(letters.len(), 10);
+    let letter = forebay_wal::DeadLetter::open(&letters[3]).unwrap();
+    assert_eq!((letter.reason.as_str(), letter.detail.as_str(), letter.id.offset.0), ("topic-too-long", "shorten it", 3));
+    assert_eq!(letter.payload[..8], 3_u64.to_le_bytes());
+    assert_eq!((letters[3].identity.as_str(), letters[3].route.as_str()), ("device-3", "route"));
+}
+
+#[test]
+fn records_older_than_max_age_or_their_own_expiry_are_expired_not_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.streams[0].max_age = Some(Duration::from_secs(60));
+    let mut bench = open(options);
+    bench.store("a", b"old");
+    let start = *bench.clock.0.lock().unwrap();
+    let at = |ms: u64| Timestamp { wall_ms: start.wall_ms + ms, monotonic_ms: start.monotonic_ms + ms, ..start };
+    bench.clock.set(at(50_000));
+    let mut short = bench.record("a", b"short");
+    short.expiry = Some(5);
+    let ticket = bench.producer.append(&[short]).unwrap();
+    bench.acks.wait(ticket.batch).unwrap();
+    bench.store("a", b"fresh");
+    bench.clock.set(at(61_000));
+    let records = bench.read_all();
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].payload, b"fresh"[..]);
+    let audit = bench.log.audit().unwrap();
+    assert_eq!((audit.expired, audit.waiting), (2, 1));
+    assert!(audit.balances());
+}
+
+#[test]
+fn a_clock_that_jumps_from_1970_to_now_expires_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(1000, 1, 5000, false);
+    let mut limits = options(directory.path());
+    limits.streams[0].max_age = Some(Duration::from_secs(60));
+    let mut bench = open_at(limits.clone(), clock.clone());
+    bench.store("a", b"1");
+    clock.set(Timestamp { wall_ms: 1_800_000_000_000, boot: BootId(1), monotonic_ms: 6000, trusted: true });
+    assert_eq!(bench.read_all().len(), 1);
+    bench.log.close().unwrap();
+    drop(bench);
+    let bench = open_at(limits, ManualClock::at(1_800_000_100_000, 2, 10, true));
+    assert_eq!(bench.read_all().len(), 1);
+    assert_eq!(bench.log.audit().unwrap().expired, 0);
+}
+
+#[test]
+fn devices_beyond_max_devices_share_the_line_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut limits = options(directory.path());
+    limits.max_devices = 3;
+    let mut bench = open(limits.clone());
+    bench.fill(100, 10);
+    let lines = bench.log.ledger();
+    assert_eq!(lines.len(), 4);
+    assert_eq!((lines[0].identity.as_str(), lines[0].counts.accepted), ("other", 70));
+    assert_eq!((lines[1].identity.as_str(), lines[1].counts.accepted), ("device-0", 10));
+    bench.log.close().unwrap();
+    drop(bench);
+    assert_eq!(open(limits).log.ledger(), lines);
+}
+
+#[test]
+fn a_stream_that_holds_records_cannot_leave_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = open(options(directory.path()));
+    bench.store("a", b"1");
+    bench.log.close().unwrap();
+    drop(bench);
+    let mut other = options(directory.path());
+    other.streams = vec![stream("other", 1000, WhenFull::Refuse)];
+    let clock = ManualClock::at(1, 1, 1, false);
+    let error = forebay_wal::Log::open(other, clock, std::sync::Arc::new(support::Counting::default()), None).unwrap_err();
+    assert!(matches!(error, OpenError::OrphanStream { ref name, waiting: 1 } if name == "main"), "{error}");
+}
