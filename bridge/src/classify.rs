@@ -1,0 +1,100 @@
+//! What the cloud's answers mean for a record.
+
+/// What becomes of a record after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The cloud has it.
+    Delivered,
+    /// Not now: its device is held until it is in.
+    Retry,
+    /// The cloud does not say why: like `Retry`, and after [`UNCLEAR_TRIES`] like `Denied`.
+    Unclear,
+    /// Not allowed, for now: its pair of route and device is suspended; never a dead letter.
+    Denied,
+    /// Wrong in itself: a dead letter with this reason.
+    Wrong(&'static str),
+}
+
+/// How often a record is tried again that the cloud refuses without a usable reason; about half a minute.
+pub(crate) const UNCLEAR_TRIES: u32 = 10;
+
+/// The verdict of an MQTT 5 PUBACK. MQTT 3.1.1 knows success only.
+pub(crate) const fn puback(code: u8) -> Verdict {
+    match code {
+        0x00 | 0x10 => Verdict::Delivered,
+        0x87 => Verdict::Denied,
+        0x90 => Verdict::Wrong("topic-refused"),
+        0x95 => Verdict::Wrong("packet-too-large"),
+        0x99 => Verdict::Wrong("payload-refused"),
+        0x91 | 0x97 => Verdict::Retry,
+        _ => Verdict::Unclear,
+    }
+}
+
+/// What an MQTT 5 DISCONNECT says about a message, if it says anything: some clouds close where they could refuse.
+pub(crate) const fn disconnect(code: u8) -> Option<Verdict> {
+    match code {
+        0x87 => Some(Verdict::Denied),
+        0x90 => Some(Verdict::Wrong("topic-refused")),
+        0x95 => Some(Verdict::Wrong("packet-too-large")),
+        0x99 => Some(Verdict::Wrong("payload-refused")),
+        0x81 | 0x82 | 0x9A | 0x9B => Some(Verdict::Wrong("message-refused")),
+        _ => None,
+    }
+}
+
+/// A PUBACK's reason code in words.
+pub(crate) const fn words(code: u8) -> &'static str {
+    match code {
+        0x80 => "unspecified error",
+        0x83 => "implementation specific error",
+        0x87 => "not authorized",
+        0x90 => "topic name invalid",
+        0x91 => "packet identifier in use",
+        0x95 => "packet too large",
+        0x97 => "quota exceeded",
+        0x99 => "payload format invalid",
+        _ => "no known reason",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_that_mqtt_5_defines_for_puback_has_its_verdict() {
+        for (code, expected) in [
+            (0x00, Verdict::Delivered),
+            (0x10, Verdict::Delivered),
+            (0x80, Verdict::Unclear),
+            (0x83, Verdict::Unclear),
+            (0x87, Verdict::Denied),
+            (0x90, Verdict::Wrong("topic-refused")),
+            (0x91, Verdict::Retry),
+            (0x97, Verdict::Retry),
+            (0x99, Verdict::Wrong("payload-refused")),
+        ] {
+            assert_eq!(puback(code), expected, "{code:#04x}");
+        }
+    }
+
+    #[test]
+    fn a_disconnect_for_reasons_of_the_server_blames_no_message() {
+        for code in [0x00, 0x80, 0x89, 0x8B, 0x8D, 0x8E, 0x93, 0x96, 0x97, 0x98, 0x9C, 0x9D, 0x9F, 0xA0] {
+            assert_eq!(disconnect(code), None, "{code:#04x}");
+        }
+    }
+
+    #[test]
+    fn every_dead_reason_is_in_the_catalogue() {
+        for code in 0..=255 {
+            if let Verdict::Wrong(reason) = puback(code) {
+                assert!(crate::DEAD_REASONS.contains(&reason));
+            }
+            if let Some(Verdict::Wrong(reason)) = disconnect(code) {
+                assert!(crate::DEAD_REASONS.contains(&reason));
+            }
+        }
+    }
+}

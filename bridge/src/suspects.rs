@@ -1,0 +1,115 @@
+//! Which record makes the peer close. A record is guilty only if it was alone in flight when the peer closed, three times,
+//! each on a connection that the cloud had accepted and kept for a moment before.
+
+use std::collections::{HashMap, HashSet};
+
+use forebay_wal::{Offset, StreamId};
+
+/// A record's place in the log.
+pub(crate) type Place = (StreamId, Offset);
+
+const STRIKES: u32 = 3;
+
+#[derive(Debug, Default)]
+pub(crate) struct Suspects {
+    /// In flight when the peer closed the last time.
+    last: HashSet<Place>,
+    /// Present at two closes in a row, with how often they were alone since.
+    strikes: HashMap<Place, u32>,
+}
+
+impl Suspects {
+    /// Whether records go one at a time now.
+    pub(crate) fn solo(&self) -> bool {
+        !self.strikes.is_empty()
+    }
+
+    /// The peer closed without saying why. Returns the record that is guilty now.
+    pub(crate) fn peer_closed(&mut self, in_flight: &[Place]) -> Option<Place> {
+        if let [alone] = in_flight
+            && let Some(strikes) = self.strikes.get_mut(alone)
+        {
+            *strikes += 1;
+            if *strikes >= STRIKES {
+                self.forget(*alone);
+                return Some(*alone);
+            }
+            return None;
+        }
+        for place in in_flight.iter().filter(|place| self.last.contains(place)) {
+            self.strikes.entry(*place).or_default();
+        }
+        self.last = in_flight.iter().copied().collect();
+        None
+    }
+
+    /// The peer closed and blamed a message. Returns the record if it was alone, otherwise all are sent alone next.
+    pub(crate) fn peer_blamed(&mut self, in_flight: &[Place]) -> Option<Place> {
+        if let [alone] = in_flight {
+            self.forget(*alone);
+            return Some(*alone);
+        }
+        for place in in_flight {
+            self.strikes.entry(*place).or_default();
+        }
+        None
+    }
+
+    /// The record is settled or suspended; so are, or gone, the earlier ones that were never yielded again.
+    pub(crate) fn forget(&mut self, place: Place) {
+        self.strikes.remove(&place);
+        self.last.remove(&place);
+    }
+
+    /// Nothing is left to send: whoever is still suspected is gone from the log.
+    pub(crate) fn clear(&mut self) {
+        self.strikes.clear();
+        self.last.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn place(offset: u64) -> Place {
+        (StreamId(0), Offset(offset))
+    }
+
+    #[test]
+    fn guilt_takes_three_closes_alone() {
+        let mut suspects = Suspects::default();
+        let crowd = [place(1), place(2), place(3)];
+        assert_eq!(suspects.peer_closed(&crowd), None);
+        assert!(!suspects.solo(), "one close is the network's");
+        assert_eq!(suspects.peer_closed(&crowd), None);
+        assert!(suspects.solo());
+        suspects.forget(place(1));
+        assert_eq!(suspects.peer_closed(&[place(2)]), None);
+        assert_eq!(suspects.peer_closed(&[place(2)]), None);
+        assert_eq!(suspects.peer_closed(&[place(2)]), Some(place(2)));
+        suspects.forget(place(3));
+        assert!(!suspects.solo());
+    }
+
+    #[test]
+    fn a_record_that_was_not_there_twice_is_not_suspected() {
+        let mut suspects = Suspects::default();
+        suspects.peer_closed(&[place(1)]);
+        suspects.forget(place(1));
+        suspects.peer_closed(&[place(2)]);
+        suspects.peer_closed(&[]);
+        suspects.peer_closed(&[place(2)]);
+        assert!(!suspects.solo());
+    }
+
+    #[test]
+    fn a_named_blame_is_enough_when_alone_and_separates_a_crowd() {
+        let mut suspects = Suspects::default();
+        assert_eq!(suspects.peer_blamed(&[place(7)]), Some(place(7)));
+        assert_eq!(suspects.peer_blamed(&[place(7), place(8)]), None);
+        assert!(suspects.solo());
+        suspects.clear();
+        assert!(!suspects.solo());
+    }
+}

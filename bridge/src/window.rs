@@ -1,0 +1,230 @@
+//! What one connection has sent and not yet seen acked. It counts what still waits in rumqttc's request channel, and never
+//! lets a packet id come round while its last use is unacked (rumqttc would stop on such a collision).
+
+use std::collections::{HashMap, VecDeque};
+
+use tokio::time::Instant;
+
+/// Bytes of payload that may be in flight beside a single larger packet.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Window<T> {
+    cap: usize,
+    channel: usize,
+    ids: u16,
+    last_id: u16,
+    queued: VecDeque<Entry<T>>,
+    queued_acked: usize,
+    in_flight: HashMap<u16, Entry<T>>,
+    /// Packet ids with their send times, oldest first; acked ones are skipped lazily.
+    order: VecDeque<(u16, Instant)>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    item: T,
+    acked: bool,
+    bytes: usize,
+    at: Instant,
+}
+
+/// What [`Window::written`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Written<T> {
+    /// It waits for its ack.
+    Waiting,
+    /// QoS 0: nothing more will come.
+    Done(T),
+    /// Nothing was queued: the client and we disagree.
+    Unknown,
+}
+
+impl<T> Window<T> {
+    /// `cap` publishes at QoS 1 at most, `channel` of them in the request channel, `ids` packet ids before they come round.
+    pub(crate) fn new(cap: u16, channel: usize, ids: u16) -> Self {
+        let cap = usize::from(cap.min(ids).max(1));
+        let (queued, in_flight, order) = (VecDeque::new(), HashMap::with_capacity(cap), VecDeque::with_capacity(cap));
+        Self {
+            cap,
+            channel,
+            ids,
+            last_id: 0,
+            queued,
+            queued_acked: 0,
+            in_flight,
+            order,
+            bytes: 0,
+        }
+    }
+
+    /// Whether another publish may be handed to the client.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queued.len() < self.channel
+            && self.unacked() < self.cap
+            && !self.in_flight.contains_key(&self.next_id())
+            && (self.bytes < MAX_BYTES || self.is_empty())
+    }
+
+    /// A publish was put into the request channel.
+    pub(crate) fn queue(&mut self, item: T, acked: bool, bytes: usize, now: Instant) {
+        if acked {
+            let id = self.next_id();
+            self.last_id = if id == self.ids { 0 } else { id };
+            self.queued_acked += 1;
+        }
+        self.bytes += bytes;
+        self.queued.push_back(Entry {
+            item,
+            acked,
+            bytes,
+            at: now,
+        });
+    }
+
+    /// The client wrote the oldest queued publish under this packet id, 0 for QoS 0.
+    pub(crate) fn written(&mut self, id: u16, now: Instant) -> Written<T> {
+        let Some(mut entry) = self.queued.pop_front() else {
+            return Written::Unknown;
+        };
+        if !entry.acked {
+            self.bytes -= entry.bytes;
+            return Written::Done(entry.item);
+        }
+        self.queued_acked -= 1;
+        entry.at = now;
+        self.order.push_back((id, now));
+        self.in_flight.insert(id, entry);
+        Written::Waiting
+    }
+
+    /// The peer acked this packet id. `None` = nobody waited for it.
+    pub(crate) fn acked(&mut self, id: u16) -> Option<T> {
+        let entry = self.in_flight.remove(&id)?;
+        self.bytes -= entry.bytes;
+        while let Some((id, at)) = self.order.front() {
+            if self.in_flight.get(id).is_some_and(|entry| entry.at == *at) {
+                break;
+            }
+            self.order.pop_front();
+        }
+        Some(entry.item)
+    }
+
+    /// Since when the oldest publish waits, in the channel or for its ack.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        let queued = self.queued.front().map(|entry| entry.at);
+        let waiting = self.order.front().map(|(_, at)| *at);
+        queued.into_iter().chain(waiting).min()
+    }
+
+    /// Publishes that wait for an ack or in the channel.
+    pub(crate) fn len(&self) -> usize {
+        self.queued.len() + self.in_flight.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Everything that waits.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.in_flight.values().chain(&self.queued).map(|entry| &entry.item)
+    }
+
+    /// The connection is gone: everything that waited, and whether the peer may have seen it.
+    pub(crate) fn into_unacked(self) -> impl Iterator<Item = (T, bool)> {
+        let written = self.in_flight.into_values().map(|entry| (entry.item, true));
+        // The first one in the channel may have been on its way to the socket.
+        let queued = self.queued.into_iter().enumerate().map(|(index, entry)| (entry.item, index == 0));
+        written.chain(queued)
+    }
+
+    fn unacked(&self) -> usize {
+        self.queued_acked + self.in_flight.len()
+    }
+
+    /// rumqttc counts from 1 to its limit and starts again.
+    const fn next_id(&self) -> u16 {
+        self.last_id + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_in_the_channel_counts_against_the_cap() {
+        let now = Instant::now();
+        let mut window = Window::new(3, 10, 100);
+        for item in 0..3 {
+            assert!(window.has_room());
+            window.queue(item, true, 1, now);
+        }
+        assert!(!window.has_room());
+        assert_eq!(window.written(1, now), Written::Waiting);
+        assert!(!window.has_room(), "written is not acked");
+        assert_eq!(window.acked(1), Some(0));
+        assert!(window.has_room());
+    }
+
+    #[test]
+    fn a_packet_id_is_not_used_again_while_its_last_use_is_unacked() {
+        let now = Instant::now();
+        let mut window = Window::new(2, 10, 4);
+        window.queue(100, true, 1, now);
+        assert_eq!(window.written(1, now), Written::Waiting);
+        for id in 2..=4 {
+            assert!(window.has_room(), "{id}");
+            window.queue(100 + id, true, 1, now);
+            assert_eq!(window.written(id, now), Written::Waiting);
+            assert_eq!(window.acked(id), Some(100 + id));
+        }
+        assert!(!window.has_room(), "the next id is 1 again");
+        assert_eq!(window.acked(1), Some(100));
+        assert!(window.has_room());
+    }
+
+    #[test]
+    fn acks_out_of_order_and_for_unknown_ids_move_nothing_else() {
+        let start = Instant::now();
+        let at = |seconds| start + std::time::Duration::from_secs(seconds);
+        let mut window = Window::new(10, 10, 100);
+        for id in 1..=3 {
+            window.queue(id, true, 1, start);
+            window.written(id, at(u64::from(id)));
+        }
+        assert_eq!(window.acked(2), Some(2));
+        assert_eq!(window.acked(2), None);
+        assert_eq!(window.acked(77), None);
+        assert_eq!(window.oldest(), Some(at(1)));
+        assert_eq!(window.acked(1), Some(1));
+        assert_eq!(window.oldest(), Some(at(3)));
+        assert_eq!(window.into_unacked().collect::<Vec<_>>(), [(3, true)]);
+    }
+
+    #[test]
+    fn qos_0_is_done_when_written() {
+        let now = Instant::now();
+        let mut window = Window::new(1, 10, 100);
+        window.queue('a', false, 1, now);
+        window.queue('b', true, 1, now);
+        assert_eq!(window.written(0, now), Written::Done('a'));
+        assert_eq!(window.written(1, now), Written::Waiting);
+        assert_eq!(window.written(2, now), Written::Unknown);
+        assert_eq!(window.len(), 1);
+    }
+
+    #[test]
+    fn large_payloads_fill_the_window_by_their_bytes() {
+        let now = Instant::now();
+        let mut window = Window::new(1000, 1000, 1000);
+        window.queue(0, true, MAX_BYTES + 1, now);
+        assert!(!window.has_room());
+        window.written(1, now);
+        window.acked(1);
+        assert!(window.has_room());
+    }
+}
