@@ -1,5 +1,6 @@
 //! The link at a glance, for the status page.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_wal::Timestamp;
@@ -16,6 +17,8 @@ pub struct Handle {
 struct Shared {
     stats: Stats,
     status: Mutex<BridgeStatus>,
+    in_flight: AtomicUsize,
+    held_devices: AtomicUsize,
 }
 
 /// The link at a glance.
@@ -90,13 +93,22 @@ impl Handle {
     /// The link at a glance.
     #[must_use]
     pub fn status(&self) -> BridgeStatus {
-        self.lock().clone()
+        BridgeStatus {
+            in_flight: self.shared.in_flight.load(Ordering::Relaxed),
+            held_devices: self.shared.held_devices.load(Ordering::Relaxed),
+            ..self.lock().clone()
+        }
     }
 
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.shared.stats
+    }
+
+    pub(crate) fn set_load(&self, in_flight: usize, held_devices: usize) {
+        self.shared.in_flight.store(in_flight, Ordering::Relaxed);
+        self.shared.held_devices.store(held_devices, Ordering::Relaxed);
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut BridgeStatus)) {

@@ -1,0 +1,262 @@
+//! What the cloud's answers, and its silence, do to records.
+//!
+//! Settled as delivered only after the cloud's PUBACK:
+//!
+//! 1. `fill` hands a record to the client of this connection and puts it into this connection's window;
+//! 2. `Event::Written` gives it the packet id under which it was written;
+//! 3. `Event::Acked` takes out of the same window what that packet id stands for, once;
+//! 4. the reason code decides; only 0x00 and 0x10 settle as delivered;
+//! 5. a broken connection takes its window with it: a later ack finds nothing, the reader starts again at what is not settled.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use forebay_wal::{HoldKey, Offset, Record, Settled, Settlement};
+use tokio::time::Instant;
+
+use crate::Ended;
+use crate::classify::{self, UNCLEAR_TRIES, Verdict};
+use crate::connection::Event;
+use crate::failure::Failure;
+use crate::lane::{Lane, Session};
+use crate::source::Item;
+use crate::stats::add;
+use crate::window::Written;
+
+/// Topics that the cloud has accepted lately, by hash: a record that makes it close cannot be denied for such a topic.
+#[derive(Debug, Default)]
+pub(crate) struct RecentTopics {
+    current: HashSet<u64>,
+    previous: HashSet<u64>,
+}
+
+impl RecentTopics {
+    const GENERATION: usize = 4096;
+
+    fn key(record: &Record) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&record.route, &record.identity, &record.topic).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn accepted(&mut self, record: &Record) {
+        self.current.insert(Self::key(record));
+        if self.current.len() >= Self::GENERATION {
+            self.previous = std::mem::take(&mut self.current);
+        }
+    }
+
+    fn knows(&self, record: &Record) -> bool {
+        let key = Self::key(record);
+        self.current.contains(&key) || self.previous.contains(&key)
+    }
+}
+
+impl Lane {
+    pub(crate) fn on_event(&mut self, event: Event, session: &mut Session) -> Result<(), Failure> {
+        match event {
+            Event::Written(id) => {
+                let now = Instant::now();
+                match session.window.written(id, now) {
+                    Written::Waiting => {}
+                    Written::Done(item) => self.delivered(item, now),
+                    Written::Unknown => {
+                        return Err(Failure::new(
+                            Ended::Protocol,
+                            "the MQTT client wrote a publish that nobody asked for".to_owned(),
+                        ));
+                    }
+                }
+            }
+            Event::Acked(id, code, text) => {
+                // Nobody waits: acked twice, or an id that was never used.
+                let Some(item) = session.window.acked(id) else { return Ok(()) };
+                let now = Instant::now();
+                session.last_ack = now;
+                self.answered(item, code, text.as_deref(), session, now);
+            }
+            Event::Connected(_) | Event::DisconnectWritten | Event::Other => {}
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, item: Item, code: u8, text: Option<&str>, session: &mut Session, now: Instant) {
+        let verdict = classify::puback(code);
+        if verdict == Verdict::Delivered {
+            return self.delivered(item, now);
+        }
+        self.handle.stats().count_refused(code);
+        match verdict {
+            Verdict::Delivered => {}
+            Verdict::Retry | Verdict::Unclear => {
+                if verdict == Verdict::Retry {
+                    self.pacer.cut(now);
+                    self.report_suspensions();
+                }
+                self.refused(item, verdict, session, now);
+            }
+            Verdict::Denied => self.denied(item, session, now),
+            Verdict::Wrong(reason) => {
+                let said = text.map_or_else(String::new, |text| format!(", `{text}`"));
+                let detail = format!("the cloud refused it for ever: {code:#04x} {}{said}", classify::words(code));
+                self.bury(item, reason, detail, now);
+            }
+        }
+    }
+
+    fn delivered(&mut self, item: Item, now: Instant) {
+        self.recent_topics.accepted(&item.record);
+        self.finish(item, Settlement::Delivered, now);
+    }
+
+    /// Refused for the moment: its device is held until it is in.
+    fn refused(&mut self, item: Item, verdict: Verdict, session: &mut Session, now: Instant) {
+        if item.probe {
+            return self.probe_refused(now);
+        }
+        // The log keeps the records of a suspended pair.
+        if self.suspensions.contains(&item.pair()) {
+            return;
+        }
+        let (device, offset) = (item.device(), item.record.id.offset);
+        let tries = self.held.refused(device.clone(), offset, item, now);
+        if verdict == Verdict::Unclear && tries >= UNCLEAR_TRIES {
+            let oldest = self.held.extract(&device, |item| item.record.id.offset == offset).pop();
+            if let Some((_, item)) = oldest {
+                self.denied(item, session, now);
+            }
+        }
+    }
+
+    /// Denied: its pair of route and device is suspended from its oldest unsettled record on.
+    fn denied(&mut self, item: Item, session: &mut Session, now: Instant) {
+        let pair = item.pair();
+        self.suspects.forget(item.place());
+        if item.probe {
+            return self.probe_denied(&pair, now);
+        }
+        let offset = item.record.id.offset;
+        self.release_device(&item);
+        let same = |other: &Item| !other.probe && other.record.route == pair.route && other.device() == item.device();
+        let mut from = session
+            .window
+            .iter()
+            .filter(|other| same(other))
+            .map(|other| other.record.id.offset)
+            .chain([offset])
+            .min();
+        if let Some(staged) = session.staged.take_if(|staged| same(&staged.item)) {
+            from = from.min(Some(staged.item.record.id.offset));
+            if staged.retry {
+                self.release_device(&staged.item);
+            }
+        }
+        for (parked, mut item) in self.held.extract(&item.device(), same) {
+            from = from.min(Some(parked));
+            self.sources[item.source].uncount(&mut item);
+        }
+        let buffered = self.sources[item.source].drop_pair(&pair);
+        let from = from.into_iter().chain(buffered).min().unwrap_or(offset);
+        self.suspend(&pair, from, now);
+    }
+
+    /// Suspends a pair in the log and here.
+    pub(crate) fn suspend(&mut self, pair: &HoldKey, from: Offset, now: Instant) {
+        let new = !self.suspensions.contains(pair);
+        self.log.hold(pair.clone(), from);
+        let whole_route = self.suspensions.deny(pair, now);
+        if new {
+            let (route, device) = (&pair.route, &pair.identity);
+            tracing::error!(
+                route,
+                device,
+                "the cloud denies this device's messages on this route; they wait in the log and one is tried each minute: check the IoT policy (iot:Publish) for the mapped topic"
+            );
+        }
+        if whole_route {
+            tracing::error!(route = %pair.route, "the cloud denied eight devices of this route within a minute: the whole route waits, one message is tried each minute");
+        }
+        self.report_suspensions();
+    }
+
+    /// A dead letter.
+    pub(crate) fn bury(&mut self, item: Item, reason: &'static str, detail: String, now: Instant) {
+        if let Some(times) = self.dead_repeats.note(reason, now) {
+            let record = &item.record;
+            tracing::error!(reason, times, route = %record.route, device = %record.identity, topic = %record.topic, "dead letter: {detail}");
+        }
+        self.finish(item, Settlement::Dead { reason, detail }, now);
+    }
+
+    /// Settles a record and lets go what waited for it.
+    pub(crate) fn finish(&mut self, item: Item, settlement: Settlement, now: Instant) {
+        let stats = self.handle.stats();
+        let (delivered, expired) = (settlement == Settlement::Delivered, settlement == Settlement::Expired);
+        let reason = if let Settlement::Dead { reason, .. } = &settlement {
+            Some(*reason)
+        } else {
+            None
+        };
+        match self.log.settle(item.record.id.stream, item.record.id.offset, settlement) {
+            Settled::First if delivered => {
+                add(&stats.delivered, 1);
+                add(&stats.duplicates_suspected, u64::from(item.seen));
+                if let Some(age) = item.record.received.age(&self.clock.now()) {
+                    self.observer.delivered(age, item.late);
+                }
+            }
+            Settled::First if expired => add(&stats.expired, 1),
+            Settled::First => stats.count_dead(reason.unwrap_or_default()),
+            Settled::Late if delivered => add(&stats.late_acks, 1),
+            Settled::Late => {}
+        }
+        if !self.seen.is_empty() {
+            self.seen.remove(&item.place());
+        }
+        self.suspects.forget(item.place());
+        if item.probe {
+            self.probe_settled(delivered, now);
+        } else {
+            self.release_device(&item);
+        }
+    }
+
+    fn release_device(&mut self, item: &Item) {
+        if self.held.len() > 0 {
+            let queue = self.held.settled(&item.device(), item.record.id.offset);
+            self.sources[item.source].put_back(queue);
+        }
+    }
+
+    /// After the peer closed: the record that is to blame, taken out of what was in flight, and what for.
+    pub(crate) fn judge(&mut self, in_flight: &[(Item, bool)], failure: &Failure) -> Option<(Item, Verdict)> {
+        // A probe in flight is the likelier culprit, and waits for its next turn anyway.
+        if !failure.by_peer() || in_flight.iter().any(|(item, _)| item.probe) {
+            return None;
+        }
+        let places: Vec<_> = in_flight.iter().map(|(item, _)| item.place()).collect();
+        let (guilty, verdict) = match failure.blame {
+            Some(verdict) => (self.suspects.peer_blamed(&places)?, verdict),
+            None => (self.suspects.peer_closed(&places)?, Verdict::Unclear),
+        };
+        let (item, _) = in_flight.iter().find(|(item, _)| item.place() == guilty)?;
+        // Without a reason the topic decides: one that the cloud took before is not denied.
+        let verdict = match verdict {
+            Verdict::Unclear if self.recent_topics.knows(&item.record) => Verdict::Wrong("peer-closes"),
+            Verdict::Unclear => Verdict::Denied,
+            named => named,
+        };
+        Some((Item::new(item.record.clone(), item.source, false), verdict))
+    }
+
+    /// Carries out what [`Self::judge`] found. The connection is gone, so nothing else of the pair is in flight.
+    pub(crate) fn sentence(&mut self, item: Item, verdict: Verdict, now: Instant) {
+        match verdict {
+            Verdict::Wrong(reason) => {
+                let detail = "the cloud closes the connection whenever this message is sent, alone and on a good connection".to_owned();
+                self.bury(item, reason, detail, now);
+            }
+            _ => self.suspend(&item.pair(), item.record.id.offset, now),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! One connection to the cloud, MQTT 5 or 3.1.1, over rumqttc. Its client and event loop live and die with the connection:
+//! rumqttc's own queue of pending publishes is never used.
+
+use std::sync::Arc;
+
+use rumqttc::v5::mqttbytes::QoS as QoS5;
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet as Packet5, PubAckReason};
+use rumqttc::v5::{AsyncClient as Client5, Event as Event5, EventLoop as Loop5, MqttOptions as Options5};
+use rumqttc::{
+    AsyncClient as Client4, Event as Event4, EventLoop as Loop4, MqttOptions as Options4, NetworkOptions, Outgoing, Packet as Packet4,
+    QoS as QoS4, TlsConfiguration, Transport,
+};
+
+use crate::failure::Failure;
+use crate::publish::Publish;
+use crate::{Config, Version};
+
+const ALPN_PORT: u16 = 443;
+const ALPN: &[u8] = b"x-amzn-mqtt-ca";
+/// Longest packet taken from the cloud; this connection subscribes to nothing.
+const MAX_INCOMING: u32 = 256 * 1024;
+const MIN_KEEP_ALIVE_SECONDS: u64 = 5;
+/// Requests that rumqttc may hold: its throughput grows with the channel, and with the connection it is thrown away.
+const CHANNEL: usize = 100;
+/// A paced lane keeps the channel short, so that what was paced is not bunched again behind it.
+const PACED_CHANNEL: usize = 4;
+/// Packet ids before they come round: many windows, so that one missing ack does not stop the rest at once.
+const WINDOWS_OF_IDS: u16 = 16;
+const MIN_IDS: u16 = 1024;
+
+/// Publishes on a connection.
+pub(crate) enum Client {
+    V5(Client5),
+    V4(Client4),
+}
+
+/// Drives a connection. [`Link::poll`] is not cancel safe: keep its future until it is done, or drop the link with it.
+pub(crate) struct Link {
+    wire: Wire,
+    config: Arc<Config>,
+    connected: bool,
+}
+
+enum Wire {
+    V5(Box<Loop5>),
+    V4(Box<Loop4>),
+}
+
+/// What happened on a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The cloud accepted us, on these terms.
+    Connected(Terms),
+    /// The oldest queued publish was written under this packet id; 0 = QoS 0.
+    Written(u16),
+    /// The cloud acked a packet id, with a reason code and perhaps words.
+    Acked(u16, u8, Option<String>),
+    /// Our DISCONNECT was written.
+    DisconnectWritten,
+    /// Pings and the like.
+    Other,
+}
+
+/// What the cloud granted in its CONNACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) receive_maximum: u16,
+    pub(crate) max_packet: usize,
+    pub(crate) retain: bool,
+    pub(crate) qos_1: bool,
+}
+
+/// How many requests may wait in the channel.
+pub(crate) fn channel_len(paced: bool) -> usize {
+    if paced { PACED_CHANNEL } else { CHANNEL }
+}
+
+/// How many packet ids are used before they come round, on these terms.
+pub(crate) fn packet_ids(config: &Config, terms: &Terms) -> u16 {
+    id_limit(config).min(terms.receive_maximum)
+}
+
+fn id_limit(config: &Config) -> u16 {
+    config.in_flight.saturating_mul(WINDOWS_OF_IDS).max(MIN_IDS)
+}
+
+/// A fresh client and event loop. Nothing is dialled before the first poll.
+pub(crate) fn open(config: &Arc<Config>) -> (Client, Link) {
+    let (client, wire) = match config.version {
+        Version::V5 => {
+            let (client, wire) = Client5::new(options_v5(config), CHANNEL + 1);
+            (Client::V5(client), Wire::V5(Box::new(wire)))
+        }
+        Version::V311 => {
+            let (client, mut wire) = Client4::new(options_v4(config), CHANNEL + 1);
+            wire.set_network_options(network(config));
+            (Client::V4(client), Wire::V4(Box::new(wire)))
+        }
+    };
+    (
+        client,
+        Link {
+            wire,
+            config: Arc::clone(config),
+            connected: false,
+        },
+    )
+}
+
+impl Client {
+    /// Puts a publish into the request channel. False = the channel is full or closed; nothing was sent.
+    pub(crate) fn publish(&self, publish: Publish) -> bool {
+        let Publish {
+            topic,
+            payload,
+            acked,
+            retain,
+            properties,
+            ..
+        } = publish;
+        match self {
+            Self::V5(client) => {
+                let qos = if acked { QoS5::AtLeastOnce } else { QoS5::AtMostOnce };
+                client
+                    .try_publish_with_properties(topic, qos, retain, payload, properties.unwrap_or_default())
+                    .is_ok()
+            }
+            Self::V4(client) => {
+                let qos = if acked { QoS4::AtLeastOnce } else { QoS4::AtMostOnce };
+                client.try_publish(topic, qos, retain, payload).is_ok()
+            }
+        }
+    }
+
+    /// Asks for a DISCONNECT.
+    pub(crate) fn disconnect(&self) -> bool {
+        match self {
+            Self::V5(client) => client.try_disconnect().is_ok(),
+            Self::V4(client) => client.try_disconnect().is_ok(),
+        }
+    }
+}
+
+impl Link {
+    /// The next event, or the end: never poll after an error, rumqttc would connect again.
+    pub(crate) async fn poll(&mut self) -> Result<Event, Failure> {
+        let event = match &mut self.wire {
+            Wire::V5(wire) => match wire.poll().await {
+                Ok(event) => from_v5(event),
+                Err(error) => return Err(Failure::from_v5(error, &self.config, self.connected)),
+            },
+            Wire::V4(wire) => match wire.poll().await {
+                Ok(event) => from_v4(event),
+                Err(error) => return Err(Failure::from_v4(error, &self.config, self.connected)),
+            },
+        };
+        self.connected |= matches!(event, Event::Connected(_));
+        Ok(event)
+    }
+
+    /// What the peer had still sent when the connection broke. It belongs to this connection's packet ids only.
+    pub(crate) fn leftovers(&mut self) -> Vec<Event> {
+        match &mut self.wire {
+            Wire::V5(wire) => wire.state.events.drain(..).map(from_v5).collect(),
+            Wire::V4(wire) => wire.state.events.drain(..).map(from_v4).collect(),
+        }
+    }
+}
+
+fn from_v5(event: Event5) -> Event {
+    match event {
+        Event5::Incoming(Packet5::ConnAck(connack)) if connack.code == ConnectReturnCode::Success => {
+            let properties = connack.properties.as_ref();
+            Event::Connected(Terms {
+                receive_maximum: properties.and_then(|granted| granted.receive_max).unwrap_or(u16::MAX),
+                max_packet: properties
+                    .and_then(|granted| granted.max_packet_size)
+                    .map_or(usize::MAX, |size| size as usize),
+                retain: properties.and_then(|granted| granted.retain_available) != Some(0),
+                qos_1: properties.and_then(|granted| granted.max_qos) != Some(0),
+            })
+        }
+        Event5::Incoming(Packet5::PubAck(ack)) => {
+            let text = ack.properties.and_then(|properties| properties.reason_string);
+            Event::Acked(ack.pkid, reason_code(ack.reason), text)
+        }
+        Event5::Outgoing(Outgoing::Publish(id)) => Event::Written(id),
+        Event5::Outgoing(Outgoing::Disconnect) => Event::DisconnectWritten,
+        _ => Event::Other,
+    }
+}
+
+fn from_v4(event: Event4) -> Event {
+    match event {
+        Event4::Incoming(Packet4::ConnAck(_)) => Event::Connected(Terms {
+            receive_maximum: u16::MAX,
+            max_packet: usize::MAX,
+            retain: true,
+            qos_1: true,
+        }),
+        Event4::Incoming(Packet4::PubAck(ack)) => Event::Acked(ack.pkid, 0, None),
+        Event4::Outgoing(Outgoing::Publish(id)) => Event::Written(id),
+        Event4::Outgoing(Outgoing::Disconnect) => Event::DisconnectWritten,
+        _ => Event::Other,
+    }
+}
+
+const fn reason_code(reason: PubAckReason) -> u8 {
+    match reason {
+        PubAckReason::Success => 0x00,
+        PubAckReason::NoMatchingSubscribers => 0x10,
+        PubAckReason::UnspecifiedError => 0x80,
+        PubAckReason::ImplementationSpecificError => 0x83,
+        PubAckReason::NotAuthorized => 0x87,
+        PubAckReason::TopicNameInvalid => 0x90,
+        PubAckReason::PacketIdentifierInUse => 0x91,
+        PubAckReason::QuotaExceeded => 0x97,
+        PubAckReason::PayloadFormatInvalid => 0x99,
+    }
+}
+
+fn options_v5(config: &Config) -> Options5 {
+    let mut options = Options5::new(config.client_id.as_str(), config.host.as_str(), config.port);
+    options
+        .set_keep_alive(keep_alive(config))
+        .set_clean_start(true)
+        .set_connection_timeout(config.connect_timeout.as_secs().max(1))
+        .set_network_options(network(config))
+        .set_max_packet_size(Some(MAX_INCOMING))
+        .set_outgoing_inflight_upper_limit(id_limit(config))
+        .set_transport(transport(config));
+    options
+}
+
+fn options_v4(config: &Config) -> Options4 {
+    let mut options = Options4::new(config.client_id.as_str(), config.host.as_str(), config.port);
+    options
+        .set_keep_alive(keep_alive(config))
+        .set_clean_session(true)
+        .set_max_packet_size(MAX_INCOMING as usize, usize::MAX)
+        .set_inflight(id_limit(config))
+        .set_transport(transport(config));
+    options
+}
+
+fn keep_alive(config: &Config) -> std::time::Duration {
+    // rumqttc panics below five seconds; MQTT has 16 bits for it.
+    config.keep_alive.clamp(
+        std::time::Duration::from_secs(MIN_KEEP_ALIVE_SECONDS),
+        std::time::Duration::from_secs(u64::from(u16::MAX)),
+    )
+}
+
+fn network(config: &Config) -> NetworkOptions {
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    network.set_connection_timeout(config.connect_timeout.as_secs().max(1));
+    network
+}
+
+fn transport(config: &Config) -> Transport {
+    let Some(tls) = &config.tls else { return Transport::tcp() };
+    let mut tls = Arc::clone(tls);
+    if config.port == ALPN_PORT && tls.alpn_protocols.is_empty() {
+        let mut with_alpn = rustls::ClientConfig::clone(&tls);
+        with_alpn.alpn_protocols = vec![ALPN.to_vec()];
+        tls = Arc::new(with_alpn);
+    }
+    Transport::tls_with_config(TlsConfiguration::Rustls(tls))
+}

@@ -1,0 +1,219 @@
+//! What a lane sends next, and sending it.
+
+use forebay_wal::Settlement;
+use tokio::time::Instant;
+
+use crate::connection::Client;
+use crate::failure::Failure;
+use crate::lane::{Lane, Session};
+use crate::publish::{self, Context, Publish};
+use crate::source::Item;
+use crate::stats::add;
+use crate::{Ended, Version};
+
+/// One of so many picks goes to the streams of lower priority, as long as they have something.
+const LOWER_SHARE: u32 = 10;
+
+/// The next publish, waiting for its turn in the pace.
+pub(crate) struct Staged {
+    pub(crate) item: Item,
+    publish: Publish,
+    /// A held device's refused record.
+    pub(crate) retry: bool,
+    again: bool,
+}
+
+impl Lane {
+    /// Hands publishes to the client while the window, the pace and the suspects allow. Returns when the pace allows more.
+    pub(crate) fn fill(&mut self, client: &Client, session: &mut Session, now: Instant) -> Result<Option<Instant>, Failure> {
+        while !session.is_stopping() && session.window.has_room() {
+            let solo = self.suspects.solo();
+            // On 3.1.1 a denied probe closes the connection: alone in flight, it harms and accuses nobody else.
+            if (solo || self.probe_wants_solitude()) && !session.window.is_empty() {
+                return Ok(None);
+            }
+            let quiet_until = session.connected_at + self.config.quiet_before_suspect;
+            if solo && now < quiet_until {
+                return Ok(Some(quiet_until));
+            }
+            let Some(staged) = self.next_staged(session, now) else {
+                if solo && self.sources.iter().all(|source| source.is_drained()) && self.held.len() == 0 {
+                    self.suspects.clear();
+                }
+                return Ok(None);
+            };
+            if let Some(at) = self.pacer.wait_until(staged.publish.size, now) {
+                session.staged = Some(staged);
+                return Ok(Some(at));
+            }
+            self.send(staged, client, session, now)?;
+        }
+        Ok(None)
+    }
+
+    fn send(&mut self, staged: Staged, client: &Client, session: &mut Session, now: Instant) -> Result<(), Failure> {
+        let Staged {
+            item,
+            publish,
+            retry,
+            again,
+        } = staged;
+        let (size, acked) = (publish.size, publish.acked);
+        if !client.publish(publish) {
+            return Err(Failure::new(
+                Ended::Protocol,
+                "the MQTT client took no more requests; connecting again".to_owned(),
+            ));
+        }
+        self.pacer.spend(size, now);
+        let stats = self.handle.stats();
+        add(&stats.sent, 1);
+        add(&stats.sent_bytes, size as u64);
+        add(&stats.retried, u64::from(retry));
+        add(&stats.replayed, u64::from(again));
+        session.window.queue(item, acked, size, now);
+        Ok(())
+    }
+
+    /// The publish that was staged before, if nothing has come between, or a new one.
+    fn next_staged(&mut self, session: &mut Session, now: Instant) -> Option<Staged> {
+        if let Some(staged) = session.staged.take() {
+            let item = &staged.item;
+            if item.probe || staged.retry || self.held.len() == 0 || !self.held.contains(&item.device()) {
+                return Some(staged);
+            }
+            let (device, offset) = (item.device(), item.record.id.offset);
+            self.held.park(&device, offset, staged.item);
+        }
+        loop {
+            let (item, retry) = self.pick(now)?;
+            if let Some(staged) = self.prepare(item, retry, session, now) {
+                return Some(staged);
+            }
+        }
+    }
+
+    /// The next record: refused ones whose time has come, then, in turns, probes and streams.
+    fn pick(&mut self, now: Instant) -> Option<(Item, bool)> {
+        if let Some(item) = self.held.take_due(now) {
+            return Some((item, true));
+        }
+        self.picks = self.picks.wrapping_add(1);
+        let probe_first = self.picks.is_multiple_of(2) || self.probe_wants_solitude();
+        let item = match probe_first {
+            true => self.probe.pop().or_else(|| self.pick_from_streams(now)),
+            false => self.pick_from_streams(now).or_else(|| self.probe.pop()),
+        };
+        item.map(|item| (item, false))
+    }
+
+    fn pick_from_streams(&mut self, now: Instant) -> Option<Item> {
+        loop {
+            let index = self.choose_stream()?;
+            let mut item = self.sources[index].pop()?;
+            if !self.suspensions.is_empty() && self.is_suspended(&mut item, now) {
+                continue;
+            }
+            if self.held.len() > 0 && self.held.contains(&item.device()) {
+                let device = item.device();
+                // Its bytes stay counted: a device that is held for long stops the reading, not the memory's bound.
+                self.held.park(&device, item.record.id.offset, item);
+                continue;
+            }
+            self.sources[index].uncount(&mut item);
+            return Some(item);
+        }
+    }
+
+    /// Whether the record belongs to a suspended pair, or to a new pair of a suspended route, which is suspended now.
+    fn is_suspended(&mut self, item: &mut Item, now: Instant) -> bool {
+        let pair = item.pair();
+        let known = self.suspensions.contains(&pair);
+        if !known && !self.suspensions.route_is_suspended(pair.stream, &pair.route) {
+            return false;
+        }
+        let source = &mut self.sources[item.source];
+        source.uncount(item);
+        if !known {
+            self.log.hold(pair.clone(), item.record.id.offset);
+            self.suspensions.add(&pair, now);
+            source.drop_pair(&pair);
+            self.report_suspensions();
+        }
+        true
+    }
+
+    /// The highest stream that has records; now and then one of the lower ones, in turn.
+    fn choose_stream(&mut self) -> Option<usize> {
+        let first = self.sources.iter().position(|source| source.has_records())?;
+        let lower: Vec<usize> = match self.sources.len() - first {
+            1 => return Some(first),
+            _ => (first + 1..self.sources.len())
+                .filter(|index| self.sources[*index].has_records())
+                .collect(),
+        };
+        if lower.is_empty() {
+            return Some(first);
+        }
+        self.next_lower += 1;
+        if !self.next_lower.is_multiple_of(LOWER_SHARE as usize) {
+            return Some(first);
+        }
+        Some(lower[self.next_lower / LOWER_SHARE as usize % lower.len()])
+    }
+
+    /// Maps and composes a record. `None` = it was settled instead: expired, or a dead letter.
+    fn prepare(&mut self, mut item: Item, retry: bool, session: &Session, now: Instant) -> Option<Staged> {
+        let time = self.clock.now();
+        let Ok(expiry) = publish::remaining_expiry(&item.record, &time) else {
+            self.finish(item, Settlement::Expired, now);
+            return None;
+        };
+        let record = &item.record;
+        let mapped = match self
+            .mapping
+            .map(&record.route, &record.identity, &record.topic, record.payload.len())
+        {
+            Ok(mapped) => mapped,
+            Err(refused) => {
+                self.bury(item, refused.reason, refused.detail, now);
+                return None;
+            }
+        };
+        let source = &mut self.sources[item.source];
+        let seen = self.seen.get(&item.place()).copied();
+        let maybe_sent = !item.probe && !retry && seen.is_none() && source.maybe_sent_before(&item.record, &self.start);
+        let late = item.late || seen.unwrap_or_else(|| publish::is_late(&item.record.received, &time));
+        (item.late, item.seen) = (late, item.seen || seen.is_some());
+        let again = item.seen || maybe_sent;
+        let context = Context {
+            version: self.config.version,
+            gateway: &self.config.gateway,
+            stream: &source.name,
+            now: &time,
+            expiry,
+            late,
+            again,
+        };
+        let mut publish = publish::compose(&item.record, mapped, &context);
+        publish.retain &= session.terms.retain;
+        if publish.size > session.terms.max_packet {
+            let detail = format!(
+                "a packet of {} bytes with its properties; the cloud takes {}; let the device send smaller messages",
+                publish.size, session.terms.max_packet
+            );
+            self.bury(item, "packet-too-large", detail, now);
+            return None;
+        }
+        Some(Staged {
+            item,
+            publish,
+            retry,
+            again,
+        })
+    }
+
+    pub(crate) fn probe_wants_solitude(&self) -> bool {
+        self.config.version == Version::V311 && self.probe.is_sending()
+    }
+}
