@@ -1,0 +1,203 @@
+//! What a person should look at, each in one plain sentence, the most urgent first.
+
+use forebay_bridge::State;
+use forebay_broker::UnroutedTopic;
+
+use crate::config::{show_bytes, show_duration};
+use crate::telemetry::{Cloud, Figures, Look, not_ready};
+
+/// A certificate that ends sooner is a problem.
+const CERTIFICATE_DAYS: i64 = 30;
+const DAY: i64 = 86_400;
+
+/// The problems of the moment; empty = nothing to do.
+pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
+    let figures = &look.figures;
+    let mut list = not_ready(figures);
+    lost(figures, &mut list);
+    if let Some(cloud) = &figures.cloud {
+        link(cloud, figures, &mut list);
+    }
+    room(look, &mut list);
+    certificates(figures, &mut list);
+    devices(figures, unrouted, &mut list);
+    list
+}
+
+/// What is lost, or was nearly.
+fn lost(figures: &Figures, list: &mut Vec<String>) {
+    let log = &figures.log;
+    if log.commits_failed > 0 {
+        list.push(format!(
+            "{} failed since start; nothing of them was acked, but the disk wants a look: `dmesg`",
+            count(log.commits_failed, "commit")
+        ));
+    }
+    if log.damaged + figures.start.damaged > 0 {
+        let damaged = count(log.damaged.max(figures.start.damaged), "record");
+        list.push(format!(
+            "{damaged} could not be read back; the files are kept beside the log: check the disk, then `forebay log salvage`"
+        ));
+    }
+    if figures.start.set_aside > 0 {
+        list.push(format!(
+            "{} did not open at start and was set aside beside the log: `forebay log salvage`",
+            count(figures.start.set_aside, "log file")
+        ));
+    }
+    if log.evicted > 0 {
+        list.push(format!(
+            "{} dropped since start because a bound was reached; raise max_bytes or gateway.max_disk",
+            count(log.evicted, "record")
+        ));
+    }
+    if log.expired > 0 {
+        list.push(format!(
+            "{} dropped since start because they were older than allowed",
+            count(log.expired, "record")
+        ));
+    }
+    if log.dead_lettered > 0 {
+        list.push(format!(
+            "{} will never be taken by the cloud and became dead letters since start: `forebay dead ls`",
+            count(log.dead_lettered, "record")
+        ));
+    }
+}
+
+fn link(cloud: &Cloud, figures: &Figures, list: &mut Vec<String>) {
+    let status = &cloud.status;
+    let waiting: u64 = figures.log.streams.iter().map(|stream| stream.waiting).sum();
+    if cloud.is_stalled() {
+        list.push(format!(
+            "the cloud is connected but has acked none of {} for five seconds",
+            count(status.in_flight as u64, "publish")
+        ));
+    } else if !cloud.is_connected() && status.state != State::Stopped {
+        let why = status
+            .last_error
+            .as_ref()
+            .map_or_else(String::new, |error| format!(": {} ({} in a row)", error.text, times(error.times)));
+        list.push(format!("the cloud is not connected{why}; {} in the log", count(waiting, "record")));
+    }
+    if !status.suspended_routes.is_empty() {
+        list.push(format!(
+            "the cloud's policy denies the routes {}; their records wait: allow iot:Publish on what they map to",
+            status.suspended_routes.join(", ")
+        ));
+    }
+    if let Some(first) = status.suspended.first() {
+        list.push(format!(
+            "the cloud's policy denies {} of route and device, `{}` of `{}` among them; their records wait: allow iot:Publish on what they map to",
+            count(status.suspended.len() as u64, "pair"),
+            first.route,
+            first.identity
+        ));
+    }
+}
+
+fn room(look: &Look, list: &mut Vec<String>) {
+    let figures = &look.figures;
+    for stream in figures
+        .log
+        .streams
+        .iter()
+        .filter(|stream| stream.is_nearly_full() && !(stream.refuses && stream.is_full()))
+    {
+        let then = if stream.refuses {
+            "then devices are refused"
+        } else {
+            "then its oldest records go"
+        };
+        let (bytes, max) = (show_bytes(stream.waiting_bytes), show_bytes(stream.max_bytes));
+        list.push(format!("stream `{}` holds {bytes} of {max}; {then}", stream.name));
+    }
+    let wanted = figures.survive_outage;
+    if let Some(seconds) = look.autonomy.filter(|seconds| *seconds > 0.0 && *seconds < wanted.as_secs_f64()) {
+        let hours = seconds / 3600.0;
+        let wanted = show_duration(wanted);
+        list.push(format!("at the present rate the log holds {hours:.1} h more; gateway.survive.outage wants {wanted}: raise max_bytes or gateway.max_disk"));
+    }
+    if figures.log.free_bytes < figures.log.keep_free {
+        let (free, keep) = (show_bytes(figures.log.free_bytes), show_bytes(figures.log.keep_free));
+        list.push(format!(
+            "the file system has {free} free, less than gateway.keep_free ({keep}); free some space"
+        ));
+    }
+}
+
+fn certificates(figures: &Figures, list: &mut Vec<String>) {
+    for (listener, left) in &figures.certificates {
+        if *left < 0 {
+            list.push(format!(
+                "the certificate of listener {listener} expired {} ago; make a new one: `forebay certs server`",
+                days(-left)
+            ));
+        } else if *left < CERTIFICATE_DAYS * DAY {
+            list.push(format!(
+                "the certificate of listener {listener} expires in {}; make a new one: `forebay certs server`",
+                days(*left)
+            ));
+        }
+    }
+    if !figures.clock_trusted {
+        list.push("the machine's clock is behind this release and not trusted; until it is right nothing expires: check NTP".to_owned());
+    }
+}
+
+fn devices(figures: &Figures, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
+    let front = &figures.front;
+    if front.unrouted > 0 {
+        let worst = unrouted.first().map_or_else(String::new, |worst| {
+            let near = worst.nearest.as_ref().map_or_else(String::new, |(route, off)| {
+                format!(", {} from `{route}`", count(*off as u64, "letter"))
+            });
+            format!("; most on `{}`{near}", worst.topic)
+        });
+        list.push(format!(
+            "{} matched no route since start and stayed here{worst}",
+            count(front.unrouted, "publish")
+        ));
+    }
+    let reasons = |counts: &[(String, u64)]| {
+        let some = counts.iter().filter(|(_, count)| *count > 0);
+        some.map(|(reason, count)| format!("{reason} {count}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    for (what, counts) in [
+        ("publishes were refused", &front.refused),
+        ("QoS 0 publishes were dropped", &front.dropped),
+        ("TLS handshakes failed", &front.handshake_faults),
+    ] {
+        if counts.iter().any(|(_, count)| *count > 0) {
+            list.push(format!("{what} since start: {}", reasons(counts)));
+        }
+    }
+    if front.fanout_dropped > 0 {
+        list.push(format!(
+            "local subscribers were too slow for {} since start",
+            count(front.fanout_dropped, "message")
+        ));
+    }
+}
+
+fn count(n: u64, one: &str) -> String {
+    match (n, one) {
+        (1, one) => format!("1 {one}"),
+        (n, "publish") => format!("{n} publishes"),
+        (n, one) => format!("{n} {one}s"),
+    }
+}
+
+fn times(n: u64) -> String {
+    if n == 1 { "once".to_owned() } else { format!("{n} times") }
+}
+
+fn days(seconds: i64) -> String {
+    if seconds < 2 * DAY {
+        format!("{} h", seconds / 3600)
+    } else {
+        format!("{} days", seconds / DAY)
+    }
+}

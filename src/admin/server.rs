@@ -1,0 +1,114 @@
+//! Sockets: accept, bound, serve one request each, end.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::{State, pages};
+
+/// Connections at once; further ones are closed at once.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a request's head may take.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection may last in all.
+const CONNECTION_DEADLINE: Duration = Duration::from_secs(30);
+/// Bytes of a request's head, and of the buffer for it.
+const MAX_HEAD: usize = 16 * 1024;
+/// How long open answers may take at shutdown.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long accepting pauses when the system has no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the figures are sampled for rates.
+const SAMPLE: Duration = Duration::from_secs(1);
+
+/// A bound admin server, not yet answering.
+#[derive(Debug)]
+pub(crate) struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Takes the address.
+///
+/// # Errors
+/// The system's, when the address cannot be had.
+pub(crate) async fn bind(address: SocketAddr) -> io::Result<Server> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    Ok(Server { listener, address })
+}
+
+impl Server {
+    /// The address bound, with its real port.
+    #[must_use]
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until shutdown, and samples the figures every second. Open answers get a second more.
+    pub(crate) async fn run(self, state: State, shutdown: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        let mut sample = tokio::time::interval(SAMPLE);
+        sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = sample.tick() => {
+                    state.telemetry.look(Instant::now());
+                }
+                Some(ended) = tasks.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a task of the admin server failed");
+                    }
+                }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((socket, peer)) if tasks.len() < MAX_CONNECTIONS => {
+                        // `/status` is for those on this machine, reached over its loopback.
+                        let is_local = is_loopback(self.address) && is_loopback(peer);
+                        tasks.spawn(serve(socket, peer, is_local, state.clone()));
+                    }
+                    Ok((_, peer)) => tracing::debug!(%peer, "closed: {MAX_CONNECTIONS} admin connections are open"),
+                    Err(error) => {
+                        tracing::warn!(%error, "the admin server cannot accept; raise the limit of open files if this goes on");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, drained).await.is_err() {
+            tracing::debug!("admin connections were cut at shutdown");
+        }
+    }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+async fn serve(socket: TcpStream, peer: SocketAddr, is_local: bool, state: State) {
+    let answer = service_fn(|request| {
+        let response = pages::answer(&request, &state, is_local);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_buf_size(MAX_HEAD)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(socket), answer);
+    match tokio::time::timeout(CONNECTION_DEADLINE, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "an admin request failed"),
+        Err(_) => tracing::debug!(%peer, "an admin connection took longer than {CONNECTION_DEADLINE:?}"),
+    }
+}

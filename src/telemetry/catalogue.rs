@@ -1,0 +1,255 @@
+//! Every instrument, once: its name, unit, labels, kind, the question it answers, and where its value comes from.
+//! `/metrics` and `docs/metrics.md` are both made from this table.
+
+use super::figures::{ByLabel, Cloud, Figures, Stream};
+use super::rates::Flow;
+use super::{Identity, health};
+
+/// One instrument.
+pub(crate) struct Instrument {
+    /// As Prometheus sees it.
+    pub(crate) name: &'static str,
+    /// The unit of its values.
+    pub(crate) unit: &'static str,
+    /// Its labels; every set of values is bounded.
+    pub(crate) labels: &'static [&'static str],
+    /// What it is and what it says, in one line.
+    pub(crate) question: &'static str,
+    /// What it is made of.
+    pub(crate) kind: Kind,
+}
+
+/// What an instrument is made of.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// Rises only; back to zero with a restart.
+    Counter(Read),
+    /// A level.
+    Gauge(Read),
+    /// A distribution with these bounds.
+    Histogram(&'static [f64]),
+}
+
+/// Reads an instrument's series.
+pub(crate) type Read = fn(&Moment<'_>) -> Vec<Series>;
+
+/// What the values are read from.
+pub(crate) struct Moment<'a> {
+    /// Who this is.
+    pub(crate) identity: &'a Identity,
+    /// The parts' figures.
+    pub(crate) figures: &'a Figures,
+    /// What flows.
+    pub(crate) flow: Flow,
+    /// How long the log would take what comes without the cloud, in seconds; none = nothing comes.
+    pub(crate) autonomy: Option<f64>,
+}
+
+/// One series of an instrument.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Series {
+    /// The labels' values, in the order of their names.
+    pub(crate) labels: Vec<String>,
+    /// Its value.
+    pub(crate) value: f64,
+}
+
+/// Autonomy is never said to be longer: when nothing comes, it has no end.
+const LONGEST_AUTONOMY: f64 = 10.0 * 365.0 * 86_400.0;
+
+/// From half a millisecond, a fast SSD's commit, to the seconds of a worn flash card.
+const LATENCY: &[f64] = &[
+    0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0,
+];
+/// From a live link's tens of milliseconds to a week's outage.
+const AGE: &[f64] = &[
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0, 259_200.0,
+    604_800.0,
+];
+
+pub(super) const COMMIT_LATENCY: &str = "forebay_commit_latency_seconds";
+pub(super) const ACK_LATENCY: &str = "forebay_ack_latency_seconds";
+pub(super) const DELIVERY_AGE: &str = "forebay_delivery_age_seconds";
+
+/// The table, in the order of the documentation: a heading and its instruments.
+#[must_use]
+pub(crate) const fn catalogue() -> &'static [(&'static str, &'static [Instrument])] {
+    &[("Devices", DEVICES), ("Log", LOG), ("Cloud", CLOUD), ("Start and process", PROCESS)]
+}
+
+/// All instruments.
+pub(crate) fn instruments() -> impl Iterator<Item = &'static Instrument> {
+    catalogue().iter().flat_map(|(_, instruments)| *instruments)
+}
+
+const fn counter(name: &'static str, unit: &'static str, question: &'static str, read: Read) -> Instrument {
+    Instrument {
+        name,
+        unit,
+        labels: &[],
+        question,
+        kind: Kind::Counter(read),
+    }
+}
+
+const fn gauge(name: &'static str, unit: &'static str, question: &'static str, read: Read) -> Instrument {
+    Instrument {
+        name,
+        unit,
+        labels: &[],
+        question,
+        kind: Kind::Gauge(read),
+    }
+}
+
+const fn histogram(name: &'static str, bounds: &'static [f64], question: &'static str) -> Instrument {
+    Instrument {
+        name,
+        unit: "seconds",
+        labels: &[],
+        question,
+        kind: Kind::Histogram(bounds),
+    }
+}
+
+const fn by(labels: &'static [&'static str], mut instrument: Instrument) -> Instrument {
+    instrument.labels = labels;
+    instrument
+}
+
+#[rustfmt::skip]
+const DEVICES: &[Instrument] = &[
+    counter("forebay_accepted_total", "publishes", "Publishes taken in and allowed, whatever their QoS and route: what do the devices send?", |m| one(m.figures.front.accepted)),
+    counter("forebay_payload_bytes_total", "bytes", "Bytes of payload accepted.", |m| one(m.figures.front.payload_bytes)),
+    counter("forebay_acked_total", "publishes", "PUBACK and PUBREC that say success, sent to devices.", |m| one(m.figures.front.acked)),
+    by(&["reason"], counter("forebay_refused_total", "publishes", "QoS 1 and 2 publishes refused; the device knows. Which rule or bound is in the way?", |m| labelled(&m.figures.front.refused))),
+    by(&["reason"], counter("forebay_dropped_total", "publishes", "QoS 0 publishes dropped; the device cannot know.", |m| labelled(&m.figures.front.dropped))),
+    counter("forebay_unrouted_total", "publishes", "Publishes allowed that match no route and no `local: true`: is a topic misspelt? `/status` lists them with the nearest route.", |m| one(m.figures.front.unrouted)),
+    counter("forebay_local_total", "publishes", "Publishes of routes with `local: true`, which stay here on purpose.", |m| one(m.figures.front.local)),
+    counter("forebay_qos2_duplicates_total", "publishes", "QoS 2 publishes recognised as sent again and not stored a second time.", |m| one(m.figures.front.qos2_duplicates)),
+    counter("forebay_resent_by_devices_total", "publishes", "QoS 1 publishes with the DUP flag: do devices miss our acks?", |m| one(m.figures.front.resent_by_devices)),
+    gauge("forebay_parked", "publishes", "MQTT 3.1.1 publishes held unacked now because a stream with `when_full: refuse` is full.", |m| one(m.figures.front.parked)),
+    histogram(ACK_LATENCY, LATENCY, "From a publish read from the socket to its ack written; each counts with the wait of the oldest that left with it. Do devices wait?"),
+    gauge("forebay_connections", "connections", "Device connections open now.", |m| one(m.figures.front.connections)),
+    counter("forebay_connects_total", "connections", "Device connections accepted through CONNACK: does it rise much faster than devices come and go?", |m| one(m.figures.front.connects)),
+    gauge("forebay_sessions", "sessions", "Sessions known, connected or not.", |m| one(m.figures.front.sessions)),
+    counter("forebay_clean_disconnects_total", "connections", "Connections that a device ended with DISCONNECT.", |m| one(m.figures.front.clean_disconnects)),
+    by(&["reason"], counter("forebay_disconnects_total", "connections", "Connections refused, or ended other than by the device's DISCONNECT, by why.", |m| labelled(&m.figures.front.disconnects))),
+    by(&["reason"], counter("forebay_handshake_faults_total", "connections", "TLS handshakes failed, by why: whose certificate is not accepted?", |m| labelled(&m.figures.front.handshake_faults))),
+    gauge("forebay_handshakes_pending", "connections", "TLS handshakes going on now.", |m| one(m.figures.front.handshakes_pending)),
+    counter("forebay_subscriptions_granted_total", "subscriptions", "Subscriptions granted.", |m| one(m.figures.front.subscriptions_granted)),
+    counter("forebay_subscriptions_refused_total", "subscriptions", "Subscriptions refused by the access rules.", |m| one(m.figures.front.subscriptions_refused)),
+    counter("forebay_fanned_out_total", "messages", "Messages delivered to local subscribers.", |m| one(m.figures.front.fanned_out)),
+    counter("forebay_fanout_dropped_total", "messages", "Messages that a slow local subscriber lost.", |m| one(m.figures.front.fanout_dropped)),
+    counter("forebay_fanout_topics_refused_total", "messages", "Messages not shown to local subscribers because `limits.max_topics` distinct topics had been shown.", |m| one(m.figures.front.fanout_topics_refused)),
+    gauge("forebay_fanout_alive", "0 or 1", "Whether the fan-out to local subscribers works; 0 = restart the gateway.", |m| flag(m.figures.front.fanout_alive)),
+];
+
+#[rustfmt::skip]
+const LOG: &[Instrument] = &[
+    counter("forebay_committed_records_total", "records", "Records committed to streams.", |m| one(m.figures.log.records_committed)),
+    counter("forebay_committed_bytes_total", "bytes", "Encoded bytes of committed records.", |m| one(m.figures.log.bytes_committed)),
+    counter("forebay_commits_total", "commits", "Commits. Each writes some 40 KiB however small it is: does `commit_wait` spare the card?", |m| one(m.figures.log.commits)),
+    counter("forebay_failed_commits_total", "commits", "Commits that failed; nothing of them was acked. Any is a fault of the disk.", |m| one(m.figures.log.commits_failed)),
+    histogram(COMMIT_LATENCY, LATENCY, "How long a commit took, sync included: is the disk slow or dying?"),
+    by(&["stream"], gauge("forebay_waiting_records", "records", "Records that wait for the cloud.", |m| streams(m, |stream| Some(stream.waiting as f64)))),
+    by(&["stream"], gauge("forebay_waiting_bytes", "bytes", "Encoded bytes of the records that wait.", |m| streams(m, |stream| Some(stream.waiting_bytes as f64)))),
+    by(&["stream"], gauge("forebay_stream_max_bytes", "bytes", "The stream's bound on waiting bytes.", |m| streams(m, |stream| Some(stream.max_bytes as f64)))),
+    by(&["stream"], gauge("forebay_oldest_age_seconds", "seconds", "Age of the oldest record that waits; 0 when none does, no series when its age cannot be proved. Is the cloud behind?", |m| streams(m, oldest))),
+    gauge("forebay_disk_bytes", "bytes", "Bytes that the log's directory takes on disk.", |m| one(m.figures.log.disk_bytes)),
+    gauge("forebay_disk_max_bytes", "bytes", "`gateway.max_disk`, the bound of the former.", |m| one(m.figures.log.max_disk)),
+    gauge("forebay_free_bytes", "bytes", "Bytes free in the log's file system.", |m| one(m.figures.log.free_bytes)),
+    gauge("forebay_keep_free_bytes", "bytes", "`gateway.keep_free`, which the former must not go below.", |m| one(m.figures.log.keep_free)),
+    counter("forebay_rotations_total", "files", "Log files begun.", |m| one(m.figures.log.rotations)),
+    counter("forebay_delivered_total", "records", "Records settled as delivered: the cloud acked them.", |m| one(m.figures.log.delivered)),
+    counter("forebay_expired_total", "records", "Records dropped because they were too old.", |m| one(m.figures.log.expired)),
+    counter("forebay_evicted_total", "records", "Records dropped by `drop_oldest` at a bound: was the outage longer than the disk?", |m| one(m.figures.log.evicted)),
+    counter("forebay_dead_lettered_total", "records", "Records that the cloud will never take, kept as dead letters.", |m| one(m.figures.log.dead_lettered)),
+    counter("forebay_damaged_total", "records", "Records whose checksum was wrong or whose file was lost. Any is a fault of the disk.", |m| one(m.figures.log.damaged)),
+    counter("forebay_late_settlements_total", "records", "Settlements that came after a first one.", |m| one(m.figures.log.late_settlements)),
+    gauge("forebay_log_writable", "0 or 1", "Whether the log can be written.", |m| flag(m.figures.log.unavailable.is_none())),
+    gauge("forebay_autonomy_seconds", "seconds", "How long the log would take what comes at the last minute's rate if the cloud were away; ten years when nothing comes, 0 when a stream is full.", |m| vec![series(&[], m.autonomy.unwrap_or(LONGEST_AUTONOMY).min(LONGEST_AUTONOMY))]),
+    gauge("forebay_survive_outage_seconds", "seconds", "`gateway.survive.outage`, what the autonomy is measured against.", |m| vec![series(&[], m.figures.survive_outage.as_secs_f64())]),
+];
+
+#[rustfmt::skip]
+const CLOUD: &[Instrument] = &[
+    gauge("forebay_cloud_connected", "0 or 1", "Whether the connection to the cloud stands.", |m| cloud(m, |cloud| f64::from(cloud.is_connected()))),
+    gauge("forebay_cloud_stalled", "0 or 1", "Whether the connection stands but the cloud owes acks and has given none for five seconds.", |m| cloud(m, |cloud| f64::from(cloud.is_stalled()))),
+    counter("forebay_cloud_connects_total", "connections", "Connections that the cloud accepted.", |m| cloud(m, |cloud| cloud.connects as f64)),
+    by(&["reason"], counter("forebay_cloud_reconnects_total", "connections", "Connections that ended or never came to be, by why: what is wrong with the link?", |m| clouds(m, |cloud| &cloud.reconnects))),
+    counter("forebay_cloud_sent_total", "publishes", "Publishes handed to a connection, repeats included.", |m| cloud(m, |cloud| cloud.sent as f64)),
+    counter("forebay_cloud_sent_bytes_total", "bytes", "Bytes of those packets, before TLS: what does the link cost?", |m| cloud(m, |cloud| cloud.sent_bytes as f64)),
+    counter("forebay_cloud_delivered_total", "records", "Records that the cloud acked.", |m| cloud(m, |cloud| cloud.delivered as f64)),
+    by(&["late"], histogram(DELIVERY_AGE, AGE, "From a publish accepted to its ack by the cloud, where that can be proved; late = older than 30 s when it was first sent. How old is what the cloud gets?")),
+    counter("forebay_cloud_expired_total", "records", "Records not sent because their own MQTT 5 expiry was over.", |m| cloud(m, |cloud| cloud.expired as f64)),
+    counter("forebay_cloud_retried_total", "publishes", "Publishes sent again on the same connection because the cloud had refused them for the moment.", |m| cloud(m, |cloud| cloud.retried as f64)),
+    counter("forebay_cloud_replayed_total", "publishes", "Publishes sent again because an earlier connection, or the process before a restart, had sent them unacked.", |m| cloud(m, |cloud| cloud.replayed as f64)),
+    counter("forebay_cloud_duplicates_suspected_total", "records", "Records delivered of which an earlier connection had written a copy: the cloud may have them twice.", |m| cloud(m, |cloud| cloud.duplicates_suspected as f64)),
+    counter("forebay_cloud_late_acks_total", "acks", "Acks for records that had been settled otherwise before.", |m| cloud(m, |cloud| cloud.late_acks as f64)),
+    by(&["code"], counter("forebay_cloud_refused_total", "publishes", "Publishes that the cloud refused, by MQTT reason code: 0x87 = its policy, 0x97 = a quota.", |m| clouds(m, |cloud| &cloud.refused))),
+    by(&["reason"], counter("forebay_cloud_dead_total", "records", "Records that the bridge made dead letters, by why.", |m| clouds(m, |cloud| &cloud.dead))),
+    gauge("forebay_cloud_in_flight", "publishes", "Publishes that wait for the cloud's ack.", |m| cloud(m, |cloud| cloud.status.in_flight as f64)),
+    gauge("forebay_cloud_held_devices", "devices", "Devices that wait because the cloud refused one of their records for the moment.", |m| cloud(m, |cloud| cloud.status.held_devices as f64)),
+    gauge("forebay_cloud_suspended", "pairs", "Pairs of route and device that the cloud denies; their records wait. `/status` names them.", |m| cloud(m, |cloud| cloud.status.suspended.len() as f64)),
+    gauge("forebay_cloud_suspended_routes", "routes", "Routes that the cloud denies as a whole.", |m| cloud(m, |cloud| cloud.status.suspended_routes.len() as f64)),
+    counter("forebay_cloud_probes_total", "publishes", "Probes of suspended pairs.", |m| cloud(m, |cloud| cloud.probes as f64)),
+    gauge("forebay_cloud_pace_limit", "publishes per second", "The rate that the bridge allows itself now; no series = no limit.", |m| m.figures.cloud.iter().filter_map(|cloud| cloud.status.messages_per_second).map(|pace| series(&[], pace)).collect()),
+    counter("forebay_cloud_read_errors_total", "reads", "Reads of the log that failed. Any is a fault of the disk.", |m| cloud(m, |cloud| cloud.read_errors as f64)),
+];
+
+#[rustfmt::skip]
+const PROCESS: &[Instrument] = &[
+    gauge("forebay_ready", "0 or 1", "Whether a publish would be acked truthfully now, as `/readyz` says.", |m| flag(health::not_ready(m.figures).is_empty())),
+    gauge("forebay_start_clean", "0 or 1", "Whether the log had been closed properly before this start.", |m| flag(m.figures.start.clean)),
+    gauge("forebay_start_recovered_records", "records", "Records found waiting at this start.", |m| one(m.figures.start.recovered)),
+    gauge("forebay_start_damaged_records", "records", "Records found damaged at this start.", |m| one(m.figures.start.damaged)),
+    gauge("forebay_start_set_aside_files", "files", "Log files set aside at this start because they did not open.", |m| one(m.figures.start.set_aside)),
+    gauge("forebay_start_took_seconds", "seconds", "How long opening the log took.", |m| vec![series(&[], m.figures.start.took.as_secs_f64())]),
+    gauge("forebay_start_time_seconds", "seconds since 1970", "When the process started, by the machine's clock.", |m| vec![series(&[], m.identity.started_at)]),
+    by(&["gateway", "version", "config"], gauge("forebay_build_info", "always 1", "Which gateway, version and configuration (a hash of it) run here.", |m| vec![series(&[&m.identity.gateway, m.identity.version, &m.identity.fingerprint], 1.0)])),
+    gauge("forebay_clock_trusted", "0 or 1", "Whether the wall clock is believed. While it is not, nothing expires.", |m| flag(m.figures.clock_trusted)),
+    by(&["listener"], gauge("forebay_certificate_expiry_seconds", "seconds", "Time until the listener's certificate expires; negative = it has.", |m| m.figures.certificates.iter().map(|(listener, left)| series(&[listener], *left as f64)).collect())),
+    gauge("forebay_accepted_rate", "publishes per second", "Publishes accepted over the last ten seconds, for a glance without a Prometheus.", |m| vec![series(&[], m.flow.accepted)]),
+    gauge("forebay_delivered_rate", "records per second", "Records delivered over the last ten seconds.", |m| vec![series(&[], m.flow.delivered)]),
+];
+
+fn series(labels: &[&str], value: f64) -> Series {
+    Series {
+        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        value,
+    }
+}
+
+fn one(value: u64) -> Vec<Series> {
+    vec![series(&[], value as f64)]
+}
+
+fn flag(value: bool) -> Vec<Series> {
+    vec![series(&[], f64::from(value))]
+}
+
+fn labelled(counts: &ByLabel) -> Vec<Series> {
+    counts.iter().map(|(label, count)| series(&[label], *count as f64)).collect()
+}
+
+fn streams(moment: &Moment<'_>, read: fn(&Stream) -> Option<f64>) -> Vec<Series> {
+    let streams = moment.figures.log.streams.iter();
+    streams.filter_map(|stream| Some(series(&[&stream.name], read(stream)?))).collect()
+}
+
+fn oldest(stream: &Stream) -> Option<f64> {
+    if stream.waiting == 0 {
+        Some(0.0)
+    } else {
+        stream.oldest.map(|age| age.as_secs_f64())
+    }
+}
+
+fn cloud(moment: &Moment<'_>, read: fn(&Cloud) -> f64) -> Vec<Series> {
+    moment.figures.cloud.iter().map(|cloud| series(&[], read(cloud))).collect()
+}
+
+fn clouds(moment: &Moment<'_>, read: fn(&Cloud) -> &ByLabel) -> Vec<Series> {
+    moment.figures.cloud.iter().flat_map(|cloud| labelled(read(cloud))).collect()
+}

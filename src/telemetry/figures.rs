@@ -1,0 +1,171 @@
+//! All figures at one moment: what `/metrics`, `/status` and the health checks are made from, so that they never disagree.
+
+use std::time::Duration;
+
+use forebay_bridge::BridgeStatus;
+use forebay_broker::{DeviceStatus, UnroutedTopic};
+use forebay_wal::{Audit, StartReport};
+
+/// Where figures come from; a trait so that a test can make them up.
+pub(crate) trait Source: Send + Sync {
+    /// All figures now, from memory. Called every second.
+    fn figures(&self) -> Figures;
+    /// All devices seen since start, by identity.
+    fn devices(&self) -> Vec<DeviceStatus>;
+    /// The unrouted topics seen most.
+    fn unrouted(&self, limit: usize) -> Vec<UnroutedTopic>;
+    /// The ledger as of the last commit, over all devices and since the log was made.
+    fn ledger(&self) -> Audit;
+}
+
+/// Counters by reason.
+pub(crate) type ByLabel = Vec<(String, u64)>;
+
+/// All figures at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    /// The device side.
+    pub(crate) front: Front,
+    /// The log.
+    pub(crate) log: Log,
+    /// The cloud side; none = a local broker without a cloud.
+    pub(crate) cloud: Option<Cloud>,
+    /// What was found when the log was opened.
+    pub(crate) start: StartReport,
+    /// Whether the wall clock is believed.
+    pub(crate) clock_trusted: bool,
+    /// Seconds until the certificate of each TLS listener expires; negative = it has.
+    pub(crate) certificates: Vec<(String, i64)>,
+    /// The outage that the configuration wants to survive.
+    pub(crate) survive_outage: Duration,
+}
+
+/// The device side.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Front {
+    pub(crate) accepted: u64,
+    pub(crate) acked: u64,
+    pub(crate) refused: ByLabel,
+    pub(crate) dropped: ByLabel,
+    pub(crate) unrouted: u64,
+    pub(crate) local: u64,
+    pub(crate) qos2_duplicates: u64,
+    pub(crate) resent_by_devices: u64,
+    pub(crate) payload_bytes: u64,
+    pub(crate) connects: u64,
+    pub(crate) connections: u64,
+    pub(crate) sessions: u64,
+    pub(crate) clean_disconnects: u64,
+    pub(crate) disconnects: ByLabel,
+    pub(crate) handshake_faults: ByLabel,
+    pub(crate) handshakes_pending: u64,
+    pub(crate) subscriptions_granted: u64,
+    pub(crate) subscriptions_refused: u64,
+    pub(crate) fanned_out: u64,
+    pub(crate) fanout_dropped: u64,
+    pub(crate) fanout_topics_refused: u64,
+    pub(crate) fanout_alive: bool,
+    pub(crate) parked: u64,
+}
+
+/// The log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) records_committed: u64,
+    pub(crate) bytes_committed: u64,
+    pub(crate) commits: u64,
+    pub(crate) commits_failed: u64,
+    pub(crate) delivered: u64,
+    pub(crate) expired: u64,
+    pub(crate) evicted: u64,
+    pub(crate) dead_lettered: u64,
+    pub(crate) damaged: u64,
+    pub(crate) late_settlements: u64,
+    pub(crate) rotations: u64,
+    /// In order of priority.
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) disk_bytes: u64,
+    pub(crate) max_disk: u64,
+    pub(crate) free_bytes: u64,
+    pub(crate) keep_free: u64,
+    /// Why the log cannot write now; none = it can.
+    pub(crate) unavailable: Option<String>,
+}
+
+/// One stream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stream {
+    pub(crate) name: String,
+    pub(crate) waiting: u64,
+    pub(crate) waiting_bytes: u64,
+    pub(crate) max_bytes: u64,
+    /// As far as it can be proved.
+    pub(crate) oldest: Option<Duration>,
+    /// At its bound it refuses; otherwise it drops its oldest.
+    pub(crate) refuses: bool,
+}
+
+/// The cloud side.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cloud {
+    pub(crate) status: BridgeStatus,
+    pub(crate) sent: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) delivered: u64,
+    pub(crate) expired: u64,
+    pub(crate) retried: u64,
+    pub(crate) replayed: u64,
+    pub(crate) duplicates_suspected: u64,
+    pub(crate) late_acks: u64,
+    pub(crate) connects: u64,
+    pub(crate) probes: u64,
+    pub(crate) read_errors: u64,
+    pub(crate) reconnects: ByLabel,
+    pub(crate) refused: ByLabel,
+    pub(crate) dead: ByLabel,
+}
+
+impl Cloud {
+    /// Whether the connection stands.
+    #[must_use]
+    pub(crate) const fn is_connected(&self) -> bool {
+        matches!(self.status.state, forebay_bridge::State::Connected | forebay_bridge::State::Stalled)
+    }
+
+    /// Whether the connection stands but the cloud owes acks and gives none.
+    #[must_use]
+    pub(crate) const fn is_stalled(&self) -> bool {
+        matches!(self.status.state, forebay_bridge::State::Stalled)
+    }
+}
+
+impl Stream {
+    /// Whether the next record of some size would go over the bound.
+    #[must_use]
+    pub(crate) const fn is_full(&self) -> bool {
+        self.waiting_bytes >= self.max_bytes
+    }
+
+    /// Whether over nine tenths of the bound are used.
+    #[must_use]
+    pub(crate) const fn is_nearly_full(&self) -> bool {
+        self.waiting_bytes >= self.max_bytes / 10 * 9
+    }
+}
+
+impl Log {
+    /// Bytes that may still come to wait before a bound is reached: of the streams together, of `max_disk`, or of the
+    /// file system. Delivered records that are still on disk do not count, they go when space is wanted. Zero as soon as
+    /// one stream has less than a sixty-fourth of its bound left: that one loses or refuses already.
+    #[must_use]
+    pub(crate) fn headroom(&self) -> u64 {
+        let left = |stream: &Stream| stream.max_bytes.saturating_sub(stream.waiting_bytes);
+        if self.unavailable.is_some() || self.streams.iter().any(|stream| left(stream) < stream.max_bytes / 64) {
+            return 0;
+        }
+        let streams = self.streams.iter().map(left).fold(0, u64::saturating_add);
+        let waiting = self.streams.iter().map(|stream| stream.waiting_bytes).fold(0, u64::saturating_add);
+        let grows_to = self.disk_bytes.saturating_add(self.free_bytes.saturating_sub(self.keep_free));
+        streams.min(self.max_disk.min(grows_to).saturating_sub(waiting))
+    }
+}

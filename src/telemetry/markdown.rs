@@ -1,0 +1,44 @@
+//! `docs/metrics.md`, made from the catalogue.
+
+use std::fmt::Write as _;
+
+use super::catalogue::{Kind, catalogue};
+
+const HEAD: &str = "# Metrics
+
+<!-- Made from src/telemetry/catalogue.rs: FOREBAY_BLESS=1 cargo test --bin forebay metrics_page -->
+
+`/metrics` on `admin.bind` (127.0.0.1:9464 by default), for Prometheus. Counters count since the process started; the
+ledger that outlives restarts is in `/status` ([status.md](status.md)). A series with the label `reason`, `code` or
+`stream` exists for every value that is known; without a `cloud` in the configuration the cloud's are missing. No label
+holds a device's name or a topic, so the number of series is bounded: some 250.
+";
+
+/// The catalogue as a page.
+#[must_use]
+pub(crate) fn markdown() -> String {
+    let mut page = HEAD.to_owned();
+    for (heading, instruments) in catalogue() {
+        let _ = write!(
+            page,
+            "\n## {heading}\n\n| name | kind | unit | labels | what it says |\n|---|---|---|---|---|\n"
+        );
+        for instrument in *instruments {
+            let labels: Vec<_> = instrument.labels.iter().map(|label| format!("`{label}`")).collect();
+            let kind = match instrument.kind {
+                Kind::Counter(_) => "counter",
+                Kind::Gauge(_) => "gauge",
+                Kind::Histogram(_) => "histogram",
+            };
+            let _ = writeln!(
+                page,
+                "| `{}` | {kind} | {} | {} | {} |",
+                instrument.name,
+                instrument.unit,
+                labels.join(", "),
+                instrument.question
+            );
+        }
+    }
+    page
+}

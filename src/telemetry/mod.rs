@@ -1,0 +1,290 @@
+//! What is measured: one catalogue of instruments, three distributions, and the figures of the running parts.
+//!
+//! [`Telemetry`] comes first, because the parts report to it from their first moment; [`Telemetry::observe`] takes the
+//! parts once they run. Counters stay where they are counted and are read at each scrape.
+
+mod catalogue;
+mod figures;
+mod health;
+#[cfg(test)]
+mod markdown;
+mod observers;
+mod rates;
+mod sources;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use opentelemetry::metrics::{AsyncInstrument, Meter, MeterProvider as _};
+use opentelemetry::{KeyValue, Value};
+use opentelemetry_sdk::metrics::{Aggregation, SdkMeterProvider};
+use prometheus::{Registry, TextEncoder};
+
+use crate::admin;
+use crate::config::Config;
+use catalogue::{ACK_LATENCY, COMMIT_LATENCY, DELIVERY_AGE, Instrument, Kind, Moment, Read, instruments};
+use observers::Observers;
+use rates::{Rates, Totals};
+use sources::Running;
+
+pub(crate) use figures::{Cloud, Figures, Source, Stream};
+pub(crate) use health::{not_ready, restart_helps};
+pub(crate) use rates::Flow;
+pub(crate) use sources::Sources;
+
+/// Series per instrument; the catalogue stays far below, this is the belt beside it.
+const MAX_SERIES: usize = 256;
+
+/// Everything measured. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Telemetry {
+    inner: Arc<Inner>,
+    observers: Arc<Observers>,
+}
+
+/// Who this process is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// The gateway's id.
+    pub(crate) gateway: String,
+    /// The program's version.
+    pub(crate) version: &'static str,
+    /// A hash of the configuration.
+    pub(crate) fingerprint: String,
+    /// When the process started, for uptime.
+    pub(crate) started: Instant,
+    /// The same by the machine's clock, seconds since 1970.
+    pub(crate) started_at: f64,
+}
+
+struct Inner {
+    identity: Identity,
+    registry: Registry,
+    // Instruments work as long as their provider lives.
+    _provider: SdkMeterProvider,
+    source: OnceLock<Box<dyn Source>>,
+    rates: Mutex<Rates>,
+    /// What the instruments read during one scrape.
+    scraped: Arc<Scraped>,
+}
+
+/// All figures and what is reckoned from them.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    /// The parts' figures.
+    pub(crate) figures: Figures,
+    /// What flows.
+    pub(crate) flow: Flow,
+    /// How long the log would take what comes without the cloud, in seconds; none = nothing comes.
+    pub(crate) autonomy: Option<f64>,
+}
+
+type Scraped = Mutex<Option<(Identity, Look)>>;
+
+impl Telemetry {
+    /// Telemetry of this process; `fingerprint` is a hash of the configuration.
+    ///
+    /// # Errors
+    /// An instrument that OpenTelemetry does not take, which is a fault of the catalogue.
+    pub(crate) fn new(gateway: &str, fingerprint: &str) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        // The catalogue's names are whole: no suffixes, no labels of OpenTelemetry's own.
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .without_units()
+            .without_counter_suffixes()
+            .without_target_info()
+            .scope_info_enabled(false)
+            .build()
+            .context("the metrics exporter cannot be set up")?;
+        let provider = SdkMeterProvider::builder().with_reader(exporter).with_view(view).build();
+        let meter = provider.meter("forebay");
+        let scraped = Arc::<Scraped>::default();
+        for instrument in instruments() {
+            register(&meter, instrument, &scraped);
+        }
+        let histogram = |name| {
+            let (description, unit) = instruments()
+                .find(|known| known.name == name)
+                .map_or(("", ""), |known| (known.question, known.unit));
+            meter.f64_histogram(name).with_description(description).with_unit(unit).build()
+        };
+        let observers = Observers {
+            commit: histogram(COMMIT_LATENCY),
+            ack: histogram(ACK_LATENCY),
+            age: histogram(DELIVERY_AGE),
+        };
+        let identity = Identity {
+            gateway: gateway.to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+            fingerprint: fingerprint.to_owned(),
+            started: Instant::now(),
+            started_at: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0.0, |since| since.as_secs_f64()),
+        };
+        let inner = Inner {
+            identity,
+            registry,
+            _provider: provider,
+            source: OnceLock::new(),
+            rates: Mutex::default(),
+            scraped,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            observers: Arc::new(observers),
+        })
+    }
+
+    /// What the log reports to.
+    #[must_use]
+    pub(crate) fn wal_observer(&self) -> Arc<dyn forebay_wal::Observer> {
+        self.observers.clone()
+    }
+
+    /// What the device side reports to.
+    #[must_use]
+    pub(crate) fn broker_observer(&self) -> Arc<dyn forebay_broker::Observer> {
+        self.observers.clone()
+    }
+
+    /// What the bridge reports to.
+    #[must_use]
+    pub(crate) fn bridge_observer(&self) -> Arc<dyn forebay_bridge::Observer> {
+        self.observers.clone()
+    }
+
+    /// Watches the running parts from now on, and gives what the admin server shows.
+    ///
+    /// # Errors
+    /// If parts are watched already.
+    pub(crate) fn observe(&self, sources: Sources, config: &Config) -> anyhow::Result<admin::State> {
+        self.watch(Box::new(Running::new(sources, config)))?;
+        Ok(admin::State::new(self.clone(), config.admin.token.clone()))
+    }
+
+    /// Watches any source.
+    pub(crate) fn watch(&self, source: Box<dyn Source>) -> anyhow::Result<()> {
+        self.inner
+            .source
+            .set(source)
+            .map_err(|_| anyhow::anyhow!("telemetry watches one gateway; it was given a second one"))
+    }
+
+    /// Who this process is.
+    #[must_use]
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// Where the figures come from; none before the parts run.
+    #[must_use]
+    pub(crate) fn source(&self) -> Option<&dyn Source> {
+        self.inner.source.get().map(AsRef::as_ref)
+    }
+
+    /// All figures now, and a sample for the rates. To be called every second or so.
+    pub(crate) fn look(&self, now: Instant) -> Option<Look> {
+        let figures = self.source()?.figures();
+        let totals = Totals {
+            accepted: figures.front.accepted,
+            delivered: figures.log.delivered,
+            bytes: figures.log.bytes_committed,
+        };
+        let mut rates = lock(&self.inner.rates);
+        let flow = rates.flow(now, totals);
+        rates.note(now, totals);
+        drop(rates);
+        let autonomy = autonomy(figures.log.headroom(), flow.bytes);
+        Some(Look { figures, flow, autonomy })
+    }
+
+    /// The page for Prometheus.
+    ///
+    /// # Errors
+    /// If the text cannot be made, which is a fault of the catalogue.
+    pub(crate) fn metrics(&self, now: Instant) -> anyhow::Result<String> {
+        let look = self.look(now).map(|look| (self.inner.identity.clone(), look));
+        *lock(&self.inner.scraped) = look;
+        let families = self.inner.registry.gather();
+        TextEncoder::new()
+            .encode_to_string(&families)
+            .context("the metrics cannot be written as text")
+    }
+}
+
+/// None = nothing comes, so nothing fills.
+fn autonomy(headroom: u64, bytes_per_second: f64) -> Option<f64> {
+    if headroom == 0 {
+        return Some(0.0);
+    }
+    (bytes_per_second > 0.0).then(|| headroom as f64 / bytes_per_second)
+}
+
+fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scraped>) {
+    let scraped = scraped.clone();
+    match instrument.kind {
+        Kind::Counter(read) => {
+            let read = move |observer: &dyn AsyncInstrument<f64>| observe(observer, instrument, read, &scraped);
+            meter
+                .f64_observable_counter(instrument.name)
+                .with_description(instrument.question)
+                .with_unit(instrument.unit)
+                .with_callback(read)
+                .build();
+        }
+        Kind::Gauge(read) => {
+            let read = move |observer: &dyn AsyncInstrument<f64>| observe(observer, instrument, read, &scraped);
+            meter
+                .f64_observable_gauge(instrument.name)
+                .with_description(instrument.question)
+                .with_unit(instrument.unit)
+                .with_callback(read)
+                .build();
+        }
+        Kind::Histogram(_) => {}
+    }
+}
+
+fn observe(observer: &dyn AsyncInstrument<f64>, instrument: &Instrument, read: Read, scraped: &Scraped) {
+    let scraped = lock(scraped);
+    let Some((identity, look)) = scraped.as_ref() else { return };
+    let moment = Moment {
+        identity,
+        figures: &look.figures,
+        flow: look.flow,
+        autonomy: look.autonomy,
+    };
+    for series in read(&moment) {
+        let values = series.labels.into_iter().map(Value::from);
+        let labels: Vec<_> = instrument
+            .labels
+            .iter()
+            .zip(values)
+            .map(|(name, value)| KeyValue::new(*name, value))
+            .collect();
+        observer.observe(series.value, &labels);
+    }
+}
+
+fn view(instrument: &opentelemetry_sdk::metrics::Instrument) -> Option<opentelemetry_sdk::metrics::Stream> {
+    let known = instruments().find(|known| known.name == instrument.name())?;
+    let stream = opentelemetry_sdk::metrics::Stream::builder().with_cardinality_limit(MAX_SERIES);
+    let stream = match known.kind {
+        Kind::Histogram(bounds) => stream.with_aggregation(Aggregation::ExplicitBucketHistogram {
+            boundaries: bounds.to_vec(),
+            record_min_max: false,
+        }),
+        Kind::Counter(_) | Kind::Gauge(_) => stream,
+    };
+    stream.build().ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

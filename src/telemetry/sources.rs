@@ -1,0 +1,193 @@
+//! The figures of the running parts.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use forebay_bridge::Handle;
+use forebay_broker::{DeviceStatus, Disconnection, Refusal, UnroutedTopic, View};
+use forebay_wal::{Audit, Clock, StartReport};
+
+use super::figures::{ByLabel, Cloud, Figures, Front, Log, Source, Stream};
+use crate::config::{Config, WhenFull};
+
+/// The running parts.
+pub(crate) struct Sources {
+    /// The device side.
+    pub(crate) view: View,
+    /// The log.
+    pub(crate) log: forebay_wal::Log,
+    /// The bridge, if there is a cloud.
+    pub(crate) bridge: Option<Handle>,
+    /// What was found when the log was opened.
+    pub(crate) report: StartReport,
+    /// Where time comes from.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// When each TLS listener's certificate ends, in seconds since 1970.
+    pub(crate) certificates: Vec<(String, i64)>,
+}
+
+/// The running parts, and what the configuration says of them.
+pub(super) struct Running {
+    pub(super) sources: Sources,
+    max_disk: u64,
+    keep_free: u64,
+    survive_outage: Duration,
+    refusing: HashSet<String>,
+}
+
+impl Running {
+    pub(super) fn new(sources: Sources, config: &Config) -> Self {
+        let refusing = config.streams.iter().filter(|stream| stream.when_full == WhenFull::Refuse);
+        Self {
+            sources,
+            max_disk: config.gateway.max_disk,
+            keep_free: config.gateway.keep_free,
+            survive_outage: config.gateway.survive.outage,
+            refusing: refusing.map(|stream| stream.name.clone()).collect(),
+        }
+    }
+
+    fn log(&self) -> Log {
+        let stats = self.sources.log.stats();
+        let status = self.sources.log.status();
+        let stream = |stream: forebay_wal::StreamStatus| Stream {
+            refuses: self.refusing.contains(&stream.name),
+            name: stream.name,
+            waiting: stream.waiting,
+            waiting_bytes: stream.waiting_bytes,
+            max_bytes: stream.max_bytes,
+            oldest: stream.oldest,
+        };
+        Log {
+            records_committed: value(&stats.records_committed),
+            bytes_committed: value(&stats.bytes_committed),
+            commits: value(&stats.commits),
+            commits_failed: value(&stats.commits_failed),
+            delivered: value(&stats.delivered),
+            expired: value(&stats.expired),
+            evicted: value(&stats.evicted),
+            dead_lettered: value(&stats.dead_lettered),
+            damaged: value(&stats.damaged),
+            late_settlements: value(&stats.late_settlements),
+            rotations: value(&stats.rotations),
+            streams: status.streams.into_iter().map(stream).collect(),
+            disk_bytes: status.disk_bytes,
+            max_disk: self.max_disk,
+            free_bytes: status.free_bytes,
+            keep_free: self.keep_free,
+            unavailable: status.unavailable,
+        }
+    }
+}
+
+impl Source for Running {
+    fn figures(&self) -> Figures {
+        let now = self.sources.clock.now();
+        let now_seconds = i64::try_from(now.wall_ms / 1000).unwrap_or(i64::MAX);
+        let left = |(listener, not_after): &(String, i64)| (listener.clone(), not_after.saturating_sub(now_seconds));
+        Figures {
+            front: front(&self.sources.view),
+            log: self.log(),
+            cloud: self.sources.bridge.as_ref().map(cloud),
+            start: self.sources.report.clone(),
+            clock_trusted: now.trusted,
+            certificates: self.sources.certificates.iter().map(left).collect(),
+            survive_outage: self.survive_outage,
+        }
+    }
+
+    fn devices(&self) -> Vec<DeviceStatus> {
+        self.sources.view.devices().list()
+    }
+
+    fn unrouted(&self, limit: usize) -> Vec<UnroutedTopic> {
+        self.sources.view.unrouted(limit)
+    }
+
+    fn ledger(&self) -> Audit {
+        let mut sum = Audit::default();
+        for line in self.sources.log.ledger() {
+            sum.accepted += line.counts.accepted;
+            sum.requeued += line.counts.requeued;
+            sum.delivered += line.counts.delivered;
+            sum.waiting += line.counts.waiting;
+            sum.expired += line.counts.expired;
+            sum.evicted += line.counts.evicted;
+            sum.dead_lettered += line.counts.dead_lettered;
+            sum.damaged += line.counts.damaged;
+        }
+        sum
+    }
+}
+
+fn front(view: &View) -> Front {
+    let stats = view.stats();
+    let refusals = |count: &dyn Fn(Refusal) -> u64| {
+        Refusal::ALL
+            .iter()
+            .map(|reason| (reason.label().to_owned(), count(*reason)))
+            .collect()
+    };
+    let disconnects = Disconnection::ALL
+        .iter()
+        .map(|reason| (reason.label().to_owned(), stats.disconnected(*reason)));
+    Front {
+        accepted: value(&stats.accepted),
+        acked: value(&stats.acked),
+        refused: refusals(&|reason| stats.refused(reason)),
+        dropped: refusals(&|reason| stats.dropped(reason)),
+        unrouted: value(&stats.unrouted),
+        local: value(&stats.local),
+        qos2_duplicates: value(&stats.qos2_duplicates),
+        resent_by_devices: value(&stats.resent_by_devices),
+        payload_bytes: value(&stats.payload_bytes),
+        connects: value(&stats.connects),
+        connections: value(&stats.connected),
+        sessions: view.sessions() as u64,
+        clean_disconnects: value(&stats.clean_disconnects),
+        disconnects: disconnects.collect(),
+        handshake_faults: labelled(stats.handshake_faults()),
+        handshakes_pending: value(&stats.handshakes_pending),
+        subscriptions_granted: value(&stats.subscriptions_granted),
+        subscriptions_refused: value(&stats.subscriptions_refused),
+        fanned_out: value(&stats.fanned_out),
+        fanout_dropped: value(&stats.fanout_dropped),
+        fanout_topics_refused: value(&stats.fanout_topics_refused),
+        fanout_alive: view.fanout_is_alive(),
+        parked: value(&stats.parked),
+    }
+}
+
+fn cloud(handle: &Handle) -> Cloud {
+    let stats = handle.stats();
+    Cloud {
+        status: handle.status(),
+        sent: value(&stats.sent),
+        sent_bytes: value(&stats.sent_bytes),
+        delivered: value(&stats.delivered),
+        expired: value(&stats.expired),
+        retried: value(&stats.retried),
+        replayed: value(&stats.replayed),
+        duplicates_suspected: value(&stats.duplicates_suspected),
+        late_acks: value(&stats.late_acks),
+        connects: value(&stats.connects),
+        probes: value(&stats.probes),
+        read_errors: value(&stats.read_errors),
+        reconnects: stats
+            .reconnects()
+            .map(|(reason, count)| (reason.label().to_owned(), count))
+            .collect(),
+        refused: stats.refused().map(|(code, count)| (format!("0x{code:02x}"), count)).collect(),
+        dead: labelled(stats.dead()),
+    }
+}
+
+fn labelled(counts: impl IntoIterator<Item = (&'static str, u64)>) -> ByLabel {
+    counts.into_iter().map(|(label, count)| (label.to_owned(), count)).collect()
+}
+
+fn value(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
