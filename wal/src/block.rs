@@ -111,8 +111,7 @@ impl Block {
         }
     }
 
-    
-/// The record of an entry, checked; none = damaged.
+    /// The record of an entry, checked; none = damaged.
     pub(crate) fn record(&self, nth: usize) -> Option<View<'_>> {
         let entry = self.entries.get(nth)?;
         let bytes = self

@@ -1,6 +1,7 @@
 //! All access to files goes through here, so that a test can put a simulated disk in its place.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -207,6 +208,8 @@ pub(crate) struct Overlay {
 #[derive(Debug)]
 struct Written {
     len: u64,
+    /// Up to here the file itself is visible; less after it was cut.
+    below: u64,
     pages: BTreeMap<u64, Box<[u8]>>,
 }
 
@@ -217,14 +220,14 @@ impl Overlay {
             file,
             written: Mutex::new(Written {
                 len,
+                below: len,
                 pages: BTreeMap::new(),
             }),
         })
     }
 
-    fn read_below(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let real = self.file.len()?;
-        let there = real.saturating_sub(offset).min(out.len() as u64) as usize;
+    fn read_below(&self, below: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let there = below.saturating_sub(offset).min(out.len() as u64) as usize;
         out[there..].fill(0);
         if there == 0 {
             Ok(())
@@ -233,7 +236,6 @@ impl Overlay {
         }
     }
 }
-
 impl redb::StorageBackend for Overlay {
     fn len(&self) -> io::Result<u64> {
         Ok(lock(&self.written).len)
@@ -245,7 +247,7 @@ impl redb::StorageBackend for Overlay {
         if end > written.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.read_below(offset, out)?;
+        self.read_below(written.below, offset, out)?;
         for (page, data) in written.pages.range(offset / PAGE..end.div_ceil(PAGE)) {
             let from = (page * PAGE).max(offset);
             let until = ((page + 1) * PAGE).min(end);
@@ -258,6 +260,8 @@ impl redb::StorageBackend for Overlay {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut written = lock(&self.written);
         written.len = len;
+        written.below = written.below.min(len);
+        written.pages.split_off(&len.div_ceil(PAGE));
         Ok(())
     }
 
@@ -268,18 +272,20 @@ impl redb::StorageBackend for Overlay {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut written = lock(&self.written);
         let end = offset + data.len() as u64;
+        let below = written.below;
         for page in offset / PAGE..end.div_ceil(PAGE) {
             let from = (page * PAGE).max(offset);
             let until = ((page + 1) * PAGE).min(end);
-            if !written.pages.contains_key(&page) {
-                let mut content = vec![0; PAGE as usize].into_boxed_slice();
-                self.read_below(page * PAGE, &mut content)?;
-                written.pages.insert(page, content);
-            }
-            if let Some(content) = written.pages.get_mut(&page) {
-                let target = &mut content[(from - page * PAGE) as usize..(until - page * PAGE) as usize];
-                target.copy_from_slice(&data[(from - offset) as usize..(until - offset) as usize]);
-            }
+            let content = match written.pages.entry(page) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(free) => {
+                    let mut content = vec![0; PAGE as usize].into_boxed_slice();
+                    self.read_below(below, page * PAGE, &mut content)?;
+                    free.insert(content)
+                }
+            };
+            let target = &mut content[(from - page * PAGE) as usize..(until - page * PAGE) as usize];
+            target.copy_from_slice(&data[(from - offset) as usize..(until - offset) as usize]);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,8 @@ use crate::disk::{Directory, LockGuard, RealDirectory, StorageFile};
 use crate::sync::lock;
 use crate::testing::{ManualClock, Unobserved};
 use crate::{
-    AppendError, Batch, Clock, CommitError, CommitListener, Log, NewRecord, Opened, Options, PartitionSet, Settlement, StreamId, StreamOptions, WhenFull,
+    AppendError, Batch, Clock, CommitError, CommitListener, Log, NewRecord, Opened, Options, PartitionSet, Settlement, StreamId,
+    StreamOptions, WhenFull,
 };
 
 /// What the disk does: 0 well, 1 full, 2 broken.
@@ -50,10 +51,16 @@ impl Directory for Moody {
     }
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         self.mood.check()?;
-        Ok(Arc::new(MoodyFile { real: self.real.create(name)?, mood: self.mood.clone() }))
+        Ok(Arc::new(MoodyFile {
+            real: self.real.create(name)?,
+            mood: self.mood.clone(),
+        }))
     }
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(Arc::new(MoodyFile { real: self.real.open(name)?, mood: self.mood.clone() }))
+        Ok(Arc::new(MoodyFile {
+            real: self.real.open(name)?,
+            mood: self.mood.clone(),
+        }))
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.mood.check()?;
@@ -131,19 +138,32 @@ struct Rig {
 }
 
 fn rig(path: &Path, when_full: WhenFull) -> Rig {
-    let directory =
-        Arc::new(Moody { real: RealDirectory::new(path.to_owned()).unwrap(), mood: Arc::default(), free: AtomicU64::new(1 << 40) });
+    let directory = Arc::new(Moody {
+        real: RealDirectory::new(path.to_owned()).unwrap(),
+        mood: Arc::default(),
+        free: AtomicU64::new(1 << 40),
+    });
     let options = Options {
         directory: path.to_owned(),
         max_disk: 1 << 30,
         keep_free: 1 << 30,
         commit_wait: Duration::ZERO,
         max_devices: 10,
-        streams: vec![StreamOptions { name: "main".into(), max_bytes: 1 << 30, max_age: None, when_full }],
+        streams: vec![StreamOptions {
+            name: "main".into(),
+            max_bytes: 1 << 30,
+            max_age: None,
+            when_full,
+        }],
     };
     let clock = Arc::new(ManualClock::trusted());
     let Opened { log, .. } = Log::open_in(directory.clone(), options, clock.clone(), Arc::new(Unobserved), None).unwrap();
-    Rig { log, directory, clock, heard: Arc::default() }
+    Rig {
+        log,
+        directory,
+        clock,
+        heard: Arc::default(),
+    }
 }
 
 impl Rig {
@@ -184,7 +204,9 @@ fn fails_and_recovers(mood: u8) {
     assert!(rig.outcome(rig.append(b"before").unwrap()));
     rig.directory.mood.0.store(mood, Ordering::SeqCst);
     assert!(!rig.outcome(rig.append(b"lost").unwrap()), "a failed batch was acked");
-    until("appends are refused", || matches!(rig.append(b"refused"), Err(AppendError::Unavailable { .. })));
+    until("appends are refused", || {
+        matches!(rig.append(b"refused"), Err(AppendError::Unavailable { .. }))
+    });
     assert!(rig.log.status().unavailable.is_some());
     assert_eq!(rig.payloads(), [b"before".to_vec()], "the file left behind stays readable");
     rig.directory.mood.0.store(0, Ordering::SeqCst);

@@ -35,9 +35,9 @@ mod clock;
 mod codec;
 mod dead;
 mod disk;
+mod error;
 #[cfg(test)]
 mod faults;
-mod error;
 mod files;
 pub mod format;
 mod gauge;
@@ -55,6 +55,8 @@ mod state;
 mod stats;
 mod sync;
 pub mod testing;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use audit::{Audit, LedgerLine};

@@ -224,8 +224,8 @@ impl State {
                 };
                 if let Some(part) = file.parts.iter_mut().find(|part| part.stream == *stream) {
                     part.end = *end;
-                    part.waiting += records;
-                    part.bytes += bytes;
+                    part.waiting = part.waiting.saturating_add(*records);
+                    part.bytes = part.bytes.saturating_add(*bytes);
                 } else {
                     file.parts.push(FilePart {
                         stream: *stream,
@@ -254,7 +254,10 @@ impl State {
             }
             Change::DropFile { file } => self.files.retain(|entry| entry.number != *file),
             Change::Slot { slot, identity } => self.slot(*slot).identity.clone_from(identity),
-            Change::Ledger { slot, count, by } => self.slot(*slot).counts[*count as usize] += by,
+            Change::Ledger { slot, count, by } => {
+                let value = &mut self.slot(*slot).counts[*count as usize];
+                *value = value.saturating_add(*by);
+            }
             Change::Hold {
                 stream,
                 from,
@@ -629,5 +632,5 @@ fn owned(rest: &mut Cursor<'_>) -> Option<String> {
 
 /// A slot's number, which sizes a table: no damage may make that table huge.
 fn bounded_slot(rest: &mut Cursor<'_>) -> Option<u32> {
-    rest.u32().filter(|slot| *slot <= 1 << 24)
+    rest.u32().filter(|slot| *slot <= 1 << 20)
 }

@@ -31,7 +31,11 @@ fn files_rotate_and_are_unlinked_when_all_in_them_is_settled() {
     let mut bench = open(small_files(directory.path(), 100 << 20, WhenFull::Refuse));
     pour(&mut bench, 30);
     assert!(files(directory.path()).len() >= 3, "{:?}", files(directory.path()));
-    let killed = open(small_files(&copy(directory.path(), &directory.path().join("killed")), 100 << 20, WhenFull::Refuse));
+    let killed = open(small_files(
+        &copy(directory.path(), &directory.path().join("killed")),
+        100 << 20,
+        WhenFull::Refuse,
+    ));
     assert_eq!(killed.read_all().len(), 30 * 32);
     let records = bench.read_all();
     assert_eq!(records.len(), 30 * 32);
@@ -162,7 +166,10 @@ fn dead_letters_are_bounded_and_do_not_enter_the_ledger_twice() {
     let mut bench = open(options(directory.path()));
     bench.fill(10, 100);
     for record in bench.read_all() {
-        let dead = Settlement::Dead { reason: "topic-too-long", detail: "shorten it".into() };
+        let dead = Settlement::Dead {
+            reason: "topic-too-long",
+            detail: "shorten it".into(),
+        };
         bench.log.settle(MAIN, record.id.offset, dead);
     }
     bench.log.close().unwrap();
@@ -170,10 +177,17 @@ fn dead_letters_are_bounded_and_do_not_enter_the_ledger_twice() {
     let bench = open(options(directory.path()));
     let audit = bench.log.audit().unwrap();
     assert_eq!((audit.accepted, audit.dead_lettered, audit.waiting), (10, 10, 0));
-    let letters = bench.log.reader(StreamId::DEAD, forebay_wal::PartitionSet::ALL).read(usize::MAX).unwrap();
+    let letters = bench
+        .log
+        .reader(StreamId::DEAD, forebay_wal::PartitionSet::ALL)
+        .read(usize::MAX)
+        .unwrap();
     assert_eq!(letters.len(), 10);
     let letter = forebay_wal::DeadLetter::open(&letters[3]).unwrap();
-    assert_eq!((letter.reason.as_str(), letter.detail.as_str(), letter.id.offset.0), ("topic-too-long", "shorten it", 3));
+    assert_eq!(
+        (letter.reason.as_str(), letter.detail.as_str(), letter.id.offset.0),
+        ("topic-too-long", "shorten it", 3)
+    );
     assert_eq!(letter.payload[..8], 3_u64.to_le_bytes());
     assert_eq!((letters[3].identity.as_str(), letters[3].route.as_str()), ("device-3", "route"));
 }
@@ -186,7 +200,11 @@ fn records_older_than_max_age_or_their_own_expiry_are_expired_not_sent() {
     let mut bench = open(options);
     bench.store("a", b"old");
     let start = *bench.clock.0.lock().unwrap();
-    let at = |ms: u64| Timestamp { wall_ms: start.wall_ms + ms, monotonic_ms: start.monotonic_ms + ms, ..start };
+    let at = |ms: u64| Timestamp {
+        wall_ms: start.wall_ms + ms,
+        monotonic_ms: start.monotonic_ms + ms,
+        ..start
+    };
     bench.clock.set(at(50_000));
     let mut short = bench.record("a", b"short");
     short.expiry = Some(5);
@@ -210,7 +228,12 @@ fn a_clock_that_jumps_from_1970_to_now_expires_nothing() {
     limits.streams[0].max_age = Some(Duration::from_secs(60));
     let mut bench = open_at(limits.clone(), clock.clone());
     bench.store("a", b"1");
-    clock.set(Timestamp { wall_ms: 1_800_000_000_000, boot: BootId(1), monotonic_ms: 6000, trusted: true });
+    clock.set(Timestamp {
+        wall_ms: 1_800_000_000_000,
+        boot: BootId(1),
+        monotonic_ms: 6000,
+        trusted: true,
+    });
     assert_eq!(bench.read_all().len(), 1);
     bench.log.close().unwrap();
     drop(bench);
@@ -246,5 +269,8 @@ fn a_stream_that_holds_records_cannot_leave_the_configuration() {
     other.streams = vec![stream("other", 1000, WhenFull::Refuse)];
     let clock = ManualClock::at(1, 1, 1, false);
     let error = forebay_wal::Log::open(other, clock, std::sync::Arc::new(support::Counting::default()), None).unwrap_err();
-    assert!(matches!(error, OpenError::OrphanStream { ref name, waiting: 1 } if name == "main"), "{error}");
+    assert!(
+        matches!(error, OpenError::OrphanStream { ref name, waiting: 1 } if name == "main"),
+        "{error}"
+    );
 }

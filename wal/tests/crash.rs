@@ -112,7 +112,12 @@ fn note(line: &str, acked: &mut BTreeSet<u64>, sent: &mut BTreeSet<u64>) -> bool
 #[test]
 fn child_that_is_locked_out() {
     let Some(directory) = std::env::var_os(CHILD) else { return };
-    let opened = Log::open(options(Path::new(&directory)), ManualClock::at(1, 1, 1, false), std::sync::Arc::new(Counting::default()), None);
+    let opened = Log::open(
+        options(Path::new(&directory)),
+        ManualClock::at(1, 1, 1, false),
+        std::sync::Arc::new(Counting::default()),
+        None,
+    );
     println!("{}", opened.map_or_else(|error| error.to_string(), |_| "opened".into()));
 }
 
@@ -126,7 +131,12 @@ fn a_second_process_is_locked_out_until_the_first_is_gone() {
         String::from_utf8(output.stdout).unwrap()
     };
     assert!(answer(directory.path()).contains("another Forebay is using"));
-    let again = Log::open(options(directory.path()), bench.clock.clone(), std::sync::Arc::new(Counting::default()), None);
+    let again = Log::open(
+        options(directory.path()),
+        bench.clock.clone(),
+        std::sync::Arc::new(Counting::default()),
+        None,
+    );
     assert!(matches!(again, Err(OpenError::Locked { .. })));
     bench.log.close().unwrap();
     assert!(answer(directory.path()).contains("opened"));
@@ -163,7 +173,11 @@ fn a_torn_commit_is_gone_whole_and_everything_before_it_is_kept() {
         std::fs::write(torn.join(files(&after)[0].file_name().unwrap()), image).unwrap();
         let bench = open(options(&torn));
         let found = bench.read_all();
-        assert!(found.len() == 50 || found.len() == 90, "seed {seed}: {} records: a batch is stored whole or not at all", found.len());
+        assert!(
+            found.len() == 50 || found.len() == 90,
+            "seed {seed}: {} records: a batch is stored whole or not at all",
+            found.len()
+        );
         let audit = bench.log.audit().unwrap();
         assert!(audit.balances() && audit.damaged == 0, "seed {seed}: {audit:?}");
     }
@@ -173,7 +187,12 @@ fn a_torn_commit_is_gone_whole_and_everything_before_it_is_kept() {
 fn flip(path: &Path, needle: &[u8]) -> usize {
     let bytes = std::fs::read(path).unwrap();
     let file = OpenOptions::new().write(true).open(path).unwrap();
-    let hits: Vec<usize> = bytes.windows(needle.len()).enumerate().filter(|(_, window)| *window == needle).map(|(at, _)| at).collect();
+    let hits: Vec<usize> = bytes
+        .windows(needle.len())
+        .enumerate()
+        .filter(|(_, window)| *window == needle)
+        .map(|(at, _)| at)
+        .collect();
     for at in &hits {
         file.write_all_at(&[bytes[*at] ^ 1], *at as u64).unwrap();
     }
@@ -222,7 +241,9 @@ fn random_flips_in_a_closed_file_never_panic_nor_yield_a_wrong_record() {
         let file = OpenOptions::new().read(true).write(true).open(first).unwrap();
         let mut state = seed + 77;
         for _ in 0..200 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let at = (state >> 16) % len;
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).unwrap();
@@ -310,7 +331,13 @@ fn a_directory_that_cannot_be_used_says_what_to_do() {
     let file = directory.path().join("file");
     std::fs::write(&file, b"").unwrap();
     for path in [file.clone(), file.join("log")] {
-        let error = Log::open(options(&path), ManualClock::at(1, 1, 1, false), std::sync::Arc::new(Counting::default()), None).unwrap_err();
+        let error = Log::open(
+            options(&path),
+            ManualClock::at(1, 1, 1, false),
+            std::sync::Arc::new(Counting::default()),
+            None,
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("there is a file in its place"), "{error}");
     }
 }

@@ -7,7 +7,11 @@ use forebay_wal::{HoldKey, Offset, PartitionSet, Settlement};
 use support::{Bench, MAIN, copy, open, options};
 
 fn key(identity: &str) -> HoldKey {
-    HoldKey { stream: MAIN, route: "route".into(), identity: identity.into() }
+    HoldKey {
+        stream: MAIN,
+        route: "route".into(),
+        identity: identity.into(),
+    }
 }
 
 fn offsets(records: &[forebay_wal::Record]) -> Vec<u64> {
@@ -77,7 +81,10 @@ fn an_ended_suspension_counts_nothing_twice_after_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let mut bench = open(options(directory.path()));
     // Both devices in one partition, so that the other one holds the partition's progress back.
-    let other = (0..).map(|n| format!("other-{n}")).find(|name| support::partition(name) == support::partition("bad")).unwrap();
+    let other = (0..)
+        .map(|n| format!("other-{n}"))
+        .find(|name| support::partition(name) == support::partition("bad"))
+        .unwrap();
     bench.store(&other, b"stays");
     bench.store("bad", b"1");
     bench.store("bad", b"2");

@@ -49,10 +49,13 @@ impl Observer for Counting {
     }
 }
 
+/// The newest batch that was stored, and those that were not.
+type Heard = (Option<Batch>, Vec<(Batch, CommitError)>);
+
 /// Remembers what became of its batches.
 #[derive(Debug, Default)]
 pub struct Acks {
-    state: Mutex<(Option<Batch>, Vec<(Batch, CommitError)>)>,
+    state: Mutex<Heard>,
     bell: Condvar,
 }
 
