@@ -1,4 +1,4 @@
-//! Devices of which the cloud refused a record for the moment. The device is held until that record is in, so that its
+//! Devices of which the cloud refused a record for the moment, or keeps silent about one. The device is held until that record is in, so that its
 //! order is kept; other devices go on. Time is passed in.
 
 use std::collections::{BTreeMap, HashMap};
@@ -64,6 +64,16 @@ impl<T> Held<T> {
         let tries = device.tries;
         self.reschedule();
         tries
+    }
+
+    /// The cloud keeps silent about a record in flight while it acks others: its device waits for the answer.
+    pub(crate) fn silent(&mut self, key: DeviceKey, offset: Offset, now: Instant) {
+        self.devices.entry(key).or_insert_with(|| Device {
+            queue: BTreeMap::new(),
+            out: Some(offset),
+            due: now,
+            tries: 0,
+        });
     }
 
     /// Keeps a later record of a held device behind the refused one.
@@ -161,6 +171,21 @@ mod tests {
         assert_eq!(held.settled(&key(), Offset(6)), Vec::<i32>::new(), "6 was not out");
         assert_eq!(held.settled(&key(), Offset(5)), [6, 8]);
         assert!(!held.contains(&key()));
+    }
+
+    #[test]
+    fn silence_about_a_record_holds_its_device_until_the_answer() {
+        let now = Instant::now();
+        let mut held = Held::default();
+        held.silent(key(), Offset(1), now);
+        held.park(&key(), Offset(2), 2);
+        assert_eq!(held.take_due(now + LONGEST_DELAY), None);
+        assert_eq!(held.settled(&key(), Offset(1)), [2]);
+
+        held.silent(key(), Offset(3), now);
+        held.park(&key(), Offset(4), 4);
+        assert_eq!(held.refused(key(), Offset(3), 3, now), 1, "the answer was a refusal");
+        assert_eq!(held.take_due(now + FIRST_DELAY), Some(3));
     }
 
     #[test]

@@ -29,6 +29,8 @@ use crate::{Config, Ended, Handle, LastError, Mapping, Observer, State, Suspensi
 
 /// No ack for so long while acks are owed: stalled, says the status.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
+/// Unacked for this share of the ack timer while others were acked: the device is held.
+const SILENT_SHARE: u32 = 4;
 /// What a process that was killed may have sent without the log knowing of it, beside its window, when nothing paces it.
 const UNPACED_TAIL: u64 = 10_000;
 /// Records of broken connections that are remembered as perhaps seen by the cloud.
@@ -310,15 +312,42 @@ impl Lane {
                 source.read_ahead(index, &mut self.reads, now);
             }
             self.start_probe(now);
+            self.hold_silent(session, now);
         }
         let paced = self.fill(client, session, now).map_err(End::Failed)?;
         let stalled = self.report(session, now);
         let reads = self.sources.iter().filter_map(Source::again_at);
         let acks = session.window.oldest().map(|oldest| oldest + self.config.ack_timeout);
-        let timers = [paced, acks, stalled, session.stop_at, self.suspensions.next(), self.held.next()];
+        let silent = session
+            .window
+            .oldest()
+            .map(|oldest| oldest + self.config.ack_timeout / SILENT_SHARE);
+        let timers = [
+            paced,
+            acks,
+            silent,
+            stalled,
+            session.stop_at,
+            self.suspensions.next(),
+            self.held.next(),
+        ];
         // A due time that could not be used yet waits for an event, not for a busy loop.
         let next = timers.into_iter().flatten().chain(reads).filter(|at| *at > now).min();
         Ok(next.unwrap_or(now + IDLE))
+    }
+
+    /// A record that the cloud skips holds its device, so that fewer of its later ones overtake it.
+    fn hold_silent(&mut self, session: &Session, now: Instant) {
+        let Some(before) = now.checked_sub(self.config.ack_timeout / SILENT_SHARE) else {
+            return;
+        };
+        let before = before.min(session.last_ack);
+        if session.window.oldest().is_none_or(|oldest| oldest > before) {
+            return;
+        }
+        for item in session.window.overdue(before).filter(|item| !item.probe) {
+            self.held.silent(item.device(), item.record.id.offset, now);
+        }
     }
 
     /// Keeps the status true; returns when a stall would have to be reported.

@@ -119,6 +119,12 @@ impl<T> Window<T> {
         queued.into_iter().chain(waiting).min()
     }
 
+    /// What was written at or before `before` and still waits for its ack.
+    pub(crate) fn overdue(&self, before: Instant) -> impl Iterator<Item = &T> {
+        let old = self.order.iter().take_while(move |(_, at)| *at <= before);
+        old.filter_map(|(id, at)| self.in_flight.get(id).filter(|entry| entry.at == *at).map(|entry| &entry.item))
+    }
+
     /// Publishes that wait for an ack or in the channel.
     pub(crate) fn len(&self) -> usize {
         self.queued.len() + self.in_flight.len()
@@ -200,6 +206,7 @@ mod tests {
         assert_eq!(window.acked(2), None);
         assert_eq!(window.acked(77), None);
         assert_eq!(window.oldest(), Some(at(1)));
+        assert_eq!(window.overdue(at(2)).collect::<Vec<_>>(), [&1]);
         assert_eq!(window.acked(1), Some(1));
         assert_eq!(window.oldest(), Some(at(3)));
         assert_eq!(window.into_unacked().collect::<Vec<_>>(), [(3, true)]);
