@@ -489,7 +489,10 @@ impl Writer {
             return self.begin_file(&[]);
         }
         if allocated >= self.space.file_bytes / 2 && !self.shared.files.is_prepared() {
-            self.shared.files.prepare()?;
+            // A failure is no harm yet: the switch tries again.
+            if let Err(error) = self.shared.files.prepare() {
+                tracing::debug!(%error, "the next log file could not be made ahead");
+            }
         }
         Ok(())
     }
