@@ -120,7 +120,9 @@ impl Lane {
         }
         let (device, offset) = (item.device(), item.record.id.offset);
         let tries = self.held.refused(device.clone(), offset, item, now);
-        if verdict == Verdict::Unclear && tries >= UNCLEAR_TRIES {
+        // A held device whose backlog fills the read-ahead would stop the others: in the log it does not.
+        let harms = verdict == Verdict::Unclear || self.sources[device.0].is_clogged();
+        if harms && tries >= UNCLEAR_TRIES {
             let oldest = self.held.extract(&device, |item| item.record.id.offset == offset).pop();
             if let Some((_, item)) = oldest {
                 self.denied(item, session, now);
@@ -170,11 +172,15 @@ impl Lane {
             tracing::error!(
                 route,
                 device,
-                "the cloud denies this device's messages on this route; they wait in the log and one is tried each minute: check the IoT policy (iot:Publish) for the mapped topic"
+                "the cloud does not take this device's messages on this route; they wait in the log and one is tried each minute: \
+                 check the IoT policy (iot:Publish) for the mapped topic"
             );
         }
         if whole_route {
-            tracing::error!(route = %pair.route, "the cloud denied eight devices of this route within a minute: the whole route waits, one message is tried each minute");
+            tracing::error!(
+                route = %pair.route,
+                "the cloud denied eight devices of this route within a minute: the whole route waits, one message is tried each minute"
+            );
         }
         self.report_suspensions();
     }

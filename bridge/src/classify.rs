@@ -15,8 +15,9 @@ pub(crate) enum Verdict {
     Wrong(&'static str),
 }
 
-/// How often a record is tried again that the cloud refuses without a usable reason; about half a minute.
-pub(crate) const UNCLEAR_TRIES: u32 = 10;
+/// How often a record is tried again that the cloud refuses without a usable reason, or whose device fills the read-ahead
+/// while it is held; about ten seconds.
+pub(crate) const UNCLEAR_TRIES: u32 = 8;
 
 /// The verdict of an MQTT 5 PUBACK. MQTT 3.1.1 knows success only.
 pub(crate) const fn puback(code: u8) -> Verdict {

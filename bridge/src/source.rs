@@ -127,9 +127,18 @@ impl Source {
         }
     }
 
+    /// Whether the read-ahead is full of records that wait for held devices.
+    pub(crate) fn is_clogged(&self) -> bool {
+        self.buffer.is_empty() && self.buffered + self.chunk() > self.budget
+    }
+
+    const fn chunk(&self) -> usize {
+        if self.budget < 4 { 1 } else { self.budget / 4 }
+    }
+
     /// Starts a read if there is room and perhaps something to read.
     pub(crate) fn read_ahead(&mut self, index: usize, reads: &mut JoinSet<ReadDone>, now: Instant) {
-        let chunk = (self.budget / 4).max(1);
+        let chunk = self.chunk();
         if self.reader.is_none() || self.buffered + chunk > self.budget || self.again_at.is_some_and(|at| at > now) {
             return;
         }

@@ -27,6 +27,23 @@ async fn a_burst_of_quota_refusals_is_retried_and_keeps_each_devices_order() {
 }
 
 #[tokio::test]
+async fn a_device_that_is_refused_for_long_stops_nobody_else() {
+    let mut rig = Rig::plain(Version::V5).await;
+    rig.config.read_ahead = 16 * 1024;
+    rig.cloud.faults().answer("dt/d1/*", 0x97, None);
+    rig.publish("d1", 300);
+    rig.publish("d2", 10);
+    rig.start();
+    rig.until("the others are through", |rig| rig.first_arrivals("dt/d2/t").len() == 10)
+        .await;
+    rig.until("settled", |rig| rig.waiting() == 300).await;
+    rig.cloud.faults().clear_answers();
+    rig.drained().await;
+    let report = rig.cloud.ledger().report();
+    assert_eq!((report.unique, report.gaps, report.out_of_order), (310, 0, 0), "{report:?}");
+}
+
+#[tokio::test]
 async fn a_denied_route_is_suspended_and_resumes_in_order_while_others_flow() {
     for version in BOTH {
         let mut rig = Rig::plain(version).await;
