@@ -1,0 +1,17 @@
+//! Forebay: an edge gateway for IoT devices that never acks what it could lose.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod certs;
+mod check;
+mod cli;
+mod config;
+#[cfg(feature = "demo")]
+mod demo;
+mod gateway;
+mod logging;
+mod telemetry;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

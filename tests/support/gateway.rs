@@ -1,0 +1,197 @@
+//! A gateway under test: the real binary, started, killed and started again on the same ports.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::{DEADLINE, eventually};
+
+/// The binary under test.
+pub const FOREBAY: &str = env!("CARGO_BIN_EXE_forebay");
+
+/// A gateway's folder, configuration and process.
+pub struct Gateway {
+    folder: TempDir,
+    child: Option<Child>,
+    pub listeners: Vec<SocketAddr>,
+    pub admin: SocketAddr,
+    /// Words put before the command, such as a program that changes the clock.
+    prefix: Vec<String>,
+}
+
+impl Gateway {
+    /// Makes a folder with this configuration; `start` runs it. The configuration binds port 0 everywhere.
+    pub fn new(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("forebay.yaml"), config).unwrap();
+        Self {
+            folder,
+            child: None,
+            listeners: Vec::new(),
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+            prefix: Vec::new(),
+        }
+    }
+
+    /// Runs the gateway through another program.
+    pub fn through(mut self, prefix: &[&str]) -> Self {
+        self.prefix = prefix.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// The folder: `forebay.yaml`, `data/`, `stderr.log`, and what a test puts there.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Everything the gateway has logged, over all its lives.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Starts it and waits for the ready line; later starts take the ports of the first.
+    pub async fn start(&mut self) {
+        let ended = self.try_start().await;
+        assert!(ended.is_none(), "the gateway ended with {ended:?}:\n{}", self.log());
+    }
+
+    /// Starts it; the exit code if it ends instead of becoming ready.
+    pub async fn try_start(&mut self) -> Option<i32> {
+        let stderr = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut words = self.prefix.clone();
+        words.push(FOREBAY.to_owned());
+        words.extend([
+            "run".to_owned(),
+            "--config".to_owned(),
+            self.folder().join("forebay.yaml").display().to_string(),
+        ]);
+        for (index, address) in self.listeners.iter().enumerate() {
+            words.extend(["--set".to_owned(), format!("listeners.{index}.bind={address}")]);
+        }
+        if self.admin.port() != 0 {
+            words.extend(["--set".to_owned(), format!("admin.bind={}", self.admin)]);
+        }
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        tokio::time::timeout(DEADLINE, stdout.read_line(&mut line))
+            .await
+            .expect("ready in time")
+            .unwrap();
+        let Some(rest) = line.trim().strip_prefix("ready listeners=") else {
+            return Some(child.wait().await.unwrap().code().unwrap_or(-1));
+        };
+        let (listeners, admin) = rest.split_once(" admin=").unwrap();
+        self.listeners = listeners.split(',').map(|address| address.parse().unwrap()).collect();
+        self.admin = admin.parse().unwrap();
+        self.child = Some(child);
+        None
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&mut self) {
+        self.child.take().unwrap().kill().await.unwrap();
+    }
+
+    /// SIGTERM; the exit code.
+    pub async fn stop(&mut self) -> i32 {
+        let mut child = self.child.take().unwrap();
+        let pid = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = tokio::time::timeout(DEADLINE, child.wait()).await.expect("stops in time").unwrap();
+        status.code().unwrap_or(-1)
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id().unwrap()
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// One admin page: its status code and body.
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        let exchange = async {
+            let mut stream = tokio::net::TcpStream::connect(self.admin).await.ok()?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
+            stream.write_all(request.as_bytes()).await.ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.ok()?;
+            let (head, body) = answer.split_once("\r\n\r\n")?;
+            Some((head.split_whitespace().nth(1)?.parse().ok()?, body.to_owned()))
+        };
+        tokio::time::timeout(Duration::from_secs(10), exchange).await.ok()?
+    }
+
+    /// `/status`.
+    pub async fn status(&self) -> Value {
+        eventually("/status answers", || async {
+            serde_json::from_str(&self.get("/status").await?.1).ok()
+        })
+        .await
+    }
+
+    /// Records waiting in all streams.
+    pub async fn waiting(&self) -> u64 {
+        let status = self.status().await;
+        status["streams"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|stream| stream["waiting"].as_u64().unwrap())
+            .sum()
+    }
+
+    /// Waits until nothing waits for the cloud any more.
+    pub async fn drained(&self) {
+        eventually("the log drains", || async { (self.waiting().await == 0).then_some(()) }).await;
+    }
+
+    /// The sum of a metric's series whose line holds all of `labels`.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, text) = eventually("/metrics answers", || self.get("/metrics")).await;
+        let matches = |line: &&str| {
+            let is_named = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+            is_named && labels.iter().all(|label| line.contains(label))
+        };
+        text.lines()
+            .filter(matches)
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder().join("stderr.log")
+    }
+}
+
+/// Runs a command of the binary to its end: exit code, stdout, stderr.
+pub async fn forebay(args: &[&str], folder: &Path) -> (i32, String, String) {
+    let output = Command::new(FOREBAY)
+        .args(args)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
