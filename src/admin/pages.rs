@@ -48,8 +48,8 @@ pub(super) fn answer<B>(request: &Request<B>, state: &State, is_local: bool) -> 
         return text(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting\n".to_owned());
     };
     match path {
-        "/healthz" => verdict(&restart_helps(&look.figures)),
-        "/readyz" => verdict(&not_ready(&look.figures)),
+        "/healthz" => verdict(&restart_helps(&look)),
+        "/readyz" => verdict(&not_ready(&look)),
         _ => status_page(state, look, now),
     }
 }

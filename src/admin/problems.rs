@@ -13,7 +13,7 @@ const DAY: i64 = 86_400;
 /// The problems of the moment; empty = nothing to do.
 pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
     let figures = &look.figures;
-    let mut list = not_ready(figures);
+    let mut list = not_ready(look);
     lost(figures, &mut list);
     if let Some(cloud) = &figures.cloud {
         link(cloud, figures, &mut list);
@@ -36,12 +36,12 @@ fn lost(figures: &Figures, list: &mut Vec<String>) {
     if log.damaged + figures.start.damaged > 0 {
         let damaged = count(log.damaged.max(figures.start.damaged), "record");
         list.push(format!(
-            "{damaged} could not be read back; the files are kept beside the log: check the disk, then `forebay log salvage`"
+            "{damaged} could not be read back; their files are kept in the log's directory: check the disk with `dmesg`"
         ));
     }
     if figures.start.set_aside > 0 {
         list.push(format!(
-            "{} did not open at start and was set aside beside the log: `forebay log salvage`",
+            "{} did not open at start; set aside and kept in the log's directory: check the disk with `dmesg`",
             count(figures.start.set_aside, "log file")
         ));
     }
@@ -59,7 +59,7 @@ fn lost(figures: &Figures, list: &mut Vec<String>) {
     }
     if log.dead_lettered > 0 {
         list.push(format!(
-            "{} will never be taken by the cloud and became dead letters since start: `forebay dead ls`",
+            "{} will never be taken by the cloud and became dead letters since start; `forebay_cloud_dead_total` in /metrics says why",
             count(log.dead_lettered, "record")
         ));
     }

@@ -15,12 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{State, pages};
 
-/// Connections at once; further ones are closed at once.
-const MAX_CONNECTIONS: usize = 64;
-/// How long a request's head may take.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a connection may last in all.
-const CONNECTION_DEADLINE: Duration = Duration::from_secs(30);
 /// Bytes of a request's head, and of the buffer for it.
 const MAX_HEAD: usize = 16 * 1024;
 /// How long open answers may take at shutdown.
@@ -35,7 +29,25 @@ const SAMPLE: Duration = Duration::from_secs(1);
 pub(crate) struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    pub(super) limits: Limits,
 }
+
+/// What one peer, and all of them, may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections at once; further ones are closed at once.
+    pub(super) connections: usize,
+    /// How long a request's head may take.
+    pub(super) head: Duration,
+    /// How long a connection may last in all.
+    pub(super) connection: Duration,
+}
+
+const LIMITS: Limits = Limits {
+    connections: 64,
+    head: Duration::from_secs(10),
+    connection: Duration::from_secs(30),
+};
 
 /// Takes the address.
 ///
@@ -44,7 +56,11 @@ pub(crate) struct Server {
 pub(crate) async fn bind(address: SocketAddr) -> io::Result<Server> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    Ok(Server { listener, address })
+    Ok(Server {
+        listener,
+        address,
+        limits: LIMITS,
+    })
 }
 
 impl Server {
@@ -71,12 +87,12 @@ impl Server {
                     }
                 }
                 accepted = self.listener.accept() => match accepted {
-                    Ok((socket, peer)) if tasks.len() < MAX_CONNECTIONS => {
+                    Ok((socket, peer)) if tasks.len() < self.limits.connections => {
                         // `/status` is for those on this machine, reached over its loopback.
-                        let is_local = is_loopback(self.address) && is_loopback(peer);
-                        tasks.spawn(serve(socket, peer, is_local, state.clone()));
+                        let is_local = is_local(self.address, peer);
+                        tasks.spawn(serve(socket, peer, is_local, state.clone(), self.limits));
                     }
-                    Ok((_, peer)) => tracing::debug!(%peer, "closed: {MAX_CONNECTIONS} admin connections are open"),
+                    Ok((_, peer)) => tracing::debug!(%peer, "closed: {} admin connections are open", self.limits.connections),
                     Err(error) => {
                         tracing::warn!(%error, "the admin server cannot accept; raise the limit of open files if this goes on");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -91,24 +107,25 @@ impl Server {
     }
 }
 
-fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
+/// Whether the peer sits on this machine and nobody else could come by that address.
+pub(super) fn is_local(bound: SocketAddr, peer: SocketAddr) -> bool {
+    [bound, peer].iter().all(|address| address.ip().to_canonical().is_loopback())
 }
 
-async fn serve(socket: TcpStream, peer: SocketAddr, is_local: bool, state: State) {
+async fn serve(socket: TcpStream, peer: SocketAddr, is_local: bool, state: State, limits: Limits) {
     let answer = service_fn(|request| {
         let response = pages::answer(&request, &state, is_local);
         async { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
+        .header_read_timeout(limits.head)
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
         .serve_connection(TokioIo::new(socket), answer);
-    match tokio::time::timeout(CONNECTION_DEADLINE, connection).await {
+    match tokio::time::timeout(limits.connection, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%peer, %error, "an admin request failed"),
-        Err(_) => tracing::debug!(%peer, "an admin connection took longer than {CONNECTION_DEADLINE:?}"),
+        Err(_) => tracing::debug!(%peer, "an admin connection took longer than {:?}", limits.connection),
     }
 }

@@ -155,8 +155,10 @@ impl Status {
         let devices = source.devices();
         let unrouted = source.unrouted(MAX_UNROUTED);
         let problems = problems(&look, &unrouted);
-        let Look { figures, flow, autonomy } = look;
-        let not_ready = not_ready(&figures);
+        let not_ready = not_ready(&look);
+        let Look {
+            figures, flow, autonomy, ..
+        } = look;
         Self {
             gateway: identity.gateway.clone(),
             version: identity.version,

@@ -1,1 +1,386 @@
+//! The admin server over real sockets.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_broker::{DeviceStatus, Disconnection, UnroutedTopic};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{State, bind, pages, server};
+use crate::telemetry::tests::{Fake, trouble, watching};
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Running {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+    shutdown: CancellationToken,
+}
+
+async fn start(fake: &Arc<Fake>, limit: impl FnOnce(&mut server::Limits)) -> Running {
+    let mut server = bind(LOOPBACK).await.unwrap();
+    limit(&mut server.limits);
+    let (address, shutdown) = (server.address(), CancellationToken::new());
+    let task = tokio::spawn(server.run(State::new(watching(fake), None), shutdown.clone()));
+    Running { address, task, shutdown }
+}
+
+async fn send(address: SocketAddr, request: &str) -> String {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    // The server may answer and close before it has read all of a bad request.
+    socket.write_all(request.as_bytes()).await.ok();
+    rest(&mut socket).await
+}
+
+/// Everything up to the end of the connection.
+async fn rest(socket: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    tokio::time::timeout(DEADLINE, socket.read_to_end(&mut answer))
+        .await
+        .expect("the connection ends")
+        .ok();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+async fn fetch(address: SocketAddr, path: &str) -> (u16, String) {
+    let answer = send(address, &format!("GET {path} HTTP/1.1\r\nHost: gateway\r\n\r\n")).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {answer:?}"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn every_path_answers_on_loopback() {
+    let running = start(&Fake::new(), |_| {}).await;
+    assert_eq!(fetch(running.address, "/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(fetch(running.address, "/readyz").await, (200, "ok\n".to_owned()));
+    let (code, metrics) = fetch(running.address, "/metrics").await;
+    assert!(code == 200 && metrics.contains("forebay_accepted_total 1234\n"), "{metrics}");
+    let (code, status) = fetch(running.address, "/status?pretty").await;
+    assert_eq!(
+        (code, serde_json::from_str::<Value>(&status).unwrap()["gateway"].clone()),
+        (200, "plant-7".into())
+    );
+    let (code, body) = fetch(running.address, "/").await;
+    assert!(code == 404 && body.contains("/metrics"), "{body}");
+}
+
+#[tokio::test]
+async fn readyz_names_what_is_missing_and_not_the_cloud() {
+    let fake = Fake::new();
+    let running = start(&fake, |_| {}).await;
+    trouble(&mut fake.figures.lock().unwrap());
+    assert_eq!(fetch(running.address, "/readyz").await.0, 200);
+    fake.figures.lock().unwrap().log.unavailable = Some("no space is left".to_owned());
+    let (code, body) = fetch(running.address, "/readyz").await;
+    assert_eq!((code, body.as_str()), (503, "the log cannot be written: no space is left\n"));
+    assert_eq!(fetch(running.address, "/healthz").await.0, 200);
+    fake.figures.lock().unwrap().front.fanout_alive = false;
+    let (code, body) = fetch(running.address, "/healthz").await;
+    assert!(code == 503 && body.contains("restart"), "{body}");
+}
+
+#[tokio::test]
+async fn head_has_no_body_and_nothing_else_is_allowed() {
+    let running = start(&Fake::new(), |_| {}).await;
+    let answer = send(running.address, "HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n"), "{answer}");
+    let answer = send(running.address, "POST /status HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 405") && answer.to_lowercase().contains("allow: get, head"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_silent_peer_is_closed_and_holds_up_nobody() {
+    let running = start(&Fake::new(), |limits| limits.head = Duration::from_millis(200)).await;
+    let mut silent = TcpStream::connect(running.address).await.unwrap();
+    silent.write_all(b"GET /metrics HTTP/1.1\r\nHos").await.unwrap();
+    assert_eq!(fetch(running.address, "/healthz").await.0, 200);
+    rest(&mut silent).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_is_closed_at_the_connections_deadline() {
+    let running = start(&Fake::new(), |limits| limits.connection = Duration::from_millis(200)).await;
+    let mut idle = TcpStream::connect(running.address).await.unwrap();
+    assert_eq!(rest(&mut idle).await, "");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_and_room_comes_back() {
+    let running = start(&Fake::new(), |limits| limits.connections = 2).await;
+    let first = TcpStream::connect(running.address).await.unwrap();
+    let second = TcpStream::connect(running.address).await.unwrap();
+    let mut third = TcpStream::connect(running.address).await.unwrap();
+    assert_eq!(rest(&mut third).await, "", "closed without an answer");
+    drop((first, second));
+    let answered = async {
+        while !send(running.address, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 200")
+        {}
+    };
+    tokio::time::timeout(DEADLINE, answered).await.expect("room comes back");
+}
+
+#[tokio::test]
+async fn hostile_bytes_are_answered_with_an_error_or_a_close() {
+    let running = start(&Fake::new(), |_| {}).await;
+    let long = format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(100_000));
+    let many = format!("GET /metrics HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(2000));
+    let requests = [
+        long.as_str(),
+        &many,
+        "\u{0}\u{1}\u{2}\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET /status HTTP/9.9\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ];
+    for request in requests {
+        let answer = send(running.address, request).await;
+        assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+    }
+    assert_eq!(fetch(running.address, "/healthz").await.0, 200);
+}
+
+#[tokio::test]
+async fn shutdown_ends_the_server_with_a_peer_that_says_nothing() {
+    let running = start(&Fake::new(), |_| {}).await;
+    let _silent = TcpStream::connect(running.address).await.unwrap();
+    running.shutdown.cancel();
+    tokio::time::timeout(DEADLINE, running.task).await.expect("it ends").unwrap();
+}
+
+/// Answers as to a peer beyond loopback.
+fn from_afar(token: Option<&str>, path: &str, authorization: Option<&str>) -> u16 {
+    let config = token.map(|token| {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("admin.token");
+        std::fs::write(&file, token).unwrap();
+        let yaml = format!(
+            "gateway: {{id: g}}\nlisteners: [{{bind: 127.0.0.1:1883}}]\nadmin: {{token_file: {}}}\n",
+            file.display()
+        );
+        let config = crate::config::parse(&yaml, directory.path(), &crate::config::Overrides::default());
+        config.unwrap_or_else(|error| panic!("{error}")).admin.token.unwrap()
+    });
+    let state = State::new(watching(&Fake::new()), config);
+    let mut request = hyper::Request::get(path);
+    if let Some(value) = authorization {
+        request = request.header("Authorization", value);
+    }
+    pages::answer(&request.body(()).unwrap(), &state, false).status().as_u16()
+}
+
+#[test]
+fn beyond_loopback_status_wants_the_token() {
+    let token = "0123456789abcdef0123";
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(from_afar(Some(token), path, None), 200, "{path}");
+    }
+    let wrong = [
+        "0123456789abcdef0123",
+        "Bearer 0123456789abcdef0124",
+        "Bearer 0123456789abcdef01",
+        "Bearer ",
+        "Bearer",
+        "Basic 0123456789abcdef0123",
+    ];
+    for given in [None]
+        .into_iter()
+        .chain(wrong.map(Some))
+        .chain([Some("Bearer 0123456789abcdef01234")])
+    {
+        assert_eq!(from_afar(Some(token), "/status", given), 401, "{given:?}");
+    }
+    assert_eq!(from_afar(Some(token), "/status", Some("Bearer 0123456789abcdef0123")), 200);
+    assert_eq!(from_afar(Some(token), "/status", Some("bearer 0123456789abcdef0123")), 200);
+    assert_eq!(from_afar(None, "/status", Some("Bearer ")), 401, "no token opens nothing");
+}
+
+#[test]
+fn local_is_a_loopback_peer_on_a_loopback_address() {
+    let is_local = |bound: &str, peer: &str| server::is_local(bound.parse().unwrap(), peer.parse().unwrap());
+    assert!(is_local("127.0.0.1:9464", "127.0.0.1:5"));
+    assert!(is_local("[::1]:9464", "[::1]:5"));
+    assert!(is_local("[::ffff:127.0.0.1]:9464", "[::ffff:127.0.0.1]:5"));
+    assert!(!is_local("0.0.0.0:9464", "127.0.0.1:5"));
+    assert!(!is_local("[::]:9464", "[::ffff:127.0.0.1]:5"));
+    assert!(!is_local("127.0.0.1:9464", "192.168.1.5:5"));
+}
+
+async fn status(fake: &Arc<Fake>) -> Value {
+    let running = start(fake, |_| {}).await;
+    let (code, body) = fetch(running.address, "/status").await;
+    assert_eq!(code, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+#[tokio::test]
+async fn a_healthy_gateway_has_no_problems() {
+    let status = status(&Fake::new()).await;
+    assert_eq!(status["problems"], serde_json::json!([]));
+    assert_eq!((&status["ready"], &status["cloud"]["state"]), (&true.into(), &"connected".into()));
+    assert_eq!(status["cloud"]["since"], "2027-01-15T08:00:00Z");
+    assert_eq!(status["autonomy_seconds"], Value::Null, "nothing comes");
+}
+
+#[tokio::test]
+async fn every_fault_names_itself_in_a_sentence() {
+    let mut fake = Arc::into_inner(Fake::new()).unwrap();
+    let figures = fake.figures.get_mut().unwrap();
+    trouble(figures);
+    figures.front.unrouted = 7;
+    figures.front.refused = vec![("not_authorized".to_owned(), 3), ("log_full".to_owned(), 0)];
+    figures.front.handshake_faults = vec![("unknown_ca".to_owned(), 2)];
+    figures.log.evicted = 1;
+    figures.log.streams[1].waiting_bytes = 1 << 20;
+    figures.certificates = vec![("0.0.0.0:8883".to_owned(), 5 * 86_400)];
+    figures.clock_trusted = false;
+    fake.unrouted = vec![UnroutedTopic {
+        topic: "devices/d1/telemetri".to_owned(),
+        count: 7,
+        nearest: Some(("devices/+/telemetry".to_owned(), 1)),
+    }];
+    let device = |identity: &str, refused, last_end| DeviceStatus {
+        identity: identity.to_owned(),
+        connections: 1,
+        connects: 1,
+        accepted: 5,
+        refused,
+        last_seen_ms: 1_800_000_000_000,
+        last_end,
+    };
+    fake.devices = vec![
+        device("a", 0, None),
+        device("b", 2, None),
+        device("c", 0, Some((Disconnection::KeepAlive, LOOPBACK))),
+    ];
+    fake.ledger.delivered = 9;
+    let status = status(&Arc::new(fake)).await;
+
+    let problems: Vec<_> = status["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line.as_str().unwrap())
+        .collect();
+    for expected in [
+        "1 record dropped since start because a bound was reached; raise max_bytes or gateway.max_disk",
+        "the cloud is not connected: the name cannot be resolved; check DNS (4 times in a row); 6 records in the log",
+        "denies 1 pair of route and device, `devices/+/t` of `d1`",
+        "stream `telemetry` holds 1MiB of 1MiB; then its oldest records go",
+        "the certificate of listener 0.0.0.0:8883 expires in 5 days",
+        "the machine's clock is behind",
+        "7 publishes matched no route since start and stayed here; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
+        "publishes were refused since start: not_authorized 3",
+        "TLS handshakes failed since start: unknown_ca 2",
+    ] {
+        assert!(
+            problems.iter().any(|line| line.contains(expected)),
+            "{expected} is not in {problems:#?}"
+        );
+    }
+    assert_eq!(
+        (&status["cloud"]["state"], &status["cloud"]["next_try"]),
+        (&"backing_off".into(), &"2027-01-15T08:00:00Z".into())
+    );
+    let listed: Vec<_> = status["devices"]["list"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|device| device["identity"].as_str().unwrap())
+        .collect();
+    assert_eq!(listed, ["b", "c", "a"], "those with trouble come first");
+    assert_eq!(
+        status["devices"]["list"][1]["trouble"],
+        "its last connection, from 127.0.0.1:0, ended: keep_alive"
+    );
+    assert_eq!(
+        (&status["unrouted"]["topics"][0]["letters_off"], &status["ledger"]["delivered"]),
+        (&1.into(), &9.into())
+    );
+}
+
+#[tokio::test]
+async fn the_list_of_devices_is_bounded() {
+    let mut fake = Arc::into_inner(Fake::new()).unwrap();
+    let device = |number| DeviceStatus {
+        identity: format!("device-{number}"),
+        connections: 0,
+        connects: 1,
+        accepted: 0,
+        refused: 0,
+        last_seen_ms: 0,
+        last_end: None,
+    };
+    fake.devices = (0..5000).map(device).collect();
+    let status = status(&Arc::new(fake)).await;
+    assert_eq!(
+        (&status["devices"]["known"], status["devices"]["list"].as_array().unwrap().len()),
+        (&5000.into(), 200)
+    );
+}
+
+/// The fields in the tables of `docs/status.md`.
+fn documented() -> Vec<String> {
+    let page = std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/status.md")).unwrap();
+    let fields = page
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned()));
+    fields.filter(|field| !field.starts_with('/')).collect()
+}
+
+#[tokio::test]
+async fn status_has_the_documented_fields_and_no_others() {
+    let mut fake = Arc::into_inner(Fake::new()).unwrap();
+    trouble(fake.figures.get_mut().unwrap());
+    fake.unrouted = vec![UnroutedTopic {
+        topic: "t".to_owned(),
+        count: 1,
+        nearest: None,
+    }];
+    fake.devices = vec![DeviceStatus {
+        identity: "a".to_owned(),
+        connections: 1,
+        connects: 1,
+        accepted: 1,
+        refused: 0,
+        last_seen_ms: 1,
+        last_end: None,
+    }];
+    let status = status(&Arc::new(fake)).await;
+    let mut shown = Vec::new();
+    keys("", &status, &mut shown);
+    let mut documented = documented();
+    documented.sort();
+    shown.sort();
+    assert_eq!(shown, documented, "docs/status.md describes other fields");
+}
+
+/// The paths of all fields; `[]` stands for any item of a list.
+fn keys(path: &str, value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                into.push(path.clone());
+                keys(&path, value, into);
+            }
+        }
+        Value::Array(items) => {
+            if let Some(first) = items.first() {
+                keys(&format!("{path}[]"), first, into);
+            }
+        }
+        _ => {}
+    }
+}

@@ -2,8 +2,7 @@
 //! `/metrics` and `docs/metrics.md` are both made from this table.
 
 use super::figures::{ByLabel, Cloud, Figures, Stream};
-use super::rates::Flow;
-use super::{Identity, health};
+use super::{Identity, Look, health};
 
 /// One instrument.
 pub(crate) struct Instrument {
@@ -37,12 +36,10 @@ pub(crate) type Read = fn(&Moment<'_>) -> Vec<Series>;
 pub(crate) struct Moment<'a> {
     /// Who this is.
     pub(crate) identity: &'a Identity,
-    /// The parts' figures.
+    /// All there is.
+    pub(crate) look: &'a Look,
+    /// The parts' figures in it.
     pub(crate) figures: &'a Figures,
-    /// What flows.
-    pub(crate) flow: Flow,
-    /// How long the log would take what comes without the cloud, in seconds; none = nothing comes.
-    pub(crate) autonomy: Option<f64>,
 }
 
 /// One series of an instrument.
@@ -168,7 +165,7 @@ const LOG: &[Instrument] = &[
     counter("forebay_damaged_total", "records", "Records whose checksum was wrong or whose file was lost. Any is a fault of the disk.", |m| one(m.figures.log.damaged)),
     counter("forebay_late_settlements_total", "records", "Settlements that came after a first one.", |m| one(m.figures.log.late_settlements)),
     gauge("forebay_log_writable", "0 or 1", "Whether the log can be written.", |m| flag(m.figures.log.unavailable.is_none())),
-    gauge("forebay_autonomy_seconds", "seconds", "How long the log would take what comes at the last minute's rate if the cloud were away; ten years when nothing comes, 0 when a stream is full.", |m| vec![series(&[], m.autonomy.unwrap_or(LONGEST_AUTONOMY).min(LONGEST_AUTONOMY))]),
+    gauge("forebay_autonomy_seconds", "seconds", "How long the log would take what comes at the last minute's rate if the cloud were away; ten years when nothing comes, 0 when a stream is full.", |m| vec![series(&[], m.look.autonomy.unwrap_or(LONGEST_AUTONOMY).min(LONGEST_AUTONOMY))]),
     gauge("forebay_survive_outage_seconds", "seconds", "`gateway.survive.outage`, what the autonomy is measured against.", |m| vec![series(&[], m.figures.survive_outage.as_secs_f64())]),
 ];
 
@@ -200,7 +197,7 @@ const CLOUD: &[Instrument] = &[
 
 #[rustfmt::skip]
 const PROCESS: &[Instrument] = &[
-    gauge("forebay_ready", "0 or 1", "Whether a publish would be acked truthfully now, as `/readyz` says.", |m| flag(health::not_ready(m.figures).is_empty())),
+    gauge("forebay_ready", "0 or 1", "Whether a publish would be acked truthfully now, as `/readyz` says.", |m| flag(health::not_ready(m.look).is_empty())),
     gauge("forebay_start_clean", "0 or 1", "Whether the log had been closed properly before this start.", |m| flag(m.figures.start.clean)),
     gauge("forebay_start_recovered_records", "records", "Records found waiting at this start.", |m| one(m.figures.start.recovered)),
     gauge("forebay_start_damaged_records", "records", "Records found damaged at this start.", |m| one(m.figures.start.damaged)),
@@ -210,8 +207,8 @@ const PROCESS: &[Instrument] = &[
     by(&["gateway", "version", "config"], gauge("forebay_build_info", "always 1", "Which gateway, version and configuration (a hash of it) run here.", |m| vec![series(&[&m.identity.gateway, m.identity.version, &m.identity.fingerprint], 1.0)])),
     gauge("forebay_clock_trusted", "0 or 1", "Whether the wall clock is believed. While it is not, nothing expires.", |m| flag(m.figures.clock_trusted)),
     by(&["listener"], gauge("forebay_certificate_expiry_seconds", "seconds", "Time until the listener's certificate expires; negative = it has.", |m| m.figures.certificates.iter().map(|(listener, left)| series(&[listener], *left as f64)).collect())),
-    gauge("forebay_accepted_rate", "publishes per second", "Publishes accepted over the last ten seconds, for a glance without a Prometheus.", |m| vec![series(&[], m.flow.accepted)]),
-    gauge("forebay_delivered_rate", "records per second", "Records delivered over the last ten seconds.", |m| vec![series(&[], m.flow.delivered)]),
+    gauge("forebay_accepted_rate", "publishes per second", "Publishes accepted over the last ten seconds, for a glance without a Prometheus.", |m| vec![series(&[], m.look.flow.accepted)]),
+    gauge("forebay_delivered_rate", "records per second", "Records delivered over the last ten seconds.", |m| vec![series(&[], m.look.flow.delivered)]),
 ];
 
 fn series(labels: &[&str], value: f64) -> Series {

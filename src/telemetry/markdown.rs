@@ -1,8 +1,6 @@
 //! `docs/metrics.md`, made from the catalogue.
 
-use std::fmt::Write as _;
-
-use super::catalogue::{Kind, catalogue};
+use super::catalogue::{Instrument, Kind, catalogue};
 
 const HEAD: &str = "# Metrics
 
@@ -19,10 +17,8 @@ holds a device's name or a topic, so the number of series is bounded: some 250.
 pub(crate) fn markdown() -> String {
     let mut page = HEAD.to_owned();
     for (heading, instruments) in catalogue() {
-        let _ = write!(
-            page,
-            "\n## {heading}\n\n| name | kind | unit | labels | what it says |\n|---|---|---|---|---|\n"
-        );
+        page.push_str(&format!("\n## {heading}\n\n"));
+        page.push_str("| name | kind | unit | labels | what it says |\n|---|---|---|---|---|\n");
         for instrument in *instruments {
             let labels: Vec<_> = instrument.labels.iter().map(|label| format!("`{label}`")).collect();
             let kind = match instrument.kind {
@@ -30,14 +26,8 @@ pub(crate) fn markdown() -> String {
                 Kind::Gauge(_) => "gauge",
                 Kind::Histogram(_) => "histogram",
             };
-            let _ = writeln!(
-                page,
-                "| `{}` | {kind} | {} | {} | {} |",
-                instrument.name,
-                instrument.unit,
-                labels.join(", "),
-                instrument.question
-            );
+            let Instrument { name, unit, question, .. } = instrument;
+            page.push_str(&format!("| `{name}` | {kind} | {unit} | {} | {question} |\n", labels.join(", ")));
         }
     }
     page

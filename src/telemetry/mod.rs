@@ -11,12 +11,13 @@ mod markdown;
 mod observers;
 mod rates;
 mod sources;
+mod watchdog;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use opentelemetry::metrics::{AsyncInstrument, Meter, MeterProvider as _};
@@ -30,6 +31,7 @@ use catalogue::{ACK_LATENCY, COMMIT_LATENCY, DELIVERY_AGE, Instrument, Kind, Mom
 use observers::Observers;
 use rates::{Rates, Totals};
 use sources::Running;
+use watchdog::{Progress, Watchdog};
 
 pub(crate) use figures::{Cloud, Figures, Source, Stream};
 pub(crate) use health::{not_ready, restart_helps};
@@ -67,7 +69,7 @@ struct Inner {
     // Instruments work as long as their provider lives.
     _provider: SdkMeterProvider,
     source: OnceLock<Box<dyn Source>>,
-    rates: Mutex<Rates>,
+    sampled: Mutex<(Rates, Watchdog)>,
     /// What the instruments read during one scrape.
     scraped: Arc<Scraped>,
 }
@@ -81,6 +83,8 @@ pub(crate) struct Look {
     pub(crate) flow: Flow,
     /// How long the log would take what comes without the cloud, in seconds; none = nothing comes.
     pub(crate) autonomy: Option<f64>,
+    /// How long the log has taken records in without a commit; none = it is well.
+    pub(crate) log_stalled: Option<Duration>,
 }
 
 type Scraped = Mutex<Option<(Identity, Look)>>;
@@ -132,7 +136,7 @@ impl Telemetry {
             registry,
             _provider: provider,
             source: OnceLock::new(),
-            rates: Mutex::default(),
+            sampled: Mutex::default(),
             scraped,
         };
         Ok(Self {
@@ -196,12 +200,20 @@ impl Telemetry {
             delivered: figures.log.delivered,
             bytes: figures.log.bytes_committed,
         };
-        let mut rates = lock(&self.inner.rates);
+        let mut sampled = lock(&self.inner.sampled);
+        let (rates, watchdog) = &mut *sampled;
         let flow = rates.flow(now, totals);
         rates.note(now, totals);
-        drop(rates);
+        watchdog.note(now, progress(&figures.log));
+        let log_stalled = watchdog.stalled(now);
+        drop(sampled);
         let autonomy = autonomy(figures.log.headroom(), flow.bytes);
-        Some(Look { figures, flow, autonomy })
+        Some(Look {
+            figures,
+            flow,
+            autonomy,
+            log_stalled,
+        })
     }
 
     /// The page for Prometheus.
@@ -215,6 +227,14 @@ impl Telemetry {
         TextEncoder::new()
             .encode_to_string(&families)
             .context("the metrics cannot be written as text")
+    }
+}
+
+fn progress(log: &figures::Log) -> Progress {
+    let waiting: u64 = log.streams.iter().map(|stream| stream.waiting).sum();
+    Progress {
+        commits: log.commits + log.commits_failed,
+        taken_in: waiting + log.delivered + log.expired + log.evicted + log.dead_lettered + log.damaged,
     }
 }
 
@@ -256,9 +276,8 @@ fn observe(observer: &dyn AsyncInstrument<f64>, instrument: &Instrument, read: R
     let Some((identity, look)) = scraped.as_ref() else { return };
     let moment = Moment {
         identity,
+        look,
         figures: &look.figures,
-        flow: look.flow,
-        autonomy: look.autonomy,
     };
     for series in read(&moment) {
         let values = series.labels.into_iter().map(Value::from);
