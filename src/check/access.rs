@@ -3,7 +3,7 @@
 use forebay_broker::{AccessRule, AccessRules, glob};
 use forebay_topic::{Captures, Template, TopicFilter, Values};
 
-use crate::config::{Config, Identity};
+use crate::config::{Config, Identity, Listener};
 
 /// The rules as the gateway uses them.
 pub(super) fn rules(config: &Config) -> AccessRules {
@@ -35,14 +35,13 @@ pub(super) fn filled(config: &Config, template: &Template, identity: &str) -> Op
 
 /// The fixed words that listeners give.
 pub(super) fn words(config: &Config) -> Vec<&str> {
-    let word = |identity| {
-        if let &Identity::Fixed(ref word) = identity {
-            Some(word.as_str())
-        } else {
-            None
+    fn word(listener: &Listener) -> Option<&str> {
+        match &listener.identity {
+            Identity::Fixed(word) => Some(word),
+            _ => None,
         }
-    };
-    config.listeners.iter().filter_map(|listener| word(&listener.identity)).collect()
+    }
+    config.listeners.iter().filter_map(word).collect()
 }
 
 /// Whether some listener takes devices with names of their own.

@@ -19,7 +19,7 @@ use std::time::SystemTime;
 
 use crate::config::Config;
 use disk::Space;
-pub(crate) use report::{Finding, Report, Severity};
+pub(crate) use report::{Report, Severity};
 
 /// What to look at besides the configuration.
 #[derive(Clone, Debug, Default)]

@@ -149,10 +149,10 @@ fn within<T: PartialOrd>(text: &str, min: &str, max: &str, parse: fn(&str) -> Re
 
 /// On a command line nobody quotes twice: there a number is text too where text is wanted.
 fn is_text(node: &Node) -> bool {
-    match (&node.value, &node.origin) {
-        (Value::Text(_), _) | (Value::Number(_) | Value::Bool(_), Origin::Override(_)) => true,
-        _ => false,
-    }
+    matches!(
+        (&node.value, &node.origin),
+        (Value::Text(_), _) | (Value::Number(_) | Value::Bool(_), Origin::Override(_))
+    )
 }
 
 fn quote_advice(node: &Node, reason: String) -> String {

@@ -1,7 +1,5 @@
 //! `docs/configuration.md`, made from the table of keys.
 
-use std::fmt::Write as _;
-
 use super::reference::{Built, Default, KeyDoc, reference};
 
 const HEAD: &str = "# Configuration
@@ -27,22 +25,12 @@ pub(crate) fn markdown() -> String {
     let top = reference().iter().filter(|key| key.parent().is_empty());
     for section in top.filter(|key| key.built != Built::No) {
         let within = |key: &&KeyDoc| key.path.split(['.', '[']).next() == Some(section.path);
-        let _ = write!(
-            page,
-            "\n## `{}`\n\n{} Left out: {}.\n\n",
-            section.path,
-            section.doc,
-            default(section)
-        );
-        page.push_str("| key | value | left out | meaning |\n|---|---|---|---|\n");
-        for key in reference()
-            .iter()
-            .filter(within)
-            .filter(|key| key.path != section.path && key.built != Built::No)
-        {
-            let _ = writeln!(
-                page,
-                "| `{}` | {} | {} | {}{} |",
+        page += &format!("\n## `{}`\n\n{} Left out: {}.\n\n", section.path, section.doc, default(section));
+        page += "| key | value | left out | meaning |\n|---|---|---|---|\n";
+        let keys = reference().iter().filter(within).filter(|key| key.path != section.path);
+        for key in keys.filter(|key| key.built != Built::No) {
+            page += &format!(
+                "| `{}` | {} | {} | {}{} |\n",
                 key.path,
                 key.kind.describe(),
                 default(key),
@@ -51,15 +39,11 @@ pub(crate) fn markdown() -> String {
             );
         }
     }
-    page.push_str("\n## Not in this version\n\nThese keys keep their place and are refused with \"not in this version\":\n\n");
+    page += "\n## Not in this version\n\nThese keys keep their place and are refused with \"not in this version\":\n\n";
     for key in reference() {
         match key.built {
-            Built::No => {
-                let _ = writeln!(page, "* `{}`: {}", key.path, key.doc);
-            }
-            Built::Only(values) => {
-                let _ = writeln!(page, "* `{}` other than {}", key.path, ticked(values));
-            }
+            Built::No => page += &format!("* `{}`: {}\n", key.path, key.doc),
+            Built::Only(values) => page += &format!("* `{}` other than {}\n", key.path, ticked(values)),
             Built::Yes => {}
         }
     }

@@ -1,7 +1,7 @@
 //! The configuration: from YAML to validated types, once (design section 10).
 //!
 //! [`load`] reads the file, lays the environment and the flags over it, and reports *everything* that is wrong with
-//! the result at once. [`reference()`] lists every key; checks, defaults and `docs/configuration.md` come from it.
+//! the result at once. [`reference`] lists every key; checks, defaults and `docs/configuration.md` come from it.
 
 mod access;
 mod admin;
@@ -12,6 +12,7 @@ mod kind;
 mod limits;
 mod lines;
 mod listener;
+#[cfg(test)]
 mod markdown;
 mod overrides;
 mod reference;
@@ -30,21 +31,17 @@ use std::path::Path;
 pub(crate) use access::AccessRule;
 pub(crate) use admin::{Admin, Secret};
 pub(crate) use cloud::{ClientCertificate, Cloud, CloudTls, Profile, Protocol};
-pub(crate) use fault::nearest;
 pub(crate) use fault::{ConfigError, Fault};
-pub(crate) use gateway::{Gateway, GatewayId, Survive};
-pub(crate) use kind::Kind;
+pub(crate) use gateway::Gateway;
 pub(crate) use limits::{Limits, Sessions};
 pub(crate) use listener::{Identity, Listener, ListenerTls};
-pub(crate) use markdown::markdown;
 pub(crate) use overrides::Overrides;
-pub(crate) use reference::{Built, Default as KeyDefault, KeyDoc, reference};
-pub(crate) use route::{CloudRoute, Destination, Route};
+pub(crate) use route::{CloudRoute, Route};
 pub(crate) use stream::{Stream, WhenFull};
 pub(crate) use units::{show_bytes, show_duration};
 
 use section::{Reading, Section};
-use tree::{Node, Origin, Value};
+use tree::{Node, Value};
 
 /// The exit code of a configuration that cannot be used (`EX_CONFIG`).
 pub(crate) const EXIT_CODE: u8 = 78;
@@ -107,7 +104,7 @@ pub(crate) fn parse(text: &str, base_dir: &Path, overrides: &Overrides) -> Resul
     };
     let mut root = match Node::parse_file(text) {
         Ok(root) => root,
-        Err(fault) => return Err(error(vec![fault])),
+        Err(fault) => return Err(error(vec![*fault])),
     };
     let mut faults = Vec::new();
     overrides.apply(&mut root, &mut faults);

@@ -60,10 +60,10 @@ fn check_value(node: &Node, doc: &KeyDoc, path: &str, faults: &mut Vec<Fault>) {
         faults.push(fault(node, path, reason));
         return;
     }
-    if let (Built::Only(built), Some(text)) = (doc.built, node.scalar()) {
-        if !built.contains(&text.as_str()) {
-            faults.push(fault(node, path, format!("{NOT_IN_THIS_VERSION}; it has {}", built.join(", "))));
-        }
+    if let (Built::Only(built), Some(text)) = (doc.built, node.scalar())
+        && !built.contains(&text.as_str())
+    {
+        faults.push(fault(node, path, format!("{NOT_IN_THIS_VERSION}; it has {}", built.join(", "))));
     }
     match doc.kind {
         Kind::Map => check_map(node, doc.path, path, faults),

@@ -46,11 +46,6 @@ impl<'n> Section<'n> {
         self.node.is_some()
     }
 
-    /// The section's path, such as `routes[1]`.
-    pub(super) fn path(&self) -> &str {
-        &self.path
-    }
-
     /// A map within this one.
     pub(super) fn section(&self, name: &str) -> Self {
         let node = self.given(name);
@@ -137,14 +132,14 @@ impl<'n> Section<'n> {
     pub(super) fn file(&self, name: &str, default: Option<&str>, hint: &str, reading: &mut Reading<'_>) -> Option<PathBuf> {
         let written = self.given(name).and_then(Node::scalar).or_else(|| default.map(str::to_owned))?;
         let path = reading.base_dir.join(&written);
-        if reading.check_files {
-            if let Err(error) = readable(&path) {
-                let by_default = if self.has(name) { "" } else { " (the default)" };
-                let reason = format!("cannot read {}{by_default}: {error}. {hint}", path.display());
-                let fault = self.fault(name, reason);
-                let value = if fault.value.is_empty() { written } else { fault.value };
-                reading.faults.push(Fault { value, ..fault });
-            }
+        if reading.check_files
+            && let Err(error) = readable(&path)
+        {
+            let by_default = if self.has(name) { "" } else { " (the default)" };
+            let reason = format!("cannot read {}{by_default}: {error}. {hint}", path.display());
+            let fault = self.fault(name, reason);
+            let value = if fault.value.is_empty() { written } else { fault.value };
+            reading.faults.push(Fault { value, ..fault });
         }
         Some(path)
     }

@@ -54,8 +54,8 @@ impl PartialEq for Node {
 
 impl Node {
     /// Reads a whole file.
-    pub(super) fn parse_file(text: &str) -> Result<Self, Fault> {
-        let mut root: Self = serde_yaml::from_str(text).map_err(|error| syntax_fault(text, &error))?;
+    pub(super) fn parse_file(text: &str) -> Result<Self, Box<Fault>> {
+        let mut root: Self = serde_yaml::from_str(text).map_err(|error| Box::new(syntax_fault(text, &error)))?;
         if let Some(lines) = Lines::parse(text) {
             root.place(&lines);
         }

@@ -93,14 +93,14 @@ pub(crate) fn show_duration(value: Duration) -> String {
 #[must_use]
 pub(crate) fn show_bytes(value: u64) -> String {
     let binary = &BYTE_UNITS[..5];
-    if let Some((unit, scale)) = binary
+    let exact = binary
         .iter()
         .rev()
-        .find(|(_, scale)| value >= *scale && value.is_multiple_of(*scale))
+        .find(|(_, scale)| value >= *scale && value.is_multiple_of(*scale));
+    if let Some((unit, scale)) = exact
+        && value / scale < 10_000
     {
-        if value / scale < 10_000 {
-            return format!("{}{unit}", value / scale);
-        }
+        return format!("{}{unit}", value / scale);
     }
     let (unit, scale) = binary.iter().rev().find(|(_, scale)| value >= *scale).copied().unwrap_or(("B", 1));
     #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]

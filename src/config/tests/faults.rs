@@ -245,7 +245,7 @@ fn a_directory_is_no_file_and_a_file_no_directory() {
 
 #[test]
 fn a_missing_configuration_file_is_a_fault_too() {
-    let error = load(std::path::Path::new("/nowhere/forebay.yaml"), &Overrides::default()).unwrap_err();
+    let error = load(Path::new("/nowhere/forebay.yaml"), &Overrides::default()).unwrap_err();
     assert!(
         error
             .to_string()

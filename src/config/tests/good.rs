@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::super::gateway::Survive;
+use super::super::route::Destination;
 use super::super::*;
 use super::{good, minimal_and};
 

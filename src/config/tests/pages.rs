@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::super::markdown::markdown;
+use super::super::reference::{Built, Default as KeyDefault, reference};
 use super::super::*;
 
 fn root() -> PathBuf {
@@ -37,7 +39,7 @@ fn every_key_is_documented_once_with_a_default_that_is_allowed() {
             key.path
         );
         if let (KeyDefault::Value(value), Built::Yes) = (key.default, key.built) {
-            let node = tree::Node::parse_override(value, &"the default".into()).unwrap();
+            let node = Node::parse_override(value, &"the default".into()).unwrap();
             assert_eq!(key.kind.check(&node), Ok(()), "{}: {value}", key.path);
         }
     }
