@@ -344,9 +344,9 @@ fn autonomy_is_what_fits_at_the_rate_that_comes() {
 fn headroom_is_the_nearest_of_the_bounds() {
     let mut log = figures().log;
     log.streams.iter_mut().for_each(|stream| stream.max_bytes = 1 << 40);
-    assert_eq!(log.headroom(), (1 << 30) - 8192, "max_disk");
+    assert_eq!(log.headroom(), (((1 << 30) - (8 << 20)) / 3) * 2, "max_disk");
     log.free_bytes = log.keep_free + (4 << 20);
-    assert_eq!(log.headroom(), (12 << 20) - 8192, "the file system");
+    assert_eq!(log.headroom(), ((4 << 20) / 3) * 2, "the file system");
     log.unavailable = Some("the disk is at its bound".to_owned());
     assert_eq!(log.headroom(), 0);
 }
