@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
     done: AtomicU64,
+    durable: AtomicU64,
     failed: Mutex<Vec<Batch>>,
     /// Woken when a batch has ended, and by whoever else has work for the waiter.
     pub(crate) wake: Notify,
@@ -40,6 +41,11 @@ impl Commits {
         Batch(self.done.load(Ordering::Acquire))
     }
 
+    /// The newest batch that is durable: the one that the fan-out will see, which a failed batch never reaches.
+    pub(crate) fn latest_durable(&self) -> Batch {
+        Batch(self.durable.load(Ordering::Acquire))
+    }
+
     /// Forgets failures up to `batch`, once nobody will ask for them any more.
     pub(crate) fn forget_failures(&self, batch: Batch) {
         self.failed
@@ -62,6 +68,7 @@ impl Commits {
 
 impl CommitListener for Commits {
     fn committed(&self, batch: Batch) {
+        self.durable.store(batch.0, Ordering::Release);
         self.done.store(batch.0, Ordering::Release);
         self.wake.notify_one();
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use forebay_wal::{Clock, Log};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::access::AccessRules;
 use crate::devices::Devices;
@@ -75,4 +76,6 @@ pub(crate) struct Context {
     /// Bytes parked by all connections: 3.1.1 publishes that wait for room in the log.
     pub(crate) parked_bytes: AtomicUsize,
     pub(crate) shutdown: CancellationToken,
+    /// What must end before the front does: listeners, connections, wills that wait.
+    pub(crate) tasks: TaskTracker,
 }

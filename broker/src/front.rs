@@ -173,6 +173,7 @@ impl Front {
             unrouted: Arc::default(),
             devices: Arc::default(),
             shutdown,
+            tasks: TaskTracker::new(),
         });
         Ok(Self {
             listeners,
@@ -206,9 +207,9 @@ impl Front {
     /// [`FrontError::Router`] when the fan-out's router dies: the process should end and be started again.
     pub async fn run(self, grace: Duration) -> Result<(), FrontError> {
         let context = self.context;
-        let tasks = TaskTracker::new();
+        let tasks = context.tasks.clone();
         for listener in self.listeners {
-            tasks.spawn(listener::run(listener, self.gates.clone(), Arc::clone(&context), tasks.clone()));
+            tasks.spawn(listener::run(listener, self.gates.clone(), Arc::clone(&context)));
         }
         let checkpoint_shutdown = CancellationToken::new();
         let behind = tokio::spawn(durable::keep_behind(

@@ -44,8 +44,8 @@ pub(crate) struct Inbound {
 
 /// What became of a publish.
 pub(crate) enum Taken {
-    /// It is in this batch.
-    Stored(Batch),
+    /// It is in this batch; a message beside it is in no batch and goes to local subscribers in its turn.
+    Stored(Batch, Option<Message>),
     /// It needs no storage; `fanout` goes to local subscribers in its turn.
     Passed(Option<Message>),
     /// A QoS 2 publish that was taken in before; only the answer is due again.
@@ -90,7 +90,7 @@ impl Ingress {
             add(&context.stats.resent_by_devices, 1);
         }
         let taken = self.append(inbound, topic, stored, now);
-        if matches!(taken, Taken::Stored(_) | Taken::Passed(_)) {
+        if matches!(taken, Taken::Stored(..) | Taken::Passed(_)) {
             if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
                 qos2.insert(id.get());
             }
@@ -161,13 +161,8 @@ impl Ingress {
         };
         match result {
             // What is only a packet id in the log reaches local subscribers by the other way.
-            Ok(ticket) if message.is_some() => Taken::Stored(ticket.batch),
-            Ok(ticket) => {
-                if let Some(message) = self.message(inbound) {
-                    self.context.fanout.publish(ticket.batch, message);
-                }
-                Taken::Stored(ticket.batch)
-            }
+            Ok(ticket) if message.is_some() => Taken::Stored(ticket.batch, None),
+            Ok(ticket) => Taken::Stored(ticket.batch, self.message(inbound)),
             Err(AppendError::StreamFull { .. } | AppendError::DiskFull) => Taken::Full(Refusal::LogFull),
             Err(error @ AppendError::TooLarge { .. }) => {
                 tracing::warn!(identity = %self.key.identity, topic, %error, "a publish was refused");

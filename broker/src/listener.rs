@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::connection::{self, Peer};
 use crate::context::Context;
@@ -45,8 +44,8 @@ pub(crate) struct Gates {
     pub(crate) pending: Arc<Semaphore>,
 }
 
-/// Accepts until shutdown. Connections run in `tasks`.
-pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>, tasks: TaskTracker) {
+/// Accepts until shutdown. Connections run in the context's tasks.
+pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>) {
     loop {
         let accepted = tokio::select! {
             () = context.shutdown.cancelled() => return,
@@ -58,7 +57,9 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>,
             tracing::warn!(peer = %address, limit = context.limits.max_connections, "a connection was closed: limits.max_connections is reached");
             continue;
         };
-        let (tls, identity, context) = (listener.tls.clone(), Arc::clone(&listener.identity), Arc::clone(&context));
+        let (tls, identity) = (listener.tls.clone(), Arc::clone(&listener.identity));
+        let tasks = context.tasks.clone();
+        let context = Arc::clone(&context);
         tasks.spawn(async move {
             handshake(socket, address, tls, identity, context, pending).await;
             drop(place);
@@ -110,8 +111,15 @@ async fn handshake(
         .await;
     };
     add(&context.stats.handshakes_pending, 1);
-    let accepted = tls::accept(socket, &tls, deadline).await;
+    let accepted = tokio::select! {
+        accepted = tls::accept(socket, &tls, deadline) => Some(accepted),
+        () = context.shutdown.cancelled() => None,
+    };
     context.stats.handshakes_pending.fetch_sub(1, Ordering::Relaxed);
+    let Some(accepted) = accepted else {
+        context.stats.disconnect(Disconnection::Shutdown);
+        return;
+    };
     match accepted {
         Ok(accepted) => {
             let peer = Peer {

@@ -50,7 +50,11 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     context: &Arc<Context>,
     deadline: Instant,
 ) -> Result<Open, Disconnection> {
-    let connect = match timeout_at(deadline, read(stream, buffer, context.limits.max_packet)).await {
+    let read = tokio::select! {
+        read = timeout_at(deadline, read(stream, buffer, context.limits.max_packet)) => read,
+        () = context.shutdown.cancelled() => return Err(Disconnection::Shutdown),
+    };
+    let connect = match read {
         Ok(Ok(connect)) => connect,
         Ok(Err(Failure::Closed)) => return Err(Disconnection::ConnectionLost),
         Ok(Err(Failure::Decode(error))) => return Err(undecodable(stream, peer, &error).await),
@@ -139,7 +143,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         device,
         producer,
         version: connect.version,
-        is_durable: expiry > 0,
+        is_durable: attached.state.is_durable,
     };
     let granted = connack.properties.server_keep_alive.unwrap_or(connect.keep_alive);
     let open = Open {

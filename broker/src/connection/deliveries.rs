@@ -134,6 +134,9 @@ impl Task {
             }
             Command::Unsubscribe(number, done) => {
                 let result = subscriber.unsubscribe(number, &mut early).await;
+                for (number, message) in early.drain(..) {
+                    self.deliver(number, &message);
+                }
                 self.options.remove(&number);
                 (result, done)
             }

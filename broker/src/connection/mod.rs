@@ -17,13 +17,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::codec::{Disconnect, Packet, ReasonCode, Version, Will, encode};
+use crate::commits::Outcome;
 use crate::context::Context;
+use crate::fanout::Message;
 use crate::ingress::{Inbound, Ingress, Taken};
-use crate::stats::{Disconnection, add, sub};
+use crate::session::Fate;
+use crate::stats::{Disconnection, Refusal, add, sub};
 use crate::tls::{IdentityTemplate, PeerCertificate};
 use outbox::{Closing, Outbox};
 
@@ -89,10 +92,10 @@ where
         has_fixed_identity,
     );
     let closing = reader.run(input, buffer).await;
-    outbox.close(closing);
+    outbox.seal(closing);
     let reader::Ended {
         mut ingress,
-        attached,
+        mut attached,
         deliveries,
         will,
     } = reader.end();
@@ -101,17 +104,18 @@ where
         tracing::error!(%error, "a connection's writer failed");
     }
     drop(deliveries);
+    reader::forget_lost(&outbox, &mut attached.state.qos2);
     let closing = outbox.closing().unwrap_or(closing);
     let expiry = attached.state.expiry_seconds;
     let delay = will.as_ref().and_then(|will| will.properties.delay).unwrap_or(0).min(expiry);
     match will {
         Some(will) if delay == 0 => publish_will(will, &mut ingress, context, &outbox).await,
         Some(will) => {
-            let resumed = context.registry.detach(attached).await;
-            tokio::spawn(delayed_will(
+            let fate = context.registry.detach(attached).await;
+            context.tasks.spawn(delayed_will(
                 will,
                 Duration::from_secs(u64::from(delay)),
-                resumed,
+                fate,
                 ingress,
                 Arc::clone(context),
                 outbox,
@@ -124,18 +128,20 @@ where
     closing.cause
 }
 
-/// Publishes a will after its delay, unless its session is taken up again before (MQTT-3.1.3-9); at once when the gateway
-/// stops.
+/// Publishes a will after its delay, unless its session is taken up again before (MQTT-3.1.3-9); at once when the session
+/// ends or the gateway stops.
 async fn delayed_will(
     will: Will,
     delay: Duration,
-    resumed: CancellationToken,
+    fate: oneshot::Receiver<Fate>,
     mut ingress: Ingress,
     context: Arc<Context>,
     outbox: Arc<Outbox>,
 ) {
     tokio::select! {
-        () = resumed.cancelled() => return,
+        fate = fate => if fate == Ok(Fate::Resumed) {
+            return;
+        },
         () = context.shutdown.cancelled() => {}
         () = tokio::time::sleep(delay) => {}
     }
@@ -163,16 +169,30 @@ async fn publish_will(will: Will, ingress: &mut Ingress, context: &Context, outb
         publish,
     };
     match ingress.take(&inbound, &mut std::collections::BTreeSet::new(), context.clock.now()) {
-        Taken::Stored(batch) => {
-            outbox.commits.wait(batch).await;
+        Taken::Stored(batch, _) => {
+            if outbox.commits.wait(batch).await == Outcome::Lost {
+                not_published(Refusal::CommitFailed, ingress, context);
+            }
         }
-        Taken::Passed(Some(message)) => context.fanout.publish(outbox.commits.latest(), message),
-        Taken::Passed(None) | Taken::Again => {}
-        Taken::Refused(_, reason) | Taken::Full(reason) => {
-            context.stats.refuse(reason, true);
-            tracing::warn!(identity = %ingress.key.identity, reason = reason.label(), "a will could not be published");
+        Taken::Passed(message) => show(message, context, outbox),
+        Taken::Again => {}
+        Taken::Refused(_, reason) => not_published(reason, ingress, context),
+        Taken::Full(reason) => {
+            not_published(reason, ingress, context);
+            show(ingress.message(&inbound), context, outbox);
         }
     }
+}
+
+fn show(message: Option<Message>, context: &Context, outbox: &Outbox) {
+    if let Some(message) = message {
+        context.fanout.publish(outbox.commits.latest_durable(), message);
+    }
+}
+
+fn not_published(reason: Refusal, ingress: &Ingress, context: &Context) {
+    context.stats.refuse(reason, true);
+    tracing::warn!(identity = %ingress.key.identity, reason = reason.label(), "a will was not stored for the cloud");
 }
 
 /// A DISCONNECT with a reason, for version 5 only (MQTT-3.14.0-1).

@@ -17,6 +17,8 @@ use crate::stats::Disconnection;
 
 /// Bytes of deliveries that may wait for a peer that reads slowly; more are dropped and counted (they are QoS 0).
 const MAX_DELIVERY_BYTES: usize = 1 << 20;
+/// Bytes of answers outside the order that may wait for a peer; then it is not read.
+const MAX_REPLY_BYTES: usize = 64 << 10;
 
 /// Shared by a connection's reader, writer and deliveries.
 pub(super) struct Outbox {
@@ -31,7 +33,15 @@ pub(super) struct Outbox {
 struct Inner {
     pending: VecDeque<Pending>,
     out: BytesMut,
+    /// Bytes of `out` that answer the peer at once; deliveries have a bound of their own.
+    replies: usize,
     closing: Option<Closing>,
+    /// The reader has ended: no place will be taken any more.
+    is_sealed: bool,
+    /// A commit failed under an answer that cannot say so: nothing is answered any more.
+    is_silenced: bool,
+    /// QoS 2 answers whose commit failed, until the reader has taken back what it noted of them.
+    lost: Vec<Answer>,
 }
 
 /// Why and how the connection ends.
@@ -93,7 +103,11 @@ impl Outbox {
         let inner = Inner {
             pending: VecDeque::new(),
             out: BytesMut::new(),
+            replies: 0,
             closing: None,
+            is_sealed: false,
+            is_silenced: false,
+            lost: Vec::new(),
         };
         Self {
             inner: Mutex::new(inner),
@@ -125,9 +139,28 @@ impl Outbox {
         self.lock().pending.len()
     }
 
-    /// Sends bytes that stand outside the order: PINGRESP, SUBACK, CONNACK.
+    /// Whether the peer reads its answers so slowly that no more of its packets should be taken.
+    pub(super) fn is_clogged(&self) -> bool {
+        self.lock().replies > MAX_REPLY_BYTES
+    }
+
+    /// The QoS 2 answers whose commit failed since the last call. Called by the reader before it looks at a packet id.
+    pub(super) fn take_lost(&self) -> Vec<Answer> {
+        let mut inner = self.lock();
+        if inner.pending.is_empty() {
+            // Nobody will ask for them any more.
+            self.commits.forget_failures(self.commits.latest());
+        }
+        std::mem::take(&mut inner.lost)
+    }
+
+    /// Sends bytes that stand outside the order: PINGRESP, SUBACK.
     pub(super) fn send(&self, write: impl FnOnce(&mut BytesMut)) {
-        write(&mut self.lock().out);
+        let mut inner = self.lock();
+        let before = inner.out.len();
+        write(&mut inner.out);
+        inner.replies += inner.out.len() - before;
+        drop(inner);
         self.wake();
     }
 
@@ -150,6 +183,12 @@ impl Outbox {
         self.wake();
     }
 
+    /// Ends the order: the reader takes no place any more. Once all places have left the connection is finished.
+    pub(super) fn seal(&self, closing: Closing) {
+        self.lock().is_sealed = true;
+        self.close(closing);
+    }
+
     /// Waits for the connection's end.
     pub(super) async fn closed(&self) {
         self.ending.cancelled().await;
@@ -167,6 +206,7 @@ impl Outbox {
             bytes: std::mem::take(&mut inner.out),
             ..Released::default()
         };
+        inner.replies = 0;
         while let Some(front) = inner.pending.front() {
             let outcome = match front.ready {
                 Ready::Now => Outcome::Durable,
@@ -174,7 +214,8 @@ impl Outbox {
                     Some(outcome) => outcome,
                     None => break,
                 },
-                Ready::At(at) if at > Instant::now() => {
+                // A connection that ends does not wait for what is only said late on purpose.
+                Ready::At(at) if at > Instant::now() && !inner.is_sealed => {
                     released.next = Some(at);
                     break;
                 }
@@ -183,21 +224,24 @@ impl Outbox {
             let Some(done) = inner.pending.pop_front() else { break };
             released.budget += done.budget;
             match outcome {
-                Outcome::Durable => self.answer(&done, &mut released),
+                Outcome::Durable => {
+                    if !inner.is_silenced {
+                        self.answer(&done, &mut released);
+                    }
+                    if let Some(message) = done.fanout {
+                        fanout.publish(self.commits.latest_durable(), message);
+                    }
+                }
                 Outcome::Lost => {
                     released.lost += 1;
-                    self.refuse(&done, &mut released, &mut inner.closing);
+                    self.refuse(&done, &mut released, &mut inner);
                 }
-            }
-            if let Some(message) = done.fanout {
-                fanout.publish(self.commits.latest(), message);
             }
         }
         if inner.closing.is_some() {
             self.ending.cancel();
         }
-        if inner.pending.is_empty() {
-            self.commits.forget_failures(self.commits.latest());
+        if inner.pending.is_empty() && inner.is_sealed {
             released.finished = inner.closing;
         }
         drop(inner);
@@ -216,14 +260,19 @@ impl Outbox {
     }
 
     /// What was not stored is not acked: version 5 has a reason code for it, 3.1.1 only the end of the connection.
-    fn refuse(&self, done: &Pending, released: &mut Released, closing: &mut Option<Closing>) {
+    fn refuse(&self, done: &Pending, released: &mut Released, inner: &mut Inner) {
         let reason = ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR;
+        if let Answer::PubRec(..) | Answer::PubComp(..) = done.answer {
+            inner.lost.push(done.answer);
+        }
         match (done.answer, self.version) {
             (Answer::Nothing, _) => {}
+            _ if inner.is_silenced => {}
             (Answer::PubAck(id, _), Version::V5) => self.write(Answer::PubAck(id, reason), &mut released.bytes),
             (Answer::PubRec(id, _), Version::V5) => self.write(Answer::PubRec(id, reason), &mut released.bytes),
             (Answer::PubComp(..), _) | (_, Version::V311) => {
-                closing.get_or_insert(Closing {
+                inner.is_silenced = true;
+                inner.closing.get_or_insert(Closing {
                     cause: Some(Disconnection::LogFailed),
                     say: Some(reason),
                 });

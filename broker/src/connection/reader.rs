@@ -1,6 +1,6 @@
 //! The reader: bytes to packets to decisions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use forebay_topic::TopicFilter;
-use forebay_wal::Timestamp;
+use forebay_wal::{Batch, Timestamp};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -53,6 +53,10 @@ pub(super) struct Reader {
     aliases: Vec<Option<Bytes>>,
     /// Publishes of a 3.1.1 peer that wait for room in the log, in order.
     parked: VecDeque<(Inbound, Instant)>,
+    /// When the first of them is tried again.
+    retry_at: Instant,
+    /// The batches of QoS 2 publishes that this connection took in: one sent twice is not acked before it is durable.
+    qos2_batches: HashMap<u16, Batch>,
     full_delay: Duration,
 }
 
@@ -100,6 +104,8 @@ impl Reader {
             has_fixed_identity,
             aliases,
             parked,
+            retry_at: Instant::now(),
+            qos2_batches: HashMap::new(),
             full_delay: FULL_DELAY,
         }
     }
@@ -113,7 +119,7 @@ impl Reader {
         while let Some((inbound, _)) = self.parked.pop_front() {
             self.unparked(&inbound);
         }
-        if closing.say.is_some() {
+        if closing.cause.is_some_and(|cause| cause != Disconnection::ConnectionLost) {
             // In a task of its own: the next connection of the session must not wait for a peer that is gone.
             tokio::spawn(linger(input));
         }
@@ -131,22 +137,25 @@ impl Reader {
 
     async fn read<R: AsyncRead + Unpin>(&mut self, input: &mut R, buffer: &mut BytesMut) -> Closing {
         let mut heard = Instant::now();
+        let mut is_heard = true;
         loop {
             if let Err(closing) = self.drain(buffer).await {
                 return closing;
+            }
+            // Not before: while the connection waited for its commits, nobody listened.
+            if is_heard {
+                heard = Instant::now();
             }
             let silence = self.keep_alive.map(|limit| heard + limit);
             match self.next(input, buffer, silence).await {
                 Event::Bytes(Ok(0) | Err(_)) => return Closing::silently(Disconnection::ConnectionLost),
                 Event::Bytes(Ok(_)) => {
-                    heard = Instant::now();
+                    is_heard = true;
                     self.ingress.device.seen(self.ingress.context.clock.now().wall_ms);
                 }
                 Event::Retry => {
                     // While its socket is not read, a peer cannot be blamed for silence.
-                    if self.is_backed_up() {
-                        heard = Instant::now();
-                    }
+                    is_heard = self.is_backed_up();
                     if let Err(closing) = self.retry_parked() {
                         return closing;
                     }
@@ -170,9 +179,9 @@ impl Reader {
             biased;
             () = self.attached.kicked.cancelled() => Event::Kicked,
             () = self.ingress.context.shutdown.cancelled() => Event::Shutdown,
-            read = input.read_buf(buffer), if is_reading => Event::Bytes(read),
             () = self.outbox.closed() => Event::Closing,
-            () = sleep_until(Instant::now() + RETRY), if !self.parked.is_empty() => Event::Retry,
+            () = sleep_until(self.retry_at), if !self.parked.is_empty() => Event::Retry,
+            read = input.read_buf(buffer), if is_reading => Event::Bytes(read),
             () = sleep_until(silence.unwrap_or(never)), if is_reading && silence.is_some() => Event::Silence,
         }
     }
@@ -201,6 +210,9 @@ impl Reader {
             })?;
             let Some(packet) = packet else { break };
             handled = true;
+            if self.outbox.is_clogged() {
+                self.until(|outbox| !outbox.is_clogged()).await?;
+            }
             self.handle(packet, since, now).await?;
         }
         if handled {
@@ -237,8 +249,7 @@ impl Reader {
 
     async fn publish(&mut self, publish: Publish, since: Instant, now: Timestamp) -> Result<(), Closing> {
         let inbound = self.resolve_alias(publish)?;
-        self.wait_for_room(&inbound).await?;
-        let budget = charge(&inbound);
+        let budget = self.wait_for_room(&inbound).await?;
         let refused = if self.parked.is_empty() {
             self.take(inbound, since, now, budget)?
         } else {
@@ -246,8 +257,11 @@ impl Reader {
         };
         if let Some(inbound) = refused {
             self.ingress.context.budget.add_permits(budget);
-            self.ingress.context.parked_bytes.fetch_add(budget, Ordering::Relaxed);
+            self.ingress.context.parked_bytes.fetch_add(charge(&inbound), Ordering::Relaxed);
             add(&self.ingress.context.stats.parked, 1);
+            if self.parked.is_empty() {
+                self.retry_at = Instant::now() + RETRY;
+            }
             self.parked.push_back((inbound, since));
         }
         Ok(())
@@ -255,12 +269,22 @@ impl Reader {
 
     /// Takes a publish in and gives it its place in the order, or gives it back: it must be parked.
     fn take(&mut self, inbound: Inbound, since: Instant, now: Timestamp, budget: usize) -> Result<Option<Inbound>, Closing> {
+        forget_lost(&self.outbox, &mut self.attached.state.qos2);
         let taken = self.ingress.take(&inbound, &mut self.attached.state.qos2, now);
         let answer = |reason| answer(&inbound.publish, reason);
+        let id = inbound.publish.packet_id.map_or(0, NonZeroU16::get);
         let (ready, answer, fanout) = match taken {
-            Taken::Stored(batch) => (Ready::After(batch), answer(ReasonCode::SUCCESS), None),
+            Taken::Stored(batch, message) => {
+                if inbound.publish.qos == QoS::ExactlyOnce {
+                    self.qos2_batches.insert(id, batch);
+                }
+                (Ready::After(batch), answer(ReasonCode::SUCCESS), message)
+            }
             Taken::Passed(message) => (Ready::Now, answer(ReasonCode::SUCCESS), message),
-            Taken::Again => (Ready::Now, answer(ReasonCode::SUCCESS), None),
+            Taken::Again => {
+                let batch = self.qos2_batches.get(&id).copied();
+                (batch.map_or(Ready::Now, Ready::After), answer(ReasonCode::SUCCESS), None)
+            }
             Taken::Refused(reason, refusal) => match self.refuse(&inbound, reason, refusal) {
                 Ok(answer) => (Ready::Now, answer, None),
                 Err(closing) => {
@@ -323,20 +347,28 @@ impl Reader {
 
     fn retry_parked(&mut self) -> Result<(), Closing> {
         let now = self.ingress.context.clock.now();
-        while let Some((inbound, since)) = self.parked.pop_front() {
-            let bytes = charge(&inbound);
+        self.retry_at = Instant::now() + RETRY;
+        // What was parked and is in the order now counts against the same limit as everything else.
+        while self.outbox.pending() < self.limit()
+            && let Some((inbound, since)) = self.parked.pop_front()
+        {
+            // If it is parked again it is counted again.
+            self.unparked(&inbound);
             if let Some(inbound) = self.take(inbound, since, now, 0)? {
+                self.ingress.context.parked_bytes.fetch_add(charge(&inbound), Ordering::Relaxed);
+                add(&self.ingress.context.stats.parked, 1);
                 self.parked.push_front((inbound, since));
                 break;
             }
-            self.ingress.context.parked_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            sub(&self.ingress.context.stats.parked, 1);
         }
         self.outbox.wake();
         Ok(())
     }
 
     async fn pubrel(&mut self, id: NonZeroU16, since: Instant, now: Timestamp) -> Result<(), Closing> {
+        let limit = self.limit();
+        self.until(|outbox| outbox.pending() < limit).await?;
+        forget_lost(&self.outbox, &mut self.attached.state.qos2);
         let reason = if self.attached.state.qos2.contains(&id.get()) {
             ReasonCode::SUCCESS
         } else {
@@ -348,6 +380,7 @@ impl Reader {
                 Some(batch) => {
                     ready = batch.map_or(Ready::Now, Ready::After);
                     self.attached.state.qos2.remove(&id.get());
+                    self.qos2_batches.remove(&id.get());
                 }
                 // The peer sends PUBREL again after it has connected again.
                 None => return Err(Closing::because(Disconnection::LogFailed, ReasonCode::SERVER_BUSY)),
@@ -384,34 +417,58 @@ impl Reader {
         Ok(Inbound { topic, publish })
     }
 
-    /// Waits while too much is taken in and not committed: by this connection, or by all together.
-    async fn wait_for_room(&mut self, inbound: &Inbound) -> Result<(), Closing> {
-        let limit = usize::from(self.ingress.context.limits.max_in_flight);
-        let needed = u32::try_from(charge(inbound)).unwrap_or(u32::MAX);
-        loop {
-            let room = self.outbox.room.notified();
-            if self.outbox.pending() < limit {
-                break;
-            }
-            self.outbox.wake();
-            tokio::select! {
-                () = room => {}
-                () = self.outbox.closed() => return Err(self.outbox.closing().unwrap_or(Closing::silently(Disconnection::ConnectionLost))),
-                () = self.attached.kicked.cancelled() => return Err(Closing::because(Disconnection::TakenOver, ReasonCode::SESSION_TAKEN_OVER)),
-            }
-        }
-        let budget = &self.ingress.context.budget;
-        match budget.try_acquire_many(needed) {
+    /// Waits while too much is taken in and not committed: by this connection, or by all together. Gives what was taken
+    /// from the shared budget.
+    async fn wait_for_room(&self, inbound: &Inbound) -> Result<usize, Closing> {
+        let limit = self.limit();
+        self.until(|outbox| outbox.pending() < limit).await?;
+        let context = &self.ingress.context;
+        // One publish may be larger than the whole budget; it then waits until nothing else is taken in.
+        let charge = charge(inbound).min(context.limits.max_uncommitted_bytes);
+        let permits = u32::try_from(charge).unwrap_or(u32::MAX);
+        match context.budget.try_acquire_many(permits) {
             Ok(permit) => permit.forget(),
             Err(_) => {
                 self.outbox.wake();
-                match budget.acquire_many(needed).await {
+                let acquired = tokio::select! {
+                    acquired = context.budget.acquire_many(permits) => acquired,
+                    closing = self.interrupted() => return Err(closing),
+                };
+                match acquired {
                     Ok(permit) => permit.forget(),
                     Err(_) => return Err(Closing::because(Disconnection::Shutdown, ReasonCode::SERVER_SHUTTING_DOWN)),
                 }
             }
         }
-        Ok(())
+        Ok(charge)
+    }
+
+    /// Waits for the writer to bring about a condition.
+    async fn until(&self, is_met: impl Fn(&Outbox) -> bool) -> Result<(), Closing> {
+        loop {
+            let room = self.outbox.room.notified();
+            if is_met(&self.outbox) {
+                return Ok(());
+            }
+            self.outbox.wake();
+            tokio::select! {
+                () = room => {}
+                closing = self.interrupted() => return Err(closing),
+            }
+        }
+    }
+
+    /// What ends the connection while its reader waits for something else than bytes.
+    async fn interrupted(&self) -> Closing {
+        tokio::select! {
+            () = self.outbox.closed() => self.outbox.closing().unwrap_or(Closing::silently(Disconnection::ConnectionLost)),
+            () = self.attached.kicked.cancelled() => Closing::because(Disconnection::TakenOver, ReasonCode::SESSION_TAKEN_OVER),
+            () = self.ingress.context.shutdown.cancelled() => Closing::because(Disconnection::Shutdown, ReasonCode::SERVER_SHUTTING_DOWN),
+        }
+    }
+
+    fn limit(&self) -> usize {
+        usize::from(self.ingress.context.limits.max_in_flight)
     }
 
     /// SUBSCRIBE is a barrier: what came before is committed and handed to the fan-out first, what comes after waits for
@@ -471,6 +528,10 @@ impl Reader {
         if subscriptions.len() >= MAX_SUBSCRIPTIONS && !subscriptions.contains_key(text) {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
+        if !self.ingress.context.fanout.admits(&filter) {
+            tracing::warn!(identity = %self.ingress.key.identity, filter = text, "a subscription was refused: too many distinct filters were subscribed since the start; restart the gateway, and look for a client that makes up filters");
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
         Ok(filter)
     }
 
@@ -527,7 +588,7 @@ impl Reader {
         for (text, options) in subscriptions {
             match TopicFilter::parse(&text) {
                 // The rules may have changed since.
-                Ok(filter) if self.ingress.access.may_subscribe(&filter) => {
+                Ok(filter) if self.ingress.access.may_subscribe(&filter) && self.ingress.context.fanout.admits(&filter) => {
                     self.deliveries.subscribe(filter, options).await.map_err(|_| router_gone())?;
                 }
                 _ => {
@@ -540,23 +601,13 @@ impl Reader {
 
     async fn barrier(&self) -> Result<(), Closing> {
         self.drained().await?;
-        self.ingress.context.fanout.barrier().await;
+        self.ingress.context.fanout.barrier(self.outbox.commits.latest_durable()).await;
         Ok(())
     }
 
     /// Waits until every place in the order has left.
     async fn drained(&self) -> Result<(), Closing> {
-        loop {
-            let room = self.outbox.room.notified();
-            if self.outbox.pending() == 0 {
-                return Ok(());
-            }
-            self.outbox.wake();
-            tokio::select! {
-                () = room => {}
-                () = self.outbox.closed() => return Err(self.outbox.closing().unwrap_or(Closing::silently(Disconnection::ConnectionLost))),
-            }
-        }
+        self.until(|outbox| outbox.pending() == 0).await
     }
 
     /// The peer's own end. Its will stays unpublished unless it asks for it (MQTT-3.14.4-3); it may change how long its
@@ -590,6 +641,18 @@ fn answer(publish: &Publish, reason: ReasonCode) -> Answer {
         (QoS::AtLeastOnce, Some(id)) => Answer::PubAck(id, reason),
         (QoS::ExactlyOnce, Some(id)) => Answer::PubRec(id, reason),
         _ => Answer::Nothing,
+    }
+}
+
+/// Takes back what was noted of QoS 2 packet ids whose commit failed: a publish that is not stored must be taken when it
+/// is sent again, and an id that is still on disk must be released again.
+pub(super) fn forget_lost(outbox: &Outbox, qos2: &mut BTreeSet<u16>) {
+    for lost in outbox.take_lost() {
+        match lost {
+            Answer::PubRec(id, _) => drop(qos2.remove(&id.get())),
+            Answer::PubComp(id, _) => drop(qos2.insert(id.get())),
+            Answer::Nothing | Answer::PubAck(..) => {}
+        }
     }
 }
 

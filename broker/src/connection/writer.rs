@@ -13,6 +13,8 @@ use crate::stats::{Disconnection, Refusal, add};
 
 /// How long a peer may take to read what it is sent.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// The same for a connection that ends: the next one of its session waits for it.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Runs until the connection is closing and nothing is pending. Its socket may die before: then it goes on without, so
 /// that the order is still drained.
@@ -22,11 +24,12 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox
         let released = outbox.release(&context.fanout);
         settle(&released, &context);
         if is_open && !released.bytes.is_empty() {
-            is_open = write(&mut output, &released.bytes).await;
-            if is_open {
-                report(&released, &context);
-            } else {
-                outbox.close(Closing::silently(Disconnection::SlowReader));
+            match write(&mut output, &released.bytes, &outbox).await {
+                Ok(()) => report(&released, &context),
+                Err(cause) => {
+                    is_open = false;
+                    outbox.close(Closing::silently(cause));
+                }
             }
         }
         if let Some(closing) = released.finished {
@@ -54,11 +57,21 @@ async fn wait(outbox: &Outbox, next: Option<Instant>) {
     }
 }
 
-async fn write<W: AsyncWrite + Unpin>(output: &mut W, bytes: &[u8]) -> bool {
-    matches!(
-        timeout(WRITE_DEADLINE, async { output.write_all(bytes).await.and(output.flush().await) }).await,
-        Ok(Ok(()))
-    )
+async fn write<W: AsyncWrite + Unpin>(output: &mut W, bytes: &[u8], outbox: &Outbox) -> Result<(), Disconnection> {
+    let ended = async {
+        outbox.closed().await;
+        sleep_until(Instant::now() + GOODBYE_DEADLINE).await;
+    };
+    let write = async { output.write_all(bytes).await.and(output.flush().await) };
+    tokio::select! {
+        biased;
+        written = timeout(WRITE_DEADLINE, write) => match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Disconnection::ConnectionLost),
+            Err(_) => Err(Disconnection::SlowReader),
+        },
+        () = ended => Err(Disconnection::SlowReader),
+    }
 }
 
 /// Bytes leave before the close, or the peer's system may throw them away with its reset; the reader goes on reading for
@@ -68,10 +81,13 @@ async fn say_goodbye<W: AsyncWrite + Unpin>(output: &mut W, closing: Closing, ve
     if let Some(reason) = closing.say {
         super::write_disconnect(version, reason, &mut out);
     }
-    if out.is_empty() || write(output, &out).await {
-        // The peer may have closed first.
-        timeout(WRITE_DEADLINE, output.shutdown()).await.ok();
-    }
+    let goodbye = async {
+        output.write_all(&out).await?;
+        output.flush().await?;
+        output.shutdown().await
+    };
+    // The peer may have closed first, or be gone.
+    timeout(GOODBYE_DEADLINE, goodbye).await.ok();
 }
 
 fn settle(released: &Released, context: &Context) {

@@ -8,7 +8,7 @@
 mod envelope;
 mod router;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +32,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(100);
 /// Messages pushed to the router at once.
 const PUSH: usize = 512;
+/// Distinct filters ever shown to the router, which keeps some 7 KB for each; a new one beyond is refused.
+const MAX_FILTERS: usize = 10_000;
 
 /// The handle that connections use. Cheap to clone.
 #[derive(Clone)]
@@ -43,7 +45,7 @@ pub(crate) struct Fanout {
 enum Command {
     Batch(Arc<CommittedBatch>),
     Message { after: Batch, message: Message },
-    Barrier(oneshot::Sender<()>),
+    Barrier { after: Batch, done: oneshot::Sender<()> },
     Stop,
 }
 
@@ -62,8 +64,10 @@ struct Shared {
 #[derive(Default)]
 struct Filters {
     count: HashMap<TopicFilter, usize>,
-    /// Changes with every new filter, so that the thread's memory of topics that match nothing is dropped.
+    /// Changes with every filter that comes or goes: what is remembered of topics is then out of date.
     version: u64,
+    /// All that the router was ever shown.
+    shown: HashSet<TopicFilter>,
 }
 
 /// One session's subscriptions at the router.
@@ -104,7 +108,6 @@ pub(crate) fn start(
         parked: VecDeque::new(),
         processed: Batch(0),
         shown: HashMap::new(),
-        version: 0,
         max_topics,
     };
     let thread = std::thread::Builder::new()
@@ -135,15 +138,22 @@ impl Fanout {
         self.shared.subscriptions.load(Ordering::Acquire) > 0
     }
 
-    /// Waits until all that was handed over before is at the router.
-    pub(crate) async fn barrier(&self) {
+    /// Waits until batch `after`, and all that was handed over before, is at the router. The log tells its producers of a
+    /// commit before it hands the batch over, so the batch may still be on its way.
+    pub(crate) async fn barrier(&self, after: Batch) {
         let (done, wait) = oneshot::channel();
         let commands = self.commands.clone();
-        let sent = tokio::task::spawn_blocking(move || commands.send(Command::Barrier(done)).is_ok()).await;
+        let sent = tokio::task::spawn_blocking(move || commands.send(Command::Barrier { after, done }).is_ok()).await;
         if matches!(sent, Ok(true)) {
             // A thread that ended drops the sender: there is nothing left to wait for.
             wait.await.ok();
         }
+    }
+
+    /// Whether the filter may be shown to the router; if so it counts from now on.
+    pub(crate) fn admits(&self, filter: &TopicFilter) -> bool {
+        let mut filters = self.shared.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        filters.shown.contains(filter) || filters.shown.len() < MAX_FILTERS && filters.shown.insert(filter.clone())
     }
 
     /// A link for one session; `None` when `limits.max_connections` sessions subscribe already.
@@ -270,15 +280,20 @@ impl Shared {
     }
 }
 
+/// What follows a batch that has not come yet.
+enum Waiting {
+    Message(Message),
+    Barrier(oneshot::Sender<()>),
+}
+
 /// The thread's state.
 struct Worker {
     ingest: router::Ingest,
     shared: Arc<Shared>,
-    parked: VecDeque<(Batch, Message)>,
+    parked: VecDeque<(Batch, Waiting)>,
     processed: Batch,
-    /// Every topic ever shown to the router, and whether it matches a filter now.
-    shown: HashMap<Bytes, bool>,
-    version: u64,
+    /// Every topic ever shown to the router, and whether it matched a filter at a version of the filters.
+    shown: HashMap<Bytes, (u64, bool)>,
     max_topics: usize,
 }
 
@@ -288,10 +303,9 @@ impl Worker {
             let result = match queue.recv_timeout(TICK) {
                 Ok(Command::Batch(batch)) => self.batch(&batch),
                 Ok(Command::Message { after, message }) => self.message(after, message),
-                Ok(Command::Barrier(done)) => {
-                    // The asker may have gone.
-                    done.send(()).ok();
-                    Ok(())
+                Ok(Command::Barrier { after, done }) => {
+                    self.parked.push_back((after, Waiting::Barrier(done)));
+                    self.unpark()
                 }
                 Err(RecvTimeoutError::Timeout) => self.unpark(),
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -324,7 +338,7 @@ impl Worker {
             if self.parked.len() >= QUEUE {
                 add(&self.shared.stats.fanout_dropped, 1);
             } else {
-                self.parked.push_back((after, message));
+                self.parked.push_back((after, Waiting::Message(message)));
             }
             return Ok(());
         }
@@ -336,8 +350,15 @@ impl Worker {
     fn unpark(&mut self) -> Result<(), RouterGone> {
         let reached = self.reached();
         let mut push = Vec::new();
-        while let Some((_, message)) = self.parked.pop_front_if(|(after, _)| *after <= reached) {
-            self.offer(message, &mut push)?;
+        while let Some((_, waiting)) = self.parked.pop_front_if(|(after, _)| *after <= reached) {
+            match waiting {
+                Waiting::Message(message) => self.offer(message, &mut push)?,
+                Waiting::Barrier(done) => {
+                    self.push(&mut push)?;
+                    // The asker may have gone.
+                    done.send(()).ok();
+                }
+            }
         }
         self.push(&mut push)
     }
@@ -369,13 +390,10 @@ impl Worker {
         let filters = shared.filters.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(text) = std::str::from_utf8(topic) else { return false };
         let matches = || filters.count.keys().any(|filter| filter.matches(text));
-        if self.version != filters.version {
-            self.version = filters.version;
-            for (topic, matched) in &mut self.shown {
-                *matched = std::str::from_utf8(topic).is_ok_and(|text| filters.count.keys().any(|filter| filter.matches(text)));
+        if let Some((version, matched)) = self.shown.get_mut(topic) {
+            if *version != filters.version {
+                (*version, *matched) = (filters.version, matches());
             }
-        }
-        if let Some(matched) = self.shown.get(topic) {
             return *matched;
         }
         if !matches() {
@@ -386,7 +404,7 @@ impl Worker {
             return false;
         }
         // A copy, because the original would keep its whole batch in memory.
-        self.shown.insert(Bytes::copy_from_slice(topic), true);
+        self.shown.insert(Bytes::copy_from_slice(topic), (filters.version, true));
         true
     }
 }

@@ -122,7 +122,8 @@ pub(crate) fn record<'a>(received: Timestamp, identity: &'a str, payload: &'a [u
     }
 }
 
-/// Reads the checkpoint and the records that it has not seen.
+/// Reads the checkpoint and the records behind it. Those that it has seen already are applied once more: a later change
+/// of a key wins, so the outcome is the same, and a checkpoint that is older or newer than its log does no harm.
 ///
 /// # Errors
 /// The checkpoint or the log could not be read.
@@ -137,14 +138,13 @@ pub(crate) fn load(log: &Log, checkpoint: &Checkpoint, path: &Path) -> Result<Ha
             state.insert(key.to_vec(), value.to_vec());
         })
         .map_err(|error| failed(Box::new(error)))?;
-    let applied = checkpoint.applied();
     let mut reader = log.reader(StreamId::LOCAL, PartitionSet::ALL);
     loop {
         let records = reader.read(READ_BYTES).map_err(|error| failed(Box::new(error)))?;
         if records.is_empty() {
             break;
         }
-        for record in records.iter().filter(|record| record.id.offset >= applied) {
+        for record in &records {
             for (key, value) in decode(&record.payload) {
                 match value {
                     Some(value) => state.insert(key, value),

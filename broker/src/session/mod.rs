@@ -6,7 +6,7 @@ mod registry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub(crate) use registry::{AttachError, Attached, Registry};
+pub(crate) use registry::{AttachError, Attached, Fate, Registry};
 
 /// Names a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,7 +26,7 @@ pub(crate) struct SubscriptionOptions {
 }
 
 /// A session's state while the process runs. Its connection changes it; the registry hands it over.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SessionState {
     /// How long it outlives its connection; 0 = not at all, `u32::MAX` = as long as `sessions.max_expiry`.
     pub(crate) expiry_seconds: u32,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use forebay_wal::{Clock, Log, Producer, Timestamp};
+use forebay_wal::{Clock, Log, Timestamp};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// All sessions of the process.
 pub(crate) struct Registry {
     cells: Mutex<HashMap<SessionKey, Arc<Cell>>>,
-    writer: tokio::sync::Mutex<(Producer, Arc<Commits>)>,
+    log: Log,
     clock: Arc<dyn Clock>,
     max_sessions: usize,
     max_expiry: Duration,
@@ -36,8 +36,17 @@ struct Inner {
     state: Option<SessionState>,
     detached: Option<Timestamp>,
     holder: Option<Holder>,
-    /// Cancelled by the next attach: a delayed will is not published then.
-    resumed: Option<CancellationToken>,
+    /// Whoever keeps a delayed will hears what becomes of the session.
+    fate: Option<oneshot::Sender<Fate>>,
+}
+
+/// What became of a session after its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// A connection took it up again.
+    Resumed,
+    /// It ended.
+    Ended,
 }
 
 /// The connection that has the session.
@@ -82,11 +91,9 @@ impl Registry {
             .into_iter()
             .map(|(key, session)| (key, Arc::new(Cell::restored(session, now))))
             .collect();
-        let commits = Arc::new(Commits::default());
-        let producer = log.producer(Arc::clone(&commits) as _);
         Self {
             cells: Mutex::new(cells),
-            writer: tokio::sync::Mutex::new((producer, commits)),
+            log: log.clone(),
             clock,
             max_sessions,
             max_expiry,
@@ -117,24 +124,28 @@ impl Registry {
     }
 
     async fn take(&self, key: SessionKey, cell: &Arc<Cell>, clean_start: bool, expiry_seconds: u32) -> Result<Attached, AttachError> {
+        let is_over = self.is_over(cell, &self.clock.now());
         let old = cell.lock().state.take();
-        let present = old.is_some() && !clean_start;
-        let mut state = old.unwrap_or_default();
+        let present = !clean_start && !is_over && old.as_ref().is_some_and(|old| old.expiry_seconds > 0);
         let mut changes = Vec::new();
-        if !present {
-            if state.is_durable {
-                changes.extend(Change::removal(&key, &stored(&state)));
-            }
-            state = SessionState::default();
+        let mut state = SessionState::default();
+        match &old {
+            Some(old) if present => state = old.clone(),
+            Some(old) if old.is_durable => changes.extend(Change::removal(&key, &stored(old))),
+            _ => {}
         }
         state.expiry_seconds = expiry_seconds;
-        if expiry_seconds > 0 {
+        state.is_durable |= expiry_seconds > 0;
+        if state.is_durable {
+            // Also when it is to end with this connection: after a kill the log must not know it as one that lives on.
             changes.push(Change::Session(key.clone(), expiry_seconds, None));
-            state.is_durable = true;
         }
         if let Err(error) = self.store(&key, &changes).await {
-            // Nothing is known of what is on disk; the session begins anew with the next attach.
-            self.remove(&key, cell);
+            // What was not stored has changed nothing: the session is as it was.
+            match old {
+                Some(old) => cell.lock().state = Some(old),
+                None => self.remove(&key, cell),
+            }
             return Err(error);
         }
         let kicked = CancellationToken::new();
@@ -145,8 +156,9 @@ impl Registry {
             gone: wait,
         });
         inner.detached = None;
-        if let Some(resumed) = inner.resumed.take() {
-            resumed.cancel();
+        if let Some(fate) = inner.fate.take() {
+            // Without a delayed will nobody listens.
+            fate.send(if present { Fate::Resumed } else { Fate::Ended }).ok();
         }
         drop(inner);
         Ok(Attached {
@@ -159,10 +171,10 @@ impl Registry {
         })
     }
 
-    /// Takes the session back from a connection that has ended. One with expiry 0 ends here. The token is cancelled when
-    /// the session is taken up again.
-    pub(crate) async fn detach(&self, attached: Attached) -> CancellationToken {
-        let resumed = CancellationToken::new();
+    /// Takes the session back from a connection that has ended. One with expiry 0 ends here. What is returned hears of the
+    /// session's fate.
+    pub(crate) async fn detach(&self, attached: Attached) -> oneshot::Receiver<Fate> {
+        let (fate, hears) = oneshot::channel();
         let Attached {
             key, state, cell, gone, ..
         } = attached;
@@ -178,11 +190,11 @@ impl Registry {
             let mut inner = cell.lock();
             inner.detached = Some(now);
             inner.state = Some(state);
-            inner.resumed = Some(resumed.clone());
+            inner.fate = Some(fate);
         }
         // Nobody waits unless the session was taken over.
         gone.send(()).ok();
-        resumed
+        hears
     }
 
     /// Ends sessions whose expiry has run out, until `shutdown`.
@@ -191,17 +203,18 @@ impl Registry {
             let now = self.clock.now();
             for (key, cell) in self.expired(&now) {
                 let _attaching = cell.attaching.lock().await;
-                let state = {
-                    let mut inner = cell.lock();
-                    if inner.holder.is_some() && inner.state.is_none() {
-                        None
-                    } else {
-                        inner.state.take()
-                    }
+                // It may have been taken up, and even given back, while others were ended.
+                let state = if self.is_over(&cell, &now) {
+                    cell.lock().state.take()
+                } else {
+                    None
                 };
                 if let Some(state) = state {
                     self.store_or_warn(&key, &Change::removal(&key, &stored(&state))).await;
                     self.remove(&key, &cell);
+                    if let Some(fate) = cell.lock().fate.take() {
+                        fate.send(Fate::Ended).ok();
+                    }
                 }
             }
         }
@@ -213,19 +226,20 @@ impl Registry {
     }
 
     fn expired(&self, now: &Timestamp) -> Vec<(SessionKey, Arc<Cell>)> {
-        let is_over = |cell: &Cell| {
-            let inner = cell.lock();
-            let (Some(state), Some(detached)) = (&inner.state, &inner.detached) else {
-                return false;
-            };
-            let limit = Duration::from_secs(u64::from(state.expiry_seconds)).min(self.max_expiry);
-            detached.age(now).is_some_and(|age| age >= limit)
-        };
         self.lock()
             .iter()
-            .filter(|(_, cell)| is_over(cell))
+            .filter(|(_, cell)| self.is_over(cell, now))
             .map(|(key, cell)| (key.clone(), Arc::clone(cell)))
             .collect()
+    }
+
+    fn is_over(&self, cell: &Cell, now: &Timestamp) -> bool {
+        let inner = cell.lock();
+        let (Some(state), Some(detached)) = (&inner.state, &inner.detached) else {
+            return false;
+        };
+        let limit = Duration::from_secs(u64::from(state.expiry_seconds)).min(self.max_expiry);
+        detached.age(now).is_some_and(|age| age >= limit)
     }
 
     fn cell(&self, key: &SessionKey) -> Result<Arc<Cell>, AttachError> {
@@ -257,9 +271,11 @@ impl Registry {
             return Ok(());
         }
         let payload = durable::encode(changes);
-        let mut writer = self.writer.lock().await;
-        let (producer, commits) = &mut *writer;
-        let ticket = producer
+        // A producer of its own, so that sessions that come or go at once share a commit.
+        let commits = Arc::new(Commits::default());
+        let ticket = self
+            .log
+            .producer(Arc::clone(&commits) as _)
             .append(&[durable::record(self.clock.now(), &key.identity, &payload)])
             .map_err(|_| AttachError::NotStored)?;
         match commits.wait(ticket.batch).await {
@@ -287,7 +303,7 @@ impl Default for Cell {
                 state: None,
                 detached: None,
                 holder: None,
-                resumed: None,
+                fate: None,
             }),
         }
     }
@@ -305,7 +321,7 @@ impl Cell {
             state: Some(state),
             detached: Some(session.detached.unwrap_or(now)),
             holder: None,
-            resumed: None,
+            fate: None,
         };
         Self {
             inner: Mutex::new(inner),
