@@ -2,25 +2,45 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use forebay_broker::codec::{
     self, Ack, Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, ReasonCode, Role, Text, Version,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::DEADLINE;
 
 const MAX_PACKET: usize = 1 << 20;
 
+/// Bytes both ways: TCP, or TLS over it.
+pub trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Line for S {}
+
 /// One connection.
 pub struct Device {
-    stream: TcpStream,
+    stream: Box<dyn Line>,
     buffer: BytesMut,
     version: Version,
     pub session_present: bool,
+}
+
+/// Why there is no connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NotConnected {
+    /// Nobody listens, or TLS failed.
+    Unreachable(String),
+    /// The line ended before a CONNACK came.
+    Closed,
+    /// CONNACK said no.
+    Refused(ReasonCode),
 }
 
 impl Device {
@@ -28,8 +48,31 @@ impl Device {
     pub async fn connect(address: SocketAddr, client_id: &str, version: Version, clean_start: bool) -> Option<Self> {
         let stream = TcpStream::connect(address).await.ok()?;
         stream.set_nodelay(true).ok()?;
+        Self::over(stream, client_id, version, clean_start).await.ok()
+    }
+
+    /// Connects over TLS, dialling `name`.
+    pub async fn connect_tls(
+        address: SocketAddr,
+        name: &str,
+        tls: &Arc<ClientConfig>,
+        client_id: &str,
+        version: Version,
+    ) -> Result<Self, NotConnected> {
+        let unreachable = |error: std::io::Error| NotConnected::Unreachable(error.to_string());
+        let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let stream = TlsConnector::from(Arc::clone(tls))
+            .connect(name, stream)
+            .await
+            .map_err(unreachable)?;
+        Self::over(stream, client_id, version, true).await
+    }
+
+    /// Sends CONNECT over an open line and waits for CONNACK.
+    pub async fn over(stream: impl Line + 'static, client_id: &str, version: Version, clean_start: bool) -> Result<Self, NotConnected> {
         let mut device = Self {
-            stream,
+            stream: Box::new(stream),
             buffer: BytesMut::new(),
             version,
             session_present: false,
@@ -48,13 +91,14 @@ impl Device {
             password: None,
             properties,
         };
-        device.send(&Packet::Connect(Box::new(connect))).await?;
-        match device.next().await? {
-            Packet::ConnAck(connack) if !connack.code.is_error() => {
+        device.send(&Packet::Connect(Box::new(connect))).await.ok_or(NotConnected::Closed)?;
+        match device.next().await.ok_or(NotConnected::Closed)? {
+            Packet::ConnAck(connack) if connack.code.is_error() => Err(NotConnected::Refused(connack.code)),
+            Packet::ConnAck(connack) => {
                 device.session_present = connack.session_present;
-                Some(device)
+                Ok(device)
             }
-            _ => None,
+            other => panic!("the first packet was {other:?}"),
         }
     }
 
@@ -62,21 +106,18 @@ impl Device {
     pub async fn send(&mut self, packet: &Packet) -> Option<()> {
         let mut out = BytesMut::new();
         codec::encode(packet, self.version, &mut out).unwrap();
-        self.stream.write_all(&out).await.ok()
+        self.send_bytes(&out).await
+    }
+
+    /// Sends bytes as they are; none if the line is dead.
+    pub async fn send_bytes(&mut self, bytes: &[u8]) -> Option<()> {
+        self.stream.write_all(bytes).await.ok()?;
+        self.stream.flush().await.ok()
     }
 
     /// Publishes.
     pub async fn publish(&mut self, topic: &str, payload: &[u8], qos: QoS, id: u16, dup: bool) -> Option<()> {
-        let publish = Publish {
-            dup,
-            qos,
-            retain: false,
-            topic: Text::from(topic),
-            packet_id: NonZeroU16::new(id),
-            properties: PublishProperties::default(),
-            payload: payload.to_vec().into(),
-        };
-        self.send(&Packet::Publish(publish)).await
+        self.send(&publish(topic, payload, qos, id, dup, None)).await
     }
 
     /// PUBREL.
@@ -102,4 +143,28 @@ impl Device {
     pub async fn next_within(&mut self, time: Duration) -> Option<Packet> {
         tokio::time::timeout(time, self.next()).await.ok()?
     }
+
+    /// The reason of the next PUBACK; none when the line has ended.
+    pub async fn puback(&mut self) -> Option<ReasonCode> {
+        match self.next().await? {
+            Packet::PubAck(ack) => Some(ack.reason),
+            other => panic!("{other:?} came instead of a PUBACK"),
+        }
+    }
+}
+
+/// A PUBLISH; on MQTT 5 with a message expiry in seconds if one is given.
+pub fn publish(topic: &str, payload: &[u8], qos: QoS, id: u16, dup: bool, expiry: Option<u32>) -> Packet {
+    Packet::Publish(Publish {
+        dup,
+        qos,
+        retain: false,
+        topic: Text::from(topic),
+        packet_id: NonZeroU16::new(id),
+        properties: PublishProperties {
+            expiry,
+            ..PublishProperties::default()
+        },
+        payload: payload.to_vec().into(),
+    })
 }

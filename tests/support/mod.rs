@@ -4,6 +4,8 @@
 
 pub mod device;
 pub mod gateway;
+pub mod plant;
+pub mod program;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -1,0 +1,307 @@
+//! Parts we did not write: Debian's Mosquitto clients as devices, and its broker as the cloud.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::PathBuf;
+
+use forebay_aws_standin::{Standin, StandinConfig};
+use support::eventually;
+use support::gateway::Gateway;
+use support::plant::Plant;
+use support::program::{Running, program, run};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+
+const BOARD: &str = "board-1";
+const OTHER: &str = "board-2";
+/// As mosquitto clients name the versions.
+const VERSIONS: [&str; 2] = ["311", "5"];
+
+fn mosquitto_pub() -> PathBuf {
+    program("mosquitto_pub", "mosquitto-clients")
+}
+
+fn mosquitto_sub() -> PathBuf {
+    program("mosquitto_sub", "mosquitto-clients")
+}
+
+/// A TLS listener, a loopback listener whose clients are `local`, a cloud.
+fn config(plant: &Plant, cloud: &str) -> String {
+    format!(
+        "gateway: {{id: interop, max_disk: 128MiB, keep_free: 0B}}\n\
+         listeners:\n  - {{bind: \"127.0.0.1:0\", names: [localhost], tls: {}, identity: \"{{cn}}\"}}\n  - {{bind: \"127.0.0.1:0\", identity: local}}\n\
+         streams: [{{name: telemetry, max_bytes: 32MiB, when_full: refuse}}]\n\
+         routes: [{{from: \"devices/+/telemetry\", to: \"dt/{{device}}/{{1}}\", stream: telemetry}}, {{from: \"devices/+/commands/#\", local: true}}]\n\
+         cloud: {cloud}\n\
+         admin: {{bind: \"127.0.0.1:0\"}}\n",
+        plant.listener_tls()
+    )
+}
+
+fn owned(arguments: &[&str]) -> Vec<String> {
+    arguments.iter().map(ToString::to_string).collect()
+}
+
+/// Dials the TLS listener by name with a device's certificate.
+fn over_tls(gateway: &Gateway, plant: &Plant, device: &str) -> Vec<String> {
+    let (ca, cert, key) = (
+        plant.path("devices-ca.pem"),
+        plant.path(&format!("{device}.pem")),
+        plant.path(&format!("{device}.key")),
+    );
+    let port = gateway.listeners[0].port().to_string();
+    owned(&["-h", "localhost", "-p", &port, "--cafile", &ca, "--cert", &cert, "--key", &key])
+}
+
+fn on_loopback(gateway: &Gateway) -> Vec<String> {
+    owned(&["-h", "127.0.0.1", "-p", &gateway.listeners[1].port().to_string()])
+}
+
+/// Publishes with a random client id; the program ends with 0 only when its publish was answered as its QoS wants.
+async fn publishes(line: &[String], version: &str, qos: &str, topic: &str, payload: &str) {
+    let mut arguments = line.to_vec();
+    arguments.extend(owned(&["-V", version, "-q", qos, "-t", topic, "-m", payload]));
+    let output = run(&mosquitto_pub(), &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert!(
+        output.status.success(),
+        "mosquitto_pub -V {version} -q {qos} -t {topic}: {output:?}"
+    );
+}
+
+/// Subscribes with a random client id, and waits until that is granted.
+async fn subscribes(line: &[String], version: &str, filter: &str) -> Running {
+    let mut arguments = line.to_vec();
+    arguments.extend(owned(&["-V", version, "-q", "1", "-t", filter, "-d", "-F", "MESSAGE %t %p"]));
+    let mut subscriber = Running::start(&mosquitto_sub(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    subscriber
+        .says("Subscribed", |said| said.iter().any(|line| line.contains("Subscribed")))
+        .await;
+    subscriber
+}
+
+fn payload(device: &str, seq: usize) -> String {
+    format!(r#"{{"device":"{device}","seq":{seq}}}"#)
+}
+
+/// Debian's broker as a cloud that demands mutual TLS, on a port that stays the same from life to life.
+struct Cloud {
+    plant: Plant,
+    folder: TempDir,
+    port: u16,
+}
+
+impl Cloud {
+    async fn new() -> Self {
+        let port = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().port();
+        let cloud = Self {
+            plant: Plant::new(&["gateway", "observer"]),
+            folder: tempfile::tempdir().unwrap(),
+            port,
+        };
+        let text = format!(
+            "user root\nlistener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\nallow_anonymous true\nlog_dest stdout\nlog_type error\n",
+            cloud.plant.path("devices-ca.pem"),
+            cloud.plant.path("server.pem"),
+            cloud.plant.path("server.key")
+        );
+        std::fs::write(cloud.folder.path().join("mosquitto.conf"), text).unwrap();
+        cloud
+    }
+
+    async fn start(&self) -> Running {
+        let config = self.folder.path().join("mosquitto.conf");
+        let broker = Running::start(&program("mosquitto", "mosquitto"), &["-c", &config.display().to_string()]);
+        eventually("mosquitto listens", || async {
+            TcpStream::connect(("127.0.0.1", self.port)).await.ok()
+        })
+        .await;
+        broker
+    }
+
+    /// The gateway's `cloud`.
+    fn config(&self, protocol: &str) -> String {
+        let (ca, certificate, key) = (
+            self.plant.path("devices-ca.pem"),
+            self.plant.path("gateway.pem"),
+            self.plant.path("gateway.key"),
+        );
+        let tls = format!("{{ca: {ca}, certificate: {certificate}, key: {key}}}");
+        format!(
+            "{{profile: mqtt, endpoint: localhost, port: {}, protocol: \"{protocol}\", tls: {tls}}}",
+            self.port
+        )
+    }
+
+    async fn observer(&self) -> Running {
+        let (ca, cert, key) = (
+            self.plant.path("devices-ca.pem"),
+            self.plant.path("observer.pem"),
+            self.plant.path("observer.key"),
+        );
+        let line = owned(&[
+            "-h",
+            "localhost",
+            "-p",
+            &self.port.to_string(),
+            "--cafile",
+            &ca,
+            "--cert",
+            &cert,
+            "--key",
+            &key,
+        ]);
+        subscribes(&line, "5", "dt/#").await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mosquitto_pub_is_a_device_at_every_version_and_qos_with_a_certificate_or_on_loopback() {
+    let plant = Plant::new(&[BOARD]);
+    let cloud = Standin::start(StandinConfig::default()).await.unwrap();
+    let mut gateway = Gateway::new(&config(
+        &plant,
+        &format!("{{profile: mqtt, endpoint: 127.0.0.1, port: {}}}", cloud.address().port()),
+    ));
+    gateway.start().await;
+
+    let mut sent = Vec::new();
+    for (line, device) in [(over_tls(&gateway, &plant, BOARD), BOARD), (on_loopback(&gateway), "local")] {
+        for version in VERSIONS {
+            for qos in ["0", "1", "2"] {
+                let text = payload(device, sent.len() + 1);
+                publishes(&line, version, qos, &format!("devices/{device}/telemetry"), &text).await;
+                sent.push((format!("dt/{device}/{device}"), text));
+            }
+        }
+    }
+    let ledger = cloud.ledger();
+    ledger
+        .wait_for(support::DEADLINE, |ledger| ledger.unique() >= sent.len() as u64)
+        .await
+        .unwrap();
+    let arrived: Vec<_> = ledger
+        .entries()
+        .into_iter()
+        .map(|entry| (entry.topic, String::from_utf8(entry.payload.unwrap().to_vec()).unwrap()))
+        .collect();
+    assert_eq!(
+        arrived, sent,
+        "each under the identity of its certificate or listener, once and in order"
+    );
+    assert_eq!(cloud.violations(), Vec::<String>::new());
+    assert_eq!(gateway.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mosquitto_clients_reach_each_other_over_tls_and_loopback() {
+    let plant = Plant::new(&[BOARD, OTHER]);
+    let mut gateway = Gateway::new(&config(&plant, "{profile: mqtt, endpoint: 127.0.0.1, port: 1}"));
+    gateway.start().await;
+    let (board, loopback) = (over_tls(&gateway, &plant, BOARD), on_loopback(&gateway));
+
+    for version in VERSIONS {
+        let mut observer = subscribes(&loopback, version, "devices/#").await;
+        let mut commanded = subscribes(&board, version, &format!("devices/{BOARD}/commands/#")).await;
+        for (number, publisher) in VERSIONS.into_iter().enumerate() {
+            for qos in ["0", "1", "2"] {
+                let telemetry = payload(BOARD, number);
+                publishes(&board, publisher, qos, &format!("devices/{BOARD}/telemetry"), &telemetry).await;
+                let line = format!("MESSAGE devices/{BOARD}/telemetry {telemetry}");
+                observer.says(&line, |said| said.contains(&line)).await;
+                observer.said.retain(|said| *said != line);
+
+                let command = format!("-V {publisher} -q {qos}");
+                publishes(&loopback, publisher, qos, &format!("devices/{BOARD}/commands/do"), &command).await;
+                let line = format!("MESSAGE devices/{BOARD}/commands/do {command}");
+                commanded.says(&line, |said| said.contains(&line)).await;
+            }
+        }
+        // Rules hold for what others send, too: nobody hears another board's commands.
+        let foreign = subscribes(&over_tls(&gateway, &plant, OTHER), version, &format!("devices/{BOARD}/commands/#")).await;
+        let refused = if version == "5" { ": 135" } else { ": 128" };
+        assert!(
+            foreign
+                .said
+                .iter()
+                .any(|line| line.contains("Subscribed") && line.ends_with(refused)),
+            "{:?}",
+            foreign.said
+        );
+    }
+    assert_eq!(gateway.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_mosquitto_with_mutual_tls_receives_everything_as_the_cloud() {
+    const MESSAGES: usize = 500;
+    for protocol in ["5", "3.1.1"] {
+        let plant = Plant::new(&[BOARD]);
+        let cloud = Cloud::new().await;
+        let _broker = cloud.start().await;
+        let mut observer = cloud.observer().await;
+        let mut gateway = Gateway::new(&config(&plant, &cloud.config(protocol)));
+        gateway.start().await;
+
+        // One process, one message a line.
+        let mut arguments = over_tls(&gateway, &plant, BOARD);
+        arguments.extend(owned(&["-V", "5", "-q", "1", "-t", &format!("devices/{BOARD}/telemetry"), "-l"]));
+        let lines: String = (1..=MESSAGES).map(|seq| payload(BOARD, seq) + "\n").collect();
+        let file = gateway.folder().join("lines");
+        std::fs::write(&file, lines).unwrap();
+        let input = std::fs::File::open(&file).unwrap();
+        let status = tokio::process::Command::new(mosquitto_pub())
+            .args(&arguments)
+            .stdin(input)
+            .kill_on_drop(true)
+            .status()
+            .await
+            .unwrap();
+        assert!(status.success());
+
+        let expected: Vec<_> = (1..=MESSAGES)
+            .map(|seq| format!("MESSAGE dt/{BOARD}/{BOARD} {}", payload(BOARD, seq)))
+            .collect();
+        observer.says("every message", |said| messages(said).len() >= MESSAGES).await;
+        assert_eq!(messages(&observer.said), expected, "once and in order, over MQTT {protocol}");
+        gateway.drained().await;
+        assert_eq!(gateway.stop().await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_mosquitto_pub_saw_acked_is_in_the_cloud_although_the_gateway_was_killed_in_between() {
+    let plant = Plant::new(&[BOARD]);
+    let cloud = Cloud::new().await;
+    let mut gateway = Gateway::new(&config(&plant, &cloud.config("5")));
+    gateway.start().await;
+    let mut sent = Vec::new();
+    for (version, qos) in [("311", "1"), ("5", "1"), ("311", "2"), ("5", "2")] {
+        let text = payload(BOARD, sent.len() + 1);
+        publishes(
+            &over_tls(&gateway, &plant, BOARD),
+            version,
+            qos,
+            &format!("devices/{BOARD}/telemetry"),
+            &text,
+        )
+        .await;
+        sent.push(format!("MESSAGE dt/{BOARD}/{BOARD} {text}"));
+        gateway.kill().await;
+        gateway.start().await;
+    }
+    assert_eq!(gateway.waiting().await, sent.len() as u64);
+
+    let _broker = cloud.start().await;
+    let mut observer = cloud.observer().await;
+    observer
+        .says("every acked message", |said| sent.iter().all(|line| said.contains(line)))
+        .await;
+    assert_eq!(messages(&observer.said), sent);
+    gateway.drained().await;
+    assert_eq!(gateway.stop().await, 0);
+}
+
+fn messages(said: &[String]) -> Vec<String> {
+    said.iter().filter(|line| line.starts_with("MESSAGE")).cloned().collect()
+}
