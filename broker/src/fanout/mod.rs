@@ -1,16 +1,17 @@
 //! Committed messages on their way to local subscribers: one thread, one ingest link, log order.
 //!
 //! The router behind it is a QoS 0 fan-out and nothing more. Order: batches in log order; a message that needed no
-//! storage comes after the batch that held the earlier ones of its own connection. Bounds: [`QUEUE`] hand-offs wait, then
-//! a batch passes local subscribers by, counted (its records are in the log all the same); distinct topics ever shown to
-//! the router stay within `limits.max_topics`, because the router never forgets one.
+//! storage comes after the batch that held the earlier ones of its own connection; a topic's messages keep their order.
+//! Bounds: [`QUEUE`] hand-offs wait, [`MAX_BATCHES`] of them batches, then they pass local subscribers by, counted (a
+//! batch's records are in the log all the same); distinct topics ever shown to the router stay within
+//! `limits.max_topics`, filters within [`MAX_FILTERS`], because the router never forgets one.
 
 mod envelope;
 mod router;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,11 @@ pub(crate) use envelope::Message;
 pub(crate) use router::{Arrival, RouterGone};
 
 /// Hand-offs that may wait for the fan-out's thread.
-const QUEUE: usize = 256;
+const QUEUE: usize = 8192;
+/// How many of them may be batches of the log.
+const MAX_BATCHES: usize = 128;
+/// Bytes that messages in no batch may hold while they wait.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// A router that is silent for this long is dead.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How often the thread looks whether a message waits for a batch that passed it by.
@@ -56,6 +61,10 @@ struct Shared {
     subscriptions: AtomicUsize,
     /// The newest batch that passed the fan-out by because the queue was full.
     passed_by: AtomicU64,
+    /// Batches handed over and not looked at.
+    batches: AtomicUsize,
+    /// Bytes of messages handed over and not at the router.
+    message_bytes: AtomicUsize,
     dead: AtomicBool,
     stats: Arc<Stats>,
     free_ids: Mutex<Vec<usize>>,
@@ -98,6 +107,8 @@ pub(crate) fn start(
         filters: Mutex::default(),
         subscriptions: AtomicUsize::new(0),
         passed_by: AtomicU64::new(0),
+        batches: AtomicUsize::new(0),
+        message_bytes: AtomicUsize::new(0),
         dead: AtomicBool::new(false),
         stats,
         free_ids: Mutex::new((0..max_subscribers).rev().collect()),
@@ -106,6 +117,7 @@ pub(crate) fn start(
         ingest,
         shared: Arc::clone(&shared),
         parked: VecDeque::new(),
+        push: Vec::new(),
         processed: Batch(0),
         shown: HashMap::new(),
         max_topics,
@@ -128,7 +140,10 @@ impl Fanout {
         if self.shared.subscriptions.load(Ordering::Acquire) == 0 {
             return;
         }
-        if let Err(TrySendError::Full(_)) = self.commands.try_send(Command::Message { after, message }) {
+        let bytes = size(&message);
+        let waiting = self.shared.message_bytes.fetch_add(bytes, Ordering::AcqRel);
+        if waiting > MAX_MESSAGE_BYTES || self.commands.try_send(Command::Message { after, message }).is_err() {
+            self.shared.message_bytes.fetch_sub(bytes, Ordering::AcqRel);
             add(&self.shared.stats.fanout_dropped, 1);
         }
     }
@@ -189,10 +204,22 @@ impl Fanout {
 
 impl Tap for LogTap {
     fn committed(&mut self, batch: Arc<CommittedBatch>) {
-        let number = batch.number();
-        if let Err(TrySendError::Full(_)) = self.0.commands.try_send(Command::Batch(batch)) {
-            self.0.shared.passed_by.store(number.0, Ordering::Release);
-            add(&self.0.shared.stats.fanout_dropped, 1);
+        let shared = &self.0.shared;
+        let (number, records) = (batch.number(), batch.len());
+        let is_wanted = self.0.is_wanted();
+        let is_taken = is_wanted && shared.batches.load(Ordering::Acquire) < MAX_BATCHES && {
+            shared.batches.fetch_add(1, Ordering::AcqRel);
+            let sent = self.0.commands.try_send(Command::Batch(batch)).is_ok();
+            if !sent {
+                shared.batches.fetch_sub(1, Ordering::AcqRel);
+            }
+            sent
+        };
+        if !is_taken {
+            shared.passed_by.store(number.0, Ordering::Release);
+        }
+        if is_wanted && !is_taken {
+            add(&shared.stats.fanout_dropped, records as u64);
         }
     }
 }
@@ -291,6 +318,8 @@ struct Worker {
     ingest: router::Ingest,
     shared: Arc<Shared>,
     parked: VecDeque<(Batch, Waiting)>,
+    /// What goes to the router next: as much at once as has gathered, because each push waits for its answer.
+    push: Vec<Message>,
     processed: Batch,
     /// Every topic ever shown to the router, and whether it matched a filter at a version of the filters.
     shown: HashMap<Bytes, (u64, bool)>,
@@ -301,15 +330,13 @@ impl Worker {
     fn run(mut self, queue: &Receiver<Command>) {
         loop {
             let result = match queue.recv_timeout(TICK) {
-                Ok(Command::Batch(batch)) => self.batch(&batch),
-                Ok(Command::Message { after, message }) => self.message(after, message),
-                Ok(Command::Barrier { after, done }) => {
-                    self.parked.push_back((after, Waiting::Barrier(done)));
-                    self.unpark()
-                }
-                Err(RecvTimeoutError::Timeout) => self.unpark(),
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(command) => self.obey_all(command, queue),
+                Err(RecvTimeoutError::Timeout) => self.unpark().and_then(|()| self.flush()).map(|()| true),
+                Err(RecvTimeoutError::Disconnected) => return,
             };
+            if matches!(result, Ok(false)) {
+                return;
+            }
             if result.is_err() {
                 tracing::error!("the local fan-out's router does not answer any more; the gateway must restart");
                 self.shared.dead.store(true, Ordering::Release);
@@ -318,16 +345,42 @@ impl Worker {
         }
     }
 
+    /// Does this and what has gathered behind it; false = the thread is to end.
+    fn obey_all(&mut self, first: Command, queue: &Receiver<Command>) -> Result<bool, RouterGone> {
+        let mut next = Some(first);
+        while let Some(command) = next {
+            match command {
+                Command::Batch(batch) => {
+                    self.shared.batches.fetch_sub(1, Ordering::AcqRel);
+                    self.batch(&batch)?;
+                }
+                Command::Message { after, message } => {
+                    self.shared.message_bytes.fetch_sub(size(&message), Ordering::AcqRel);
+                    self.message(after, message)?;
+                }
+                Command::Barrier { after, done } => {
+                    self.parked.push_back((after, Waiting::Barrier(done)));
+                    self.unpark()?;
+                }
+                Command::Stop => {
+                    self.flush()?;
+                    return Ok(false);
+                }
+            }
+            next = queue.try_recv().ok();
+        }
+        self.flush()?;
+        Ok(true)
+    }
+
     fn batch(&mut self, batch: &CommittedBatch) -> Result<(), RouterGone> {
         if self.shared.subscriptions.load(Ordering::Acquire) > 0 {
-            let mut push = Vec::new();
             for record in batch
                 .records()
                 .filter(|record| record.id.stream != StreamId::LOCAL && record.id.stream != StreamId::DEAD)
             {
-                self.offer(message_of(record), &mut push)?;
+                self.offer(message_of(record))?;
             }
-            self.push(&mut push)?;
         }
         self.processed = batch.number();
         self.unpark()
@@ -342,25 +395,22 @@ impl Worker {
             }
             return Ok(());
         }
-        let mut push = Vec::new();
-        self.offer(message, &mut push)?;
-        self.push(&mut push)
+        self.offer(message)
     }
 
     fn unpark(&mut self) -> Result<(), RouterGone> {
         let reached = self.reached();
-        let mut push = Vec::new();
         while let Some((_, waiting)) = self.parked.pop_front_if(|(after, _)| *after <= reached) {
             match waiting {
-                Waiting::Message(message) => self.offer(message, &mut push)?,
+                Waiting::Message(message) => self.offer(message)?,
                 Waiting::Barrier(done) => {
-                    self.push(&mut push)?;
+                    self.flush()?;
                     // The asker may have gone.
                     done.send(()).ok();
                 }
             }
         }
-        self.push(&mut push)
+        Ok(())
     }
 
     fn reached(&self) -> Batch {
@@ -369,18 +419,18 @@ impl Worker {
 
     /// Takes the message into the next push if some filter matches its topic: the router would end the ingest link over
     /// a topic that none does.
-    fn offer(&mut self, message: Message, push: &mut Vec<Message>) -> Result<(), RouterGone> {
+    fn offer(&mut self, message: Message) -> Result<(), RouterGone> {
         if !self.is_matched(&message.topic) {
             return Ok(());
         }
-        push.push(message);
-        if push.len() >= PUSH { self.push(push) } else { Ok(()) }
+        self.push.push(message);
+        if self.push.len() >= PUSH { self.flush() } else { Ok(()) }
     }
 
-    fn push(&mut self, push: &mut Vec<Message>) -> Result<(), RouterGone> {
-        if !push.is_empty() {
-            self.ingest.push(push)?;
-            push.clear();
+    fn flush(&mut self) -> Result<(), RouterGone> {
+        if !self.push.is_empty() {
+            self.ingest.push(&self.push)?;
+            self.push.clear();
         }
         Ok(())
     }
@@ -407,6 +457,10 @@ impl Worker {
         self.shown.insert(Bytes::copy_from_slice(topic), (filters.version, true));
         true
     }
+}
+
+fn size(message: &Message) -> usize {
+    message.topic.len() + message.publisher.len() + message.properties.len() + message.payload.len()
 }
 
 fn message_of(record: Record) -> Message {
