@@ -1,0 +1,392 @@
+//! Limits: each one reached, and what happens then.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use forebay_broker::codec::{Packet, Publish, ReasonCode, Version};
+use forebay_broker::tls::{CertificateClock, ServerTls, TlsFiles};
+use forebay_broker::{Disconnection, Limits, Refusal};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use support::{Bench, Client, Setup, connect_5, connect_311, publish, until, within};
+
+const OK: ReasonCode = ReasonCode::SUCCESS;
+
+async fn with_limits(limits: Limits) -> Bench {
+    Bench::start(Setup {
+        limits,
+        ..Setup::default()
+    })
+    .await
+}
+
+fn large(topic: &str, packet_id: u16, bytes: usize) -> Packet {
+    let Packet::Publish(small) = publish(topic, 1, Some(packet_id)) else {
+        unreachable!()
+    };
+    Packet::Publish(Publish {
+        payload: vec![0; bytes].into(),
+        ..small
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_over_the_limit_ends_its_connection_and_no_other() {
+    let bench = with_limits(Limits {
+        max_packet: 1000,
+        ..Limits::default()
+    })
+    .await;
+    let mut other = Client::connected(bench.address(), connect_5("other")).await;
+    for start in [connect_5("d5"), connect_311("d3")] {
+        let mut device = Client::connected(bench.address(), start).await;
+        device.send(&large("cloud/a", 1, 900)).await;
+        device.expect_ack(1, OK).await;
+        device.send(&large("cloud/a", 2, 1000)).await;
+        device.expect_end(ReasonCode::PACKET_TOO_LARGE).await;
+    }
+    until("both are counted", || {
+        bench.view.stats().disconnected(Disconnection::PacketTooLarge) == 2
+    })
+    .await;
+    other.ping().await;
+    assert_eq!(bench.records().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_limit_are_closed_and_room_is_given_back() {
+    let bench = with_limits(Limits {
+        max_connections: 3,
+        ..Limits::default()
+    })
+    .await;
+    let mut clients = Vec::new();
+    for number in 0..3 {
+        clients.push(Client::connected(bench.address(), connect_5(&format!("d{number}"))).await);
+    }
+    for round in 1..=5 {
+        let mut refused = Client::dialled(bench.address(), Version::V5).await;
+        assert_eq!(refused.receive().await, None);
+        assert_eq!(bench.view.stats().disconnected(Disconnection::TooManyConnections), round);
+    }
+    for client in &mut clients {
+        client.ping().await;
+    }
+    drop(clients);
+    until("they are gone", || bench.view.stats().connected.load(Ordering::Relaxed) == 0).await;
+    // All of them subscribe, again and again: their places at the router are given back too.
+    for round in 0..10 {
+        for number in 0..3 {
+            let mut device = Client::connected(bench.address(), connect_5(&format!("d{number}"))).await;
+            device.subscribe(1, "here/#").await;
+            device.send(&publish("here/x", 0, None)).await;
+            assert_eq!(device.text().await.0, "here/x", "round {round}");
+        }
+        until("they are gone", || bench.view.stats().connected.load(Ordering::Relaxed) == 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_peers_delay_nobody_and_are_closed_at_the_deadline() {
+    let bench = with_limits(Limits {
+        connect_deadline: Duration::from_secs(3),
+        ..Limits::default()
+    })
+    .await;
+    let began = Instant::now();
+    let mut silent = Vec::new();
+    for _ in 0..60 {
+        silent.push(Client::dialled(bench.address(), Version::V5).await);
+    }
+    // Some say half a CONNECT.
+    for client in silent.iter_mut().take(30) {
+        client.send_raw(&[0x10, 20, 0, 4, b'M']).await;
+    }
+    Client::connected(bench.address(), connect_5("d")).await.ping().await;
+    assert!(began.elapsed() < Duration::from_secs(3), "took {:?}", began.elapsed());
+    for client in &mut silent {
+        assert_eq!(client.receive().await, None);
+    }
+    assert!(began.elapsed() >= Duration::from_secs(2));
+    until("all are counted", || {
+        bench.view.stats().disconnected(Disconnection::ConnectTimeout) == 60
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_never_reads_its_answers_is_not_read_for_ever() {
+    let bench = Bench::new().await;
+    let mut deaf = Client::connected(bench.address(), connect_5("deaf")).await;
+    let pings = [0xc0, 0].repeat(32 << 10);
+    let stuck = async {
+        // Once its answers fill both socket buffers it is not read either, and this blocks.
+        while tokio::time::timeout(Duration::from_secs(2), deaf.send_raw(&pings)).await.is_ok() {}
+    };
+    within("the flood is held up", stuck).await;
+    Client::connected(bench.address(), connect_5("d")).await.ping().await;
+}
+
+/// A stream with room for a few records; says how many it took.
+async fn filled(bench: &Bench) -> u16 {
+    let mut filler = Client::connected(bench.address(), connect_5("filler")).await;
+    for packet_id in 1.. {
+        filler.send(&large("cloud/fill", packet_id, 1000)).await;
+        let Some(Packet::PubAck(ack)) = filler.receive().await else {
+            panic!("PUBACK was due")
+        };
+        if ack.reason == ReasonCode::QUOTA_EXCEEDED {
+            return packet_id - 1;
+        }
+    }
+    unreachable!()
+}
+
+async fn small_stream() -> Bench {
+    Bench::start(Setup {
+        max_bytes: 16 << 10,
+        ..Setup::default()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_stream_refuses_on_5_with_growing_delay_and_takes_again_when_there_is_room() {
+    let bench = small_stream().await;
+    let stored = filled(&bench).await;
+    assert!(stored > 5);
+    let mut device = Client::connected(bench.address(), connect_5("d")).await;
+    let began = Instant::now();
+    for (packet_id, qos, at_least) in [(1, 1, 100), (2, 2, 300), (3, 1, 700)] {
+        let Packet::Publish(mut message) = large("cloud/a", packet_id, 1000) else {
+            unreachable!()
+        };
+        message.qos = forebay_broker::codec::QoS::from_level(qos).unwrap();
+        device.send(&Packet::Publish(message)).await;
+        // It goes on being served meanwhile.
+        device.ping().await;
+        device.expect_ack(packet_id, ReasonCode::QUOTA_EXCEEDED).await;
+        assert!(began.elapsed() >= Duration::from_millis(at_least), "{:?}", began.elapsed());
+    }
+    bench.deliver_all().await;
+    let mut reason = ReasonCode::QUOTA_EXCEEDED;
+    while reason == ReasonCode::QUOTA_EXCEEDED {
+        device.send(&large("cloud/a", 4, 1000)).await;
+        let Some(Packet::PubAck(ack)) = device.receive().await else {
+            panic!("PUBACK was due")
+        };
+        reason = ack.reason;
+    }
+    assert_eq!(reason, OK);
+    assert!(bench.view.stats().refused(Refusal::LogFull) >= 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_stream_parks_on_311_until_there_is_room() {
+    let bench = small_stream().await;
+    filled(&bench).await;
+    let mut device = Client::connected(bench.address(), connect_311("d3")).await;
+    let mut other = Client::connected(bench.address(), connect_311("other")).await;
+    for packet_id in 1..=3 {
+        device.send(&large("cloud/a", packet_id, 1000)).await;
+    }
+    // In its turn, although it needs no room.
+    device.send(&publish("nowhere", 1, Some(4))).await;
+    device.ping().await;
+    let parked = || bench.view.stats().parked.load(Ordering::Relaxed);
+    assert_eq!(parked(), 4);
+    // Unrouted traffic of others flows.
+    other.send(&publish("nowhere", 1, Some(1))).await;
+    other.expect_ack(1, OK).await;
+    bench.deliver_all().await;
+    for packet_id in 1..=4 {
+        device.expect_ack(packet_id, OK).await;
+    }
+    assert_eq!(parked(), 0);
+    assert_eq!(bench.records().await.len(), 3);
+    // It ends while something is parked: that is not acked, not stored, and no longer counted.
+    bench.append_until_full(&mut other).await;
+    device.send(&large("cloud/a", 5, 1000)).await;
+    device.ping().await;
+    until("it is parked", || parked() >= 1).await;
+    drop((device, other));
+    until("nothing is parked", || parked() == 0).await;
+}
+
+impl Bench {
+    /// Fills the stream from a 3.1.1 connection until something of it is parked.
+    async fn append_until_full(&self, client: &mut Client) {
+        for packet_id in 1..=50 {
+            client.send(&large("cloud/fill", packet_id, 1000)).await;
+        }
+        self.until("the stream is full", |view| view.stats().parked.load(Ordering::Relaxed) > 0)
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_stream_drops_qos_0_counts_it_and_still_shows_it() {
+    let bench = small_stream().await;
+    filled(&bench).await;
+    let before = bench.records().await.len();
+    let mut watcher = Client::connected(bench.address(), connect_5("watcher")).await;
+    watcher.subscribe(1, "cloud/#").await;
+    for start in [connect_5("d5"), connect_311("d3")] {
+        let mut device = Client::connected(bench.address(), start).await;
+        let Packet::Publish(message) = large("cloud/a", 1, 1000) else {
+            unreachable!()
+        };
+        let message = Publish {
+            qos: Default::default(),
+            packet_id: None,
+            ..message
+        };
+        device.send(&Packet::Publish(message)).await;
+        assert_eq!(watcher.message().await.payload.len(), 1000);
+    }
+    assert_eq!(bench.view.stats().dropped(Refusal::LogFull), 2);
+    assert_eq!(bench.records().await.len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keep_alive_stands_still_while_a_peer_is_not_read() {
+    let limits = Limits {
+        max_in_flight: 2,
+        ..Limits::default()
+    };
+    let bench = Bench::start(Setup {
+        limits,
+        max_bytes: 16 << 10,
+        ..Setup::default()
+    })
+    .await;
+    filled(&bench).await;
+    let start = forebay_broker::codec::Connect {
+        keep_alive: 1,
+        ..connect_311("d")
+    };
+    let mut device = Client::connected(bench.address(), start).await;
+    let mut measure = Client::connected(
+        bench.address(),
+        forebay_broker::codec::Connect {
+            keep_alive: 1,
+            ..connect_5("measure")
+        },
+    )
+    .await;
+    for packet_id in 1..=2 {
+        device.send(&large("cloud/a", packet_id, 1000)).await;
+    }
+    // Somebody else's keep-alive runs out meanwhile.
+    measure.expect_end(ReasonCode::KEEP_ALIVE_TIMEOUT).await;
+    bench.deliver_all().await;
+    device.expect_ack(1, OK).await;
+    device.expect_ack(2, OK).await;
+    device.ping().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_with_a_certificate_is_who_its_certificate_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Certificates::made_in(folder.path());
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_272_000);
+    let tls = ServerTls::load(&made.files, &CertificateClock::new(move || now, || SystemTime::UNIX_EPOCH)).unwrap();
+    let bench = Bench::start(Setup {
+        identities: vec!["{cn}"],
+        tls: Some(Arc::new(tls)),
+        rules: vec![support::rule("*", &["cloud/{device}/#"], &["cloud/{device}/#"], &[])],
+        ..Setup::default()
+    })
+    .await;
+    // A silent peer in its handshake delays nobody.
+    let mut silent = Client::dialled(bench.address(), Version::V5).await;
+    let mut device = made.client(&bench, Version::V5).await;
+    device.send(&Packet::Connect(Box::new(connect_5("any id")))).await;
+    assert_eq!(device.connack().await.code, OK);
+    device.subscribe(1, "cloud/sensor-7/#").await;
+    device.send(&publish("cloud/sensor-7/x", 1, Some(2))).await;
+    let mut seen = [device.receive().await, device.receive().await].map(|packet| packet.unwrap().packet_type().to_string());
+    seen.sort();
+    assert_eq!(seen, ["PUBACK", "PUBLISH"]);
+    device.send(&publish("cloud/other/x", 1, Some(3))).await;
+    device.expect_ack(3, ReasonCode::NOT_AUTHORIZED).await;
+    assert_eq!(bench.records().await[0].identity, "sensor-7");
+    // Bytes that are no TLS are counted as a failed handshake.
+    let mut plain = Client::dialled(bench.address(), Version::V311).await;
+    plain.send_raw(&[0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 0]).await;
+    until("the handshake failed", || {
+        bench.view.stats().disconnected(Disconnection::Handshake) == 1
+    })
+    .await;
+    let ((_, _, took), ()) = tokio::join!(bench.stop(), async {
+        device.expect_end(ReasonCode::SERVER_SHUTTING_DOWN).await;
+        assert_eq!(within("the silent peer is closed", silent.receive()).await, None);
+    });
+    assert!(took < Duration::from_secs(5), "took {took:?}");
+}
+
+struct Certificates {
+    files: TlsFiles,
+    ca: String,
+    device: (String, String),
+}
+
+impl Certificates {
+    fn made_in(folder: &std::path::Path) -> Self {
+        let mut authority = CertificateParams::default();
+        authority.distinguished_name.push(DnType::CommonName, "CA");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let ca = authority.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::from_params(&authority, &key);
+        let leaf = |name: &str, usage| {
+            let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.extended_key_usages = vec![usage];
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2040, 1, 1);
+            let key = KeyPair::generate().unwrap();
+            (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
+        };
+        let server = leaf("gateway", ExtendedKeyUsagePurpose::ServerAuth);
+        let device = leaf("sensor-7", ExtendedKeyUsagePurpose::ClientAuth);
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let files = TlsFiles {
+            certificate: write("server.pem", &server.0),
+            key: write("server.key", &server.1),
+            client_ca: write("ca.pem", &ca),
+            crl: None,
+        };
+        Self { files, ca, device }
+    }
+
+    async fn client(&self, bench: &Bench, version: Version) -> Client {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).unwrap()).unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(self.device.0.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(self.device.1.as_bytes()).unwrap();
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        let stream = tokio::net::TcpStream::connect(bench.address()).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .unwrap();
+        Client::over(stream, version)
+    }
+}
