@@ -140,10 +140,15 @@ impl Cloud {
 }
 
 impl Stream {
-    /// Whether the next record of some size would go over the bound.
+    /// Whether one more record of the size that waits in it would go over the bound: what refuses that one never lets
+    /// the stream reach the bound itself.
     #[must_use]
     pub(crate) const fn is_full(&self) -> bool {
-        self.waiting_bytes >= self.max_bytes
+        let usual = match self.waiting_bytes.checked_div(self.waiting) {
+            Some(usual) => usual,
+            None => 0,
+        };
+        self.waiting_bytes >= self.max_bytes || self.waiting_bytes + usual > self.max_bytes
     }
 
     /// Whether over nine tenths of the bound are used.

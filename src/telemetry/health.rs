@@ -63,6 +63,17 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_has_no_room_for_one_more_record_is_full() {
+        let mut look = look();
+        let stream = &mut look.figures.log.streams[0];
+        (stream.refuses, stream.waiting, stream.max_bytes) = (true, 10, 10_500);
+        stream.waiting_bytes = 9_000;
+        assert!(not_ready(&look).is_empty());
+        look.figures.log.streams[0].waiting_bytes = 10_000;
+        assert!(not_ready(&look)[0].contains("is full"), "{:?}", not_ready(&look));
+    }
+
+    #[test]
     fn a_log_that_cannot_write_is_not_ready_but_no_restart_helps() {
         let mut look = look();
         look.figures.log.unavailable = Some("the disk is at its bound".to_owned());
