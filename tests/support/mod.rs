@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 pub mod device;
+pub mod disk;
 pub mod gateway;
 pub mod plant;
 pub mod program;
