@@ -19,7 +19,11 @@ fn a_stock_broker_acks_while_whoever_should_store_the_messages_stalls() {
     let mut broker = Broker::new(config(address));
     let (mut link, mut hook) = broker.link("hook").unwrap();
     link.subscribe("#").unwrap();
-    std::thread::spawn(move || broker.start());
+    std::thread::spawn(move || {
+        if let Err(error) = broker.start() {
+            panic!("the stock broker ended: {error}");
+        }
+    });
 
     let mut stream = dialled(address);
     stream.set_read_timeout(Some(DEADLINE)).unwrap();

@@ -221,7 +221,7 @@ fn connack(connect: &Connect, attached: &Attached, assigned: Option<Text>, expir
 
 fn attach_refused(error: AttachError, identity: &Identity) -> Refused {
     let (code, cause) = match error {
-        AttachError::TooMany => (ReasonCode::QUOTA_EXCEEDED, Disconnection::TooManyConnections),
+        AttachError::TooMany | AttachError::TooManyOfOne => (ReasonCode::QUOTA_EXCEEDED, Disconnection::TooManyConnections),
         AttachError::NotStored => (ReasonCode::SERVER_UNAVAILABLE, Disconnection::LogFailed),
     };
     Refused {

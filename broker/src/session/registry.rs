@@ -72,6 +72,10 @@ pub(crate) struct Attached {
 pub(crate) enum AttachError {
     #[error("there are as many sessions as limits.max_connections allows to be kept; old ones end by their expiry")]
     TooMany,
+    #[error(
+        "this identity keeps a quarter of all sessions that limits.max_connections allows already; let its clients keep their client ids, or start clean"
+    )]
+    TooManyOfOne,
     #[error("the log cannot store the session at the moment")]
     NotStored,
 }
@@ -249,6 +253,13 @@ impl Registry {
         }
         if cells.len() >= self.max_sessions {
             return Err(AttachError::TooMany);
+        }
+        // Towards the end no identity may take the places of all others, as one would that makes up client ids.
+        if cells.len() >= self.max_sessions / 2 {
+            let own = cells.keys().filter(|other| other.identity == key.identity).count();
+            if own >= self.max_sessions / 4 {
+                return Err(AttachError::TooManyOfOne);
+            }
         }
         let cell = Arc::new(Cell::default());
         cells.insert(key.clone(), Arc::clone(&cell));
