@@ -57,7 +57,14 @@ fn check_map(node: &Node, generic: &str, path: &str, faults: &mut Vec<Fault>) {
 
 fn check_value(node: &Node, doc: &KeyDoc, path: &str, faults: &mut Vec<Fault>) {
     if let Err(reason) = doc.kind.check(node) {
-        faults.push(fault(node, path, reason));
+        let nearest = match (doc.kind, node.scalar()) {
+            (Kind::Choice(words), Some(text)) => nearest(&text, words.iter().copied()).map(str::to_owned),
+            _ => None,
+        };
+        faults.push(Fault {
+            nearest,
+            ..fault(node, path, reason)
+        });
         return;
     }
     if let (Built::Only(built), Some(text)) = (doc.built, node.scalar())
