@@ -106,8 +106,9 @@ impl LocalFanout {
     /// [`FrontError::Router`] if it does not start.
     pub fn start(limits: &Limits) -> Result<Self, FrontError> {
         let stats = Arc::<Stats>::default();
-        let (fanout, thread) =
-            fanout::start(limits.max_connections, limits.max_topics, Arc::clone(&stats)).map_err(|_| FrontError::Router)?;
+        // Twice as many as connections: a connection's place is free a moment before its link is.
+        let links = limits.max_connections * 2;
+        let (fanout, thread) = fanout::start(links, limits.max_topics, Arc::clone(&stats)).map_err(|_| FrontError::Router)?;
         Ok(Self { fanout, thread, stats })
     }
 

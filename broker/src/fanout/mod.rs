@@ -171,7 +171,7 @@ impl Fanout {
         filters.shown.contains(filter) || filters.shown.len() < MAX_FILTERS && filters.shown.insert(filter.clone())
     }
 
-    /// A link for one session; `None` when `limits.max_connections` sessions subscribe already.
+    /// A link for one session; `None` when as many sessions as there are links subscribe already.
     pub(crate) async fn subscriber(&self) -> Result<Option<Subscriber>, RouterGone> {
         let Some(id) = self.shared.free_ids.lock().unwrap_or_else(PoisonError::into_inner).pop() else {
             return Ok(None);
