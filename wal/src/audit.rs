@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use crate::block::Block;
-use crate::progress::StreamTracker;
 use crate::reader::{fetch, place};
 use crate::shared::Shared;
 use crate::state::Count;
 use crate::sync::lock;
+use crate::tracked::StreamTracker;
 use crate::{Partition, ReadError, Status, StreamId, StreamStatus};
 
 /// The ledger of contract C9, recounted by reading.
@@ -127,7 +127,7 @@ fn moments(shared: &Shared) -> (Audit, Vec<Moment>) {
 fn count_waiting(shared: &Shared, moment: &Moment) -> Result<u64, ReadError> {
     let tracker = &moment.tracker;
     let active = tracker.holds.iter().filter(|hold| hold.until == u64::MAX);
-    let oldest_hold = active.map(crate::progress::HeldPair::next).min().unwrap_or(u64::MAX);
+    let oldest_hold = active.map(crate::tracked::HeldPair::next).min().unwrap_or(u64::MAX);
     let oldest = (0..Partition::COUNT).map(|p| tracker.delivered_up_to(p)).min().unwrap_or(0);
     let mut position = oldest.min(oldest_hold).max(tracker.floor);
     let mut waiting = 0;
@@ -158,6 +158,7 @@ fn waits(tracker: &StreamTracker, block: &Block, nth: usize) -> bool {
     }
     tracker.waits_unseen(block, nth)
 }
+
 /// The ledger's lines as of the last commit.
 pub(crate) fn ledger(shared: &Shared) -> Vec<LedgerLine> {
     let state = lock(&shared.state);

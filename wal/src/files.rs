@@ -11,7 +11,8 @@ use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
 
 use crate::disk::{Backend, Directory, Overlay, StorageFile};
-use crate::state::{self, RowKind, State};
+use crate::row::{self, RowKind};
+use crate::state::State;
 use crate::sync::lock;
 
 /// Records, by stream and first offset.
@@ -379,7 +380,7 @@ fn read_state(db: &Database) -> Result<Recovered, FileError> {
     for entry in table.range::<u64>(..)? {
         let (row, value) = entry?;
         last_row = row.value();
-        match (state::decode_row(value.value()), &mut folded) {
+        match (row::decode_row(value.value()), &mut folded) {
             (Some((RowKind::Snapshot, changes)), _) => {
                 let mut state = State::default();
                 changes.iter().for_each(|change| state.apply(change));

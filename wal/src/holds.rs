@@ -2,10 +2,10 @@
 
 use crate::block::Block;
 use crate::files::RawBlock;
-use crate::progress::Meet;
 use crate::reader::{Place, fetch, judge, outstanding, place};
 use crate::shared::Shared;
 use crate::sync::lock;
+use crate::tracked::Meet;
 use crate::{HoldKey, ReadError, Record};
 
 const SCAN_BYTES: usize = 1 << 20;

@@ -45,11 +45,14 @@ mod holds;
 mod log;
 mod open;
 mod options;
+mod pending;
 mod producer;
 mod progress;
 mod reader;
 mod record;
+mod recovery;
 mod retention;
+mod row;
 mod shared;
 mod state;
 mod stats;
@@ -57,6 +60,7 @@ mod sync;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod tracked;
 mod writer;
 
 pub use audit::{Audit, LedgerLine};

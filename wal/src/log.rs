@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::disk::Directory;
-use crate::progress::Outcome;
 use crate::shared::Shared;
 use crate::sync::lock;
+use crate::tracked::Outcome;
 use crate::{
     Audit, Batch, Clock, CommitError, CommittedBatch, Epoch, LedgerLine, Observer, Offset, OpenError, Options, PartitionSet, Producer,
     ReadError, Reader, Record, Settlement, StartReport, Stats, Status, StreamId, audit, holds, open,

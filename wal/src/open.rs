@@ -14,8 +14,9 @@ use crate::files::{self, FileError, Files, Recovered};
 use crate::gauge::Gauges;
 use crate::progress::Tracker;
 use crate::retention::Space;
+use crate::row::{RowKind, encode_row};
 use crate::shared::Shared;
-use crate::state::{Change, Count, RowKind, State, encode_row};
+use crate::state::{Change, Count, State};
 use crate::writer::Writer;
 use crate::{Batch, Clock, Epoch, Observer, OpenError, Options, StartReport, Stats, StreamId, Tap};
 

@@ -9,15 +9,17 @@
 //! 4. A settled entry is counted in the ledger when it leaves the front of its queue, in the commit that writes the new
 //!    front: a kill in between forgets both.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::block::Block;
 use crate::gauge::Gauges;
+use crate::pending::{DeadJob, Pending};
 use crate::state::{Change, Count, State};
-use crate::{Partition, Stats, Timestamp};
+use crate::tracked::{HeldPair, Outcome, Outstanding, StreamTracker, pop_settled};
+use crate::{Partition, Stats};
 
 /// All streams' progress, and what of it is not yet on disk.
 #[derive(Debug)]
@@ -29,94 +31,6 @@ pub(crate) struct Tracker {
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) stats: Arc<Stats>,
     hasher: RandomState,
-}
-
-/// Changes for the next commit.
-#[derive(Debug, Default)]
-pub(crate) struct Pending {
-    pub(crate) ledger: HashMap<(u32, Count), u64>,
-    /// Records and bytes that no longer wait, by file and stream.
-    pub(crate) settled: HashMap<(u64, u8), (u64, u64)>,
-    pub(crate) dead: Vec<DeadJob>,
-    pub(crate) holds: Vec<Change>,
-    /// Streams whose progress, floor or holds moved.
-    pub(crate) moved: BTreeSet<u8>,
-    pub(crate) drop_files: Vec<u64>,
-}
-
-/// A record to be copied to the dead letters.
-#[derive(Clone, Debug)]
-pub(crate) struct DeadJob {
-    pub(crate) file: u64,
-    pub(crate) stream: u8,
-    pub(crate) offset: u64,
-    pub(crate) slot: u32,
-    pub(crate) reason: &'static str,
-    pub(crate) detail: String,
-}
-
-/// One stream's progress.
-#[derive(Debug)]
-pub(crate) struct StreamTracker {
-    pub(crate) id: u8,
-    /// Internal streams have a floor only.
-    pub(crate) internal: bool,
-    pub(crate) floor: u64,
-    pub(crate) read_to: Box<[u64; Partition::COUNT]>,
-    pub(crate) queues: Vec<VecDeque<u64>>,
-    pub(crate) outstanding: HashMap<u64, Outstanding>,
-    pub(crate) holds: Vec<HeldPair>,
-}
-
-/// A record between its reading and its settling.
-#[derive(Clone, Debug)]
-pub(crate) struct Outstanding {
-    pub(crate) partition: u8,
-    pub(crate) slot: u32,
-    pub(crate) cost: u64,
-    pub(crate) file: u64,
-    /// Hash of route and identity.
-    pub(crate) pair: u64,
-    pub(crate) received: Option<Timestamp>,
-    pub(crate) settled: Option<Outcome>,
-    pub(crate) held: bool,
-}
-
-/// How a record ended.
-#[derive(Clone, Debug)]
-pub(crate) enum Outcome {
-    Delivered,
-    Expired,
-    Damaged,
-    Dead { reason: &'static str, detail: String },
-}
-
-/// A suspended pair.
-#[derive(Clone, Debug)]
-pub(crate) struct HeldPair {
-    pub(crate) route: String,
-    pub(crate) identity: String,
-    pub(crate) pair: u64,
-    pub(crate) partition: usize,
-    /// Where the suspension began.
-    pub(crate) from: u64,
-    /// Where it ended, `u64::MAX` = not yet. An ended one is kept until the partition is delivered up to there, because
-    /// a restart begins below and its records are settled.
-    pub(crate) until: u64,
-    /// The pair's records below `scanned` are in here, or settled and counted.
-    pub(crate) queue: VecDeque<u64>,
-    pub(crate) scanned: u64,
-}
-
-/// What a reader does with a record it meets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Meet {
-    /// Settled, held or evicted.
-    Skip,
-    /// Yielded before and not settled: yield again.
-    Again,
-    /// Not seen before.
-    New,
 }
 
 impl Tracker {
@@ -349,6 +263,7 @@ impl Tracker {
             }
         }
     }
+
     /// Notes a held record found by scanning; its offset is at or after the hold's `scanned`.
     pub(crate) fn register_held(&mut self, stream: u8, pair: u64, offset: u64, entry: Outstanding) {
         let Some(tracker) = self.streams.get_mut(&stream) else { return };
@@ -457,31 +372,6 @@ impl Tracker {
     }
 }
 
-/// Counts settled records at the front of a queue and forgets them.
-fn pop_settled(stream: u8, queue: &mut VecDeque<u64>, outstanding: &mut HashMap<u64, Outstanding>, pending: &mut Pending) {
-    while let Some(&offset) = queue.front() {
-        let Some(entry) = outstanding.get(&offset) else {
-            queue.pop_front();
-            continue;
-        };
-        let Some(outcome) = entry.settled.clone() else { return };
-        pending.count(entry.file, stream, entry.slot, entry.cost, outcome.count());
-        if let Outcome::Dead { reason, detail } = outcome {
-            pending.dead.push(DeadJob {
-                file: entry.file,
-                stream,
-                offset,
-                slot: entry.slot,
-                reason,
-                detail,
-            });
-        }
-        pending.moved.insert(stream);
-        outstanding.remove(&offset);
-        queue.pop_front();
-    }
-}
-
 /// What an internal stream's files lose when its floor moves.
 fn trimmed(state: &State, stream: u8, from: u64, to: u64) -> Vec<Change> {
     let parts = state.parts(stream).filter(|(_, part)| part.waiting > 0 && part.first < to);
@@ -505,157 +395,4 @@ fn trimmed(state: &State, stream: u8, from: u64, to: u64) -> Vec<Change> {
             }
         })
         .collect()
-}
-
-impl Pending {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ledger.is_empty() && self.moved.is_empty() && self.holds.is_empty() && self.drop_files.is_empty() && self.settled.is_empty()
-    }
-
-    fn count(&mut self, file: u64, stream: u8, slot: u32, cost: u64, count: Count) {
-        *self.ledger.entry((slot, count)).or_default() += 1;
-        let settled = self.settled.entry((file, stream)).or_default();
-        *settled = (settled.0 + 1, settled.1 + cost);
-    }
-
-    fn merge(&mut self, newer: Self) {
-        for (key, by) in newer.ledger {
-            *self.ledger.entry(key).or_default() += by;
-        }
-        for (key, by) in newer.settled {
-            let sum = self.settled.entry(key).or_default();
-            *sum = (sum.0 + by.0, sum.1 + by.1);
-        }
-        self.dead.extend(newer.dead);
-        self.holds.extend(newer.holds);
-        self.moved.extend(newer.moved);
-        self.drop_files.extend(newer.drop_files);
-    }
-}
-
-impl StreamTracker {
-    /// What an audit needs of it.
-    pub(crate) fn copy(&self) -> Self {
-        let Self {
-            id,
-            internal,
-            floor,
-            read_to,
-            queues,
-            outstanding,
-            holds,
-        } = self;
-        Self {
-            id: *id,
-            internal: *internal,
-            floor: *floor,
-            read_to: read_to.clone(),
-            queues: queues.clone(),
-            outstanding: outstanding.clone(),
-            holds: holds.clone(),
-        }
-    }
-
-    /// What a reader does with a record.
-    pub(crate) fn meet(&self, offset: u64, partition: u8) -> Meet {
-        if offset < self.floor {
-            return Meet::Skip;
-        }
-        match self.outstanding.get(&offset) {
-            Some(entry) if entry.settled.is_some() || entry.held => Meet::Skip,
-            Some(_) => Meet::Again,
-            None if self.internal => Meet::Again,
-            None if offset < self.read_to[usize::from(partition)] => Meet::Skip,
-            None => Meet::New,
-        }
-    }
-
-    /// Whether a new record is the business of a suspension: it waits there, or was settled there.
-    pub(crate) fn is_held(&self, pair: u64, offset: u64) -> bool {
-        self.holds
-            .iter()
-            .any(|hold| hold.pair == pair && (hold.from..hold.until).contains(&offset))
-    }
-
-    /// Whether a record without an entry waits. It is at or above the floor.
-    pub(crate) fn waits_unseen(&self, block: &Block, nth: usize) -> bool {
-        let offset = block.first + nth as u64;
-        let unread = self.internal || offset >= self.read_to[usize::from(block.entries[nth].partition % 64)];
-        let view = if self.holds.is_empty() { None } else { block.record(nth) };
-        let Some(view) = view else { return unread };
-        let covers =
-            |hold: &&HeldPair| hold.route == view.route && hold.identity == view.identity && (hold.from..hold.until).contains(&offset);
-        self.holds
-            .iter()
-            .find(covers)
-            .map_or(unread, |hold| hold.until == u64::MAX && offset >= hold.scanned)
-    }
-    /// Delivered up to, per partition.
-    pub(crate) fn up_to(&self) -> Box<[u64; Partition::COUNT]> {
-        let mut up_to = self.read_to.clone();
-        for (p, value) in up_to.iter_mut().enumerate() {
-            *value = self.delivered_up_to(p);
-        }
-        up_to
-    }
-
-    /// Delivered up to, in one partition.
-    pub(crate) fn delivered_up_to(&self, partition: usize) -> u64 {
-        self.queues[partition]
-            .front()
-            .copied()
-            .unwrap_or(self.read_to[partition])
-            .max(self.floor)
-    }
-
-    fn raise_floor(&mut self, floor: u64) {
-        self.floor = self.floor.max(floor);
-        for (queue, read_to) in self.queues.iter_mut().zip(self.read_to.iter_mut()) {
-            *read_to = (*read_to).max(floor);
-            while queue.front().is_some_and(|offset| *offset < floor) {
-                queue.pop_front();
-            }
-        }
-        for hold in &mut self.holds {
-            hold.scanned = hold.scanned.max(floor);
-            while hold.queue.front().is_some_and(|offset| *offset < floor) {
-                hold.queue.pop_front();
-            }
-        }
-    }
-}
-
-impl HeldPair {
-    /// Whether it suspends the pair now.
-    pub(crate) fn is_active(&self, pair: u64) -> bool {
-        self.pair == pair && self.until == u64::MAX
-    }
-
-    fn change(&self, stream: u8) -> Change {
-        let (route, identity) = (self.route.clone(), self.identity.clone());
-        Change::Hold {
-            stream,
-            from: self.from,
-            next: self.next(),
-            until: self.until,
-            route,
-            identity,
-        }
-    }
-
-    /// The oldest record that waits.
-    pub(crate) fn next(&self) -> u64 {
-        self.queue.front().copied().unwrap_or(self.scanned)
-    }
-}
-
-impl Outcome {
-    pub(crate) const fn count(&self) -> Count {
-        match self {
-            Self::Delivered => Count::Delivered,
-            Self::Expired => Count::Expired,
-            Self::Damaged => Count::Damaged,
-            Self::Dead { .. } => Count::Dead,
-        }
-    }
 }

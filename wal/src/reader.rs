@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::block::{Block, Entry};
 use crate::codec::View;
 use crate::files::{FileError, RawBlock, name};
-use crate::progress::{Meet, Outcome, Outstanding, Tracker};
+use crate::progress::Tracker;
 use crate::shared::Shared;
 use crate::sync::lock;
+use crate::tracked::{Meet, Outcome, Outstanding};
 use crate::{Epoch, Partition, PartitionSet, ReadError, Record, StreamId, Timestamp};
 
 /// Reads one stream in offset order. Blocks on the disk; keep it off the async threads.

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use crate::block::{self, Block, Entry, HEADER, INDEX};
 use crate::codec;
 use crate::files::RawBlock;
-use crate::state::{Change, Count, RowKind, State, decode_row, encode_row};
+use crate::row::{RowKind, decode_row, encode_row};
+use crate::state::{Change, Count, State};
 use crate::{BootId, Epoch, NewRecord, Offset, Partition, RecordId, StreamId, Timestamp};
 
 fn record<'a>(identity: &'a str, topic: &'a str, payload: &'a [u8], expiry: Option<u32>) -> NewRecord<'a> {

@@ -9,10 +9,12 @@ use crate::batch::{Appended, CommittedBatch, OpenBatch};
 use crate::block::{self, Block, Entry};
 use crate::codec;
 use crate::files::FileError;
-use crate::progress::DeadJob;
+use crate::pending::DeadJob;
+use crate::recovery::Broken;
 use crate::retention::{Room, Space};
+use crate::row::{RowKind, encode_row};
 use crate::shared::Shared;
-use crate::state::{Change, Count, RowKind, encode_row};
+use crate::state::{Change, Count};
 use crate::sync::lock;
 use crate::{Batch, CommitError, Epoch, StreamId, Tap};
 
@@ -22,8 +24,6 @@ const PROGRESS_WAIT: Duration = Duration::from_millis(200);
 const ENOUGH: usize = 1 << 20;
 /// How often the writer looks around when nothing happens.
 const TICK: Duration = Duration::from_secs(1);
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_LAST: Duration = Duration::from_secs(2);
 /// A buffer larger than this is not kept for the next batch.
 const SPARE: usize = 8 << 20;
 /// How much newer a trusted time must be to be worth writing.
@@ -38,15 +38,8 @@ pub(crate) struct Writer {
     pub(crate) number: u64,
     pub(crate) space: Space,
     spare: OpenBatch,
-    broken: Option<Broken>,
+    pub(crate) broken: Option<Broken>,
     next_tick: Instant,
-}
-
-/// The file that failed is left; another is not there yet.
-struct Broken {
-    reason: String,
-    retry_at: Instant,
-    backoff: Duration,
 }
 
 /// What there is to do.
@@ -58,7 +51,7 @@ enum Work {
 }
 
 /// Why a batch was not stored.
-enum Failure {
+pub(crate) enum Failure {
     /// Nothing was written.
     Refused(String),
     /// The file failed.
@@ -318,7 +311,7 @@ impl Writer {
     }
 
     /// Takes a successful commit over into memory.
-    fn settled_with(&mut self, changes: &[Change], letters: &[Appended]) {
+    pub(crate) fn settled_with(&mut self, changes: &[Change], letters: &[Appended]) {
         let mut dropped = Vec::new();
         let mut more = false;
         {
@@ -402,13 +395,12 @@ impl Writer {
     }
 
     /// Tells a batch's listeners that it is not stored; after an error of the file, leaves that file for good.
-    fn fail(&mut self, batch: OpenBatch, failure: Failure) -> CommitError {
+    pub(crate) fn fail(&mut self, batch: OpenBatch, failure: Failure) -> CommitError {
         let error = match failure {
             Failure::Refused(reason) => CommitError { reason },
             Failure::File(error) => self.leave(&error),
         };
         self.reject(batch, &error);
-
         error
     }
 
@@ -424,113 +416,6 @@ impl Writer {
         }
         self.recycle(batch);
     }
-
-    /// After an error nothing about the file is believed any more, so it is never written again.
-    fn leave(&mut self, error: &FileError) -> CommitError {
-        let reason = if error.is_full() {
-            format!("the disk is full: {error}")
-        } else {
-            error.to_string()
-        };
-        tracing::error!(%error, "the log could not write; it refuses records until a new file works");
-        lock(&self.shared.intake).unavailable = Some(reason.clone());
-        self.shared.files.close_active().ok();
-        self.shared.files.discard_ahead();
-        if error.is_full() {
-            self.space.drop_ballast(&self.shared);
-        }
-        self.broken = Some(Broken {
-            reason: reason.clone(),
-            retry_at: Instant::now() + RETRY_FIRST,
-            backoff: RETRY_FIRST,
-        });
-        CommitError { reason }
-    }
-
-    /// Begins a new file from the state of the last successful commit.
-    fn recover(&mut self) {
-        let next: Vec<Change> = {
-            let intake = lock(&self.shared.intake);
-            let streams: Vec<u8> = lock_ids(&self.shared);
-            streams
-                .into_iter()
-                .map(|stream| Change::Next {
-                    stream,
-                    next: intake.next[usize::from(stream)],
-                })
-                .collect()
-        };
-        match self.begin_file(&next) {
-            Ok(()) => {
-                tracing::info!(file = self.number, "the log writes again");
-                self.broken = None;
-                lock(&self.shared.intake).unavailable = None;
-                // What the failed commit was to write of settled records still waits.
-                self.shared.mark_dirty();
-                self.look_around();
-            }
-            Err(error) => {
-                self.shared.files.close_active().ok();
-                self.shared.files.discard_ahead();
-                if let Some(broken) = &mut self.broken {
-                    broken.backoff = (broken.backoff * 2).min(RETRY_LAST);
-                    broken.retry_at = Instant::now() + broken.backoff;
-                    broken.reason = error.to_string();
-                    tracing::debug!(%error, "no new log file yet");
-                }
-            }
-        }
-    }
-
-    fn rotate_if_due(&mut self) -> Result<(), FileError> {
-        let allocated = self.shared.files.active_allocated();
-        self.space.active = allocated;
-        if allocated >= self.space.file_bytes || self.shared.leave_active.swap(false, Ordering::Relaxed) {
-            return self.begin_file(&[]);
-        }
-        if allocated >= self.space.file_bytes / 2 && !self.shared.files.is_prepared() {
-            // A failure is no harm yet: the switch tries again.
-            if let Err(error) = self.shared.files.prepare() {
-                tracing::debug!(%error, "the next log file could not be made ahead");
-            }
-        }
-        Ok(())
-    }
-
-    /// Rotates now; a failure is handled as any error of the file.
-    pub(crate) fn rotate(&mut self) -> Result<(), CommitError> {
-        self.begin_file(&[])
-            .map_err(|error| self.fail(OpenBatch::new(Batch(0)), Failure::File(error)))
-    }
-
-    /// Switches to a new file that begins with the state as it is after `first`.
-    fn begin_file(&mut self, first: &[Change]) -> Result<(), FileError> {
-        let closing = self.shared.files.active_number();
-        let allocated = self.shared.files.active_allocated();
-        self.number += 1;
-        let mut state = lock(&self.shared.state).clone();
-        first.iter().for_each(|change| state.apply(change));
-        let file = Change::File {
-            file: self.number,
-            epoch: self.shared.epoch.0,
-        };
-        state.apply(&file);
-        let snapshot = encode_row(RowKind::Snapshot, &state.snapshot());
-        self.shared.files.switch(self.number, self.row + 1, &snapshot)?;
-        self.row += 1;
-        let mut state = lock(&self.shared.state);
-        first.iter().for_each(|change| state.apply(change));
-        state.apply(&file);
-        drop(state);
-        if let Some(closing) = closing {
-            self.space.closed(closing, allocated);
-        }
-        self.space.active = self.shared.files.active_allocated();
-        self.shared.stats.rotations.fetch_add(1, Ordering::Relaxed);
-        // The file left behind may have nothing waiting.
-        self.settled_with(&[], &[]);
-        Ok(())
-    }
 }
 
 impl Shared {
@@ -542,10 +427,6 @@ impl Shared {
         let nth = offset.checked_sub(block.first)? as usize;
         block.record(nth).map(|view: codec::View<'_>| view.to_record(&block.bytes, epoch))
     }
-}
-
-fn lock_ids(shared: &Shared) -> Vec<u8> {
-    lock(&shared.state).streams.iter().map(|stream| stream.id).collect()
 }
 
 /// User streams only: the internal ones are outside the ledger.

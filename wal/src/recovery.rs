@@ -1,0 +1,136 @@
+//! From one file to the next: when the active one is full, and when it failed.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::batch::OpenBatch;
+use crate::files::FileError;
+use crate::row::{RowKind, encode_row};
+use crate::shared::Shared;
+use crate::state::Change;
+use crate::sync::lock;
+use crate::writer::{Failure, Writer};
+use crate::{Batch, CommitError};
+
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LAST: Duration = Duration::from_secs(2);
+
+/// The file that failed is left; another is not there yet.
+pub(crate) struct Broken {
+    pub(crate) reason: String,
+    pub(crate) retry_at: Instant,
+    pub(crate) backoff: Duration,
+}
+
+impl Writer {
+    /// After an error nothing about the file is believed any more, so it is never written again.
+    pub(crate) fn leave(&mut self, error: &FileError) -> CommitError {
+        let reason = if error.is_full() {
+            format!("the disk is full: {error}")
+        } else {
+            error.to_string()
+        };
+        tracing::error!(%error, "the log could not write; it refuses records until a new file works");
+        lock(&self.shared.intake).unavailable = Some(reason.clone());
+        self.shared.files.close_active().ok();
+        self.shared.files.discard_ahead();
+        if error.is_full() {
+            self.space.drop_ballast(&self.shared);
+        }
+        self.broken = Some(Broken {
+            reason: reason.clone(),
+            retry_at: Instant::now() + RETRY_FIRST,
+            backoff: RETRY_FIRST,
+        });
+        CommitError { reason }
+    }
+
+    /// Begins a new file from the state of the last successful commit.
+    pub(crate) fn recover(&mut self) {
+        let next: Vec<Change> = {
+            let intake = lock(&self.shared.intake);
+            let streams: Vec<u8> = lock_ids(&self.shared);
+            streams
+                .into_iter()
+                .map(|stream| Change::Next {
+                    stream,
+                    next: intake.next[usize::from(stream)],
+                })
+                .collect()
+        };
+        match self.begin_file(&next) {
+            Ok(()) => {
+                tracing::info!(file = self.number, "the log writes again");
+                self.broken = None;
+                lock(&self.shared.intake).unavailable = None;
+                // What the failed commit was to write of settled records still waits.
+                self.shared.mark_dirty();
+                self.look_around();
+            }
+            Err(error) => {
+                self.shared.files.close_active().ok();
+                self.shared.files.discard_ahead();
+                if let Some(broken) = &mut self.broken {
+                    broken.backoff = (broken.backoff * 2).min(RETRY_LAST);
+                    broken.retry_at = Instant::now() + broken.backoff;
+                    broken.reason = error.to_string();
+                    tracing::debug!(%error, "no new log file yet");
+                }
+            }
+        }
+    }
+
+    pub(crate) fn rotate_if_due(&mut self) -> Result<(), FileError> {
+        let allocated = self.shared.files.active_allocated();
+        self.space.active = allocated;
+        if allocated >= self.space.file_bytes || self.shared.leave_active.swap(false, Ordering::Relaxed) {
+            return self.begin_file(&[]);
+        }
+        if allocated >= self.space.file_bytes / 2 && !self.shared.files.is_prepared() {
+            // A failure is no harm yet: the switch tries again.
+            if let Err(error) = self.shared.files.prepare() {
+                tracing::debug!(%error, "the next log file could not be made ahead");
+            }
+        }
+        Ok(())
+    }
+
+    /// Rotates now; a failure is handled as any error of the file.
+    pub(crate) fn rotate(&mut self) -> Result<(), CommitError> {
+        self.begin_file(&[])
+            .map_err(|error| self.fail(OpenBatch::new(Batch(0)), Failure::File(error)))
+    }
+
+    /// Switches to a new file that begins with the state as it is after `first`.
+    pub(crate) fn begin_file(&mut self, first: &[Change]) -> Result<(), FileError> {
+        let closing = self.shared.files.active_number();
+        let allocated = self.shared.files.active_allocated();
+        self.number += 1;
+        let mut state = lock(&self.shared.state).clone();
+        first.iter().for_each(|change| state.apply(change));
+        let file = Change::File {
+            file: self.number,
+            epoch: self.shared.epoch.0,
+        };
+        state.apply(&file);
+        let snapshot = encode_row(RowKind::Snapshot, &state.snapshot());
+        self.shared.files.switch(self.number, self.row + 1, &snapshot)?;
+        self.row += 1;
+        let mut state = lock(&self.shared.state);
+        first.iter().for_each(|change| state.apply(change));
+        state.apply(&file);
+        drop(state);
+        if let Some(closing) = closing {
+            self.space.closed(closing, allocated);
+        }
+        self.space.active = self.shared.files.active_allocated();
+        self.shared.stats.rotations.fetch_add(1, Ordering::Relaxed);
+        // The file left behind may have nothing waiting.
+        self.settled_with(&[], &[]);
+        Ok(())
+    }
+}
+
+fn lock_ids(shared: &Shared) -> Vec<u8> {
+    lock(&shared.state).streams.iter().map(|stream| stream.id).collect()
+}
