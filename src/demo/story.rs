@@ -104,6 +104,14 @@ impl<'a> Teller<'a> {
             "the gateway listens on {} (TLS), its figures are at http://{}/metrics",
             gateway.devices, gateway.admin
         ));
+        let file = |name: &str| devices_dir.join(name).display().to_string();
+        say(&format!(
+            "from another terminal: mosquitto_pub -h localhost -p {} --cafile {} --cert {} --key {} -q 1 -t devices/demo-1/telemetry/hello -m hello",
+            gateway.devices.port(),
+            file(make::CA_CERTIFICATE),
+            file("demo-1.pem"),
+            file("demo-1.key"),
+        ));
 
         let figures = Arc::<Figures>::default();
         let stop = CancellationToken::new();

@@ -242,7 +242,11 @@ mod tests {
             ("a/#", "a", true, true),
             ("#", "$SYS/a", false, false),
         ] {
-            assert_eq!((filter(a).covers(&filter(b)), filter(a).overlaps(&filter(b))), (covers, overlaps), "{a} and {b}");
+            assert_eq!(
+                (filter(a).covers(&filter(b)), filter(a).overlaps(&filter(b))),
+                (covers, overlaps),
+                "{a} and {b}"
+            );
         }
     }
 }

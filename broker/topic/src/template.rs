@@ -88,7 +88,10 @@ impl Template {
         if !rest.is_empty() {
             parts.push(Part::Literal(rest.to_owned()));
         }
-        Ok(Self { text: text.to_owned(), parts })
+        Ok(Self {
+            text: text.to_owned(),
+            parts,
+        })
     }
 
     /// Checks that `filter` can fill every placeholder.
@@ -99,7 +102,10 @@ impl Template {
         for field in self.fields() {
             match field {
                 Field::Level(wanted) if wanted > filter.plus_count() => {
-                    return Err(TemplateError::NoSuchLevel { wanted, available: filter.plus_count() });
+                    return Err(TemplateError::NoSuchLevel {
+                        wanted,
+                        available: filter.plus_count(),
+                    });
                 }
                 Field::Tail if !filter.has_tail() => return Err(TemplateError::NoTail),
                 _ => {}
@@ -169,13 +175,24 @@ mod tests {
         let captures = filter.captures(topic).unwrap();
         let template = Template::parse(template).unwrap();
         template.check(&filter).unwrap();
-        template.render(&Values { gateway: "plant-7", device: "d1", topic, captures: &captures })
+        template.render(&Values {
+            gateway: "plant-7",
+            device: "d1",
+            topic,
+            captures: &captures,
+        })
     }
 
     #[test]
     fn placeholders_are_filled() {
-        assert_eq!(render("dt/{gateway}/{device}/{#}", "devices/+/telemetry/#", "devices/x/telemetry/env/a"), "dt/plant-7/d1/env/a");
-        assert_eq!(render("{gateway}/{topic}", "devices/+/alarm", "devices/x/alarm"), "plant-7/devices/x/alarm");
+        assert_eq!(
+            render("dt/{gateway}/{device}/{#}", "devices/+/telemetry/#", "devices/x/telemetry/env/a"),
+            "dt/plant-7/d1/env/a"
+        );
+        assert_eq!(
+            render("{gateway}/{topic}", "devices/+/alarm", "devices/x/alarm"),
+            "plant-7/devices/x/alarm"
+        );
         assert_eq!(render("{2}-{1}", "+/+", "a/b"), "b-a");
     }
 
