@@ -61,7 +61,6 @@ async fn is_told(gateway: &Gateway, counter: &str, label: &str, words: &[&str]) 
 async fn serves_others(gateway: &Gateway, plant: &Plant) {
     let mut device = Device::connect_tls(gateway.listeners[0], "localhost", &plant.device(BOARD), "other", Version::V5)
         .await
-        .ok()
         .expect("others connect");
     device.publish(TOPIC, b"{}", QoS::AtLeastOnce, 1, false).await.unwrap();
     assert_eq!(device.puback().await, Some(ReasonCode::SUCCESS));
@@ -202,7 +201,6 @@ async fn a_topic_outside_the_rules_is_answered_on_5_and_ends_the_connection_on_3
     let dial = async |version| {
         Device::connect_tls(gateway.listeners[0], "localhost", &plant.device(BOARD), "a", version)
             .await
-            .ok()
             .unwrap()
     };
 
@@ -244,7 +242,6 @@ async fn a_packet_over_the_limit_ends_its_connection_with_the_reason() {
     for version in VERSIONS {
         let mut device = Device::connect_tls(gateway.listeners[0], "localhost", &plant.device(BOARD), "a", version)
             .await
-            .ok()
             .unwrap();
         // As large as it may be, then one byte more.
         let overhead = 1 + 2 + 2 + TOPIC.len() + 2 + usize::from(version == Version::V5);
@@ -406,7 +403,6 @@ async fn bytes_that_are_not_mqtt_end_their_connection_and_no_other() {
     // A packet that only a server sends, in the middle of a good connection.
     let mut device = Device::connect_tls(gateway.listeners[0], "localhost", &plant.device(BOARD), "a", Version::V5)
         .await
-        .ok()
         .unwrap();
     device.send(&Packet::PingResp).await.unwrap();
     assert!(matches!(device.next().await, Some(Packet::Disconnect(_))));
