@@ -9,7 +9,11 @@ use bytes::Bytes;
 
 use crate::block::Entry;
 use crate::codec;
-use crate::{Batch, CommitListener, Epoch, NewRecord, Partition, Record};
+use crate::sync::guarded;
+use crate::{Batch, CommitError, CommitListener, Epoch, NewRecord, Partition, Record};
+
+/// Why nothing is stored after the writer thread ended out of turn.
+pub(crate) const WRITER_STOPPED: &str = "the log's writer thread stopped, which is a fault of ours: restart Forebay and report it";
 
 /// One appended record.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +70,18 @@ impl OpenBatch {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty() && self.listeners.is_empty()
+    }
+}
+
+/// A batch that goes away unannounced, as when the writer thread panics, is not stored as far as anybody may believe.
+impl Drop for OpenBatch {
+    fn drop(&mut self) {
+        let error = CommitError {
+            reason: WRITER_STOPPED.into(),
+        };
+        for listener in self.listeners.drain(..) {
+            guarded("a listener", || listener.failed(self.number, &error));
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     StreamOptions, WhenFull,
 };
 
-/// What the disk does: 0 well, 1 full, 2 broken.
+/// What the disk does: 0 well, 1 full, 2 broken, 3 a bug: it panics.
 #[derive(Debug, Default)]
 struct Mood(AtomicU8);
 
@@ -76,6 +76,7 @@ impl Directory for Moody {
         self.real.allocated(name)
     }
     fn free(&self) -> io::Result<u64> {
+        assert_ne!(self.mood.0.load(Ordering::SeqCst), 3, "a bug");
         Ok(self.free.load(Ordering::SeqCst))
     }
     fn reserve(&self, name: &str, bytes: u64) -> io::Result<()> {
@@ -282,4 +283,45 @@ fn keep_free_refuses_before_the_file_system_is_full_and_admits_again() {
     rig.directory.free.store(1 << 40, Ordering::SeqCst);
     until("appends are admitted", || rig.append(b"3").is_ok());
     assert!(rig.log.audit().unwrap().balances());
+}
+
+#[test]
+fn a_panic_in_the_writer_thread_fails_what_waits_and_never_hangs() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    assert!(rig.outcome(rig.append(b"stored").unwrap()));
+    assert!(rig.log.is_alive());
+    rig.directory.mood.0.store(3, Ordering::SeqCst);
+    // Unless the writer met the bug first, which says the same sooner.
+    if let Ok(batch) = rig.append(b"in the batch that panics") {
+        assert!(!rig.outcome(batch), "a batch whose commit panicked was acked");
+    }
+    until("the log says that it is dead", || !rig.log.is_alive());
+    assert!(matches!(rig.append(b"later"), Err(AppendError::Unavailable { .. })));
+    assert!(rig.log.status().unavailable.is_some_and(|reason| reason.contains("restart")));
+    assert!(rig.log.close().is_err());
+    let again = self::rig(directory.path(), WhenFull::Refuse);
+    assert_eq!(again.payloads(), [b"stored".to_vec()]);
+    assert!(again.log.audit().unwrap().balances());
+}
+
+#[test]
+fn a_listener_that_panics_harms_no_other() {
+    struct Bad;
+    impl CommitListener for Bad {
+        fn committed(&self, _batch: Batch) {
+            panic!("a bug in a listener");
+        }
+        fn failed(&self, _batch: Batch, _error: &CommitError) {
+            panic!("a bug in a listener");
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    rig.log.producer(Arc::new(Bad)).append(&[]).unwrap();
+    assert!(rig.outcome(rig.append(b"1").unwrap()));
+    assert!(rig.outcome(rig.append(b"2").unwrap()));
+    assert!(rig.log.is_alive());
+    rig.log.close().unwrap();
+    assert!(!rig.log.is_alive());
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use crate::disk::Directory;
@@ -23,6 +23,7 @@ pub struct Log {
 
 struct Handle {
     shared: Arc<Shared>,
+    writer: ThreadId,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -131,6 +132,7 @@ impl Log {
             log: Self {
                 handle: Arc::new(Handle {
                     shared,
+                    writer: thread.thread().id(),
                     thread: Mutex::new(Some(thread)),
                 }),
             },
@@ -263,6 +265,13 @@ impl Log {
         &self.shared().stats
     }
 
+    /// Whether the writer thread runs: false after [`Log::close`], and after a fault of ours that only a restart mends.
+    /// A log that cannot write at the moment is alive; [`Log::status`] says why it cannot.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.shared().alive.load(Ordering::Acquire)
+    }
+
     /// The log at a glance, from memory; ages and disk figures are a second old at most.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -304,13 +313,8 @@ impl Handle {
     fn close(&self) -> Result<(), CommitError> {
         lock(&self.shared.intake).closing = true;
         self.shared.bell.notify_one();
-        let mut thread = lock(&self.thread);
-        if thread
-            .as_ref()
-            .is_some_and(|thread| thread.thread().id() == std::thread::current().id())
-        {
-            // The last handle went away inside a listener: the writer cannot wait for itself.
-            thread.take();
+        if self.writer == std::thread::current().id() {
+            // Closed inside a listener: the writer cannot wait for itself.
             return Ok(());
         }
         let mut ended = lock(&self.shared.ended);
@@ -319,7 +323,8 @@ impl Handle {
         }
         let result = ended.clone().unwrap_or(Ok(()));
         drop(ended);
-        if let Some(thread) = thread.take() {
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
             thread.join().ok();
         }
         result

@@ -119,6 +119,7 @@ pub(crate) fn open(
         free_bytes: AtomicU64::new(0),
         leave_active: AtomicBool::new(false),
         oldest: Mutex::new(HashMap::new()),
+        alive: AtomicBool::new(true),
         ended: Mutex::new(None),
         ended_bell: Condvar::new(),
         options,

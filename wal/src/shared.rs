@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) leave_active: AtomicBool,
     /// The oldest waiting record of a stream and when it came, as of the last look.
     pub(crate) oldest: Mutex<HashMap<u8, (u64, Timestamp)>>,
+    /// The writer thread runs.
+    pub(crate) alive: AtomicBool,
     pub(crate) ended: Mutex<Option<Result<(), CommitError>>>,
     pub(crate) ended_bell: Condvar,
 }

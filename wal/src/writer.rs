@@ -1,11 +1,12 @@
 //! The writer thread: swaps the open batch out, makes room, commits, and says so.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::batch::{Appended, CommittedBatch, OpenBatch};
+use crate::batch::{Appended, CommittedBatch, OpenBatch, WRITER_STOPPED};
 use crate::block::{self, Block, Entry};
 use crate::codec;
 use crate::files::FileError;
@@ -15,7 +16,7 @@ use crate::retention::{Room, Space};
 use crate::row::{RowKind, encode_row};
 use crate::shared::Shared;
 use crate::state::{Change, Count};
-use crate::sync::lock;
+use crate::sync::{guarded, lock};
 use crate::{Batch, CommitError, Epoch, StreamId, Tap};
 
 /// How long settled records may wait for a commit of their own.
@@ -72,9 +73,34 @@ impl Writer {
         }
     }
 
-    /// Runs until the log is closed.
+    /// Runs until the log is closed. A panic, which is a fault of ours, fails what waits and ends the log instead of
+    /// leaving everybody waiting.
     pub(crate) fn run(mut self) {
-        let result = loop {
+        let result = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        let result = result.unwrap_or_else(|_| Err(self.stop_after_panic()));
+        self.shared.alive.store(false, Ordering::Release);
+        *lock(&self.shared.ended) = Some(result);
+        self.shared.ended_bell.notify_all();
+    }
+
+    fn stop_after_panic(&self) -> CommitError {
+        tracing::error!("{WRITER_STOPPED}");
+        let open = {
+            let mut intake = lock(&self.shared.intake);
+            intake.unavailable = Some(WRITER_STOPPED.into());
+            let number = Batch(intake.open.number.0 + 1);
+            std::mem::replace(&mut intake.open, OpenBatch::new(number))
+        };
+        drop(open);
+        // What was committed is whole; the directory's lock goes with this thread, so nothing may stay open.
+        catch_unwind(AssertUnwindSafe(|| self.shared.files.close_active().ok())).ok();
+        CommitError {
+            reason: WRITER_STOPPED.into(),
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), CommitError> {
+        loop {
             match self.next_work() {
                 Work::Commit(batch) => {
                     self.commit(batch).ok();
@@ -83,7 +109,7 @@ impl Writer {
                     self.commit_progress().ok();
                 }
                 Work::Tick => self.tick(),
-                Work::Close(batch) => break self.finish(batch),
+                Work::Close(batch) => return self.finish(batch),
             }
             if let Some(broken) = &self.broken {
                 // What came in meanwhile would wait for as long as the failure lasts: say so now.
@@ -94,9 +120,7 @@ impl Writer {
                 let late = self.swap(&mut lock(&shared.intake));
                 self.reject(late, &error);
             }
-        };
-        *lock(&self.shared.ended) = Some(result);
-        self.shared.ended_bell.notify_all();
+        }
     }
 
     fn next_work(&mut self) -> Work {
@@ -356,7 +380,7 @@ impl Writer {
     fn announce(&mut self, mut batch: OpenBatch) {
         let number = batch.number;
         for listener in batch.listeners.drain(..) {
-            listener.committed(number);
+            guarded("a listener", || listener.committed(number));
         }
         let mut streams = [false; 256];
         let mut records = 0;
@@ -368,19 +392,22 @@ impl Writer {
         self.shared.stats.records_committed.fetch_add(records, Ordering::Relaxed);
         self.shared.stats.bytes_committed.fetch_add(bytes, Ordering::Relaxed);
         if let Some(since) = batch.since.filter(|_| !batch.records.is_empty()) {
-            self.shared.observer.committed(since.elapsed(), batch.records.len() as u64, bytes);
+            guarded("the observer", || {
+                self.shared.observer.committed(since.elapsed(), batch.records.len() as u64, bytes)
+            });
         }
         if let Some(tap) = self.tap.as_mut().filter(|_| !batch.records.is_empty()) {
             let (data, records) = (std::mem::take(&mut batch.data), std::mem::take(&mut batch.records));
             batch.data.reserve(data.len().min(SPARE));
-            tap.committed(Arc::new(CommittedBatch::new(number, self.shared.epoch, data, records)));
+            let committed = Arc::new(CommittedBatch::new(number, self.shared.epoch, data, records));
+            guarded("the tap", || tap.committed(committed));
         }
         let wakes: Vec<_> = lock(&self.shared.wakes)
             .iter()
             .filter(|(stream, _)| streams[usize::from(stream.0)])
             .map(|(_, wake)| wake.clone())
             .collect();
-        wakes.iter().for_each(|wake| wake());
+        wakes.iter().for_each(|wake| guarded("a reader's wake", || wake()));
         self.recycle(batch);
     }
 
@@ -412,7 +439,7 @@ impl Writer {
             self.shared.stats.commits_failed.fetch_add(1, Ordering::Relaxed);
         }
         for listener in batch.listeners.drain(..) {
-            listener.failed(batch.number, error);
+            guarded("a listener", || listener.failed(batch.number, error));
         }
         self.recycle(batch);
     }
