@@ -114,9 +114,9 @@ impl Lane {
         if item.probe {
             return self.probe_refused(now);
         }
-        // The log keeps the records of a suspended pair.
+        // The log keeps the records of a suspended pair; other routes of the device no longer wait for this one.
         if self.suspensions.contains(&item.pair()) {
-            return;
+            return self.release_device(&item);
         }
         let (device, offset) = (item.device(), item.record.id.offset);
         let tries = self.held.refused(device.clone(), offset, item, now);
@@ -137,29 +137,33 @@ impl Lane {
         if item.probe {
             return self.probe_denied(&pair, now);
         }
-        let offset = item.record.id.offset;
         self.release_device(&item);
-        let same = |other: &Item| !other.probe && other.record.route == pair.route && other.device() == item.device();
-        let mut from = session
-            .window
-            .iter()
-            .filter(|other| same(other))
-            .map(|other| other.record.id.offset)
-            .chain([offset])
-            .min();
-        if let Some(staged) = session.staged.take_if(|staged| same(&staged.item)) {
-            from = from.min(Some(staged.item.record.id.offset));
-            if staged.retry {
-                self.release_device(&staged.item);
+        let from = self.withdraw(&pair, &item, Some(session));
+        self.suspend(&pair, from, now);
+    }
+
+    /// Takes what would still be sent of a pair out of all queues. Returns the oldest offset of it, that of `item` and what is
+    /// in flight included: from there on the log must hold the pair, for nothing here remembers those records any more.
+    pub(crate) fn withdraw(&mut self, pair: &HoldKey, item: &Item, session: Option<&mut Session>) -> Offset {
+        let source = item.source;
+        let same = |other: &Item| !other.probe && other.source == source && other.is_of(pair);
+        let mut from = item.record.id.offset;
+        if let Some(session) = session {
+            let in_flight = session.window.iter().filter(|other| same(other));
+            from = in_flight.map(|other| other.record.id.offset).fold(from, Offset::min);
+            if let Some(staged) = session.staged.take_if(|staged| same(&staged.item)) {
+                from = from.min(staged.item.record.id.offset);
+                if staged.retry {
+                    self.release_device(&staged.item);
+                }
             }
         }
         for (parked, mut item) in self.held.extract(&item.device(), same) {
-            from = from.min(Some(parked));
-            self.sources[item.source].uncount(&mut item);
+            from = from.min(parked);
+            self.sources[source].uncount(&mut item);
         }
-        let buffered = self.sources[item.source].drop_pair(&pair);
-        let from = from.into_iter().chain(buffered).min().unwrap_or(offset);
-        self.suspend(&pair, from, now);
+        let buffered = self.sources[source].drop_pair(pair);
+        buffered.map_or(from, |offset| offset.min(from))
     }
 
     /// Suspends a pair in the log and here.
@@ -262,7 +266,11 @@ impl Lane {
                 let detail = "the cloud closes the connection whenever this message is sent, alone and on a good connection".to_owned();
                 self.bury(item, reason, detail, now);
             }
-            _ => self.suspend(&item.pair(), item.record.id.offset, now),
+            _ => {
+                let pair = item.pair();
+                let from = self.withdraw(&pair, &item, None);
+                self.suspend(&pair, from, now);
+            }
         }
     }
 }

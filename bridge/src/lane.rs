@@ -218,7 +218,7 @@ impl Lane {
         flow
     }
 
-    fn begin(&mut self, terms: Terms) -> Session {
+    pub(crate) fn begin(&mut self, terms: Terms) -> Session {
         let now = Instant::now();
         self.pacer.restart(now);
         add(&self.handle.stats().connects, 1);

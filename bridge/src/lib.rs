@@ -50,6 +50,9 @@ mod suspend;
 mod timestamp;
 mod window;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use forebay_wal::{Clock, Log};

@@ -86,7 +86,7 @@ impl Lane {
             self.held.park(&device, offset, staged.item);
         }
         loop {
-            let (item, retry) = self.pick(now)?;
+            let (item, retry) = self.pick(session, now)?;
             if let Some(staged) = self.prepare(item, retry, session, now) {
                 return Some(staged);
             }
@@ -94,24 +94,24 @@ impl Lane {
     }
 
     /// The next record: refused ones whose time has come, then, in turns, probes and streams.
-    fn pick(&mut self, now: Instant) -> Option<(Item, bool)> {
+    fn pick(&mut self, session: &mut Session, now: Instant) -> Option<(Item, bool)> {
         if let Some(item) = self.held.take_due(now) {
             return Some((item, true));
         }
         self.picks = self.picks.wrapping_add(1);
         let probe_first = self.picks.is_multiple_of(2) || self.probe_wants_solitude();
         let item = match probe_first {
-            true => self.probe.pop().or_else(|| self.pick_from_streams(now)),
-            false => self.pick_from_streams(now).or_else(|| self.probe.pop()),
+            true => self.probe.pop().or_else(|| self.pick_from_streams(session, now)),
+            false => self.pick_from_streams(session, now).or_else(|| self.probe.pop()),
         };
         item.map(|item| (item, false))
     }
 
-    fn pick_from_streams(&mut self, now: Instant) -> Option<Item> {
+    fn pick_from_streams(&mut self, session: &mut Session, now: Instant) -> Option<Item> {
         loop {
             let index = self.choose_stream()?;
             let mut item = self.sources[index].pop()?;
-            if !self.suspensions.is_empty() && self.is_suspended(&mut item, now) {
+            if !self.suspensions.is_empty() && self.is_suspended(&mut item, session, now) {
                 continue;
             }
             if self.held.len() > 0 && self.held.contains(&item.device()) {
@@ -126,18 +126,17 @@ impl Lane {
     }
 
     /// Whether the record belongs to a suspended pair, or to a new pair of a suspended route, which is suspended now.
-    fn is_suspended(&mut self, item: &mut Item, now: Instant) -> bool {
+    fn is_suspended(&mut self, item: &mut Item, session: &mut Session, now: Instant) -> bool {
         let pair = item.pair();
         let known = self.suspensions.contains(&pair);
         if !known && !self.suspensions.route_is_suspended(pair.stream, &pair.route) {
             return false;
         }
-        let source = &mut self.sources[item.source];
-        source.uncount(item);
+        self.sources[item.source].uncount(item);
         if !known {
-            self.log.hold(pair.clone(), item.record.id.offset);
+            let from = self.withdraw(&pair, item, Some(session));
+            self.log.hold(pair.clone(), from);
             self.suspensions.add(&pair, now);
-            source.drop_pair(&pair);
             self.report_suspensions();
         }
         true

@@ -62,6 +62,10 @@ impl Item {
         }
     }
 
+    pub(crate) fn is_of(&self, pair: &HoldKey) -> bool {
+        self.record.id.stream == pair.stream && self.record.route == pair.route && self.record.identity == pair.identity
+    }
+
     fn bytes(&self) -> usize {
         let record = &self.record;
         record.payload.len() + record.topic.len() + record.identity.len() + record.properties.len() + RECORD_OVERHEAD
@@ -250,7 +254,7 @@ impl Source {
         let mut least = None;
         let mut freed = 0;
         self.buffer.retain(|item| {
-            let stays = item.record.route != pair.route || item.record.identity != pair.identity;
+            let stays = !item.is_of(pair);
             if !stays {
                 least = least.into_iter().chain([item.record.id.offset]).min();
                 freed += if item.counted { item.bytes() } else { 0 };

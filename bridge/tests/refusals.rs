@@ -104,6 +104,24 @@ async fn eight_denied_devices_suspend_the_route_and_all_of_it_resumes() {
 }
 
 #[tokio::test]
+async fn a_route_is_suspended_from_its_oldest_record_in_flight() {
+    let mut rig = Rig::plain(Version::V5).await;
+    // When the eighth device is denied, several records of the ninth are in flight and more of them wait.
+    rig.config.in_flight = 9;
+    rig.cloud.faults().deny("dt/*");
+    (0..8).for_each(|device| rig.publish(&format!("d{device}"), 1));
+    rig.publish("d8", 20);
+    rig.start();
+    rig.until("the route", |rig| {
+        rig.status().suspended_routes == ["telemetry"] && rig.status().suspended.len() == 9 && rig.status().in_flight == 0
+    })
+    .await;
+    rig.cloud.faults().allow("dt/*");
+    rig.drained().await;
+    rig.assert_whole(28, 0);
+}
+
+#[tokio::test]
 async fn a_suspension_survives_a_restart_of_the_bridge() {
     let mut rig = Rig::plain(Version::V5).await;
     rig.cloud.faults().deny("dt/d1/*");

@@ -1,0 +1,138 @@
+//! A lane without a cloud: the tests say what was written and what was answered, in orders that no real peer can be made to
+//! produce on demand.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use forebay_topic::{Template, TopicFilter};
+use forebay_wal::testing::{ManualClock, Unobserved};
+use forebay_wal::{Batch, Clock, CommitError, CommitListener, Log, NewRecord, Options, Reader, StreamOptions, WhenFull};
+use tokio::time::Instant;
+
+use crate::connection::{Event, Terms};
+use crate::lane::{Lane, Session};
+use crate::source::Item;
+use crate::{CloudLimits, Config, Handle, Mapping, Observer, Qos, Route};
+
+#[derive(Default)]
+struct Committed(AtomicU64);
+
+impl CommitListener for Committed {
+    fn committed(&self, batch: Batch) {
+        self.0.store(batch.0, Ordering::SeqCst);
+    }
+
+    fn failed(&self, batch: Batch, error: &CommitError) {
+        panic!("batch {batch:?}: {error}");
+    }
+}
+
+struct Ages;
+
+impl Observer for Ages {
+    fn delivered(&self, _age: Duration, _late: bool) {}
+}
+
+struct Bench {
+    lane: Lane,
+    session: Session,
+    reader: Reader,
+    _directory: tempfile::TempDir,
+}
+
+impl Bench {
+    /// A connected lane over a log in which each (device, route) has left a record.
+    fn new(records: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::trusted());
+        let options = Options {
+            directory: directory.path().join("log"),
+            max_disk: 1 << 30,
+            keep_free: 0,
+            commit_wait: Duration::ZERO,
+            max_devices: 100,
+            streams: vec![StreamOptions {
+                name: "telemetry".to_owned(),
+                max_bytes: 256 << 20,
+                max_age: None,
+                when_full: WhenFull::Refuse,
+            }],
+        };
+        let log = Log::open(options, Arc::clone(&clock), Arc::new(Unobserved), None).unwrap().log;
+        let committed = Arc::new(Committed::default());
+        let mut producer = log.producer(Arc::<Committed>::clone(&committed) as Arc<dyn CommitListener>);
+        let stream = log.stream("telemetry").unwrap();
+        let mut last = 0;
+        for (identity, route) in records {
+            let topic = format!("devices/{identity}/{route}");
+            let record = NewRecord {
+                stream,
+                received: clock.now(),
+                identity,
+                route,
+                topic: &topic,
+                payload: b"x",
+                qos: 1,
+                retain: false,
+                expiry: None,
+                properties: &[],
+            };
+            last = producer.append(&[record]).unwrap().batch.0;
+        }
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while committed.0.load(Ordering::SeqCst) < last {
+            assert!(std::time::Instant::now() < deadline, "not committed");
+            std::thread::yield_now();
+        }
+        let route = |name: &str| Route {
+            name: name.to_owned(),
+            from: TopicFilter::parse(&format!("devices/+/{name}")).unwrap(),
+            to: Template::parse(&format!("{name}/{{device}}")).unwrap(),
+            qos: Qos::AtLeastOnce,
+            keep_retain: false,
+        };
+        let mapping = Mapping::new("plant-7", vec![route("a"), route("b")], CloudLimits::mqtt()).unwrap();
+        let config = Config::mqtt("plant-7", "localhost");
+        let reader = log.reader(stream, config.partitions);
+        let mut lane = Lane::new(config, log, Arc::new(mapping), Handle::new(), Arc::new(Ages), clock);
+        let session = lane.begin(Terms {
+            receive_maximum: u16::MAX,
+            max_packet: usize::MAX,
+            retain: true,
+            qos_1: true,
+        });
+        Self {
+            lane,
+            session,
+            reader,
+            _directory: directory,
+        }
+    }
+
+    /// Writes all records that wait, with packet ids from 1 on.
+    fn write_all(&mut self) {
+        for (index, record) in self.reader.read(1 << 20).unwrap().into_iter().enumerate() {
+            self.session.window.queue(Item::new(record, 0, false), true, 100, Instant::now());
+            self.lane.on_event(Event::Written(index as u16 + 1), &mut self.session).unwrap();
+        }
+    }
+
+    fn answer(&mut self, id: u16, code: u8) {
+        self.lane.on_event(Event::Acked(id, code, None), &mut self.session).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_suspended_pair_does_not_hold_the_devices_other_routes() {
+    let mut bench = Bench::new(&[("d1", "a"), ("d1", "a")]);
+    bench.write_all();
+    let device = (0, "d1".to_owned());
+    let first = bench.session.window.iter().map(|item| item.record.id.offset).min().unwrap();
+    bench.lane.held.silent(device.clone(), first, Instant::now());
+    bench.answer(2, 0x87);
+    assert_eq!(bench.lane.suspensions.pairs().count(), 1);
+    bench.answer(1, 0x97);
+    assert!(!bench.lane.held.contains(&device), "nobody would ever release it");
+}
