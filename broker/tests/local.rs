@@ -188,6 +188,32 @@ async fn what_was_published_before_a_subscription_does_not_reach_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_waits_for_batches_that_are_committed_and_not_yet_shown() {
+    let bench = Bench::new().await;
+    let mut device = Client::connected(bench.address(), connect_5("d")).await;
+    // Somebody subscribes, or the batch would be shown to nobody anyway.
+    let mut other = Client::connected(bench.address(), connect_5("other")).await;
+    other.subscribe(1, "cloud/#").await;
+    bench.hold_after_the_next_commit();
+    device.send(&publish("cloud/before", 1, Some(1))).await;
+    device.expect_ack(1, OK).await;
+    let subscribing = async {
+        device.subscribe(2, "cloud/#").await;
+        device.send(&publish("cloud/after", 0, None)).await;
+        assert_eq!(device.text().await.0, "cloud/after");
+    };
+    let opening = async {
+        Client::connected(bench.address(), connect_5("third"))
+            .await
+            .subscribe(1, "third")
+            .await;
+        bench.gate.open();
+    };
+    tokio::join!(subscribing, opening);
+    assert_eq!(other.text().await.0, "cloud/before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unsubscribed_filter_delivers_no_more() {
     let bench = Bench::new().await;
     for (start, is_five) in [(connect_5("d"), true), (connect_311("d"), false)] {

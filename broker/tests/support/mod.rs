@@ -120,6 +120,12 @@ impl Bench {
         self.addresses[0]
     }
 
+    /// From now on the next commit is announced, but its batch reaches the fan-out, and another commit begins, only after
+    /// [`Gate::open`].
+    pub fn hold_after_the_next_commit(&self) {
+        self.gate.close();
+    }
+
     /// Holds all commits back from now on, until [`Gate::open`].
     pub async fn hold_commits(&self) {
         self.gate.close();
@@ -342,8 +348,8 @@ struct GatedTap {
 
 impl Tap for GatedTap {
     fn committed(&mut self, batch: Arc<CommittedBatch>) {
-        self.inner.committed(batch);
         self.gate.pass();
+        self.inner.committed(batch);
     }
 }
 
