@@ -110,7 +110,7 @@ impl Lane {
     }
 
     /// Refused for the moment: its device is held until it is in.
-    fn refused(&mut self, item: Item, verdict: Verdict, session: &mut Session, now: Instant) {
+    fn refused(&mut self, mut item: Item, verdict: Verdict, session: &mut Session, now: Instant) {
         if item.probe {
             return self.probe_refused(now);
         }
@@ -119,12 +119,15 @@ impl Lane {
             return self.release_device(&item);
         }
         let (device, offset) = (item.device(), item.record.id.offset);
+        // Devices that wait for the cloud hold no more memory than the read-ahead is allowed to.
+        self.sources[device.0].count(&mut item);
         let tries = self.held.refused(device.clone(), offset, item, now);
         // A held device whose backlog fills the read-ahead would stop the others: in the log it does not.
         let harms = verdict == Verdict::Unclear || self.sources[device.0].is_clogged();
         if harms && tries >= UNCLEAR_TRIES {
             let oldest = self.held.extract(&device, |item| item.record.id.offset == offset).pop();
-            if let Some((_, item)) = oldest {
+            if let Some((_, mut item)) = oldest {
+                self.sources[device.0].uncount(&mut item);
                 self.denied(item, session, now);
             }
         }

@@ -83,7 +83,9 @@ impl Lane {
                 return Some(staged);
             }
             let (device, offset) = (item.device(), item.record.id.offset);
-            self.held.park(&device, offset, staged.item);
+            let mut item = staged.item;
+            self.sources[item.source].count(&mut item);
+            self.held.park(&device, offset, item);
         }
         loop {
             let (item, retry) = self.pick(session, now)?;
@@ -95,7 +97,8 @@ impl Lane {
 
     /// The next record: refused ones whose time has come, then, in turns, probes and streams.
     fn pick(&mut self, session: &mut Session, now: Instant) -> Option<(Item, bool)> {
-        if let Some(item) = self.held.take_due(now) {
+        if let Some(mut item) = self.held.take_due(now) {
+            self.sources[item.source].uncount(&mut item);
             return Some((item, true));
         }
         self.picks = self.picks.wrapping_add(1);

@@ -235,6 +235,13 @@ impl Source {
         self.buffer.pop_front()
     }
 
+    /// The item came back from a connection and waits: its bytes count again.
+    pub(crate) fn count(&mut self, item: &mut Item) {
+        if !std::mem::replace(&mut item.counted, true) {
+            self.buffered += item.bytes();
+        }
+    }
+
     /// The item leaves for a connection, or for good: its bytes no longer count.
     pub(crate) fn uncount(&mut self, item: &mut Item) {
         if std::mem::take(&mut item.counted) {
@@ -263,6 +270,11 @@ impl Source {
         });
         self.buffered = self.buffered.saturating_sub(freed);
         least
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn buffered(&self) -> usize {
+        self.buffered
     }
 
     /// Whether the process before a restart may have sent this record: it is from before `start`, and among the first ones.

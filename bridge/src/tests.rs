@@ -8,13 +8,20 @@ use std::time::Duration;
 
 use forebay_topic::{Template, TopicFilter};
 use forebay_wal::testing::{ManualClock, Unobserved};
-use forebay_wal::{Batch, Clock, CommitError, CommitListener, Log, NewRecord, Options, Reader, StreamOptions, WhenFull};
+use forebay_wal::{Batch, Clock, CommitError, CommitListener, Log, NewRecord, Options, StreamOptions, WhenFull};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::connection::{Event, Terms};
+use crate::connection::{self, Client, Event, Link, Terms};
 use crate::lane::{Lane, Session};
-use crate::source::Item;
 use crate::{CloudLimits, Config, Handle, Mapping, Observer, Qos, Route};
+
+const TERMS: Terms = Terms {
+    receive_maximum: u16::MAX,
+    max_packet: usize::MAX,
+    retain: true,
+    qos_1: true,
+};
 
 #[derive(Default)]
 struct Committed(AtomicU64);
@@ -38,7 +45,9 @@ impl Observer for Ages {
 struct Bench {
     lane: Lane,
     session: Session,
-    reader: Reader,
+    client: Client,
+    _link: Link,
+    next_id: u16,
     _directory: tempfile::TempDir,
 }
 
@@ -95,27 +104,34 @@ impl Bench {
         };
         let mapping = Mapping::new("plant-7", vec![route("a"), route("b")], CloudLimits::mqtt()).unwrap();
         let config = Config::mqtt("plant-7", "localhost");
-        let reader = log.reader(stream, config.partitions);
+        let (client, link) = connection::open(&Arc::new(config.clone()));
         let mut lane = Lane::new(config, log, Arc::new(mapping), Handle::new(), Arc::new(Ages), clock);
-        let session = lane.begin(Terms {
-            receive_maximum: u16::MAX,
-            max_packet: usize::MAX,
-            retain: true,
-            qos_1: true,
-        });
+        let session = lane.begin(TERMS);
         Self {
             lane,
             session,
-            reader,
+            client,
+            _link: link,
+            next_id: 1,
             _directory: directory,
         }
     }
 
-    /// Writes all records that wait, with packet ids from 1 on.
-    fn write_all(&mut self) {
-        for (index, record) in self.reader.read(1 << 20).unwrap().into_iter().enumerate() {
-            self.session.window.queue(Item::new(record, 0, false), true, 100, Instant::now());
-            self.lane.on_event(Event::Written(index as u16 + 1), &mut self.session).unwrap();
+    /// Reads ahead as a lane does.
+    async fn read(&mut self) {
+        let mut reads = JoinSet::new();
+        self.lane.sources[0].read_ahead(0, &mut reads, Instant::now());
+        while let Some(done) = reads.join_next().await {
+            self.lane.sources[0].read_done(done.unwrap(), Instant::now()).unwrap();
+        }
+    }
+
+    /// Sends what may be sent at `now` and says that it was written, under packet ids from 1 on.
+    fn send(&mut self, now: Instant) {
+        assert!(self.lane.fill(&self.client, &mut self.session, now).is_ok());
+        while self.session.window.queued() > 0 {
+            self.lane.on_event(Event::Written(self.next_id), &mut self.session).unwrap();
+            self.next_id += 1;
         }
     }
 
@@ -127,7 +143,8 @@ impl Bench {
 #[tokio::test]
 async fn a_suspended_pair_does_not_hold_the_devices_other_routes() {
     let mut bench = Bench::new(&[("d1", "a"), ("d1", "a")]);
-    bench.write_all();
+    bench.read().await;
+    bench.send(Instant::now());
     let device = (0, "d1".to_owned());
     let first = bench.session.window.iter().map(|item| item.record.id.offset).min().unwrap();
     bench.lane.held.silent(device.clone(), first, Instant::now());
@@ -135,4 +152,30 @@ async fn a_suspended_pair_does_not_hold_the_devices_other_routes() {
     assert_eq!(bench.lane.suspensions.pairs().count(), 1);
     bench.answer(1, 0x97);
     assert!(!bench.lane.held.contains(&device), "nobody would ever release it");
+}
+
+#[tokio::test]
+async fn what_waits_for_held_devices_counts_as_read_ahead_and_what_was_sent_does_not() {
+    let mut bench = Bench::new(&[("d1", "a"), ("d1", "a"), ("d1", "b")]);
+    bench.lane.config = Arc::new(Config {
+        in_flight: 2,
+        ..Config::clone(&bench.lane.config)
+    });
+    bench.session = bench.lane.begin(TERMS);
+    bench.read().await;
+    let whole = bench.lane.sources[0].buffered();
+    bench.send(Instant::now());
+    assert_eq!(bench.lane.sources[0].buffered(), whole / 3);
+    bench.answer(1, 0x97);
+    bench.send(Instant::now());
+    assert_eq!(
+        bench.lane.sources[0].buffered(),
+        whole / 3 * 2,
+        "the refused one and the parked one"
+    );
+    bench.answer(2, 0x87);
+    bench.send(Instant::now() + Duration::from_secs(1));
+    bench.answer(3, 0x00);
+    assert_eq!(bench.lane.handle.stats().delivered.load(Ordering::Relaxed), 1);
+    assert_eq!(bench.lane.sources[0].buffered(), 0);
 }

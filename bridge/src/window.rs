@@ -130,6 +130,11 @@ impl<T> Window<T> {
         self.queued.len() + self.in_flight.len()
     }
 
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
