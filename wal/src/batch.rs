@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::block::Entry;
 use crate::codec;
+use crate::row::MAX_SLOT;
 use crate::sync::guarded;
 use crate::{Batch, CommitError, CommitListener, Epoch, NewRecord, Partition, Record};
 
@@ -120,7 +121,7 @@ impl Slots {
         Self {
             by_identity,
             next,
-            max,
+            max: max.min(MAX_SLOT),
             fresh: Vec::new(),
         }
     }

@@ -11,8 +11,7 @@ pub(crate) const HEADER: usize = 8;
 pub(crate) const INDEX: usize = 9;
 /// What redb and the key take of a run of pages.
 const SLACK: usize = 64;
-/// The largest block that holds more than one record.
-pub(crate) const MAX_BLOCK: usize = 65536 - SLACK;
+
 const VERSION: u8 = 1;
 
 /// One record's line in the index.
@@ -99,7 +98,9 @@ impl Block {
         let RawBlock { first, until, bytes } = raw;
         let entries = index(&bytes).unwrap_or_else(|| {
             let mut found = scan(first, &bytes);
-            let offsets = until.saturating_sub(first).min(MAX_LOST) as usize;
+            // No more than fit: the next block may begin higher, where a refused batch burned offsets.
+            let fit = (bytes.len() / (FIXED + INDEX)) as u64;
+            let offsets = until.saturating_sub(first).min(fit) as usize;
             found.resize(found.len().max(offsets), LOST);
             found
         });
@@ -158,8 +159,6 @@ const LOST: Entry = Entry {
     at: 0,
     len: 0,
 };
-/// More records than a block can hold.
-const MAX_LOST: u64 = 65536;
 
 /// Finds the records whose own CRC is right. Those before and between them become damaged entries; those after the last
 /// one found cannot be told from nothing.

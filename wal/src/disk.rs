@@ -67,7 +67,7 @@ pub(crate) struct RealDirectory {
 
 impl RealDirectory {
     pub(crate) fn new(path: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&path)?;
+        make_durable(&path)?;
         Ok(Self { path })
     }
 
@@ -196,6 +196,20 @@ impl redb::StorageBackend for Backend {
     }
 }
 
+/// Makes a directory and those above it; each new one is durable only once the one above is synced.
+fn make_durable(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|part| !part.as_os_str().is_empty() && !part.exists())
+        .collect();
+    fs::create_dir_all(path)?;
+    for part in missing {
+        let above = part.parent().filter(|above| !above.as_os_str().is_empty());
+        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
 const PAGE: u64 = 4096;
 
 /// A file that is never written again, as redb sees it: what a repair wants to write stays in memory.
@@ -236,6 +250,7 @@ impl Overlay {
         }
     }
 }
+
 impl redb::StorageBackend for Overlay {
     fn len(&self) -> io::Result<u64> {
         Ok(lock(&self.written).len)

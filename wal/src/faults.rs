@@ -325,3 +325,23 @@ fn a_listener_that_panics_harms_no_other() {
     rig.log.close().unwrap();
     assert!(!rig.log.is_alive());
 }
+
+#[test]
+fn a_file_left_after_an_error_still_counts_in_max_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    for _ in 0..8 {
+        assert!(rig.outcome(rig.append(&vec![1; 1 << 20]).unwrap()));
+    }
+    let before = rig.log.status().disk_bytes;
+    rig.directory.mood.0.store(2, Ordering::SeqCst);
+    assert!(!rig.outcome(rig.append(b"lost").unwrap()));
+    rig.directory.mood.0.store(0, Ordering::SeqCst);
+    until("the log writes again", || rig.log.status().unavailable.is_none());
+    assert!(rig.outcome(rig.append(b"after").unwrap()));
+    assert!(
+        rig.log.status().disk_bytes >= before,
+        "{before} bytes before, now {:?}",
+        rig.log.status()
+    );
+}

@@ -257,6 +257,9 @@ impl Files {
             for entry in table.range(start..(stream, end))? {
                 let (key, value) = entry?;
                 let first = key.value().1;
+                if !(start.1..end).contains(&first) || key.value().0 != stream {
+                    return Err(FileError::Damaged(format!("a block's key, {:?}, is out of its place", key.value())));
+                }
                 if let Some(last) = blocks.last_mut() {
                     last.until = first;
                     if bytes >= max_bytes && first > from {

@@ -27,18 +27,12 @@ pub(crate) fn read(shared: &Shared, key: &HoldKey, max_records: usize) -> Result
     for (offset, file) in standing.known.into_iter().take(max_records) {
         records.extend(shared.record_at(file, key.stream.0, offset));
     }
-    scan(
-        shared,
-        key,
-        standing.pair,
-        |record| {
-            if records.len() < max_records {
-                records.push(record);
-            }
+    if records.len() < max_records {
+        scan(shared, key, standing.pair, |record| {
+            records.push(record);
             records.len() < max_records
-        },
-        max_records == 0,
-    )?;
+        })?;
+    }
     Ok(records)
 }
 
@@ -50,16 +44,10 @@ pub(crate) fn release(shared: &Shared, key: &HoldKey) -> bool {
         }
         if standing.scanned < standing.limit {
             let mut found = false;
-            let scanned = scan(
-                shared,
-                key,
-                standing.pair,
-                |_| {
-                    found = true;
-                    false
-                },
-                false,
-            );
+            let scanned = scan(shared, key, standing.pair, |_| {
+                found = true;
+                false
+            });
             if found || scanned.is_err() {
                 return false;
             }
@@ -99,10 +87,7 @@ fn standing(shared: &Shared, key: &HoldKey) -> Option<Standing> {
 }
 
 /// Goes on through what readers have passed, registering the pair's records, for as long as `more` says so.
-fn scan(shared: &Shared, key: &HoldKey, pair: u64, mut more: impl FnMut(Record) -> bool, enough: bool) -> Result<(), ReadError> {
-    if enough {
-        return Ok(());
-    }
+fn scan(shared: &Shared, key: &HoldKey, pair: u64, mut more: impl FnMut(Record) -> bool) -> Result<(), ReadError> {
     while let Some(standing) = standing(shared, key).filter(|standing| standing.scanned < standing.limit) {
         let Some(place) = place(shared, key.stream.0, standing.scanned).filter(|place| place.first < standing.limit) else {
             move_on(shared, key, pair, standing.limit);

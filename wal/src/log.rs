@@ -265,6 +265,13 @@ impl Log {
         &self.shared().stats
     }
 
+    /// How many records of a stream are kept in memory, between their reading and the commit that counts them.
+    #[must_use]
+    pub fn unsettled(&self, stream: StreamId) -> usize {
+        let tracker = lock(&self.shared().tracker);
+        tracker.streams.get(&stream.0).map_or(0, |tracked| tracked.outstanding.len())
+    }
+
     /// Whether the writer thread runs: false after [`Log::close`], and after a fault of ours that only a restart mends.
     /// A log that cannot write at the moment is alive; [`Log::status`] says why it cannot.
     #[must_use]

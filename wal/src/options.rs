@@ -14,7 +14,7 @@ pub struct Options {
     pub keep_free: u64,
     /// How long an ack may wait for company before its commit begins. Zero commits as soon as the last commit returned.
     pub commit_wait: Duration,
-    /// How many devices have ledger slots of their own; the rest share the slot `other`.
+    /// How many devices have ledger slots of their own; the rest share the slot `other`. At most 1,048,576 do.
     pub max_devices: u32,
     /// The streams in order of priority, at most 8.
     pub streams: Vec<StreamOptions>,

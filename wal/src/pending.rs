@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::state::{Change, Count};
+use crate::tracked::{Outcome, Outstanding};
 
 /// Changes for the next commit.
 #[derive(Debug, Default)]
@@ -29,6 +30,21 @@ pub(crate) struct DeadJob {
 }
 
 impl Pending {
+    /// Counts a settled record; a dead one is copied by the commit that counts it.
+    pub(crate) fn ended(&mut self, stream: u8, offset: u64, entry: &Outstanding, outcome: Outcome) {
+        self.count(entry.file, stream, entry.slot, entry.cost, outcome.count());
+        if let Outcome::Dead { reason, detail } = outcome {
+            self.dead.push(DeadJob {
+                file: entry.file,
+                stream,
+                offset,
+                slot: entry.slot,
+                reason,
+                detail,
+            });
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.ledger.is_empty() && self.moved.is_empty() && self.holds.is_empty() && self.drop_files.is_empty() && self.settled.is_empty()
     }

@@ -129,13 +129,13 @@ impl Tracker {
                 continue;
             }
             let waited = match tracker.outstanding.remove(&offset) {
-                Some(Outstanding {
-                    settled: Some(outcome), ..
-                }) => {
-                    self.pending.count(file, stream, entry.slot, entry.cost(), outcome.count());
-                    false
-                }
-                Some(_) => true,
+                Some(known) => match known.settled.clone() {
+                    Some(outcome) => {
+                        self.pending.ended(stream, offset, &known, outcome);
+                        false
+                    }
+                    None => true,
+                },
                 None => tracker.waits_unseen(block, nth),
             };
             if waited {
@@ -148,6 +148,7 @@ impl Tracker {
             }
         }
         tracker.raise_floor(block.until);
+        tracker.advance_all(&mut self.pending);
         self.pending.moved.insert(stream);
         if !tracker.internal {
             self.stats.evicted.fetch_add(evicted.0, Ordering::Relaxed);
@@ -185,6 +186,7 @@ impl Tracker {
         let gone = |offset: &u64| !(first..end).contains(offset);
         tracker.queues.iter_mut().for_each(|queue| queue.retain(gone));
         tracker.holds.iter_mut().for_each(|hold| hold.queue.retain(gone));
+        tracker.advance_all(&mut self.pending);
         self.gauges.leave(stream, left.0, left.1);
         self.stats.damaged.fetch_add(left.0, Ordering::Relaxed);
         if !tracker.internal && left.0 > 0 {

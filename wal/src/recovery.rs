@@ -32,6 +32,7 @@ impl Writer {
         };
         tracing::error!(%error, "the log could not write; it refuses records until a new file works");
         lock(&self.shared.intake).unavailable = Some(reason.clone());
+        self.left_behind();
         self.shared.files.close_active().ok();
         self.shared.files.discard_ahead();
         if error.is_full() {
@@ -84,7 +85,11 @@ impl Writer {
         let allocated = self.shared.files.active_allocated();
         self.space.active = allocated;
         if allocated >= self.space.file_bytes || self.shared.leave_active.swap(false, Ordering::Relaxed) {
-            return self.begin_file(&[]);
+            return match self.shared.files.prepare() {
+                // With no room for another file this one goes on: what it may still write is what frees the others.
+                Err(error) if error.is_full() => Ok(()),
+                _ => self.begin_file(&[]),
+            };
         }
         if allocated >= self.space.file_bytes / 2 && !self.shared.files.is_prepared() {
             // A failure is no harm yet: the switch tries again.
@@ -101,10 +106,17 @@ impl Writer {
             .map_err(|error| self.fail(OpenBatch::new(Batch(0)), Failure::File(error)))
     }
 
+    /// The active file's bytes stay in the directory whatever becomes of it.
+    fn left_behind(&mut self) {
+        if let Some(closing) = self.shared.files.active_number() {
+            self.space.closed(closing, self.shared.files.active_allocated());
+            self.space.active = 0;
+        }
+    }
+
     /// Switches to a new file that begins with the state as it is after `first`.
     pub(crate) fn begin_file(&mut self, first: &[Change]) -> Result<(), FileError> {
-        let closing = self.shared.files.active_number();
-        let allocated = self.shared.files.active_allocated();
+        self.left_behind();
         self.number += 1;
         let mut state = lock(&self.shared.state).clone();
         first.iter().for_each(|change| state.apply(change));
@@ -120,9 +132,6 @@ impl Writer {
         first.iter().for_each(|change| state.apply(change));
         state.apply(&file);
         drop(state);
-        if let Some(closing) = closing {
-            self.space.closed(closing, allocated);
-        }
         self.space.active = self.shared.files.active_allocated();
         self.shared.stats.rotations.fetch_add(1, Ordering::Relaxed);
         // The file left behind may have nothing waiting.

@@ -122,19 +122,19 @@ impl Writer {
         let mut moved = false;
         for (id, options) in &shared.streams {
             while options.when_full == WhenFull::DropOldest && shared.gauges.bytes(id.0) > options.max_bytes {
-                if !self.evict_oldest_block(id.0, u64::MAX) {
+                if self.evict_oldest_block(id.0, u64::MAX).is_none() {
                     break;
                 }
                 moved = true;
             }
         }
+        // The gauge of an internal stream follows the commit.
         let mut over = shared.gauges.bytes(StreamId::DEAD.0).saturating_sub(DEAD_BYTES);
         while over > 0 {
-            let before = self.dead_floor();
-            if !self.evict_oldest_block(StreamId::DEAD.0, u64::MAX) || self.dead_floor() == before {
+            let Some(bytes) = self.evict_oldest_block(StreamId::DEAD.0, u64::MAX) else {
                 break;
-            }
-            over = over.saturating_sub(crate::block::MAX_BLOCK as u64);
+            };
+            over = over.saturating_sub(bytes);
             moved = true;
         }
         if moved {
@@ -153,13 +153,6 @@ impl Writer {
         self.shared.note_oldest();
     }
 
-    fn dead_floor(&self) -> u64 {
-        lock(&self.shared.tracker)
-            .streams
-            .get(&StreamId::DEAD.0)
-            .map_or(0, |stream| stream.floor)
-    }
-
     fn set_full(&mut self, full: bool) {
         if self.space.full != full {
             self.space.full = full;
@@ -176,30 +169,22 @@ impl Writer {
         }
     }
 
-    /// Evicts what waits in the oldest block of a stream that begins before `before`; false = there is none.
-    fn evict_oldest_block(&mut self, stream: u8, before: u64) -> bool {
+    /// Evicts what waits in the oldest block of a stream that begins before `before`, and gives its bytes; none = there
+    /// is no such block.
+    fn evict_oldest_block(&mut self, stream: u8, before: u64) -> Option<u64> {
         let shared = self.shared.clone();
         let floor = lock(&shared.tracker).streams.get(&stream).map_or(0, |stream| stream.floor);
-        let Some(place) = place(&shared, stream, floor) else { return false };
+        let place = place(&shared, stream, floor)?;
         let from = floor.max(place.first);
         if from >= before {
-            return false;
+            return None;
         }
-        let Ok(Some(mut blocks)) = fetch(&shared, stream, &place, from, 1) else {
-            return false;
-        };
-        if blocks.len() > 1 && blocks[0].until <= from {
-            blocks.remove(0);
-        }
-        if blocks.is_empty() {
-            return false;
-        }
-        let block = Block::parse(blocks.swap_remove(0));
-        let (records, _) = lock(&shared.tracker).evict(stream, place.file, &block);
+        let block = Block::parse(fetch(&shared, stream, &place, from, 1).ok()??.into_iter().next()?);
+        let (records, bytes) = lock(&shared.tracker).evict(stream, place.file, &block);
         if records > 0 {
             tracing::debug!(stream, records, "evicted the oldest block");
         }
-        true
+        Some(bytes)
     }
 
     /// Frees the oldest file whose waiting records may all be dropped; false = there is none.
@@ -213,7 +198,7 @@ impl Writer {
         }
         let Some(victims) = self.victims() else { return false };
         for (stream, end) in victims {
-            while self.evict_oldest_block(stream, end) {}
+            while self.evict_oldest_block(stream, end).is_some() {}
         }
         // The first commit settles, the second drops the file from the catalogue.
         if self.commit_progress().is_err() || self.commit_progress().is_err() {

@@ -12,6 +12,8 @@ pub(crate) enum RowKind {
 }
 
 const VERSION: u8 = 1;
+/// The highest ledger slot.
+pub(crate) const MAX_SLOT: u32 = 1 << 20;
 
 /// A row of the state table: CRC32C, version, kind, changes.
 pub(crate) fn encode_row(kind: RowKind, changes: &[Change]) -> Vec<u8> {
@@ -243,5 +245,5 @@ fn owned(rest: &mut Cursor<'_>) -> Option<String> {
 
 /// A slot's number, which sizes a table: no damage may make that table huge.
 fn bounded_slot(rest: &mut Cursor<'_>) -> Option<u32> {
-    rest.u32().filter(|slot| *slot <= 1 << 20)
+    rest.u32().filter(|slot| *slot <= MAX_SLOT)
 }

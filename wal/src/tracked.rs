@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::block::Block;
-use crate::pending::{DeadJob, Pending};
+use crate::pending::Pending;
 use crate::state::{Change, Count};
 use crate::{Partition, Timestamp};
 
@@ -72,6 +72,20 @@ pub(crate) enum Meet {
 }
 
 impl StreamTracker {
+    /// Counts what stands settled at the front of any queue, after others left it.
+    pub(crate) fn advance_all(&mut self, pending: &mut Pending) {
+        let Self {
+            id,
+            queues,
+            outstanding,
+            holds,
+            ..
+        } = self;
+        for queue in queues.iter_mut().chain(holds.iter_mut().map(|hold| &mut hold.queue)) {
+            pop_settled(*id, queue, outstanding, pending);
+        }
+    }
+
     /// What an audit needs of it.
     pub(crate) fn copy(&self) -> Self {
         let Self {
@@ -207,17 +221,7 @@ pub(crate) fn pop_settled(stream: u8, queue: &mut VecDeque<u64>, outstanding: &m
             continue;
         };
         let Some(outcome) = entry.settled.clone() else { return };
-        pending.count(entry.file, stream, entry.slot, entry.cost, outcome.count());
-        if let Outcome::Dead { reason, detail } = outcome {
-            pending.dead.push(DeadJob {
-                file: entry.file,
-                stream,
-                offset,
-                slot: entry.slot,
-                reason,
-                detail,
-            });
-        }
+        pending.ended(stream, offset, entry, outcome);
         pending.moved.insert(stream);
         outstanding.remove(&offset);
         queue.pop_front();

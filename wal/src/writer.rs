@@ -197,6 +197,10 @@ impl Writer {
     /// 3. the state in memory takes those changes over,
     /// 4. the listeners hear of it, then the tap, then the readers.
     fn commit(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
+        if let Some(broken) = &self.broken {
+            let reason = broken.reason.clone();
+            return Err(self.fail(batch, Failure::Refused(reason)));
+        }
         let result = match self.make_room(&batch) {
             Room::Enough => self.store(&batch),
             Room::None(reason) => Err(Failure::Refused(reason)),

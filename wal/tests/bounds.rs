@@ -119,6 +119,89 @@ fn records_settled_or_in_flight_when_evicted_are_counted_once() {
 }
 
 #[test]
+fn a_record_that_was_evicted_after_it_died_is_among_the_dead_letters() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.streams = vec![stream("main", 8_000, WhenFull::DropOldest)];
+    let mut bench = open(options);
+    for _ in 0..2 {
+        bench.store("a", &[1; 1000]);
+    }
+    let records = bench.read_all();
+    let dead = Settlement::Dead {
+        reason: "no-route",
+        detail: String::new(),
+    };
+    // The first one keeps the second from being counted.
+    bench.log.settle(MAIN, records[1].id.offset, dead);
+    for _ in 0..30 {
+        bench.store("b", &[2; 1000]);
+    }
+    let audit = bench.log.audit().unwrap();
+    assert_eq!(audit.dead_lettered, 1);
+    assert!(audit.balances(), "{audit:?}");
+    let mut reader = bench.log.reader(StreamId::DEAD, forebay_wal::PartitionSet::ALL);
+    assert_eq!(reader.read(usize::MAX).unwrap().len(), 1);
+}
+
+#[test]
+fn what_was_settled_behind_an_evicted_record_is_counted_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.streams = vec![stream("main", 8_000, WhenFull::DropOldest)];
+    let mut bench = open(options);
+    for _ in 0..5 {
+        bench.store("a", &[1; 1000]);
+    }
+    let records = bench.read_all();
+    bench.deliver(&records[1..]);
+    // Just enough to lose the first one.
+    for _ in 0..7 {
+        bench.store("b", &[2; 1000]);
+    }
+    let delivered = || {
+        let lines = bench.log.ledger();
+        lines.iter().map(|line| line.counts.delivered).sum::<u64>()
+    };
+    support::until("all four are in the ledger", || delivered() == 4);
+    assert!(bench.log.audit().unwrap().balances());
+}
+
+#[test]
+fn dead_letters_over_their_bound_lose_no_more_than_they_must() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = open(options(directory.path()));
+    let mut died = 0;
+    let payload = vec![1; MIB * 2 / 3];
+    let mut reader = bench.log.reader(MAIN, forebay_wal::PartitionSet::ALL);
+    for _ in 0..99 {
+        bench.store("a", &payload);
+        for record in reader.read(usize::MAX).unwrap() {
+            let dead = Settlement::Dead {
+                reason: "payload-too-large",
+                detail: String::new(),
+            };
+            bench.log.settle(MAIN, record.id.offset, dead);
+            died += 1;
+        }
+    }
+    bench.log.close().unwrap();
+    drop((bench, reader));
+    assert_eq!(died, 99);
+    let bench = open(options(directory.path()));
+    let mut letters = bench.log.reader(StreamId::DEAD, forebay_wal::PartitionSet::ALL);
+    let mut kept = 0;
+    loop {
+        let read = letters.read(MIB).unwrap();
+        if read.is_empty() {
+            break;
+        }
+        kept += read.len();
+    }
+    assert!((94..=97).contains(&kept), "{kept}");
+}
+
+#[test]
 fn max_disk_evicts_what_may_be_dropped_and_never_what_may_not() {
     let directory = tempfile::tempdir().unwrap();
     let mut options = options(directory.path());

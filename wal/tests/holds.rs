@@ -104,3 +104,18 @@ fn an_ended_suspension_counts_nothing_twice_after_a_kill() {
     assert_eq!((audit.delivered, audit.waiting), (4, 0));
     assert!(audit.balances());
 }
+
+#[test]
+fn probing_a_suspended_pair_again_and_again_costs_no_more_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = open(options(directory.path()));
+    turns(&mut bench, 60);
+    let mut reader = bench.log.reader(MAIN, PartitionSet::ALL);
+    bench.log.hold(key("bad"), Offset(0));
+    bench.deliver(&reader.read(usize::MAX).unwrap());
+    let first = offsets(&bench.log.read_held(&key("bad"), 2).unwrap());
+    for _ in 0..10 {
+        assert_eq!(offsets(&bench.log.read_held(&key("bad"), 2).unwrap()), first);
+    }
+    assert_eq!(bench.log.unsettled(MAIN), 2, "each look at a pair registers more of it");
+}
