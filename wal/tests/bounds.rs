@@ -172,7 +172,8 @@ fn dead_letters_over_their_bound_lose_no_more_than_they_must() {
     let directory = tempfile::tempdir().unwrap();
     let mut bench = open(options(directory.path()));
     let mut died = 0;
-    let payload = vec![1; MIB * 2 / 3];
+    // Ninety-five fit, and the next one is over by almost all of itself.
+    let payload = vec![1; 705_500];
     let mut reader = bench.log.reader(MAIN, forebay_wal::PartitionSet::ALL);
     for _ in 0..99 {
         bench.store("a", &payload);
@@ -198,7 +199,7 @@ fn dead_letters_over_their_bound_lose_no_more_than_they_must() {
         }
         kept += read.len();
     }
-    assert!((94..=97).contains(&kept), "{kept}");
+    assert!((94..=96).contains(&kept), "{kept}");
 }
 
 #[test]
