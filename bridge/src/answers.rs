@@ -264,6 +264,7 @@ impl Lane {
 
     /// Carries out what [`Self::judge`] found. The connection is gone, so nothing else of the pair is in flight.
     pub(crate) fn sentence(&mut self, item: Item, verdict: Verdict, now: Instant) {
+        self.retries.found_culprit();
         match verdict {
             Verdict::Wrong(reason) => {
                 let detail = "the cloud closes the connection whenever this message is sent, alone and on a good connection".to_owned();

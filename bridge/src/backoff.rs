@@ -50,6 +50,11 @@ impl Retries {
         }
     }
 
+    /// The message that made the peer close is found and set aside: the link is as good as before it.
+    pub(crate) const fn found_culprit(&mut self) {
+        self.failures = 0;
+    }
+
     fn bound(&self) -> Duration {
         match self.failures {
             0 => Duration::ZERO,
@@ -100,6 +105,14 @@ mod tests {
         let mut retries = Retries::new(Backoff::default());
         retries.ended(Some(Duration::from_secs(3600)), true);
         assert_eq!(retries.delay(Instant::now(), 1.0), Duration::from_secs(8));
+    }
+
+    #[test]
+    fn a_message_that_is_found_to_be_guilty_does_not_slow_down_the_search_for_the_next() {
+        let mut retries = Retries::new(Backoff::default());
+        assert_eq!(bounds(&mut retries, 5, Some(Duration::from_secs(2))), [1, 2, 4, 8, 16]);
+        retries.found_culprit();
+        assert_eq!(bounds(&mut retries, 5, Some(Duration::from_secs(2))), [1, 2, 4, 8, 16]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub(crate) struct Lane {
     pub(crate) next_lower: usize,
     reads: JoinSet<ReadDone>,
     wake: Arc<Notify>,
-    retries: Retries,
+    pub(crate) retries: Retries,
     repeats: Repeats,
 }
 

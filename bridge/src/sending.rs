@@ -124,6 +124,10 @@ impl Lane {
                 continue;
             }
             self.sources[index].uncount(&mut item);
+            // Records of held devices come back in front of later ones.
+            if self.held.len() == 0 && self.suspects.solo() {
+                self.suspects.passed(item.place());
+            }
             return Some(item);
         }
     }

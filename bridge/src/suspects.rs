@@ -55,10 +55,16 @@ impl Suspects {
         None
     }
 
-    /// The record is settled or suspended; so are, or gone, the earlier ones that were never yielded again.
+    /// The record is settled or suspended.
     pub(crate) fn forget(&mut self, place: Place) {
         self.strikes.remove(&place);
         self.last.remove(&place);
+    }
+
+    /// A record was read that comes behind all that waits here of its stream: earlier suspects were never yielded again, so
+    /// they are suspended, expired or evicted, and no reason to go on one at a time.
+    pub(crate) fn passed(&mut self, (stream, offset): Place) {
+        self.strikes.retain(|place, _| place.0 != stream || place.1 >= offset);
     }
 
     /// Nothing is left to send: whoever is still suspected is gone from the log.
@@ -100,6 +106,19 @@ mod tests {
         suspects.peer_closed(&[place(2)]);
         suspects.peer_closed(&[]);
         suspects.peer_closed(&[place(2)]);
+        assert!(!suspects.solo());
+    }
+
+    #[test]
+    fn a_suspect_that_is_gone_from_the_log_is_forgotten_when_the_reading_has_passed_it() {
+        let mut suspects = Suspects::default();
+        let elsewhere = (StreamId(1), Offset(1));
+        suspects.peer_blamed(&[place(3), place(7), elsewhere]);
+        suspects.passed(place(7));
+        assert!(suspects.solo(), "7 itself is still to be sent");
+        suspects.passed(place(8));
+        assert!(suspects.solo(), "another stream");
+        suspects.passed((StreamId(1), Offset(2)));
         assert!(!suspects.solo());
     }
 

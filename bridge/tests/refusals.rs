@@ -219,6 +219,21 @@ async fn on_3_1_1_a_record_that_makes_the_cloud_close_is_found_and_set_aside() {
 }
 
 #[tokio::test]
+async fn once_the_culprit_is_suspended_records_go_many_at_a_time_again() {
+    let mut rig = Rig::plain(Version::V311).await;
+    rig.config.in_flight = 8;
+    rig.config.probe_interval = std::time::Duration::from_secs(60);
+    rig.cloud.faults().deny("dt/d1/*");
+    rig.cloud.faults().delay_acks(std::time::Duration::from_millis(20));
+    rig.publish("d1", 8);
+    rig.publish("d2", 200);
+    rig.start();
+    rig.until("suspended", |rig| rig.status().suspended.len() == 1).await;
+    rig.until("many at a time", |rig| rig.status().in_flight == 8).await;
+    rig.until("the others are through", |rig| rig.waiting() == 8).await;
+}
+
+#[tokio::test]
 async fn what_expired_is_not_sent_and_what_is_left_of_an_expiry_is() {
     let mut rig = Rig::plain(Version::V5).await;
     rig.append("telemetry", "d1", "devices/d1/telemetry/t", b"short", |record| {
