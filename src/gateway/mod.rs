@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use forebay_broker::tls::{CertificateClock, IdentityTemplate, ServerTls, TlsFiles};
 use forebay_broker::{AccessRule, AccessRules, Front, LocalFanout, Route, Routes};
 use forebay_wal::{Clock, Log, OpenError, Opened, SystemClock};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "demo")]
@@ -127,8 +128,10 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
     });
 
     let addresses = front.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    // Before the ready line: who has read it may stop the gateway at once.
+    let signals = signals();
     println!("ready listeners={addresses} admin={admin_address}");
-    tokio::spawn(signalled(shutdown.clone()));
+    tokio::spawn(signalled(signals, shutdown.clone()));
     let ended = front.run(GRACE).await;
 
     tracing::info!("devices are disconnected; waiting for the cloud's outstanding acks");
@@ -283,12 +286,18 @@ async fn join(name: &str, task: tokio::task::JoinHandle<()>) {
     }
 }
 
-async fn signalled(shutdown: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+/// Listens for the signals that end the gateway from now on; what comes before still kills it.
+fn signals() -> Option<(Signal, Signal)> {
+    let heard = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(terminate), Ok(interrupt)) = heard else {
         tracing::error!("signals cannot be heard; stop the process with SIGKILL (nothing that was acked is lost)");
-        return;
+        return None;
     };
+    Some((terminate, interrupt))
+}
+
+async fn signalled(signals: Option<(Signal, Signal)>, shutdown: CancellationToken) {
+    let Some((mut terminate, mut interrupt)) = signals else { return };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
