@@ -196,6 +196,10 @@ async fn age_that_can_be_proved_does_expire() {
     })
     .await;
     cloud.faults().resume_listening().await.unwrap();
+    eventually("the cloud is back", || async {
+        (gateway.metric("forebay_cloud_connected", &[]).await == 1.0).then_some(())
+    })
+    .await;
     publishes(&mut device, 10..11).await;
     gateway.drained().await;
     assert!(ledger.contains_key(BOARD, 10) && !ledger.contains_key(BOARD, 1));
