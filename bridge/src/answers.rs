@@ -80,6 +80,15 @@ impl Lane {
         Ok(())
     }
 
+    /// What the peer had acked before the line broke is true, and these packet ids are still this connection's; after this the
+    /// link is dropped, so nothing of it can ack a record of the next one. A publish among the leftovers was on its way to
+    /// the socket when that failed: it is not known to be written.
+    pub(crate) fn take_leftovers(&mut self, events: Vec<Event>, session: &mut Session) {
+        for event in events.into_iter().filter(|event| matches!(event, Event::Acked(..))) {
+            drop(self.on_event(event, session));
+        }
+    }
+
     fn answered(&mut self, item: Item, code: u8, text: Option<&str>, session: &mut Session, now: Instant) {
         let verdict = classify::puback(code);
         if verdict == Verdict::Delivered {
@@ -242,15 +251,17 @@ impl Lane {
     }
 
     /// After the peer closed: the record that is to blame, taken out of what was in flight, and what for.
-    pub(crate) fn judge(&mut self, in_flight: &[(Item, bool)], failure: &Failure) -> Option<(Item, Verdict)> {
+    ///
+    /// Where publishes at QoS 0 were sent it may be one of them, and a named blame proves nothing about what is in flight.
+    pub(crate) fn judge(&mut self, in_flight: &[(Item, bool)], failure: &Failure, sent_unacked: bool) -> Option<(Item, Verdict)> {
         // A probe in flight is the likelier culprit, and waits for its next turn anyway.
         if !failure.by_peer() || in_flight.iter().any(|(item, _)| item.probe) {
             return None;
         }
         let places: Vec<_> = in_flight.iter().map(|(item, _)| item.place()).collect();
         let (guilty, verdict) = match failure.blame {
-            Some(verdict) => (self.suspects.peer_blamed(&places)?, verdict),
-            None => (self.suspects.peer_closed(&places)?, Verdict::Unclear),
+            Some(verdict) if !sent_unacked => (self.suspects.peer_blamed(&places)?, verdict),
+            blame => (self.suspects.peer_closed(&places)?, blame.unwrap_or(Verdict::Unclear)),
         };
         let (item, _) = in_flight.iter().find(|(item, _)| item.place() == guilty)?;
         // Without a reason the topic decides: one that the cloud took before is not denied.

@@ -58,6 +58,8 @@ pub(crate) struct Lane {
     /// Written by an earlier connection and not settled, and whether they were late then.
     pub(crate) seen: HashMap<Place, bool>,
     pub(crate) picks: u32,
+    /// The peer closed after publishes at QoS 0, for which it has no other answer: they go at QoS 1 until that is over.
+    pub(crate) ack_all: bool,
     pub(crate) next_lower: usize,
     reads: JoinSet<ReadDone>,
     wake: Arc<Notify>,
@@ -72,6 +74,8 @@ pub(crate) struct Session {
     pub(crate) connected_at: Instant,
     pub(crate) staged: Option<Staged>,
     pub(crate) last_ack: Instant,
+    /// Something went at QoS 0, so that a record in flight need not be why the peer closes.
+    pub(crate) sent_unacked: bool,
     /// When the shutdown stops waiting for acks.
     stop_at: Option<Instant>,
     disconnecting: bool,
@@ -133,6 +137,7 @@ impl Lane {
             dead_repeats: Repeats::default(),
             seen: HashMap::new(),
             picks: 0,
+            ack_all: false,
             next_lower: 0,
             reads: JoinSet::new(),
             wake,
@@ -196,11 +201,7 @@ impl Lane {
         };
         let mut session = self.begin(terms);
         let end = self.drive(&client, &mut link, &mut session, shutdown).await;
-        // What the peer had acked before the line broke is true, and these packet ids are still this connection's. After
-        // this the link is dropped, so nothing of it can ack a record of the next one.
-        for event in link.leftovers() {
-            drop(self.on_event(event, &mut session));
-        }
+        self.take_leftovers(link.leftovers(), &mut session);
         drop((client, link));
         let lived = session.connected_at.elapsed();
         let flow = match end {
@@ -234,6 +235,7 @@ impl Lane {
             connected_at: now,
             staged: None,
             last_ack: now,
+            sent_unacked: false,
             stop_at: None,
             disconnecting: false,
             stalled: false,
@@ -384,11 +386,15 @@ impl Lane {
     }
 
     /// After a connection: what was in flight is perhaps seen by the cloud; all that is not settled is read and sent again.
-    fn close(&mut self, session: Session, failure: Option<&Failure>) {
+    pub(crate) fn close(&mut self, session: Session, failure: Option<&Failure>) {
         let now = Instant::now();
+        let by_peer = failure.is_some_and(Failure::by_peer);
+        let lasted = session.connected_at.elapsed() >= self.config.backoff.stable_after;
+        self.ack_all = by_peer && (session.sent_unacked || (self.ack_all && !lasted));
+        let sent_unacked = session.sent_unacked;
         let in_flight: Vec<_> = session.window.into_unacked().collect();
         self.end_probe(in_flight.iter().any(|(item, _)| item.probe), now);
-        let guilty = failure.and_then(|failure| self.judge(&in_flight, failure));
+        let guilty = failure.and_then(|failure| self.judge(&in_flight, failure, sent_unacked));
         for (item, written) in in_flight {
             if written && self.seen.len() < MAX_SEEN {
                 self.seen.insert(item.place(), item.late);

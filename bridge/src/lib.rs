@@ -3,7 +3,8 @@
 //! # The contract
 //!
 //! 1. A record is settled as delivered only after the cloud's PUBACK with success (0x00, 0x10), on the connection that sent
-//!    it, under the packet id that this connection gave it; at QoS 0, which a route may ask for, when it is written.
+//!    it, under the packet id that this connection gave it; at QoS 0, which a route may ask for, when it is written. After the
+//!    peer closed on a connection with such publishes they go at QoS 1, so that it can say which one it does not take.
 //! 2. Records of a device leave in the order of their offsets, per stream. Named exceptions: what was already in flight
 //!    behind a refused record, and suspended pairs.
 //! 3. Refused for now (0x97): the *device* is held until the record is in; others go on.

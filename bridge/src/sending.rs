@@ -9,7 +9,7 @@ use crate::lane::{Lane, Session};
 use crate::publish::{self, Context, Publish};
 use crate::source::Item;
 use crate::stats::add;
-use crate::{Ended, Version};
+use crate::{Ended, Mapped, Qos, Version};
 
 /// One of so many picks goes to the streams of lower priority, as long as they have something.
 const LOWER_SHARE: u32 = 10;
@@ -71,6 +71,7 @@ impl Lane {
         add(&stats.sent_bytes, size as u64);
         add(&stats.retried, u64::from(retry));
         add(&stats.replayed, u64::from(again));
+        session.sent_unacked |= !acked;
         session.window.queue(item, acked, size, now);
         Ok(())
     }
@@ -180,6 +181,10 @@ impl Lane {
             .mapping
             .map(&record.route, &record.identity, &record.topic, record.payload.len())
         {
+            Ok(mapped) if self.ack_all => Mapped {
+                qos: Qos::AtLeastOnce,
+                ..mapped
+            },
             Ok(mapped) => mapped,
             Err(refused) => {
                 self.bury(item, refused.reason, refused.detail, now);

@@ -95,14 +95,19 @@ impl Bench {
             assert!(std::time::Instant::now() < deadline, "not committed");
             std::thread::yield_now();
         }
-        let route = |name: &str| Route {
+        let route = |name: &str, qos| Route {
             name: name.to_owned(),
             from: TopicFilter::parse(&format!("devices/+/{name}")).unwrap(),
             to: Template::parse(&format!("{name}/{{device}}")).unwrap(),
-            qos: Qos::AtLeastOnce,
+            qos,
             keep_retain: false,
         };
-        let mapping = Mapping::new("plant-7", vec![route("a"), route("b")], CloudLimits::mqtt()).unwrap();
+        let routes = vec![
+            route("a", Qos::AtLeastOnce),
+            route("b", Qos::AtLeastOnce),
+            route("unacked", Qos::AtMostOnce),
+        ];
+        let mapping = Mapping::new("plant-7", routes, CloudLimits::mqtt()).unwrap();
         let config = Config::mqtt("plant-7", "localhost");
         let (client, link) = connection::open(&Arc::new(config.clone()));
         let mut lane = Lane::new(config, log, Arc::new(mapping), Handle::new(), Arc::new(Ages), clock);
@@ -178,4 +183,15 @@ async fn what_waits_for_held_devices_counts_as_read_ahead_and_what_was_sent_does
     bench.answer(3, 0x00);
     assert_eq!(bench.lane.handle.stats().delivered.load(Ordering::Relaxed), 1);
     assert_eq!(bench.lane.sources[0].buffered(), 0);
+}
+
+#[tokio::test]
+async fn what_broke_off_on_its_way_to_the_socket_is_not_settled_as_written() {
+    let mut bench = Bench::new(&[("d1", "unacked")]);
+    bench.read().await;
+    assert!(bench.lane.fill(&bench.client, &mut bench.session, Instant::now()).is_ok());
+    assert_eq!(bench.session.window.queued(), 1);
+    bench.lane.take_leftovers(vec![Event::Written(0)], &mut bench.session);
+    assert_eq!(bench.lane.handle.stats().delivered.load(Ordering::Relaxed), 0);
+    assert_eq!(bench.session.window.queued(), 1);
 }

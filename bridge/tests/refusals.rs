@@ -266,6 +266,23 @@ async fn qos_0_routes_are_settled_when_written() {
 }
 
 #[tokio::test]
+async fn a_denied_qos_0_route_costs_one_connection_and_nobody_elses_record() {
+    let mut rig = Rig::plain(Version::V5).await;
+    rig.config.in_flight = 1;
+    rig.cloud.faults().deny("lossy/*");
+    for _ in 0..10 {
+        rig.append("telemetry", "d1", "devices/d1/lossy", b"x", |record| record.route = "lossy");
+        rig.publish("d2", 1);
+    }
+    rig.start();
+    rig.until("the others are through", |rig| rig.first_arrivals("dt/d2/t").len() == 10)
+        .await;
+    rig.until("suspended", |rig| rig.status().suspended.len() == 1).await;
+    assert_eq!(rig.status().suspended[0].identity, "d1");
+    assert_eq!(rig.handle().stats().connects.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
 async fn alarms_overtake_telemetry_which_keeps_a_tenth() {
     let mut rig = Rig::plain(Version::V5).await;
     rig.config.in_flight = 1;
