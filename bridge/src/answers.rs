@@ -128,6 +128,7 @@ impl Lane {
             return self.release_device(&item);
         }
         let (device, offset) = (item.device(), item.record.id.offset);
+        item.refused = true;
         // Devices that wait for the cloud hold no more memory than the read-ahead is allowed to.
         self.sources[device.0].count(&mut item);
         let tries = self.held.refused(device.clone(), offset, item, now);

@@ -20,7 +20,8 @@ pub(crate) struct Staged {
     publish: Publish,
     /// A held device's refused record.
     pub(crate) retry: bool,
-    again: bool,
+    /// From before a restart, and perhaps sent by the process that ended then.
+    maybe_sent: bool,
 }
 
 impl Lane {
@@ -55,8 +56,8 @@ impl Lane {
         let Staged {
             item,
             publish,
-            retry,
-            again,
+            retry: _,
+            maybe_sent,
         } = staged;
         let (size, acked) = (publish.size, publish.acked);
         if !client.publish(publish) {
@@ -69,8 +70,9 @@ impl Lane {
         let stats = self.handle.stats();
         add(&stats.sent, 1);
         add(&stats.sent_bytes, size as u64);
-        add(&stats.retried, u64::from(retry));
-        add(&stats.replayed, u64::from(again));
+        add(&stats.retried, u64::from(item.refused));
+        add(&stats.replayed, u64::from(item.seen && !item.refused));
+        add(&stats.replayed_perhaps, u64::from(maybe_sent));
         session.sent_unacked |= !acked;
         session.window.queue(item, acked, size, now);
         Ok(())
@@ -193,10 +195,9 @@ impl Lane {
         };
         let source = &mut self.sources[item.source];
         let seen = self.seen.get(&item.place()).copied();
-        let maybe_sent = !item.probe && !retry && seen.is_none() && source.maybe_sent_before(&item.record, &self.start);
+        let maybe_sent = !item.probe && !item.refused && seen.is_none() && source.maybe_sent_before(&item.record, &self.start);
         let late = item.late || seen.unwrap_or_else(|| publish::is_late(&item.record.received, &time));
         (item.late, item.seen) = (late, item.seen || seen.is_some());
-        let again = item.seen || maybe_sent;
         let context = Context {
             version: self.config.version,
             gateway: &self.config.gateway,
@@ -204,7 +205,7 @@ impl Lane {
             now: &time,
             expiry,
             late,
-            again,
+            again: item.seen || maybe_sent,
         };
         let mut publish = publish::compose(&item.record, mapped, &context);
         publish.retain &= session.terms.retain;
@@ -220,7 +221,7 @@ impl Lane {
             item,
             publish,
             retry,
-            again,
+            maybe_sent,
         })
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Item {
     pub(crate) late: bool,
     /// An earlier connection of this process had written it.
     pub(crate) seen: bool,
+    /// The cloud refused it for the moment on this connection.
+    pub(crate) refused: bool,
     /// Its bytes count against the stream's read-ahead.
     counted: bool,
 }
@@ -42,6 +44,7 @@ impl Item {
             probe,
             late: false,
             seen: false,
+            refused: false,
             counted: false,
         }
     }

@@ -115,8 +115,11 @@ pub struct Stats {
     pub expired: AtomicU64,
     /// Publishes sent again on the same connection because the cloud had refused them for the moment.
     pub retried: AtomicU64,
-    /// Publishes sent again because an earlier connection, or perhaps the process before a restart, had sent them unacked.
+    /// Publishes sent again because an earlier connection of this process had written them and got no ack.
     pub replayed: AtomicU64,
+    /// Publishes that the process before a restart may have sent: as many of the oldest records as it can have had in flight,
+    /// so an upper bound.
+    pub replayed_perhaps: AtomicU64,
     /// Records delivered of which an earlier connection had written a copy: the cloud may have them twice.
     pub duplicates_suspected: AtomicU64,
     /// Acks for records that had been settled otherwise before.

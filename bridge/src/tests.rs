@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::connection::{self, Client, Event, Link, Terms};
 use crate::lane::{Lane, Session};
-use crate::{CloudLimits, Config, Handle, Mapping, Observer, Qos, Route};
+use crate::{CloudLimits, Config, Handle, Mapping, Observer, Qos, Route, Stats};
 
 const TERMS: Terms = Terms {
     receive_maximum: u16::MAX,
@@ -55,7 +55,8 @@ impl Bench {
     /// A connected lane over a log in which each (device, route) has left a record.
     fn new(records: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::trusted());
+        let manual = Arc::new(ManualClock::trusted());
+        let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&manual);
         let options = Options {
             directory: directory.path().join("log"),
             max_disk: 1 << 30,
@@ -110,6 +111,7 @@ impl Bench {
         let mapping = Mapping::new("plant-7", routes, CloudLimits::mqtt()).unwrap();
         let config = Config::mqtt("plant-7", "localhost");
         let (client, link) = connection::open(&Arc::new(config.clone()));
+        manual.advance(Duration::from_secs(1));
         let mut lane = Lane::new(config, log, Arc::new(mapping), Handle::new(), Arc::new(Ages), clock);
         let session = lane.begin(TERMS);
         Self {
@@ -138,6 +140,13 @@ impl Bench {
             self.lane.on_event(Event::Written(self.next_id), &mut self.session).unwrap();
             self.next_id += 1;
         }
+    }
+
+    fn reconnect(&mut self) {
+        let session = self.lane.begin(TERMS);
+        self.lane.close(std::mem::replace(&mut self.session, session), None);
+        (self.client, self._link) = connection::open(&self.lane.config);
+        self.next_id = 1;
     }
 
     fn answer(&mut self, id: u16, code: u8) {
@@ -194,4 +203,36 @@ async fn what_broke_off_on_its_way_to_the_socket_is_not_settled_as_written() {
     bench.lane.take_leftovers(vec![Event::Written(0)], &mut bench.session);
     assert_eq!(bench.lane.handle.stats().delivered.load(Ordering::Relaxed), 0);
     assert_eq!(bench.session.window.queued(), 1);
+}
+
+#[tokio::test]
+async fn counters_rise_by_what_their_names_say() {
+    let mut bench = Bench::new(&[("d1", "a"), ("d1", "a"), ("d2", "a")]);
+    let count = |bench: &Bench, which: fn(&Stats) -> &AtomicU64| which(bench.lane.handle.stats()).load(Ordering::Relaxed);
+    bench.read().await;
+    bench.send(Instant::now());
+    assert_eq!(count(&bench, |stats| &stats.replayed), 0);
+    assert_eq!(
+        count(&bench, |stats| &stats.replayed_perhaps),
+        3,
+        "they are from before the lane's start"
+    );
+    bench.answer(1, 0x97);
+    bench.answer(2, 0x97);
+    bench.send(Instant::now() + Duration::from_secs(1));
+    bench.answer(4, 0x00);
+    bench.send(Instant::now() + Duration::from_secs(2));
+    assert_eq!(count(&bench, |stats| &stats.retried), 2, "the one behind the first was refused too");
+    assert_eq!(count(&bench, |stats| &stats.replayed), 0);
+    bench.reconnect();
+    bench.read().await;
+    // The refusals have slowed the lane down.
+    for seconds in [10, 20] {
+        bench.send(Instant::now() + Duration::from_secs(seconds));
+    }
+    assert_eq!(count(&bench, |stats| &stats.retried), 2);
+    assert_eq!(count(&bench, |stats| &stats.replayed), 2, "two were unacked");
+    assert_eq!(count(&bench, |stats| &stats.replayed_perhaps), 3);
+    assert_eq!(count(&bench, |stats| &stats.sent), 7);
+    assert_eq!(count(&bench, |stats| &stats.delivered), 1);
 }
