@@ -32,7 +32,7 @@ pub struct Limits {
     pub max_topics: usize,
     /// Longest life of a session without a connection.
     pub max_session_expiry: Duration,
-    /// TLS handshakes and CONNECTs going on at once; more connections wait in the system's queue.
+    /// TLS handshakes and CONNECTs going on at once; when more come the longest silent peer goes, after a second.
     pub max_pending_handshakes: usize,
     /// How long a peer may take from accept to CONNECT.
     pub connect_deadline: Duration,
@@ -63,6 +63,8 @@ pub(crate) struct Context {
     pub(crate) fanout: Fanout,
     pub(crate) registry: Registry,
     pub(crate) access: AccessRules,
+    /// The identities that listeners give as fixed words: no certificate and no client id may claim one.
+    pub(crate) fixed_words: Vec<String>,
     pub(crate) routes: Routes,
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) limits: Limits,

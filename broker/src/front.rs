@@ -19,6 +19,7 @@ use crate::listener::{self, Gates, Listener, ListenerConfig};
 use crate::routing::{Admission, Routes};
 use crate::session::{Registry, durable};
 use crate::stats::{Observer, Stats};
+use crate::waiting::WaitingRoom;
 
 /// How many sessions without a connection may be kept for each connection that is allowed.
 const SESSIONS_PER_CONNECTION: usize = 4;
@@ -152,10 +153,11 @@ impl Front {
             Arc::clone(&parts.clock),
             limits.max_connections * SESSIONS_PER_CONNECTION,
             limits.max_session_expiry,
+            shutdown.clone(),
         );
         let gates = Gates {
             connections: Arc::new(Semaphore::new(limits.max_connections)),
-            pending: Arc::new(Semaphore::new(limits.max_pending_handshakes)),
+            waiting: WaitingRoom::new(limits.max_pending_handshakes),
         };
         let context = Arc::new(Context {
             gateway: config.gateway,
@@ -163,6 +165,10 @@ impl Front {
             fanout: parts.fanout.fanout,
             registry,
             access: config.access,
+            fixed_words: listeners
+                .iter()
+                .filter_map(|listener| Some(listener.identity.fixed_word()?.to_owned()))
+                .collect(),
             routes: config.routes,
             admission: parts.admission,
             budget: Semaphore::new(limits.max_uncommitted_bytes),
@@ -221,7 +227,7 @@ impl Front {
         ));
         let sweeping = {
             let context = Arc::clone(&context);
-            tokio::spawn(async move { context.registry.sweep(context.shutdown.clone()).await })
+            tokio::spawn(async move { context.registry.sweep().await })
         };
         let is_alive = watch(&context).await;
         context.shutdown.cancel();

@@ -28,6 +28,7 @@ mod session;
 mod stats;
 pub mod tls;
 mod unrouted;
+mod waiting;
 
 pub use access::{Access, AccessRule, AccessRules, glob};
 pub use context::Limits;

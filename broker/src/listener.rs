@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::connection::{self, Peer};
 use crate::context::Context;
 use crate::stats::{Disconnection, add};
 use crate::tls::{self, IdentityTemplate, ServerTls};
+use crate::waiting::{Place, WaitingRoom};
 
 /// How long to wait after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,8 +41,8 @@ pub(crate) struct Listener {
 pub(crate) struct Gates {
     /// Connections; one more is closed at accept.
     pub(crate) connections: Arc<Semaphore>,
-    /// Connections that have not sent CONNECT; one more waits in the system's queue.
-    pub(crate) pending: Arc<Semaphore>,
+    /// Connections that have not sent CONNECT.
+    pub(crate) waiting: Arc<WaitingRoom>,
 }
 
 /// Accepts until shutdown. Connections run in the context's tasks.
@@ -49,9 +50,9 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
     loop {
         let accepted = tokio::select! {
             () = context.shutdown.cancelled() => return,
-            accepted = accept(&listener.socket, &gates.pending) => accepted,
+            accepted = accept(&listener.socket, &gates.waiting) => accepted,
         };
-        let Some((socket, address, pending)) = accepted else { continue };
+        let Some((socket, address, waiting)) = accepted else { continue };
         let Ok(place) = Arc::clone(&gates.connections).try_acquire_owned() else {
             context.stats.disconnect(Disconnection::TooManyConnections);
             tracing::warn!(peer = %address, limit = context.limits.max_connections, "a connection was closed: limits.max_connections is reached");
@@ -61,16 +62,15 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
         let tasks = context.tasks.clone();
         let context = Arc::clone(&context);
         tasks.spawn(async move {
-            handshake(socket, address, tls, identity, context, pending).await;
+            handshake(socket, address, tls, identity, context, waiting).await;
             drop(place);
         });
     }
 }
 
-async fn accept(socket: &TcpListener, pending: &Arc<Semaphore>) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(pending).acquire_owned().await.ok()?;
+async fn accept(socket: &TcpListener, waiting: &Arc<WaitingRoom>) -> Option<(TcpStream, SocketAddr, Place)> {
     match socket.accept().await {
-        Ok((socket, address)) => Some((socket, address, permit)),
+        Ok((socket, address)) => Some((socket, address, waiting.enter().await?)),
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted; trying on");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -85,7 +85,7 @@ async fn handshake(
     tls: Option<Arc<ServerTls>>,
     identity: Arc<IdentityTemplate>,
     context: Arc<Context>,
-    pending: OwnedSemaphorePermit,
+    waiting: Place,
 ) {
     let deadline = Instant::now() + context.limits.connect_deadline;
     if let Err(error) = socket.set_nodelay(true) {
@@ -95,7 +95,8 @@ async fn handshake(
     if let Err(error) = rustix::net::sockopt::set_socket_keepalive(&socket, true) {
         tracing::debug!(%error, "SO_KEEPALIVE could not be set");
     }
-    let opened = move || drop(pending);
+    let evicted = waiting.evicted.clone();
+    let opened = move || drop(waiting);
     let Some(tls) = tls else {
         return connection::serve(
             socket,
@@ -103,6 +104,7 @@ async fn handshake(
                 address,
                 certificate: None,
                 identity,
+                evicted,
             },
             context,
             deadline,
@@ -112,13 +114,14 @@ async fn handshake(
     };
     add(&context.stats.handshakes_pending, 1);
     let accepted = tokio::select! {
-        accepted = tls::accept(socket, &tls, deadline) => Some(accepted),
-        () = context.shutdown.cancelled() => None,
+        accepted = tls::accept(socket, &tls, deadline) => Ok(accepted),
+        () = context.shutdown.cancelled() => Err(Disconnection::Shutdown),
+        () = evicted.cancelled() => Err(Disconnection::Evicted),
     };
     context.stats.handshakes_pending.fetch_sub(1, Ordering::Relaxed);
-    let Some(accepted) = accepted else {
-        context.stats.disconnect(Disconnection::Shutdown);
-        return;
+    let accepted = match accepted {
+        Ok(accepted) => accepted,
+        Err(cause) => return context.stats.disconnect(cause),
     };
     match accepted {
         Ok(accepted) => {
@@ -126,6 +129,7 @@ async fn handshake(
                 address,
                 certificate: Some(accepted.peer_certificate),
                 identity,
+                evicted,
             };
             connection::serve(accepted.stream, peer, context, deadline, opened).await;
         }

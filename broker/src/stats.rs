@@ -47,6 +47,8 @@ reasons! {
         Handshake = "handshake",
         /// No CONNECT within the deadline.
         ConnectTimeout = "connect_timeout",
+        /// No CONNECT for a second while more connections waited than may: the longest silent one goes.
+        Evicted = "evicted",
         /// Bytes that are not MQTT, or a protocol rule broken.
         Protocol = "protocol_error",
         /// A packet over `limits.max_packet`.

@@ -120,6 +120,25 @@ async fn silent_peers_delay_nobody_and_are_closed_at_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_silent_peers_than_may_wait_give_way_to_a_device_within_seconds() {
+    let bench = with_limits(Limits {
+        max_pending_handshakes: 8,
+        connect_deadline: Duration::from_secs(300),
+        ..Limits::default()
+    })
+    .await;
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        silent.push(Client::dialled(bench.address(), Version::V5).await);
+    }
+    Client::connected(bench.address(), connect_5("d")).await.ping().await;
+    assert!(bench.view.stats().disconnected(Disconnection::Evicted) > 0);
+    for client in silent.iter_mut().take(4) {
+        assert_eq!(client.receive().await, None, "the longest silent ones went");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_never_reads_its_answers_is_not_read_for_ever() {
     let bench = Bench::new().await;
     let mut deaf = Client::connected(bench.address(), connect_5("deaf")).await;

@@ -341,7 +341,10 @@ async fn silence_for_one_and_a_half_keep_alives_ends_a_connection_and_zero_means
         assert!(began.elapsed() >= Duration::from_millis(1300), "after {:?}", began.elapsed());
     }
     patient.ping().await;
-    assert_eq!(bench.view.stats().disconnected(Disconnection::KeepAlive), 2);
+    until("both are counted", || {
+        bench.view.stats().disconnected(Disconnection::KeepAlive) == 2
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -490,4 +493,21 @@ async fn shutdown_acks_what_was_appended_says_why_and_is_quick() {
     let bench = Bench::start_in(directory, setup).await;
     assert_eq!(bench.records().await.len(), 100);
     assert!(connect(&bench, resume_5("d5")).await.1.session_present);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_may_claim_the_word_that_another_listener_gives() {
+    let bench = Bench::start(Setup {
+        identities: vec!["{client_id}", "local"],
+        ..Setup::default()
+    })
+    .await;
+    let (_, connack) = Client::connect(bench.address(), connect_5("local")).await;
+    assert_eq!(connack.code, ReasonCode::NOT_AUTHORIZED);
+    until("the refusal is counted by its reason", || {
+        bench.view.stats().disconnected(Disconnection::BadIdentity) == 1
+    })
+    .await;
+    Client::connected(bench.address(), connect_5("locals")).await;
+    Client::connected(bench.addresses[1], connect_5("whoever")).await;
 }

@@ -53,6 +53,7 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     let read = tokio::select! {
         read = timeout_at(deadline, read(stream, buffer, context.limits.max_packet)) => read,
         () = context.shutdown.cancelled() => return Err(Disconnection::Shutdown),
+        () = peer.evicted.cancelled() => return Err(Disconnection::Evicted),
     };
     let connect = match read {
         Ok(Ok(connect)) => connect,
@@ -102,6 +103,15 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
             cause: Disconnection::BadIdentity,
             why: format!("its identity cannot be used: {error}"),
         })?;
+    if peer.identity.fixed_word().is_none() && context.fixed_words.iter().any(|word| **word == *identity) {
+        return Err(Refused {
+            code: ReasonCode::NOT_AUTHORIZED,
+            cause: Disconnection::BadIdentity,
+            why: format!(
+                "it claims the identity `{identity}`, which another listener gives as a fixed word; give this device another name"
+            ),
+        });
+    }
     if connect.properties.authentication_method.is_some() {
         return Err(Refused {
             code: ReasonCode::BAD_AUTHENTICATION_METHOD,
@@ -133,7 +143,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         .await
         .map_err(|error| attach_refused(error, &identity))?;
     let connack = connack(&connect, &attached, assigned, expiry, context);
-    let outbox = Arc::new(Outbox::new(connect.version));
+    let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone()));
     let producer = context.log.producer(Arc::clone(&outbox.commits) as _);
     let device = context.devices.of(&identity);
     let ingress = Ingress {

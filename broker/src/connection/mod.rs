@@ -19,6 +19,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::codec::{Disconnect, Packet, ReasonCode, Version, Will, encode};
 use crate::commits::Outcome;
@@ -35,6 +36,8 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) certificate: Option<PeerCertificate>,
     pub(crate) identity: Arc<IdentityTemplate>,
+    /// Cancelled when its place among those that have not sent CONNECT is needed for another.
+    pub(crate) evicted: CancellationToken,
 }
 
 /// Serves one connection to its end. `opened` is called once it is past CONNECT.

@@ -99,7 +99,8 @@ pub(super) struct Released {
 }
 
 impl Outbox {
-    pub(super) fn new(version: Version) -> Self {
+    /// `ending` is cancelled by whoever ends the connection, this outbox among them.
+    pub(super) fn new(version: Version, ending: CancellationToken) -> Self {
         let inner = Inner {
             pending: VecDeque::new(),
             out: BytesMut::new(),
@@ -113,15 +114,20 @@ impl Outbox {
             inner: Mutex::new(inner),
             commits: Arc::default(),
             room: Notify::new(),
-            ending: CancellationToken::new(),
+            ending,
             version,
         }
     }
 
-    /// Takes a place at the end of the order.
+    /// Takes a place at the end of the order. A place that waits for its commit is woken by the commit, unless that has
+    /// ended meanwhile.
     pub(super) fn push(&self, pending: Pending) {
+        let ready = pending.ready;
         self.lock().pending.push_back(pending);
-        // A place that waits for its commit is woken by the commit.
+        match ready {
+            Ready::After(batch) if self.commits.outcome(batch).is_none() => {}
+            _ => self.wake(),
+        }
     }
 
     /// Wakes the writer.
@@ -194,16 +200,24 @@ impl Outbox {
         self.ending.cancelled().await;
     }
 
+    /// What a long wait for the connection's end holds.
+    pub(super) fn ending(&self) -> CancellationToken {
+        self.ending.clone()
+    }
+
     /// What the connection is ending for, if it is.
     pub(super) fn closing(&self) -> Option<Closing> {
         self.lock().closing
     }
 
     /// Lets go of all that may leave now: from the front, so in order.
-    pub(super) fn release(&self, fanout: &Fanout) -> Released {
+    ///
+    /// `bytes` lends the buffer of the last call.
+    pub(super) fn release(&self, fanout: &Fanout, mut bytes: BytesMut) -> Released {
+        bytes.clear();
         let mut inner = self.lock();
         let mut released = Released {
-            bytes: std::mem::take(&mut inner.out),
+            bytes: std::mem::replace(&mut inner.out, bytes),
             ..Released::default()
         };
         inner.replies = 0;

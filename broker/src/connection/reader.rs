@@ -26,6 +26,8 @@ use crate::stats::{Disconnection, Refusal, add, sub};
 
 /// Bytes read from the socket at once.
 pub(super) const READ_BYTES: usize = 16 << 10;
+/// A keep-alive of 0 has no end.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// How often a parked publish is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// First and longest delay of a 0x97 while the log is full: a device that resends at once must not spin.
@@ -67,16 +69,6 @@ pub(super) struct Ended {
     pub(super) deliveries: Deliveries,
     /// The will, if it is to be published.
     pub(super) will: Option<Will>,
-}
-
-/// What comes next for the reader.
-enum Event {
-    Bytes(std::io::Result<usize>),
-    Retry,
-    Silence,
-    Closing,
-    Kicked,
-    Shutdown,
 }
 
 impl Reader {
@@ -136,8 +128,12 @@ impl Reader {
     }
 
     async fn read<R: AsyncRead + Unpin>(&mut self, input: &mut R, buffer: &mut BytesMut) -> Closing {
+        let ending = self.outbox.ending();
+        let mut ended = std::pin::pin!(ending.cancelled());
         let mut heard = Instant::now();
         let mut is_heard = true;
+        // One timer for the connection's life: set anew only when it has fired, not with every packet.
+        let mut silence = std::pin::pin!(sleep_until(heard + self.keep_alive.unwrap_or(NEVER)));
         loop {
             if let Err(closing) = self.drain(buffer).await {
                 return closing;
@@ -145,44 +141,44 @@ impl Reader {
             // Not before: while the connection waited for its commits, nobody listened.
             if is_heard {
                 heard = Instant::now();
+                is_heard = false;
             }
-            let silence = self.keep_alive.map(|limit| heard + limit);
-            match self.next(input, buffer, silence).await {
-                Event::Bytes(Ok(0) | Err(_)) => return Closing::silently(Disconnection::ConnectionLost),
-                Event::Bytes(Ok(_)) => {
-                    is_heard = true;
-                    self.ingress.device.seen(self.ingress.context.clock.now().wall_ms);
-                }
-                Event::Retry => {
+            let is_reading = !self.is_backed_up();
+            buffer.reserve(READ_BYTES);
+            tokio::select! {
+                biased;
+                () = &mut ended => return self.why_ended(),
+                () = sleep_until(self.retry_at), if !self.parked.is_empty() => {
                     // While its socket is not read, a peer cannot be blamed for silence.
                     is_heard = self.is_backed_up();
                     if let Err(closing) = self.retry_parked() {
                         return closing;
                     }
                 }
-                Event::Silence => {
-                    tracing::info!(identity = %self.ingress.key.identity, "nothing heard for 1.5 times the keep-alive; the connection is closed");
-                    return Closing::because(Disconnection::KeepAlive, ReasonCode::KEEP_ALIVE_TIMEOUT);
+                read = input.read_buf(buffer), if is_reading => match read {
+                    Ok(0) | Err(_) => return Closing::silently(Disconnection::ConnectionLost),
+                    Ok(_) => is_heard = true,
+                },
+                () = &mut silence, if is_reading => {
+                    let end = heard + self.keep_alive.unwrap_or(NEVER);
+                    if end <= Instant::now() {
+                        tracing::info!(identity = %self.ingress.key.identity, "nothing heard for 1.5 times the keep-alive; the connection is closed");
+                        return Closing::because(Disconnection::KeepAlive, ReasonCode::KEEP_ALIVE_TIMEOUT);
+                    }
+                    silence.as_mut().reset(end);
                 }
-                Event::Closing => return self.outbox.closing().unwrap_or(Closing::silently(Disconnection::ConnectionLost)),
-                Event::Kicked => return Closing::because(Disconnection::TakenOver, ReasonCode::SESSION_TAKEN_OVER),
-                Event::Shutdown => return Closing::because(Disconnection::Shutdown, ReasonCode::SERVER_SHUTTING_DOWN),
             }
         }
     }
 
-    async fn next<R: AsyncRead + Unpin>(&self, input: &mut R, buffer: &mut BytesMut, silence: Option<Instant>) -> Event {
-        let never = Instant::now() + Duration::from_secs(86_400);
-        let is_reading = !self.is_backed_up();
-        buffer.reserve(READ_BYTES);
-        tokio::select! {
-            biased;
-            () = self.attached.kicked.cancelled() => Event::Kicked,
-            () = self.ingress.context.shutdown.cancelled() => Event::Shutdown,
-            () = self.outbox.closed() => Event::Closing,
-            () = sleep_until(self.retry_at), if !self.parked.is_empty() => Event::Retry,
-            read = input.read_buf(buffer), if is_reading => Event::Bytes(read),
-            () = sleep_until(silence.unwrap_or(never)), if is_reading && silence.is_some() => Event::Silence,
+    /// Why somebody else ends the connection: this side's writer or router, shutdown, or a takeover.
+    fn why_ended(&self) -> Closing {
+        match self.outbox.closing() {
+            Some(closing) => closing,
+            None if self.ingress.context.shutdown.is_cancelled() => {
+                Closing::because(Disconnection::Shutdown, ReasonCode::SERVER_SHUTTING_DOWN)
+            }
+            None => Closing::because(Disconnection::TakenOver, ReasonCode::SESSION_TAKEN_OVER),
         }
     }
 
@@ -216,7 +212,7 @@ impl Reader {
             self.handle(packet, since, now).await?;
         }
         if handled {
-            self.outbox.wake();
+            self.ingress.device.seen(now.wall_ms);
         }
         Ok(())
     }
@@ -432,7 +428,7 @@ impl Reader {
                 self.outbox.wake();
                 let acquired = tokio::select! {
                     acquired = context.budget.acquire_many(permits) => acquired,
-                    closing = self.interrupted() => return Err(closing),
+                    () = self.outbox.closed() => return Err(self.why_ended()),
                 };
                 match acquired {
                     Ok(permit) => permit.forget(),
@@ -453,17 +449,8 @@ impl Reader {
             self.outbox.wake();
             tokio::select! {
                 () = room => {}
-                closing = self.interrupted() => return Err(closing),
+                () = self.outbox.closed() => return Err(self.why_ended()),
             }
-        }
-    }
-
-    /// What ends the connection while its reader waits for something else than bytes.
-    async fn interrupted(&self) -> Closing {
-        tokio::select! {
-            () = self.outbox.closed() => self.outbox.closing().unwrap_or(Closing::silently(Disconnection::ConnectionLost)),
-            () = self.attached.kicked.cancelled() => Closing::because(Disconnection::TakenOver, ReasonCode::SESSION_TAKEN_OVER),
-            () = self.ingress.context.shutdown.cancelled() => Closing::because(Disconnection::Shutdown, ReasonCode::SERVER_SHUTTING_DOWN),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -20,8 +21,9 @@ const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 /// that the order is still drained.
 pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox>, context: Arc<Context>) {
     let mut is_open = true;
+    let mut bytes = BytesMut::new();
     loop {
-        let released = outbox.release(&context.fanout);
+        let released = outbox.release(&context.fanout, bytes);
         settle(&released, &context);
         if is_open && !released.bytes.is_empty() {
             match write(&mut output, &released.bytes, &outbox).await {
@@ -41,6 +43,7 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox
         if released.bytes.is_empty() {
             wait(&outbox, released.next).await;
         }
+        bytes = released.bytes;
     }
 }
 
@@ -77,7 +80,7 @@ async fn write<W: AsyncWrite + Unpin>(output: &mut W, bytes: &[u8], outbox: &Out
 /// Bytes leave before the close, or the peer's system may throw them away with its reset; the reader goes on reading for
 /// the same reason.
 async fn say_goodbye<W: AsyncWrite + Unpin>(output: &mut W, closing: Closing, version: Version) {
-    let mut out = bytes::BytesMut::new();
+    let mut out = BytesMut::new();
     if let Some(reason) = closing.say {
         super::write_disconnect(version, reason, &mut out);
     }

@@ -22,6 +22,7 @@ pub(crate) struct Registry {
     clock: Arc<dyn Clock>,
     max_sessions: usize,
     max_expiry: Duration,
+    shutdown: CancellationToken,
 }
 
 /// One session's place.
@@ -61,8 +62,8 @@ pub(crate) struct Attached {
     pub(crate) state: SessionState,
     /// Whether it existed before this connection (CONNACK's session present).
     pub(crate) present: bool,
-    /// Cancelled when another connection takes the session over.
-    pub(crate) kicked: CancellationToken,
+    /// Cancelled when another connection takes the session over, and by shutdown; the connection's own to cancel too.
+    pub(crate) ending: CancellationToken,
     cell: Arc<Cell>,
     gone: oneshot::Sender<()>,
 }
@@ -89,6 +90,7 @@ impl Registry {
         clock: Arc<dyn Clock>,
         max_sessions: usize,
         max_expiry: Duration,
+        shutdown: CancellationToken,
     ) -> Self {
         let now = clock.now();
         let cells = stored
@@ -101,6 +103,7 @@ impl Registry {
             clock,
             max_sessions,
             max_expiry,
+            shutdown,
         }
     }
 
@@ -152,11 +155,11 @@ impl Registry {
             }
             return Err(error);
         }
-        let kicked = CancellationToken::new();
+        let ending = self.shutdown.child_token();
         let (gone, wait) = oneshot::channel();
         let mut inner = cell.lock();
         inner.holder = Some(Holder {
-            kick: kicked.clone(),
+            kick: ending.clone(),
             gone: wait,
         });
         inner.detached = None;
@@ -169,7 +172,7 @@ impl Registry {
             key,
             state,
             present,
-            kicked,
+            ending,
             cell: Arc::clone(cell),
             gone,
         })
@@ -201,9 +204,9 @@ impl Registry {
         hears
     }
 
-    /// Ends sessions whose expiry has run out, until `shutdown`.
-    pub(crate) async fn sweep(&self, shutdown: CancellationToken) {
-        while tokio::time::timeout(SWEEP, shutdown.cancelled()).await.is_err() {
+    /// Ends sessions whose expiry has run out, until shutdown.
+    pub(crate) async fn sweep(&self) {
+        while tokio::time::timeout(SWEEP, self.shutdown.cancelled()).await.is_err() {
             let now = self.clock.now();
             for (key, cell) in self.expired(&now) {
                 let _attaching = cell.attaching.lock().await;
