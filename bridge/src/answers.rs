@@ -100,7 +100,6 @@ impl Lane {
             Verdict::Retry | Verdict::Unclear => {
                 if verdict == Verdict::Retry {
                     self.pacer.cut(now);
-                    self.report_suspensions();
                 }
                 self.refused(item, verdict, session, now);
             }
@@ -204,7 +203,7 @@ impl Lane {
 
     /// A dead letter.
     pub(crate) fn bury(&mut self, item: Item, reason: &'static str, detail: String, now: Instant) {
-        if let Some(times) = self.dead_repeats.note(reason, now) {
+        if let Some(times) = self.dead_repeats.entry(reason).or_default().note(reason, now) {
             let record = &item.record;
             tracing::error!(reason, times, route = %record.route, device = %record.identity, topic = %record.topic, "dead letter: {detail}");
         }

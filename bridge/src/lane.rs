@@ -35,6 +35,8 @@ const SILENT_SHARE: u32 = 4;
 const UNPACED_TAIL: u64 = 10_000;
 /// Records of broken connections that are remembered as perhaps seen by the cloud.
 const MAX_SEEN: usize = 65_536;
+/// How old the status may show the pace while that recovers.
+const RECOVERY_SHOWN: Duration = Duration::from_secs(1);
 /// When nothing else wakes the lane.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -54,7 +56,8 @@ pub(crate) struct Lane {
     pub(crate) probe: Probe,
     pub(crate) pacer: Pacer,
     pub(crate) recent_topics: RecentTopics,
-    pub(crate) dead_repeats: Repeats,
+    /// By reason.
+    pub(crate) dead_repeats: HashMap<&'static str, Repeats>,
     /// Written by an earlier connection and not settled, and whether they were late then.
     pub(crate) seen: HashMap<Place, bool>,
     pub(crate) picks: u32,
@@ -62,6 +65,7 @@ pub(crate) struct Lane {
     pub(crate) ack_all: bool,
     pub(crate) next_lower: usize,
     reads: JoinSet<ReadDone>,
+    reader_lost: bool,
     wake: Arc<Notify>,
     pub(crate) retries: Retries,
     repeats: Repeats,
@@ -83,7 +87,7 @@ pub(crate) struct Session {
 }
 
 /// How a connection ended.
-enum End {
+pub(crate) enum End {
     Shutdown,
     Failed(Failure),
 }
@@ -134,12 +138,13 @@ impl Lane {
             probe: Probe::default(),
             pacer: Pacer::new(config.pacing, now),
             recent_topics: RecentTopics::default(),
-            dead_repeats: Repeats::default(),
+            dead_repeats: HashMap::new(),
             seen: HashMap::new(),
             picks: 0,
             ack_all: false,
             next_lower: 0,
             reads: JoinSet::new(),
+            reader_lost: false,
             wake,
             retries: Retries::new(config.backoff),
             repeats: Repeats::default(),
@@ -286,15 +291,18 @@ impl Lane {
     }
 
     /// Does all that can be done now. Returns when to look again.
-    fn advance(&mut self, client: &Client, session: &mut Session, now: Instant) -> Result<Instant, End> {
-        if let Some(oldest) = session.window.oldest().filter(|oldest| *oldest + self.config.ack_timeout <= now) {
+    pub(crate) fn advance(&mut self, client: &Client, session: &mut Session, now: Instant) -> Result<Instant, End> {
+        if session
+            .window
+            .oldest()
+            .is_some_and(|oldest| oldest + self.config.ack_timeout <= now)
+        {
             self.pacer.cut(now);
             let text = format!(
-                "{}:{} has not acked a publish for {} s ({} in flight); connecting again",
+                "{}:{} has not acked a publish for {} s; connecting again",
                 self.config.host,
                 self.config.port,
-                now.duration_since(oldest).as_secs(),
-                session.window.len()
+                self.config.ack_timeout.as_secs()
             );
             return Err(End::Failed(Failure::new(Ended::AckTimeout, text)));
         }
@@ -318,6 +326,7 @@ impl Lane {
         }
         let paced = self.fill(client, session, now).map_err(End::Failed)?;
         let stalled = self.report(session, now);
+        let recovering = self.pacer.is_reduced().then(|| now + RECOVERY_SHOWN);
         let reads = self.sources.iter().filter_map(Source::again_at);
         let acks = session.window.oldest().map(|oldest| oldest + self.config.ack_timeout);
         let silent = session
@@ -329,6 +338,7 @@ impl Lane {
             acks,
             silent,
             stalled,
+            recovering,
             session.stop_at,
             self.suspensions.next(),
             self.held.next(),
@@ -353,8 +363,9 @@ impl Lane {
     }
 
     /// Keeps the status true; returns when a stall would have to be reported.
-    fn report(&mut self, session: &mut Session, now: Instant) -> Option<Instant> {
+    pub(crate) fn report(&mut self, session: &mut Session, now: Instant) -> Option<Instant> {
         self.handle.set_load(session.window.len(), self.held.len());
+        self.handle.set_rate(self.pacer.messages_per_second(now));
         let stalls_at = session.window.oldest().map(|oldest| oldest.max(session.last_ack) + STALLED_AFTER);
         let stalled = stalls_at.is_some_and(|at| at <= now);
         if stalled != session.stalled {
@@ -366,6 +377,8 @@ impl Lane {
     }
 
     fn read_done(&mut self, done: Result<ReadDone, tokio::task::JoinError>) {
+        // Which stream's read died is not known before the others are back.
+        self.reader_lost |= done.is_err();
         match done {
             Ok(done) => {
                 let source = &mut self.sources[Source::index(&done)];
@@ -376,12 +389,13 @@ impl Lane {
             }
             Err(error) => {
                 tracing::error!(%error, "a read of the log died; starting again at the oldest waiting record");
-                if self.reads.is_empty() {
-                    self.sources
-                        .iter_mut()
-                        .for_each(|source| source.replace_lost_reader(&self.log, self.config.partitions));
-                }
             }
+        }
+        if self.reader_lost && self.reads.is_empty() {
+            self.reader_lost = false;
+            self.sources
+                .iter_mut()
+                .for_each(|source| source.replace_lost_reader(&self.log, self.config.partitions));
         }
     }
 
@@ -408,7 +422,7 @@ impl Lane {
     }
 
     /// Counts, says and remembers why a connection ended.
-    fn ended(&mut self, failure: &Failure, lived: Option<Duration>) {
+    pub(crate) fn ended(&mut self, failure: &Failure, lived: Option<Duration>) {
         let now = Instant::now();
         self.handle.stats().count_ended(failure.ended);
         self.retries.ended(lived, failure.ended == Ended::TakenOver);
@@ -450,10 +464,8 @@ impl Lane {
             })
             .collect();
         let routes = self.suspensions.routes().map(str::to_owned).collect();
-        let rate = self.pacer.messages_per_second();
-        self.handle.update(|status| {
-            (status.suspended, status.suspended_routes, status.messages_per_second) = (suspended, routes, rate);
-        });
+        self.handle
+            .update(|status| (status.suspended, status.suspended_routes) = (suspended, routes));
     }
 }
 

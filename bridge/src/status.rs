@@ -1,6 +1,6 @@
 //! The link at a glance, for the status page.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_wal::Timestamp;
@@ -19,6 +19,8 @@ struct Shared {
     status: Mutex<BridgeStatus>,
     in_flight: AtomicUsize,
     held_devices: AtomicUsize,
+    /// The bits of an `f64`; zero = no limit.
+    messages_per_second: AtomicU64,
 }
 
 /// The link at a glance.
@@ -96,6 +98,7 @@ impl Handle {
         BridgeStatus {
             in_flight: self.shared.in_flight.load(Ordering::Relaxed),
             held_devices: self.shared.held_devices.load(Ordering::Relaxed),
+            messages_per_second: Some(f64::from_bits(self.shared.messages_per_second.load(Ordering::Relaxed))).filter(|rate| *rate > 0.0),
             ..self.lock().clone()
         }
     }
@@ -109,6 +112,11 @@ impl Handle {
     pub(crate) fn set_load(&self, in_flight: usize, held_devices: usize) {
         self.shared.in_flight.store(in_flight, Ordering::Relaxed);
         self.shared.held_devices.store(held_devices, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_rate(&self, messages_per_second: Option<f64>) {
+        let bits = messages_per_second.unwrap_or_default().to_bits();
+        self.shared.messages_per_second.store(bits, Ordering::Relaxed);
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut BridgeStatus)) {

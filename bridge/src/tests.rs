@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::connection::{self, Client, Event, Link, Terms};
-use crate::lane::{Lane, Session};
+use crate::lane::{End, Lane, Session};
 use crate::{CloudLimits, Config, Handle, Mapping, Observer, Qos, Route, Stats};
 
 const TERMS: Terms = Terms {
@@ -235,4 +235,39 @@ async fn counters_rise_by_what_their_names_say() {
     assert_eq!(count(&bench, |stats| &stats.replayed_perhaps), 3);
     assert_eq!(count(&bench, |stats| &stats.sent), 7);
     assert_eq!(count(&bench, |stats| &stats.delivered), 1);
+}
+
+#[tokio::test]
+async fn the_status_shows_the_pace_as_it_recovers() {
+    let mut bench = Bench::new(&[("d1", "a")]);
+    bench.read().await;
+    bench.send(Instant::now());
+    bench.answer(1, 0x97);
+    let now = Instant::now();
+    bench.lane.report(&mut bench.session, now);
+    assert!(bench.lane.handle.status().messages_per_second.is_some_and(|rate| rate < 2.0));
+    bench.lane.report(&mut bench.session, now + Duration::from_secs(10));
+    assert!(bench.lane.handle.status().messages_per_second.is_some_and(|rate| rate > 5.0));
+    bench.lane.report(&mut bench.session, now + Duration::from_secs(60));
+    assert_eq!(bench.lane.handle.status().messages_per_second, None);
+}
+
+#[tokio::test]
+async fn silence_that_goes_on_is_one_error_that_repeats_itself() {
+    let mut bench = Bench::new(&[("d1", "a")]);
+    for round in 1..=3 {
+        bench.read().await;
+        let late = Instant::now() + Duration::from_secs(3 * round);
+        bench.send(late);
+        let client = connection::open(&bench.lane.config).0;
+        let Err(End::Failed(failure)) = bench
+            .lane
+            .advance(&client, &mut bench.session, late + Duration::from_secs(20 + round))
+        else {
+            panic!("the ack timer did not end the connection");
+        };
+        bench.lane.ended(&failure, None);
+        assert_eq!(bench.lane.handle.status().last_error.unwrap().times, round, "{}", failure.text);
+        bench.reconnect();
+    }
 }
