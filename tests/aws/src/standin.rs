@@ -4,11 +4,13 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
+    time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{
@@ -30,6 +32,8 @@ use crate::{
 
 /// Pending connections the kernel may queue.
 const BACKLOG: u32 = 1024;
+/// How long the port may stay taken after it was listened on.
+const REBIND: Duration = Duration::from_secs(1);
 
 /// A stand-in could not start.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +167,18 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
+/// [`bind`] for a port that was listened on a moment ago: a process that is being started elsewhere in this one holds a
+/// copy of the old socket until its `exec`.
+async fn bind_again(address: SocketAddr) -> io::Result<TcpSocket> {
+    let until = Instant::now() + REBIND;
+    loop {
+        match bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => tokio::time::sleep(REBIND / 1000).await,
+            bound => return bound,
+        }
+    }
+}
+
 /// The accept loop.
 struct Front {
     address: SocketAddr,
@@ -226,7 +242,7 @@ impl Front {
     async fn stop(&self, socket: &mut Socket) -> io::Result<()> {
         if matches!(socket, Socket::Listening(_)) {
             *socket = Socket::Lost;
-            *socket = Socket::Held(bind(self.address)?);
+            *socket = Socket::Held(bind_again(self.address).await?);
         }
         self.period.end().await;
         Ok(())
