@@ -57,6 +57,12 @@ pub enum AppendError {
     /// The directory is at `max_disk`, or the file system at `keep_free`, and nothing may be evicted.
     #[error("the disk is at its bound; free some space or raise gateway.max_disk")]
     DiskFull,
+    /// The checkpoint of sessions and retained messages is too far behind the log.
+    #[error("{limit} bytes of session state wait for their checkpoint, which cannot keep up; check the disk's health and free space")]
+    LocalFull {
+        /// The limit.
+        limit: u64,
+    },
     /// The last commit failed and the log has not recovered yet.
     #[error("the log cannot write at the moment: {reason}")]
     Unavailable {

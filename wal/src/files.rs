@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
 
+use crate::StreamId;
 use crate::disk::{Backend, Directory, Overlay, StorageFile};
 use crate::row::{self, RowKind};
-use crate::state::State;
+use crate::state::{Change, State};
 use crate::sync::lock;
 
 /// Records, by stream and first offset.
@@ -133,6 +134,10 @@ pub(crate) struct Recovered {
     pub(crate) clean: bool,
     /// Rows of the state that could not be read.
     pub(crate) damaged_rows: u64,
+    /// A change was lost with one: the state is to be rebuilt.
+    pub(crate) incomplete: bool,
+    /// Records of user streams that the file's rows say were appended to it.
+    pub(crate) appended: u64,
 }
 
 impl Files {
@@ -182,7 +187,7 @@ impl Files {
 
     /// Switches to a new file that begins with `snapshot`:
     /// 1. the old file is closed cleanly, so that at most one is ever unclean,
-    /// 2. the snapshot is committed into the new one,
+    /// 2. the snapshot is committed into the new one, twice, because nothing else says what it says: `row` and the next,
     /// 3. it gets its name,
     /// 4. the directory is synced.
     ///
@@ -193,7 +198,7 @@ impl Files {
         let Some(ahead) = lock(&self.ahead).take() else {
             return Err(FileError::Damaged("the next file is gone".into()));
         };
-        contained(|| write(&ahead.db, &[], row, snapshot))?;
+        contained(|| write(&ahead.db, &[], &[(row, snapshot), (row + 1, snapshot)]))?;
         self.directory.rename(NEXT, &name(number)).map_err(FileError::Io)?;
         self.directory.sync().map_err(FileError::Io)?;
         let active = Active {
@@ -213,12 +218,13 @@ impl Files {
 
     /// Drops what was made ahead.
     pub(crate) fn discard_ahead(&self) {
-        let ahead = lock(&self.ahead).take();
-        if ahead.is_some() {
-            drop(ahead);
-            if let Err(error) = self.directory.remove(NEXT) {
+        drop(lock(&self.ahead).take());
+        // Half made, it takes room as well.
+        match self.directory.remove(NEXT) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::debug!(%error, "the file made ahead could not be removed");
             }
+            _ => {}
         }
     }
 
@@ -226,7 +232,7 @@ impl Files {
     pub(crate) fn commit(&self, blocks: &[(u8, u64, Vec<u8>)], row: u64, delta: &[u8]) -> Result<(), FileError> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         let active = active.as_ref().ok_or_else(|| FileError::Damaged("no file is open".into()))?;
-        contained(|| write(&active.db, blocks, row, delta))
+        contained(|| write(&active.db, blocks, &[(row, delta)]))
     }
 
     /// Bytes that the active file occupies.
@@ -359,7 +365,7 @@ fn open_db(backend: impl redb::StorageBackend, cache: usize) -> Result<(Database
 }
 
 /// `Durability::Immediate` with one phase is what redb does by default: one `fdatasync`.
-fn write(db: &Database, blocks: &[(u8, u64, Vec<u8>)], row: u64, value: &[u8]) -> Result<(), FileError> {
+fn write(db: &Database, blocks: &[(u8, u64, Vec<u8>)], rows: &[(u64, &[u8])]) -> Result<(), FileError> {
     let transaction = db.begin_write()?;
     {
         let mut table = transaction.open_table(BLOCKS)?;
@@ -367,7 +373,9 @@ fn write(db: &Database, blocks: &[(u8, u64, Vec<u8>)], row: u64, value: &[u8]) -
             table.insert((*stream, *first), block.as_slice())?;
         }
         let mut table = transaction.open_table(STATE)?;
-        table.insert(row, value)?;
+        for (row, value) in rows {
+            table.insert(row, value)?;
+        }
     }
     transaction.commit()?;
     Ok(())
@@ -380,6 +388,8 @@ fn read_state(db: &Database) -> Result<Recovered, FileError> {
     let mut folded: Option<State> = None;
     let mut last_row = 0;
     let mut damaged_rows = 0;
+    let mut incomplete = false;
+    let mut appended = 0;
     for entry in table.range::<u64>(..)? {
         let (row, value) = entry?;
         last_row = row.value();
@@ -388,9 +398,25 @@ fn read_state(db: &Database) -> Result<Recovered, FileError> {
                 let mut state = State::default();
                 changes.iter().for_each(|change| state.apply(change));
                 folded = Some(state);
+                incomplete = false;
             }
-            (Some((RowKind::Delta, changes)), Some(state)) => changes.iter().for_each(|change| state.apply(change)),
-            (Some((RowKind::Delta, _)), None) | (None, _) => damaged_rows += 1,
+            (Some((RowKind::Delta, changes)), Some(state)) => {
+                for change in &changes {
+                    if let Change::Appended { stream, records, .. } = change
+                        && *stream < StreamId::LOCAL.0
+                    {
+                        appended += records;
+                    }
+                    // The lost row may have suspended what this progress passes over.
+                    if !(incomplete && matches!(change, Change::Progress { .. })) {
+                        state.apply(change);
+                    }
+                }
+            }
+            (Some((RowKind::Delta, _)), None) | (None, _) => {
+                damaged_rows += 1;
+                incomplete = true;
+            }
         }
     }
     let state = folded.ok_or_else(|| FileError::Damaged("it holds no readable snapshot of the log's state".into()))?;
@@ -399,5 +425,7 @@ fn read_state(db: &Database) -> Result<Recovered, FileError> {
         last_row,
         clean: true,
         damaged_rows,
+        incomplete,
+        appended,
     })
 }

@@ -15,8 +15,8 @@
 //! A redb 4 database with two tables:
 //!
 //! - `blocks`: `(stream u8, first offset u64)` → block,
-//! - `state`: row number `u64` → row. Row numbers rise over all files; a file begins with a snapshot, each commit adds
-//!   one delta.
+//! - `state`: row number `u64` → row. Row numbers rise over all files; a file begins with a snapshot, which
+//!   stands there twice, and each commit adds one delta.
 //!
 //! # A block
 //!
@@ -69,6 +69,10 @@
 //! Names are a length `u16` and UTF-8. Counters: 0 accepted, 1 requeued, 2 delivered, 3 expired, 4 evicted,
 //! 5 dead-lettered, 6 damaged. Slot 0 is `other`.
 //!
+//! When a delta is damaged, progress stands where it stood before it, the newest file's ranges and the next offsets are
+//! what its keys show, what waits is counted anew, and the line `other` takes the difference: records that no row knows of
+//! as accepted, records that wait again as requeued, records that are not found as damaged. The epoch is renewed.
+//!
 //! # Invariants
 //!
 //! 1. A record is in a block whose file's range in the catalogue contains its offset, or it does not exist: what a
@@ -82,3 +86,4 @@
 //! 5. A file takes its first record after its snapshot, its name and the directory are durable; it is unlinked after
 //!    the commit that drops it from the catalogue.
 //! 6. At most one file is unclean, unless one failed: that one is never written again, repairs of it stay in memory.
+//!    A file that was not closed properly takes no more records after a restart, unless there is no room for another.

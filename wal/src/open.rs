@@ -13,7 +13,8 @@ use crate::disk::{Directory, LockGuard, RealDirectory};
 use crate::files::{self, FileError, Files, Recovered};
 use crate::gauge::Gauges;
 use crate::progress::Tracker;
-use crate::retention::Space;
+use crate::rebuild::rebuild;
+use crate::retention::{BALLAST, Space};
 use crate::row::{RowKind, encode_row};
 use crate::shared::Shared;
 use crate::state::{Change, Count, State};
@@ -32,8 +33,10 @@ struct Found {
     set_aside: u64,
     /// What opening changed and no file says yet.
     changes: Vec<Change>,
-    /// The newest file can take more.
+    /// The newest file takes more.
     appendable: bool,
+    /// It does so when there is no room for another.
+    reusable: bool,
 }
 
 impl Found {
@@ -172,6 +175,7 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         set_aside: 0,
         changes: Vec::new(),
         appendable: false,
+        reusable: false,
     };
     let mut newest_lost = false;
     while let Some(number) = numbers.pop() {
@@ -198,7 +202,7 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
     Ok(found)
 }
 
-/// Takes over what the newest file says, and checks it against what is there.
+/// Takes over what the newest file says, rebuilds what is lost of it, and checks it against what is there.
 fn take_over(
     files: &Files,
     options: &Options,
@@ -208,6 +212,7 @@ fn take_over(
     recovered: Recovered,
     newest_lost: bool,
 ) -> Result<(), OpenError> {
+    let Recovered { appended, incomplete, .. } = recovered;
     found.state = recovered.state;
     found.row = recovered.last_row;
     found.clean &= recovered.clean && recovered.damaged_rows == 0;
@@ -215,7 +220,9 @@ fn take_over(
         // It cannot be proved that the next offsets were never used.
         found.apply(Change::Epoch { epoch: random_u64() });
     } else {
-        found.appendable = true;
+        // After an error from write or sync a file is never written again; a file that was not closed may be such a one.
+        found.appendable = recovered.clean;
+        found.reusable = true;
     }
     for file in older.iter().filter(|file| found.state.file(**file).is_none()) {
         files.unlink(*file).map_err(|source| unusable(options, source))?;
@@ -257,6 +264,16 @@ fn take_over(
             found.damaged += lost;
         }
         found.apply(Change::DropFile { file });
+    }
+    if incomplete {
+        let damaged = rebuild(files, &mut found.state, number, appended).map_err(|error| storage(options, number, error))?;
+        tracing::error!(
+            file = number,
+            rows = recovered.damaged_rows,
+            damaged,
+            "a row of the log's state was damaged; it is rebuilt from the records, some of which may be sent twice"
+        );
+        found.damaged += damaged;
     }
     Ok(())
 }
@@ -302,8 +319,24 @@ fn match_streams(found: &mut Found, options: &Options) -> Result<Vec<(StreamId, 
     Ok(streams)
 }
 
-/// Makes what opening changed durable: in the newest file, or in a new one when there is none that can be believed whole.
+/// Makes what opening changed durable: in the newest file, or in a new one when there is none that was closed properly.
+/// On a full disk the ballast goes for that; if there is none, a file without known faults goes on.
 fn begin(files: &Files, found: &mut Found) -> Result<(), FileError> {
+    if !found.appendable
+        && let Err(error) = files.prepare()
+    {
+        files.discard_ahead();
+        let has_made_room = error.is_full() && files.directory.remove(BALLAST).is_ok();
+        let is_possible = if has_made_room { files.prepare() } else { Err(error) };
+        match is_possible {
+            Err(error) if error.is_full() && found.reusable => {
+                files.discard_ahead();
+                found.appendable = true;
+            }
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+    }
     if found.appendable {
         if found.changes.is_empty() {
             return Ok(());
@@ -317,7 +350,9 @@ fn begin(files: &Files, found: &mut Found) -> Result<(), FileError> {
         epoch: found.state.epoch,
     });
     found.row += 1;
-    files.switch(found.number, found.row, &encode_row(RowKind::Snapshot, &found.state.snapshot()))
+    files.switch(found.number, found.row, &encode_row(RowKind::Snapshot, &found.state.snapshot()))?;
+    found.row += 1;
+    Ok(())
 }
 
 fn unusable(options: &Options, source: io::Error) -> OpenError {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::batch::Intake;
 use crate::block::INDEX;
 use crate::codec;
-use crate::shared::Shared;
+use crate::shared::{LOCAL_BYTES, Shared};
 use crate::sync::lock;
 use crate::{AppendError, Batch, CommitListener, NewRecord, Offset, StreamId, Ticket, WhenFull};
 
@@ -98,13 +98,20 @@ impl Producer {
         for (nth, record) in records.iter().enumerate() {
             let stream = record.stream;
             let seen = records[..nth].iter().any(|earlier| earlier.stream == stream);
-            if stream == StreamId::LOCAL || seen {
+            if seen {
+                continue;
+            }
+            let same = records.iter().filter(|other| other.stream == stream);
+            let added: usize = same.map(|record| codec::encoded_len(record, false) + INDEX).sum();
+            let bytes = self.shared.gauges.bytes(stream.0) + added as u64;
+            if stream == StreamId::LOCAL {
+                if bytes > LOCAL_BYTES {
+                    return Err(AppendError::LocalFull { limit: LOCAL_BYTES });
+                }
                 continue;
             }
             let options = self.shared.policy(stream.0).ok_or(AppendError::UnknownStream { stream })?;
-            let same = records.iter().filter(|other| other.stream == stream);
-            let added: usize = same.map(|record| codec::encoded_len(record, false) + INDEX).sum();
-            if options.when_full == WhenFull::Refuse && self.shared.gauges.bytes(stream.0) + added as u64 > options.max_bytes {
+            if options.when_full == WhenFull::Refuse && bytes > options.max_bytes {
                 return Err(AppendError::StreamFull { stream });
             }
         }

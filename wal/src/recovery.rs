@@ -127,7 +127,7 @@ impl Writer {
         state.apply(&file);
         let snapshot = encode_row(RowKind::Snapshot, &state.snapshot());
         self.shared.files.switch(self.number, self.row + 1, &snapshot)?;
-        self.row += 1;
+        self.row += 2;
         let mut state = lock(&self.shared.state);
         first.iter().for_each(|change| state.apply(change));
         state.apply(&file);

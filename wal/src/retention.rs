@@ -8,14 +8,13 @@ use crate::batch::OpenBatch;
 use crate::block::Block;
 use crate::reader::{fetch, place};
 use crate::shared::{DEAD_BYTES, Shared};
-use crate::state::State;
 use crate::sync::lock;
 use crate::writer::Writer;
 use crate::{StreamId, WhenFull};
 
 /// Space that a commit without records may still use, so that trimming never stops.
 const RESERVE: u64 = 1 << 20;
-const BALLAST: &str = "ballast";
+pub(crate) const BALLAST: &str = "ballast";
 const BALLAST_BYTES: u64 = 16 << 20;
 /// How often making room looks again before it gives up.
 const ROUNDS: usize = 64;
@@ -34,6 +33,8 @@ pub(crate) struct Space {
     closed: HashMap<u64, u64>,
     ballast: u64,
     pub(crate) full: bool,
+    /// What was asked for when there was no room.
+    wanted: u64,
 }
 
 impl Space {
@@ -44,6 +45,7 @@ impl Space {
             closed: HashMap::new(),
             ballast: 0,
             full: false,
+            wanted: 0,
         }
     }
 
@@ -66,10 +68,23 @@ impl Space {
         }
     }
 
+    /// What records must leave: enough for the commits that trim, and for a ballast that was used to be made again.
+    fn reserve(&self, shared: &Shared) -> u64 {
+        if has_ballast(shared) {
+            RESERVE + BALLAST_BYTES.saturating_sub(self.ballast)
+        } else {
+            RESERVE
+        }
+    }
+
+    /// Whether a log that was full has room again, for as much as was asked for if that is not too much.
+    fn has_room_again(&self, shared: &Shared, headroom: u64) -> bool {
+        headroom >= self.wanted.clamp(RESERVE, 8 * RESERVE) + self.reserve(shared)
+    }
+
     /// Makes the ballast when it fits easily.
     pub(crate) fn make_ballast(&mut self, shared: &Shared) {
-        let fits = shared.options.max_disk / 16 >= BALLAST_BYTES;
-        if self.ballast == 0 && fits && self.headroom(shared) >= BALLAST_BYTES * 4 {
+        if self.ballast == 0 && has_ballast(shared) && self.headroom(shared) >= BALLAST_BYTES * 4 {
             match shared.files.directory.reserve(BALLAST, BALLAST_BYTES) {
                 Ok(()) => self.ballast = BALLAST_BYTES,
                 Err(error) => {
@@ -94,6 +109,11 @@ impl Space {
     }
 }
 
+/// A small directory has none.
+fn has_ballast(shared: &Shared) -> bool {
+    shared.options.max_disk / 16 >= BALLAST_BYTES
+}
+
 impl Writer {
     /// Makes room for a batch as the streams' policies allow.
     pub(crate) fn make_room(&mut self, batch: &OpenBatch) -> Room {
@@ -102,9 +122,9 @@ impl Writer {
             return Room::Enough;
         }
         // Blocks are cut to their pages, so a quarter more covers them and the state beside them.
-        let need = batch.data.len() as u64 * 5 / 4 + RESERVE;
+        let wanted = batch.data.len() as u64 * 5 / 4;
         for _ in 0..ROUNDS {
-            if self.space.headroom(&self.shared) >= need {
+            if self.space.headroom(&self.shared) >= wanted + self.space.reserve(&self.shared) {
                 self.set_full(false);
                 return Room::Enough;
             }
@@ -112,6 +132,7 @@ impl Writer {
                 break;
             }
         }
+        self.space.wanted = wanted;
         self.set_full(true);
         Room::None("the disk is at its bound; free some space or raise gateway.max_disk".into())
     }
@@ -146,8 +167,9 @@ impl Writer {
     pub(crate) fn look_around(&mut self) {
         self.space.active = self.shared.files.active_allocated();
         let headroom = self.space.headroom(&self.shared);
-        if self.space.full && (headroom >= 2 * RESERVE || self.free_a_file()) {
-            self.set_full(self.space.headroom(&self.shared) < 2 * RESERVE);
+        if self.space.full && (self.space.has_room_again(&self.shared, headroom) || self.free_a_file()) {
+            let headroom = self.space.headroom(&self.shared);
+            self.set_full(!self.space.has_room_again(&self.shared, headroom));
         }
         self.space.make_ballast(&self.shared);
         self.shared.note_oldest();
@@ -229,16 +251,17 @@ impl Writer {
                     .policy(stream)
                     .is_some_and(|options| options.when_full == WhenFull::DropOldest)
         };
-        let waiting = |state: &State| {
+        let find = |may_go: &dyn Fn(u8) -> bool| {
             state.files.iter().filter(|file| file.number != self.number).find_map(|file| {
-                let parts: Vec<_> = file.parts.iter().filter(|part| part.waiting > 0).collect();
-                parts
-                    .iter()
-                    .all(|part| droppable(part.stream))
-                    .then(|| parts.iter().map(|part| (part.stream, part.end)).collect::<Vec<_>>())
+                let mut waiting = file.parts.iter().filter(|part| part.waiting > 0);
+                waiting
+                    .clone()
+                    .all(|part| may_go(part.stream))
+                    .then(|| waiting.by_ref().map(|part| (part.stream, part.end)).collect())
             })
         };
-        waiting(&state)
+        // A file that only dead letters keep goes before any that records wait in.
+        find(&|stream| stream == StreamId::DEAD.0).or_else(|| find(&droppable))
     }
 
     /// What lies in the directory when the log is opened.

@@ -18,6 +18,8 @@ use crate::{Clock, CommitError, Epoch, Observer, Options, Stats, StreamId, Strea
 
 /// The bound of the dead letters.
 pub(crate) const DEAD_BYTES: u64 = 64 << 20;
+/// The bound of what is stored for local reasons and not yet in the checkpoint: more is refused.
+pub(crate) const LOCAL_BYTES: u64 = 64 << 20;
 
 pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 

@@ -358,3 +358,107 @@ fn a_stream_that_holds_records_cannot_leave_the_configuration() {
         "{error}"
     );
 }
+
+#[test]
+fn local_records_are_refused_at_their_bound_and_taken_again_when_they_were_trimmed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = open(options(directory.path()));
+    let payload = vec![1; MIB];
+    let mut last = None;
+    let refused = loop {
+        let record = forebay_wal::NewRecord {
+            stream: StreamId::LOCAL,
+            ..bench.record("session", &payload)
+        };
+        match bench.producer.append(&[record]) {
+            Ok(ticket) => {
+                bench.acks.wait(ticket.batch).unwrap();
+                last = Some(ticket.offset);
+            }
+            Err(error) => break error,
+        }
+        assert!(last.unwrap().0 < 100, "nothing bounds the local stream");
+    };
+    assert_eq!(refused, AppendError::LocalFull { limit: 64 << 20 });
+    bench.store("a", b"other streams go on");
+    bench.log.settle(StreamId::LOCAL, last.unwrap(), Settlement::Delivered);
+    let deadline = std::time::Instant::now() + support::DEADLINE;
+    loop {
+        let record = forebay_wal::NewRecord {
+            stream: StreamId::LOCAL,
+            ..bench.record("session", &payload)
+        };
+        if bench.producer.append(&[record]).is_ok() {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "the local stream stays full");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn dead_letters_that_pin_files_go_before_records_at_max_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut limits = options(directory.path());
+    limits.max_disk = 48 << 20;
+    limits.streams = vec![
+        stream("main", 1 << 30, WhenFull::Refuse),
+        stream("bulk", 1 << 30, WhenFull::DropOldest),
+    ];
+    let mut bench = open(limits);
+    let mut reader = bench.log.reader(MAIN, forebay_wal::PartitionSet::ALL);
+    let bulk = bench.log.stream("bulk").unwrap();
+    let kept = forebay_wal::NewRecord {
+        stream: bulk,
+        ..bench.record("b", b"the newest of its stream")
+    };
+    bench.producer.append(&[kept]).unwrap();
+    for round in 0..100 {
+        pour(&mut bench, 1);
+        for (nth, record) in reader.read(usize::MAX).unwrap().into_iter().enumerate() {
+            let settlement = if nth == 0 {
+                Settlement::Dead {
+                    reason: "no-route",
+                    detail: String::new(),
+                }
+            } else {
+                Settlement::Delivered
+            };
+            bench.log.settle(MAIN, record.id.offset, settlement);
+        }
+        assert_eq!(bench.log.status().unavailable, None, "round {round}");
+    }
+    assert!(bench.log.status().disk_bytes <= 48 << 20, "{:?}", bench.log.status());
+    let audit = bench.log.audit().unwrap();
+    assert_eq!((audit.evicted, audit.waiting), (0, 1), "{audit:?}");
+    assert!(audit.balances());
+}
+
+#[test]
+fn suspended_records_that_pin_files_are_dropped_by_their_streams_policy_at_max_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut limits = options(directory.path());
+    limits.max_disk = 48 << 20;
+    limits.streams = vec![stream("main", 1 << 30, WhenFull::DropOldest)];
+    let mut bench = open(limits);
+    let mut reader = bench.log.reader(MAIN, forebay_wal::PartitionSet::ALL);
+    let key = forebay_wal::HoldKey {
+        stream: MAIN,
+        route: "route".into(),
+        identity: "suspended".into(),
+    };
+    bench.log.hold(key, forebay_wal::Offset(0));
+    for round in 0..100 {
+        bench.store("suspended", b"x");
+        pour(&mut bench, 1);
+        for record in reader.read(usize::MAX).unwrap() {
+            bench.log.settle(MAIN, record.id.offset, Settlement::Delivered);
+        }
+        assert_eq!(bench.log.status().unavailable, None, "round {round}");
+    }
+    assert!(bench.log.status().disk_bytes <= 48 << 20, "{:?}", bench.log.status());
+    let audit = bench.log.audit().unwrap();
+    assert!(audit.evicted > 0 && audit.waiting > 0, "{audit:?}");
+    assert_eq!(audit.evicted + audit.waiting, 100, "{audit:?}");
+    assert!(audit.balances());
+}

@@ -316,6 +316,115 @@ fn a_newest_file_that_does_not_open_renews_the_epoch_and_keeps_the_older_ones() 
     assert!(bench.log.audit().unwrap().balances());
 }
 
+/// The change that gives a device its ledger slot, as it lies in a row of the state.
+fn slot_change(slot: u32, identity: &str) -> Vec<u8> {
+    let mut change = vec![10];
+    change.extend_from_slice(&slot.to_le_bytes());
+    change.extend_from_slice(&(identity.len() as u16).to_le_bytes());
+    change.extend_from_slice(identity.as_bytes());
+    change
+}
+
+#[test]
+fn a_damaged_row_of_the_state_costs_no_record_and_no_offset_is_used_twice() {
+    for damaged_last in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut bench = open(killed_options(directory.path()));
+        let epoch = bench.log.epoch();
+        while files(directory.path()).len() < 2 {
+            bench.fill(4, 1 << 17);
+        }
+        let mut reader = bench.log.reader(MAIN, PartitionSet::ALL);
+        let sent = reader.read(1 << 20).unwrap();
+        bench.deliver(&sent);
+        bench.fill(10, 100);
+        bench.store("witness", b"in the row that is damaged");
+        let mut more = Vec::new();
+        if !damaged_last {
+            bench.fill(10, 100);
+            more = reader.read(1 << 20).unwrap();
+            bench.deliver(&more);
+            bench.fill(10, 100);
+        }
+        let slot = bench.log.ledger().iter().position(|line| line.identity == "witness").unwrap() as u32;
+        let accepted = bench.log.audit().unwrap().accepted;
+        bench.log.close().unwrap();
+        drop((bench, reader));
+        let newest = files(directory.path()).pop().unwrap();
+        assert!(flip(&newest, &slot_change(slot, "witness")) > 0);
+        let mut bench = open(killed_options(directory.path()));
+        assert_ne!(bench.log.epoch(), epoch);
+        assert_eq!((bench.report.set_aside, bench.report.damaged), (0, 0));
+        let found = bench.read_all();
+        // What was delivered after the damage may be sent again; nothing else may be missing or new.
+        let again = (found.len() + sent.len() + more.len()) as u64 - accepted;
+        assert!(again <= more.len() as u64, "{again} records are read again");
+        assert!(found.iter().any(|record| record.identity == "witness"));
+        let audit = bench.log.audit().unwrap();
+        assert_eq!(
+            (audit.accepted, audit.waiting, audit.requeued),
+            (accepted, found.len() as u64, again),
+            "{audit:?}"
+        );
+        assert!(audit.balances(), "{audit:?}");
+        let last = found.last().unwrap().id.offset;
+        assert!(bench.store("a", b"new") > last, "an offset is used twice");
+        bench.deliver(&bench.read_all());
+        support::until("all is settled", || bench.log.audit().unwrap().waiting == 0);
+        assert!(bench.log.audit().unwrap().balances());
+        support::until("the older files are unlinked", || files(directory.path()).len() == 1);
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_costs_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = open(killed_options(directory.path()));
+    bench.store("witness", b"1");
+    while files(directory.path()).len() < 2 {
+        bench.fill(4, 1 << 17);
+    }
+    let accepted = bench.log.audit().unwrap().accepted;
+    bench.log.close().unwrap();
+    drop(bench);
+    let needle = slot_change(1, "witness");
+    let newest = files(directory.path()).pop().unwrap();
+    let content = std::fs::read(&newest).unwrap();
+    let places: Vec<usize> = (0..content.len()).filter(|at| content[*at..].starts_with(&needle)).collect();
+    assert!(places.len() > 1, "the snapshot stands there once");
+    for (nth, at) in places.into_iter().enumerate() {
+        let damaged = copy(directory.path(), &directory.path().join(format!("damaged-{nth}")));
+        let mut content = content.clone();
+        content[at] ^= 1;
+        std::fs::write(damaged.join(newest.file_name().unwrap()), content).unwrap();
+        let bench = open(killed_options(&damaged));
+        assert_eq!((bench.report.set_aside, bench.report.damaged), (0, 0));
+        assert_eq!(bench.read_all().len() as u64, accepted);
+        let audit = bench.log.audit().unwrap();
+        assert_eq!((audit.accepted, audit.requeued, audit.waiting), (accepted, 0, accepted));
+        assert!(bench.log.ledger().iter().any(|line| line.identity == "witness"));
+    }
+}
+
+#[test]
+fn a_file_that_was_not_closed_takes_no_more_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = open(options(&directory.path().join("live")));
+    bench.store("a", b"1");
+    let killed = copy(&directory.path().join("live"), &directory.path().join("killed"));
+    let mut after = open(options(&killed));
+    assert!(!after.report.clean);
+    assert_eq!(files(&killed).len(), 2, "the file may be one that failed to sync");
+    assert!(after.store("a", b"2") > forebay_wal::Offset(0));
+    assert_eq!(after.read_all().len(), 2);
+    after.log.close().unwrap();
+    drop(after);
+    let after = open(options(&killed));
+    assert!(after.report.clean);
+    assert_eq!(files(&killed).len(), 2, "a file that was closed goes on");
+    assert_eq!(after.read_all().len(), 2);
+}
+
 #[test]
 fn what_was_being_made_is_deleted_at_open() {
     let directory = tempfile::tempdir().unwrap();
