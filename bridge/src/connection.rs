@@ -154,8 +154,21 @@ impl Link {
                 Err(error) => return Err(Failure::from_v4(error, &self.config, self.connected)),
             },
         };
-        self.connected |= matches!(event, Event::Connected(_));
+        if matches!(event, Event::Connected(_)) {
+            self.connected = true;
+            self.keep_own_pings();
+        }
         Ok(event)
+    }
+
+    /// A server keep-alive of 0 means that the server does not watch; rumqttc would ping without pause and take each answer
+    /// that is not there yet for a cut line. We go on watching the line at our own interval.
+    fn keep_own_pings(&mut self) {
+        if let Wire::V5(wire) = &mut self.wire
+            && wire.options.keep_alive().is_zero()
+        {
+            wire.options.set_keep_alive(keep_alive(&self.config));
+        }
     }
 
     /// What the peer had still sent when the connection broke. It belongs to this connection's packet ids only.
@@ -267,4 +280,38 @@ fn transport(config: &Config) -> Transport {
         tls = Arc::new(with_alpn);
     }
     Transport::tls_with_config(TlsConfiguration::Rustls(tls))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_does_not_watch_the_keep_alive_is_not_flooded_with_pings() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let mut config = Config::mqtt("plant-7", "127.0.0.1");
+        config.port = listener.local_addr().unwrap().port();
+        let server = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            assert!(socket.read(&mut [0; 1024]).await.unwrap() > 0);
+            // CONNACK with a server keep-alive of 0.
+            socket.write_all(&[0x20, 6, 0, 0, 3, 0x13, 0, 0]).await.unwrap();
+            socket
+        };
+        let (_client, mut link) = open(&Arc::new(config));
+        let (_socket, connected) = tokio::join!(server, link.poll());
+        assert!(matches!(connected, Ok(Event::Connected(_))));
+        assert_eq!(
+            link.poll().await.unwrap(),
+            Event::Other,
+            "one ping, which rumqttc had planned already"
+        );
+        let next = tokio::time::timeout(Duration::from_millis(200), link.poll()).await;
+        assert!(next.is_err(), "{next:?}");
+    }
 }
