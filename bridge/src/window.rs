@@ -85,6 +85,10 @@ impl<T> Window<T> {
 
     /// The client wrote the oldest queued publish under this packet id, 0 for QoS 0.
     pub(crate) fn written(&mut self, id: u16, now: Instant) -> Written<T> {
+        // An id whose last use is unacked, or none at QoS 1, would let an ack settle the wrong record.
+        if self.in_flight.contains_key(&id) || self.queued.front().is_some_and(|entry| entry.acked == (id == 0)) {
+            return Written::Unknown;
+        }
         let Some(mut entry) = self.queued.pop_front() else {
             return Written::Unknown;
         };
@@ -227,6 +231,18 @@ mod tests {
         assert_eq!(window.written(1, now), Written::Waiting);
         assert_eq!(window.written(2, now), Written::Unknown);
         assert_eq!(window.len(), 1);
+    }
+
+    #[test]
+    fn an_id_that_contradicts_the_window_settles_nothing() {
+        let now = Instant::now();
+        let mut window = Window::new(3, 10, 10);
+        window.queue('a', true, 1, now);
+        window.queue('b', true, 1, now);
+        assert_eq!(window.written(0, now), Written::Unknown, "QoS 1 has an id");
+        assert_eq!(window.written(1, now), Written::Waiting);
+        assert_eq!(window.written(1, now), Written::Unknown, "1 is unacked");
+        assert_eq!(window.len(), 2);
     }
 
     #[test]
