@@ -146,14 +146,16 @@ impl Lane {
         if self.probe.is_sending() {
             return;
         }
-        if std::mem::take(&mut self.probe.stopped) {
-            self.probe.active = None;
-        } else {
-            self.conclude(now);
+        let stopped = std::mem::take(&mut self.probe.stopped);
+        if let Some(key) = self.probe.active.take()
+            && !stopped
+        {
+            // Whether more of it waits is for the next read to find: that may take the disk long, and this task has others to serve.
+            self.suspensions.postpone(&key, now);
         }
     }
 
-    /// Nothing of the pair is in flight: back into its stream if the log has no earlier record of it left, else the next batch.
+    /// Nothing of the pair is in flight and a read found no more: back into its stream, if readers have passed nothing since.
     fn conclude(&mut self, now: Instant) {
         let Some(key) = self.probe.active.take() else { return };
         if !self.log.release(&key) {
