@@ -232,9 +232,7 @@ impl Lane {
             Settled::Late if delivered => add(&stats.late_acks, 1),
             Settled::Late => {}
         }
-        if !self.seen.is_empty() {
-            self.seen.remove(&item.place());
-        }
+        self.seen.remove(item.place());
         self.suspects.forget(item.place());
         if item.probe {
             self.probe_settled(delivered, now);

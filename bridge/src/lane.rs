@@ -19,10 +19,11 @@ use crate::held::Held;
 use crate::pacing::Pacer;
 use crate::probing::Probe;
 use crate::repeats::Repeats;
+use crate::seen::Seen;
 use crate::sending::Staged;
 use crate::source::{Item, ReadDone, Source};
 use crate::stats::add;
-use crate::suspects::{Place, Suspects};
+use crate::suspects::Suspects;
 use crate::suspend::Suspensions;
 use crate::window::Window;
 use crate::{Config, Ended, Handle, LastError, Mapping, Observer, State, Suspension};
@@ -33,8 +34,6 @@ const STALLED_AFTER: Duration = Duration::from_secs(5);
 const SILENT_SHARE: u32 = 4;
 /// What a process that was killed may have sent without the log knowing of it, beside its window, when nothing paces it.
 const UNPACED_TAIL: u64 = 10_000;
-/// Records of broken connections that are remembered as perhaps seen by the cloud.
-const MAX_SEEN: usize = 65_536;
 /// How old the status may show the pace while that recovers.
 const RECOVERY_SHOWN: Duration = Duration::from_secs(1);
 /// When nothing else wakes the lane.
@@ -58,8 +57,7 @@ pub(crate) struct Lane {
     pub(crate) recent_topics: RecentTopics,
     /// By reason.
     pub(crate) dead_repeats: HashMap<&'static str, Repeats>,
-    /// Written by an earlier connection and not settled, and whether they were late then.
-    pub(crate) seen: HashMap<Place, bool>,
+    pub(crate) seen: Seen,
     pub(crate) picks: u32,
     /// The peer closed after publishes at QoS 0, for which it has no other answer: they go at QoS 1 until that is over.
     pub(crate) ack_all: bool,
@@ -139,7 +137,7 @@ impl Lane {
             pacer: Pacer::new(config.pacing, now),
             recent_topics: RecentTopics::default(),
             dead_repeats: HashMap::new(),
-            seen: HashMap::new(),
+            seen: Seen::default(),
             picks: 0,
             ack_all: false,
             next_lower: 0,
@@ -410,7 +408,7 @@ impl Lane {
         self.end_probe(in_flight.iter().any(|(item, _)| item.probe), now);
         let guilty = failure.and_then(|failure| self.judge(&in_flight, failure, sent_unacked));
         for (item, written) in in_flight {
-            if written && self.seen.len() < MAX_SEEN {
+            if written {
                 self.seen.insert(item.place(), item.late);
             }
         }

@@ -42,6 +42,7 @@ mod probing;
 mod properties;
 mod publish;
 mod repeats;
+mod seen;
 mod sending;
 mod source;
 mod stats;

@@ -12,7 +12,7 @@ use crate::stats::add;
 use crate::{Ended, Mapped, Qos, Version};
 
 /// One of so many picks goes to the streams of lower priority, as long as they have something.
-const LOWER_SHARE: u32 = 10;
+const LOWER_SHARE: usize = 10;
 
 /// The next publish, waiting for its turn in the pace.
 pub(crate) struct Staged {
@@ -155,20 +155,18 @@ impl Lane {
     /// The highest stream that has records; now and then one of the lower ones, in turn.
     fn choose_stream(&mut self) -> Option<usize> {
         let first = self.sources.iter().position(|source| source.has_records())?;
-        let lower: Vec<usize> = match self.sources.len() - first {
-            1 => return Some(first),
-            _ => (first + 1..self.sources.len())
-                .filter(|index| self.sources[*index].has_records())
-                .collect(),
+        let lower = || (first + 1..self.sources.len()).filter(|index| self.sources[*index].has_records());
+        let turns = self.next_lower + 1;
+        if lower().next().is_none() {
+            return Some(first);
+        }
+        let chosen = if turns.is_multiple_of(LOWER_SHARE) {
+            lower().nth(turns / LOWER_SHARE % lower().count())
+        } else {
+            None
         };
-        if lower.is_empty() {
-            return Some(first);
-        }
-        self.next_lower += 1;
-        if !self.next_lower.is_multiple_of(LOWER_SHARE as usize) {
-            return Some(first);
-        }
-        Some(lower[self.next_lower / LOWER_SHARE as usize % lower.len()])
+        self.next_lower = turns;
+        chosen.or(Some(first))
     }
 
     /// Maps and composes a record. `None` = it was settled instead: expired, or a dead letter.
@@ -194,7 +192,7 @@ impl Lane {
             }
         };
         let source = &mut self.sources[item.source];
-        let seen = self.seen.get(&item.place()).copied();
+        let seen = self.seen.late(item.place());
         let maybe_sent = !item.probe && !item.refused && seen.is_none() && source.maybe_sent_before(&item.record, &self.start);
         let late = item.late || seen.unwrap_or_else(|| publish::is_late(&item.record.received, &time));
         (item.late, item.seen) = (late, item.seen || seen.is_some());
