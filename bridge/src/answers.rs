@@ -8,49 +8,18 @@
 //! 4. the reason code decides; only 0x00 and 0x10 settle as delivered;
 //! 5. a broken connection takes its window with it: a later ack finds nothing, the reader starts again at what is not settled.
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
-
-use forebay_wal::{HoldKey, Offset, Record, Settled, Settlement};
+use forebay_wal::{HoldKey, Offset, Settled, Settlement};
 use tokio::time::Instant;
 
 use crate::Ended;
 use crate::classify::{self, UNCLEAR_TRIES, Verdict};
 use crate::connection::Event;
 use crate::failure::Failure;
-use crate::lane::{Lane, Session};
+use crate::lane::Lane;
+use crate::session::Session;
 use crate::source::Item;
 use crate::stats::add;
 use crate::window::Written;
-
-/// Topics that the cloud has accepted lately, by hash: a record that makes it close cannot be denied for such a topic.
-#[derive(Debug, Default)]
-pub(crate) struct RecentTopics {
-    current: HashSet<u64>,
-    previous: HashSet<u64>,
-}
-
-impl RecentTopics {
-    const GENERATION: usize = 4096;
-
-    fn key(record: &Record) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (&record.route, &record.identity, &record.topic).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    fn accepted(&mut self, record: &Record) {
-        self.current.insert(Self::key(record));
-        if self.current.len() >= Self::GENERATION {
-            self.previous = std::mem::take(&mut self.current);
-        }
-    }
-
-    fn knows(&self, record: &Record) -> bool {
-        let key = Self::key(record);
-        self.current.contains(&key) || self.previous.contains(&key)
-    }
-}
 
 impl Lane {
     pub(crate) fn on_event(&mut self, event: Event, session: &mut Session) -> Result<(), Failure> {

@@ -1,43 +1,30 @@
-//! One lane: a connection to the cloud and the partitions it owns. This file holds the life of its connections; what is
-//! sent is in `sending`, what the cloud's answers do is in `answers`, suspended pairs are tried in `probing`.
+//! One lane: what it knows beyond a single connection to the cloud.
+//!
+//! The life of its connections is in `driving`, what is sent in `sending`, what the cloud's answers do in `answers`; suspended
+//! pairs are tried in `probing`. Those four know this file, and this file knows none of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use forebay_wal::{Clock, Log, Partition, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::answers::RecentTopics;
 use crate::backoff::Retries;
-use crate::connection::{self, Client, Event, Link, Terms};
-use crate::failure::{self, Failure};
 use crate::held::Held;
 use crate::pacing::Pacer;
-use crate::probing::Probe;
+use crate::probe::Probe;
+use crate::recent::RecentTopics;
 use crate::repeats::Repeats;
 use crate::seen::Seen;
-use crate::sending::Staged;
 use crate::source::{Item, ReadDone, Source};
-use crate::stats::add;
 use crate::suspects::Suspects;
 use crate::suspend::Suspensions;
-use crate::window::Window;
-use crate::{Config, Ended, Handle, LastError, Mapping, Observer, State, Suspension};
+use crate::{Config, Handle, Mapping, Observer, Suspension};
 
-/// No ack for so long while acks are owed: stalled, says the status.
-const STALLED_AFTER: Duration = Duration::from_secs(5);
-/// Unacked for this share of the ack timer while others were acked: the device is held.
-const SILENT_SHARE: u32 = 4;
 /// What a process that was killed may have sent without the log knowing of it, beside its window, when nothing paces it.
 const UNPACED_TAIL: u64 = 10_000;
-/// How old the status may show the pace while that recovers.
-const RECOVERY_SHOWN: Duration = Duration::from_secs(1);
-/// When nothing else wakes the lane.
-const IDLE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Lane {
     pub(crate) config: Arc<Config>,
@@ -62,38 +49,11 @@ pub(crate) struct Lane {
     /// The peer closed after publishes at QoS 0, for which it has no other answer: they go at QoS 1 until that is over.
     pub(crate) ack_all: bool,
     pub(crate) next_lower: usize,
-    reads: JoinSet<ReadDone>,
-    reader_lost: bool,
-    wake: Arc<Notify>,
+    pub(crate) reads: JoinSet<ReadDone>,
+    pub(crate) reader_lost: bool,
+    pub(crate) wake: Arc<Notify>,
     pub(crate) retries: Retries,
-    repeats: Repeats,
-}
-
-/// What belongs to one connection and dies with it.
-pub(crate) struct Session {
-    pub(crate) window: Window<Item>,
-    pub(crate) terms: Terms,
-    pub(crate) connected_at: Instant,
-    pub(crate) staged: Option<Staged>,
-    pub(crate) last_ack: Instant,
-    /// Something went at QoS 0, so that a record in flight need not be why the peer closes.
-    pub(crate) sent_unacked: bool,
-    /// When the shutdown stops waiting for acks.
-    stop_at: Option<Instant>,
-    disconnecting: bool,
-    stalled: bool,
-}
-
-/// How a connection ended.
-pub(crate) enum End {
-    Shutdown,
-    Failed(Failure),
-}
-
-impl Session {
-    pub(crate) const fn is_stopping(&self) -> bool {
-        self.stop_at.is_some()
-    }
+    pub(crate) repeats: Repeats,
 }
 
 impl Lane {
@@ -157,295 +117,6 @@ impl Lane {
         lane
     }
 
-    /// Connects, replays, connects again, until `shutdown`.
-    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        while !shutdown.is_cancelled() {
-            let delay = self.retries.delay(Instant::now(), random());
-            if !delay.is_zero() {
-                let until = later(self.clock.now(), delay);
-                self.handle.update(|status| status.state = State::BackingOff { until });
-                tokio::select! {
-                    () = tokio::time::sleep(delay) => {}
-                    () = shutdown.cancelled() => break,
-                }
-            }
-            self.handle.update(|status| status.state = State::Connecting);
-            self.retries.connecting(Instant::now());
-            if self.connection(&shutdown).await.is_break() {
-                break;
-            }
-        }
-        self.handle.set_load(0, 0);
-        self.handle
-            .update(|status| (status.state, status.connected_since) = (State::Stopped, None));
-    }
-
-    /// One connection from dialling to its end.
-    async fn connection(&mut self, shutdown: &CancellationToken) -> std::ops::ControlFlow<()> {
-        let (client, mut link) = connection::open(&self.config);
-        let connected = tokio::select! {
-            connected = tokio::time::timeout(self.config.connect_timeout, until_connected(&mut link)) => connected,
-            () = shutdown.cancelled() => return std::ops::ControlFlow::Break(()),
-        };
-        let terms = match connected.unwrap_or_else(|_| Err(failure::connect_timeout(&self.config))) {
-            Ok(terms) if terms.qos_1 => terms,
-            Ok(_) => {
-                let text = format!(
-                    "{}:{} takes QoS 0 only, which acks nothing; use another broker",
-                    self.config.host, self.config.port
-                );
-                self.ended(&Failure::new(Ended::Protocol, text), None);
-                return std::ops::ControlFlow::Continue(());
-            }
-            Err(failure) => {
-                self.ended(&failure, None);
-                return std::ops::ControlFlow::Continue(());
-            }
-        };
-        let mut session = self.begin(terms);
-        let end = self.drive(&client, &mut link, &mut session, shutdown).await;
-        self.take_leftovers(link.leftovers(), &mut session);
-        drop((client, link));
-        let lived = session.connected_at.elapsed();
-        let flow = match end {
-            End::Shutdown => {
-                self.close(session, None);
-                std::ops::ControlFlow::Break(())
-            }
-            End::Failed(failure) => {
-                self.close(session, Some(&failure));
-                self.ended(&failure, Some(lived));
-                std::ops::ControlFlow::Continue(())
-            }
-        };
-        self.handle.set_load(0, 0);
-        flow
-    }
-
-    pub(crate) fn begin(&mut self, terms: Terms) -> Session {
-        let now = Instant::now();
-        self.pacer.restart(now);
-        add(&self.handle.stats().connects, 1);
-        let since = self.clock.now();
-        self.handle
-            .update(|status| (status.state, status.connected_since) = (State::Connected, Some(since)));
-        tracing::info!(host = %self.config.host, port = self.config.port, client_id = %self.config.client_id, "connected to the cloud");
-        let channel = connection::channel_len(self.pacer.is_limited());
-        let cap = self.config.in_flight.min(terms.receive_maximum);
-        Session {
-            window: Window::new(cap, channel, connection::packet_ids(&self.config, &terms)),
-            terms,
-            connected_at: now,
-            staged: None,
-            last_ack: now,
-            sent_unacked: false,
-            stop_at: None,
-            disconnecting: false,
-            stalled: false,
-        }
-    }
-
-    async fn drive(&mut self, client: &Client, link: &mut Link, session: &mut Session, shutdown: &CancellationToken) -> End {
-        let mut armed = Instant::now() + IDLE;
-        let mut timer = std::pin::pin!(tokio::time::sleep_until(armed));
-        let mut cancelled = std::pin::pin!(shutdown.cancelled());
-        loop {
-            // The poll is not cancel safe, so its future outlives the other branches.
-            let mut poll = std::pin::pin!(link.poll());
-            let polled = loop {
-                let now = Instant::now();
-                let wake = match self.advance(client, session, now) {
-                    Ok(wake) => wake,
-                    Err(end) => return end,
-                };
-                // A later time is left to fire early: setting a timer anew for every packet costs more than a rare idle round.
-                if wake < armed || armed <= now {
-                    armed = wake;
-                    timer.as_mut().reset(armed);
-                }
-                tokio::select! {
-                    polled = &mut poll => break polled,
-                    Some(done) = self.reads.join_next(), if !self.reads.is_empty() => self.read_done(done),
-                    Some(done) = self.probe.reads.join_next(), if !self.probe.reads.is_empty() => self.probe_read_done(done, session),
-                    () = self.wake.notified() => {}
-                    () = &mut timer => {}
-                    () = &mut cancelled, if !session.is_stopping() => session.stop_at = Some(Instant::now() + self.config.shutdown_grace),
-                }
-            };
-            let outcome = match polled {
-                Ok(Event::DisconnectWritten) if session.disconnecting => return End::Shutdown,
-                Ok(event) => self.on_event(event, session),
-                Err(failure) => Err(failure),
-            };
-            if let Err(failure) = outcome {
-                // A broker that closes when we leave is no failure.
-                return if session.disconnecting {
-                    End::Shutdown
-                } else {
-                    End::Failed(failure)
-                };
-            }
-        }
-    }
-
-    /// Does all that can be done now. Returns when to look again.
-    pub(crate) fn advance(&mut self, client: &Client, session: &mut Session, now: Instant) -> Result<Instant, End> {
-        if session
-            .window
-            .oldest()
-            .is_some_and(|oldest| oldest + self.config.ack_timeout <= now)
-        {
-            self.pacer.cut(now);
-            let text = format!(
-                "{}:{} has not acked a publish for {} s; connecting again",
-                self.config.host,
-                self.config.port,
-                self.config.ack_timeout.as_secs()
-            );
-            return Err(End::Failed(Failure::new(Ended::AckTimeout, text)));
-        }
-        if let Some(stop_at) = session.stop_at {
-            if now >= stop_at {
-                return Err(End::Shutdown);
-            }
-            session.staged = None;
-            if session.window.is_empty() && !session.disconnecting {
-                session.disconnecting = true;
-                if !client.disconnect() {
-                    return Err(End::Shutdown);
-                }
-            }
-        } else {
-            for (index, source) in self.sources.iter_mut().enumerate() {
-                source.read_ahead(index, &mut self.reads, now);
-            }
-            self.start_probe(now);
-            self.hold_silent(session, now);
-        }
-        let paced = self.fill(client, session, now).map_err(End::Failed)?;
-        let stalled = self.report(session, now);
-        let recovering = self.pacer.is_reduced().then(|| now + RECOVERY_SHOWN);
-        let reads = self.sources.iter().filter_map(Source::again_at);
-        let acks = session.window.oldest().map(|oldest| oldest + self.config.ack_timeout);
-        let silent = session
-            .window
-            .oldest()
-            .map(|oldest| oldest + self.config.ack_timeout / SILENT_SHARE);
-        let timers = [
-            paced,
-            acks,
-            silent,
-            stalled,
-            recovering,
-            session.stop_at,
-            self.suspensions.next(),
-            self.held.next(),
-        ];
-        // A due time that could not be used yet waits for an event, not for a busy loop.
-        let next = timers.into_iter().flatten().chain(reads).filter(|at| *at > now).min();
-        Ok(next.unwrap_or(now + IDLE))
-    }
-
-    /// A record that the cloud skips holds its device, so that fewer of its later ones overtake it.
-    fn hold_silent(&mut self, session: &Session, now: Instant) {
-        let Some(before) = now.checked_sub(self.config.ack_timeout / SILENT_SHARE) else {
-            return;
-        };
-        let before = before.min(session.last_ack);
-        if session.window.oldest().is_none_or(|oldest| oldest > before) {
-            return;
-        }
-        for item in session.window.overdue(before).filter(|item| !item.probe) {
-            self.held.silent(item.device(), item.record.id.offset, now);
-        }
-    }
-
-    /// Keeps the status true; returns when a stall would have to be reported.
-    pub(crate) fn report(&mut self, session: &mut Session, now: Instant) -> Option<Instant> {
-        self.handle.set_load(session.window.len(), self.held.len());
-        self.handle.set_rate(self.pacer.messages_per_second(now));
-        let stalls_at = session.window.oldest().map(|oldest| oldest.max(session.last_ack) + STALLED_AFTER);
-        let stalled = stalls_at.is_some_and(|at| at <= now);
-        if stalled != session.stalled {
-            session.stalled = stalled;
-            self.handle
-                .update(|status| status.state = if stalled { State::Stalled } else { State::Connected });
-        }
-        stalls_at
-    }
-
-    fn read_done(&mut self, done: Result<ReadDone, tokio::task::JoinError>) {
-        // Which stream's read died is not known before the others are back.
-        self.reader_lost |= done.is_err();
-        match done {
-            Ok(done) => {
-                let source = &mut self.sources[Source::index(&done)];
-                if let Err(error) = source.read_done(done, Instant::now()) {
-                    add(&self.handle.stats().read_errors, 1);
-                    tracing::error!(stream = %source.name, %error, "the log could not be read; trying again each second");
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "a read of the log died; starting again at the oldest waiting record");
-            }
-        }
-        if self.reader_lost && self.reads.is_empty() {
-            self.reader_lost = false;
-            self.sources
-                .iter_mut()
-                .for_each(|source| source.replace_lost_reader(&self.log, self.config.partitions));
-        }
-    }
-
-    /// After a connection: what was in flight is perhaps seen by the cloud; all that is not settled is read and sent again.
-    pub(crate) fn close(&mut self, session: Session, failure: Option<&Failure>) {
-        let now = Instant::now();
-        let by_peer = failure.is_some_and(Failure::by_peer);
-        let lasted = session.connected_at.elapsed() >= self.config.backoff.stable_after;
-        self.ack_all = by_peer && (session.sent_unacked || (self.ack_all && !lasted));
-        let sent_unacked = session.sent_unacked;
-        let in_flight: Vec<_> = session.window.into_unacked().collect();
-        self.end_probe(in_flight.iter().any(|(item, _)| item.probe), now);
-        let guilty = failure.and_then(|failure| self.judge(&in_flight, failure, sent_unacked));
-        for (item, written) in in_flight {
-            if written {
-                self.seen.insert(item.place(), item.late);
-            }
-        }
-        if let Some((item, verdict)) = guilty {
-            self.sentence(item, verdict, now);
-        }
-        self.held.clear();
-        self.sources.iter_mut().for_each(Source::rewind);
-    }
-
-    /// Counts, says and remembers why a connection ended.
-    pub(crate) fn ended(&mut self, failure: &Failure, lived: Option<Duration>) {
-        let now = Instant::now();
-        self.handle.stats().count_ended(failure.ended);
-        self.retries.ended(lived, failure.ended == Ended::TakenOver);
-        if failure.ended == Ended::Busy {
-            self.pacer.cut(now);
-        }
-        if lived.is_some_and(|lived| lived >= self.config.backoff.stable_after) {
-            self.repeats.clear();
-        }
-        if let Some(times) = self.repeats.note(&failure.text, now) {
-            let (reason, text) = (failure.ended.label(), &failure.text);
-            match failure.ended {
-                Ended::Tls | Ended::Denied | Ended::TakenOver => tracing::error!(reason, times, "{text}"),
-                _ => tracing::warn!(reason, times, "{text}"),
-            }
-        }
-        let error = LastError {
-            text: failure.text.clone(),
-            at: self.clock.now(),
-            times: self.repeats.in_a_row(),
-        };
-        self.handle
-            .update(|status| (status.connected_since, status.last_error) = (None, Some(error)));
-    }
-
     pub(crate) fn report_suspensions(&self) {
         let name = |id| {
             self.sources
@@ -465,26 +136,4 @@ impl Lane {
         self.handle
             .update(|status| (status.suspended, status.suspended_routes) = (suspended, routes));
     }
-}
-
-async fn until_connected(link: &mut Link) -> Result<Terms, Failure> {
-    loop {
-        if let Event::Connected(terms) = link.poll().await? {
-            return Ok(terms);
-        }
-    }
-}
-
-fn later(now: Timestamp, delay: Duration) -> Timestamp {
-    let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-    Timestamp {
-        wall_ms: now.wall_ms.saturating_add(delay),
-        monotonic_ms: now.monotonic_ms.saturating_add(delay),
-        ..now
-    }
-}
-
-/// From 0 to 1. Without randomness from the system the full delay is waited.
-fn random() -> f64 {
-    getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX))
 }

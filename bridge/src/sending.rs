@@ -5,24 +5,15 @@ use tokio::time::Instant;
 
 use crate::connection::Client;
 use crate::failure::Failure;
-use crate::lane::{Lane, Session};
-use crate::publish::{self, Context, Publish};
+use crate::lane::Lane;
+use crate::publish::{self, Context};
+use crate::session::{Session, Staged};
 use crate::source::Item;
 use crate::stats::add;
 use crate::{Ended, Mapped, Qos, Version};
 
 /// One of so many picks goes to the streams of lower priority, as long as they have something.
 const LOWER_SHARE: usize = 10;
-
-/// The next publish, waiting for its turn in the pace.
-pub(crate) struct Staged {
-    pub(crate) item: Item,
-    publish: Publish,
-    /// A held device's refused record.
-    pub(crate) retry: bool,
-    /// From before a restart, and perhaps sent by the process that ended then.
-    maybe_sent: bool,
-}
 
 impl Lane {
     /// Hands publishes to the client while the window, the pace and the suspects allow. Returns when the pace allows more.

@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::connection::{self, Client, Event, Link, Terms};
-use crate::lane::{End, Lane, Session};
+use crate::lane::Lane;
+use crate::session::{End, Session};
 use crate::{CloudLimits, Config, Handle, Mapping, Observer, Qos, Route, Stats};
 
 const TERMS: Terms = Terms {

@@ -1,0 +1,46 @@
+//! What belongs to one connection and dies with it.
+
+use tokio::time::Instant;
+
+use crate::connection::Terms;
+use crate::failure::Failure;
+use crate::publish::Publish;
+use crate::source::Item;
+use crate::window::Window;
+
+/// An accepted connection: what it has sent, and how it stands.
+pub(crate) struct Session {
+    pub(crate) window: Window<Item>,
+    pub(crate) terms: Terms,
+    pub(crate) connected_at: Instant,
+    pub(crate) staged: Option<Staged>,
+    pub(crate) last_ack: Instant,
+    /// Something went at QoS 0, so that a record in flight need not be why the peer closes.
+    pub(crate) sent_unacked: bool,
+    /// When the shutdown stops waiting for acks.
+    pub(crate) stop_at: Option<Instant>,
+    pub(crate) disconnecting: bool,
+    pub(crate) stalled: bool,
+}
+
+/// How a connection ended.
+pub(crate) enum End {
+    Shutdown,
+    Failed(Failure),
+}
+
+impl Session {
+    pub(crate) const fn is_stopping(&self) -> bool {
+        self.stop_at.is_some()
+    }
+}
+
+/// The next publish, waiting for its turn in the pace.
+pub(crate) struct Staged {
+    pub(crate) item: Item,
+    pub(crate) publish: Publish,
+    /// A held device's refused record.
+    pub(crate) retry: bool,
+    /// From before a restart, and perhaps sent by the process that ended then.
+    pub(crate) maybe_sent: bool,
+}
