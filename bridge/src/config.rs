@@ -59,9 +59,9 @@ pub enum Version {
 /// Quotas. The lane runs at nine tenths of each and passes it in no window of one second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pacing {
-    /// Publishes per second; none = no limit.
+    /// Publishes per second, at least 1; none = no limit.
     pub messages_per_second: Option<u32>,
-    /// Bytes of PUBLISH packets per second; none = no limit. A single larger packet still goes, alone in its second.
+    /// Bytes of PUBLISH packets per second, at least 1; none = no limit. A single larger packet still goes, alone in its second.
     pub bytes_per_second: Option<u64>,
 }
 

@@ -24,7 +24,8 @@
 //!
 //! # Limits
 //!
-//! In flight: [`Config::in_flight`], the cloud's Receive Maximum, and 8 MiB of payload. Read ahead: [`Config::read_ahead`].
+//! In flight: [`Config::in_flight`], the cloud's Receive Maximum, and 8 MiB of payload. Read ahead, and waiting for held
+//! devices: [`Config::read_ahead`].
 //! Remembered as perhaps seen: 65,536 records. Nothing else grows with the backlog; suspended pairs grow with the devices.
 #![forbid(unsafe_code)]
 

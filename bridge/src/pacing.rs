@@ -46,6 +46,11 @@ struct Reduced {
 
 impl Pacer {
     pub(crate) fn new(quota: Pacing, now: Instant) -> Self {
+        // A quota of nothing would be a wait without end, which a clock cannot hold.
+        let quota = Pacing {
+            messages_per_second: quota.messages_per_second.map(|quota| quota.max(1)),
+            bytes_per_second: quota.bytes_per_second.map(|quota| quota.max(1)),
+        };
         let bucket = |quota: f64| Bucket::empty(quota * USED_SHARE, quota * (1.0 - USED_SHARE), now);
         Self {
             quota,
@@ -89,10 +94,7 @@ impl Pacer {
         let size = size as u64;
         let messages = self.messages.as_mut().and_then(|bucket| bucket.ready_at(1.0, now));
         let bytes = self.bytes.as_mut().and_then(|bucket| bucket.ready_at(size as f64, now));
-        let over_messages = self
-            .quota
-            .messages_per_second
-            .is_some_and(|quota| self.recent_messages >= quota.max(1));
+        let over_messages = self.quota.messages_per_second.is_some_and(|quota| self.recent_messages >= quota);
         // A packet above the whole quota goes alone in its second.
         let over_bytes = self
             .quota
@@ -322,6 +324,19 @@ mod tests {
         let sent = simulate(&mut pacer, start, Duration::from_secs(20), || 128 * 1024);
         assert!(sent.len() >= 7, "{}", sent.len());
         assert!(sent.windows(2).all(|pair| pair[1].0 - pair[0].0 >= WINDOW));
+    }
+
+    #[test]
+    fn a_quota_of_nothing_is_the_least_there_is() {
+        let start = Instant::now();
+        let mut pacer = Pacer::new(
+            Pacing {
+                messages_per_second: Some(0),
+                bytes_per_second: Some(0),
+            },
+            start,
+        );
+        assert!(simulate(&mut pacer, start, Duration::from_secs(5), || 1).len() >= 3);
     }
 
     #[test]
