@@ -8,7 +8,7 @@
 //! | `next.tmp` | the next file, made ahead; deleted at open |
 //! | `*.redb.damaged` | files set aside because they could not be read; never deleted by us |
 //! | `lock` | locked for as long as a process uses the directory |
-//! | `ballast` | 16 MiB to be freed when trimming needs room on a full disk; only when `max_disk` is 256 MiB or more |
+//! | `ballast` | a sixteenth of `max_disk`, 4 to 16 MiB, to be freed when trimming needs room on a full disk |
 //!
 //! # A log file
 //!

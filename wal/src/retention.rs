@@ -15,7 +15,9 @@ use crate::{StreamId, WhenFull};
 /// Space that a commit without records may still use, so that trimming never stops.
 const RESERVE: u64 = 1 << 20;
 pub(crate) const BALLAST: &str = "ballast";
-const BALLAST_BYTES: u64 = 16 << 20;
+const BALLAST_MAX: u64 = 16 << 20;
+/// A new file and what it must say of the others.
+const BALLAST_MIN: u64 = 4 << 20;
 /// How often making room looks again before it gives up.
 const ROUNDS: usize = 64;
 
@@ -70,11 +72,7 @@ impl Space {
 
     /// What records must leave: enough for the commits that trim, and for a ballast that was used to be made again.
     fn reserve(&self, shared: &Shared) -> u64 {
-        if has_ballast(shared) {
-            RESERVE + BALLAST_BYTES.saturating_sub(self.ballast)
-        } else {
-            RESERVE
-        }
+        RESERVE + ballast_bytes(shared).saturating_sub(self.ballast)
     }
 
     /// Whether a log that was full has room again, for as much as was asked for if that is not too much.
@@ -84,9 +82,10 @@ impl Space {
 
     /// Makes the ballast when it fits easily.
     pub(crate) fn make_ballast(&mut self, shared: &Shared) {
-        if self.ballast == 0 && has_ballast(shared) && self.headroom(shared) >= BALLAST_BYTES * 4 {
-            match shared.files.directory.reserve(BALLAST, BALLAST_BYTES) {
-                Ok(()) => self.ballast = BALLAST_BYTES,
+        let bytes = ballast_bytes(shared);
+        if self.ballast == 0 && self.headroom(shared) >= bytes * 4 {
+            match shared.files.directory.reserve(BALLAST, bytes) {
+                Ok(()) => self.ballast = bytes,
                 Err(error) => {
                     tracing::debug!(%error, "no ballast file");
                     shared.files.directory.remove(BALLAST).ok();
@@ -109,9 +108,8 @@ impl Space {
     }
 }
 
-/// A small directory has none.
-fn has_ballast(shared: &Shared) -> bool {
-    shared.options.max_disk / 16 >= BALLAST_BYTES
+fn ballast_bytes(shared: &Shared) -> u64 {
+    (shared.options.max_disk / 16).clamp(BALLAST_MIN, BALLAST_MAX)
 }
 
 impl Writer {
