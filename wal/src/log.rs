@@ -178,7 +178,8 @@ impl Log {
         Reader::new(self.handle.shared.clone(), stream, partitions)
     }
 
-    /// Calls `wake` after every commit that brought records for `stream`, on the writer thread: it must not block.
+    /// Calls `wake` after every commit that brought records for `stream`, and when a reader that stopped because too much
+    /// was settled behind records that are not may go on; on the writer thread: it must not block.
     pub fn on_commit(&self, stream: StreamId, wake: Box<dyn Fn() + Send + Sync>) {
         lock(&self.shared().wakes).push((stream, Arc::from(wake)));
     }

@@ -18,7 +18,7 @@ use crate::block::Block;
 use crate::gauge::Gauges;
 use crate::pending::{DeadJob, Pending};
 use crate::state::{Change, Count, State};
-use crate::tracked::{HeldPair, Outcome, Outstanding, StreamTracker, pop_settled};
+use crate::tracked::{HeldPair, MAX_OUTSTANDING, Outcome, Outstanding, StreamTracker, pop_settled};
 use crate::{Partition, Stats};
 
 /// All streams' progress, and what of it is not yet on disk.
@@ -56,6 +56,7 @@ impl Tracker {
                 queues: vec![VecDeque::new(); Partition::COUNT],
                 outstanding: HashMap::new(),
                 holds: holds.collect(),
+                stopped: false,
             };
             streams.insert(stream.id, tracker);
         }
@@ -193,6 +194,18 @@ impl Tracker {
             *self.pending.ledger.entry((0, Count::Damaged)).or_default() += left.0;
         }
         self.pending.moved.insert(stream);
+    }
+
+    /// The streams whose readers stopped and may go on.
+    pub(crate) fn let_go_on(&mut self) -> Vec<u8> {
+        let stopped = self.streams.values_mut().filter(|stream| stream.stopped);
+        let ready = stopped.filter(|stream| stream.outstanding.len() < MAX_OUTSTANDING / 2);
+        ready
+            .map(|stream| {
+                stream.stopped = false;
+                stream.id
+            })
+            .collect()
     }
 
     /// Suspends a pair; false = it is already.

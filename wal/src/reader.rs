@@ -9,7 +9,7 @@ use crate::files::{FileError, RawBlock, name};
 use crate::progress::Tracker;
 use crate::shared::Shared;
 use crate::sync::lock;
-use crate::tracked::{Meet, Outcome, Outstanding};
+use crate::tracked::{MAX_OUTSTANDING, Meet, Outcome, Outstanding};
 use crate::{Epoch, Partition, PartitionSet, ReadError, Record, StreamId, Timestamp};
 
 /// Reads one stream in offset order. Blocks on the disk; keep it off the async threads.
@@ -43,7 +43,8 @@ impl Reader {
         reader
     }
 
-    /// The next waiting records, about `max_bytes` of payload and topic at most but at least one; empty = nothing more for now.
+    /// The next waiting records, about `max_bytes` of payload and topic at most but at least one; empty = nothing more for now:
+    /// [`crate::Log::on_commit`] wakes when there may be.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -120,6 +121,11 @@ impl Reader {
             let yielded = match (meet, view) {
                 (Meet::New, view) => {
                     let outcome = judge(view, max_age, &now);
+                    if outcome.is_some() && stop_if_crowded(&mut tracker, self.stream.0) {
+                        self.position = offset;
+                        full = true;
+                        break;
+                    }
                     ended |= outcome.is_some();
                     if !meet_new(&mut tracker, self.stream.0, offset, *entry, place.file, view, outcome) {
                         None
@@ -207,6 +213,17 @@ pub(crate) fn judge(view: Option<View<'_>>, max_age: Option<std::time::Duration>
         .flatten()
         .any(|limit| age > limit)
         .then_some(Outcome::Expired)
+}
+
+/// Whether so much is kept in memory behind unsettled records that no more may be added; the reader's stream is woken
+/// when there is room.
+fn stop_if_crowded(tracker: &mut Tracker, stream: u8) -> bool {
+    let Some(tracked) = tracker.streams.get_mut(&stream) else {
+        return false;
+    };
+    let is_crowded = tracked.outstanding.len() >= MAX_OUTSTANDING;
+    tracked.stopped |= is_crowded;
+    is_crowded
 }
 
 /// Registers a record met for the first time; says whether it is to be yielded.

@@ -18,6 +18,8 @@ pub(crate) struct StreamTracker {
     pub(crate) queues: Vec<VecDeque<u64>>,
     pub(crate) outstanding: HashMap<u64, Outstanding>,
     pub(crate) holds: Vec<HeldPair>,
+    /// A reader stopped because too much is settled behind records that are not.
+    pub(crate) stopped: bool,
 }
 
 /// A record between its reading and its settling.
@@ -60,6 +62,9 @@ pub(crate) struct HeldPair {
     pub(crate) scanned: u64,
 }
 
+/// How many records of a stream may stand in memory before readers settle no more of what they pass.
+pub(crate) const MAX_OUTSTANDING: usize = 16_384;
+
 /// What a reader does with a record it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meet {
@@ -96,8 +101,10 @@ impl StreamTracker {
             queues,
             outstanding,
             holds,
+            stopped,
         } = self;
         Self {
+            stopped: *stopped,
             id: *id,
             internal: *internal,
             floor: *floor,

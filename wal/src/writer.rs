@@ -379,6 +379,17 @@ impl Writer {
         if more {
             self.shared.mark_dirty();
         }
+        let ready = lock(&self.shared.tracker).let_go_on();
+        self.wake(|stream| ready.contains(&stream.0));
+    }
+
+    fn wake(&self, is_meant: impl Fn(StreamId) -> bool) {
+        let wakes: Vec<_> = lock(&self.shared.wakes)
+            .iter()
+            .filter(|(stream, _)| is_meant(*stream))
+            .map(|(_, wake)| wake.clone())
+            .collect();
+        wakes.iter().for_each(|wake| guarded("a reader's wake", || wake()));
     }
 
     fn announce(&mut self, mut batch: OpenBatch) {
@@ -406,12 +417,7 @@ impl Writer {
             let committed = Arc::new(CommittedBatch::new(number, self.shared.epoch, data, records));
             guarded("the tap", || tap.committed(committed));
         }
-        let wakes: Vec<_> = lock(&self.shared.wakes)
-            .iter()
-            .filter(|(stream, _)| streams[usize::from(stream.0)])
-            .map(|(_, wake)| wake.clone())
-            .collect();
-        wakes.iter().for_each(|wake| guarded("a reader's wake", || wake()));
+        self.wake(|stream| streams[usize::from(stream.0)]);
         self.recycle(batch);
     }
 

@@ -462,3 +462,36 @@ fn suspended_records_that_pin_files_are_dropped_by_their_streams_policy_at_max_d
     assert_eq!(audit.evicted + audit.waiting, 100, "{audit:?}");
     assert!(audit.balances());
 }
+
+#[test]
+fn records_that_expire_behind_one_in_flight_cost_bounded_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut limits = options(directory.path());
+    limits.streams[0].max_age = Some(Duration::from_secs(60));
+    let mut bench = open(limits);
+    let first = bench.store("a", b"in flight");
+    let mut reader = bench.log.reader(MAIN, forebay_wal::PartitionSet::ALL);
+    assert_eq!(reader.read(1 << 20).unwrap().len(), 1);
+    let mut last = None;
+    for _ in 0..40_000 {
+        last = Some(bench.append("a", b"too old when it is read").batch);
+    }
+    bench.acks.wait(last.unwrap()).unwrap();
+    let now = forebay_wal::Clock::now(&*bench.clock);
+    bench.clock.set(Timestamp {
+        monotonic_ms: now.monotonic_ms + 61_000,
+        ..now
+    });
+    let woken = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flag = woken.clone();
+    bench.log.on_commit(MAIN, Box::new(move || flag.store(true, Ordering::SeqCst)));
+    assert!(reader.read(1 << 20).unwrap().is_empty());
+    assert!(bench.log.unsettled(MAIN) <= 16_384, "{}", bench.log.unsettled(MAIN));
+    assert!(bench.log.audit().unwrap().balances());
+    woken.store(false, Ordering::SeqCst);
+    bench.log.settle(MAIN, first, Settlement::Delivered);
+    support::until("the reader may go on", || woken.load(Ordering::SeqCst));
+    assert!(reader.read(1 << 20).unwrap().is_empty());
+    let audit = bench.log.audit().unwrap();
+    assert_eq!((audit.delivered, audit.expired, audit.waiting), (1, 40_000, 0), "{audit:?}");
+}
