@@ -278,7 +278,6 @@ async fn silent_peers_delay_nobody_and_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the listener waits for one of its 64 places for handshakes, for up to ten seconds each time"]
 async fn more_silent_peers_than_places_for_handshakes_delay_nobody() {
     silent_peers(200).await;
 }

@@ -32,7 +32,7 @@ pub struct Limits {
     pub max_topics: usize,
     /// Longest life of a session without a connection.
     pub max_session_expiry: Duration,
-    /// TLS handshakes and CONNECTs going on at once; when more come the longest silent peer goes, after a second.
+    /// TLS handshakes and CONNECTs going on at once; when more come, peers silent for a second go.
     pub max_pending_handshakes: usize,
     /// How long a peer may take from accept to CONNECT.
     pub connect_deadline: Duration,

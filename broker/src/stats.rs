@@ -47,7 +47,7 @@ reasons! {
         Handshake = "handshake",
         /// No CONNECT within the deadline.
         ConnectTimeout = "connect_timeout",
-        /// No CONNECT for a second while more connections waited than may: the longest silent one goes.
+        /// No CONNECT for a second, while more connections came than may wait for theirs.
         Evicted = "evicted",
         /// Bytes that are not MQTT, or a protocol rule broken.
         Protocol = "protocol_error",

@@ -1,4 +1,5 @@
-//! Connections that have not sent CONNECT yet: so many may wait, and when more come the longest silent one goes.
+//! Connections that have not sent CONNECT yet: so many may wait, and when more come those go that have been
+//! silent for a second.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,7 @@ impl WaitingRoom {
         })
     }
 
-    /// A place; if there is none, that of the peer that has been silent longest, once it has been for a second.
+    /// A place; if there is none, that of a peer that has been silent for a second.
     pub(crate) async fn enter(self: &Arc<Self>) -> Option<Place> {
         let permit = loop {
             match timeout(LOOK, Arc::clone(&self.permits).acquire_owned()).await {
@@ -56,7 +57,8 @@ impl WaitingRoom {
 
     fn evict(&self) {
         let mut places = self.lock();
-        if let Some((_, evicted)) = places.pop_front_if(|(since, _)| since.elapsed() >= PATIENCE) {
+        // All of them: in a flood those behind would otherwise wait for each one by itself.
+        while let Some((_, evicted)) = places.pop_front_if(|(since, _)| since.elapsed() >= PATIENCE) {
             evicted.cancel();
         }
     }

@@ -90,6 +90,8 @@ pub(crate) struct Log {
     pub(crate) keep_free: u64,
     /// Why the log cannot write now; none = it can.
     pub(crate) unavailable: Option<String>,
+    /// Whether its writer thread has ended, which only a restart mends.
+    pub(crate) writer_ended: bool,
 }
 
 /// One stream.
@@ -115,6 +117,7 @@ pub(crate) struct Cloud {
     pub(crate) expired: u64,
     pub(crate) retried: u64,
     pub(crate) replayed: u64,
+    pub(crate) replayed_perhaps: u64,
     pub(crate) duplicates_suspected: u64,
     pub(crate) late_acks: u64,
     pub(crate) connects: u64,

@@ -30,6 +30,9 @@ pub(crate) fn restart_helps(look: &Look) -> Vec<String> {
     if !look.figures.front.fanout_alive {
         broken.push("the fan-out to local subscribers has ended; restart the gateway (nothing acked is lost)".to_owned());
     }
+    if look.figures.log.writer_ended {
+        broken.push("the log's writer has ended; restart the gateway (nothing acked is lost)".to_owned());
+    }
     if let Some(waited) = look.log_stalled {
         let seconds = waited.as_secs();
         broken.push(format!("records have waited {seconds} s for a commit; the log's writer is gone or the disk hangs: see `dmesg`, restart the gateway (nothing acked is lost)"));
@@ -60,6 +63,13 @@ mod tests {
         look.figures.log.streams[0].refuses = true;
         assert!(not_ready(&look)[0].contains("stream `alarms` is full"), "{:?}", not_ready(&look));
         assert!(restart_helps(&look).is_empty());
+    }
+
+    #[test]
+    fn a_log_whose_writer_has_ended_needs_a_restart() {
+        let mut look = look();
+        look.figures.log.writer_ended = true;
+        assert!(restart_helps(&look)[0].contains("writer has ended"));
     }
 
     #[test]

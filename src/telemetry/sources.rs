@@ -78,6 +78,7 @@ impl Running {
             free_bytes: status.free_bytes,
             keep_free: self.keep_free,
             unavailable: status.unavailable,
+            writer_ended: !self.sources.log.is_alive(),
         }
     }
 }
@@ -170,6 +171,7 @@ fn cloud(handle: &Handle) -> Cloud {
         expired: value(&stats.expired),
         retried: value(&stats.retried),
         replayed: value(&stats.replayed),
+        replayed_perhaps: value(&stats.replayed_perhaps),
         duplicates_suspected: value(&stats.duplicates_suspected),
         late_acks: value(&stats.late_acks),
         connects: value(&stats.connects),
