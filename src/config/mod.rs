@@ -1,7 +1,7 @@
 //! The configuration: from YAML to validated types, once (design section 10).
 //!
 //! [`load`] reads the file, lays the environment and the flags over it, and reports *everything* that is wrong with
-//! the result at once. [`reference()`] lists every key; checks, defaults and `docs/configuration.md` come from it.
+//! the result at once. [`mod@reference`] lists every key; checks, defaults and `docs/configuration.md` come from it.
 
 mod access;
 mod admin;
