@@ -1,0 +1,258 @@
+//! Publishes on their way in: room, place in the order, parking while the log is full, and the QoS 2 handshake.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU16;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use forebay_wal::Timestamp;
+use tokio::time::Instant;
+
+use super::super::outbox::{Answer, Closing, Outbox, Pending, Ready};
+use super::Reader;
+use crate::codec::{Publish, QoS, ReasonCode, Version};
+use crate::ingress::{Inbound, Taken};
+use crate::stats::{Disconnection, Refusal, add, sub};
+
+/// How often a parked publish is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+/// First and longest delay of a 0x97 while the log is full: a device that resends at once must not spin.
+pub(super) const FULL_DELAY: Duration = Duration::from_millis(100);
+const FULL_DELAY_MAX: Duration = Duration::from_secs(5);
+/// Bytes that may be parked by all connections together; beyond it those that have something parked are not read.
+const MAX_PARKED_BYTES: usize = 16 << 20;
+/// Bytes that a publish is charged besides topic and payload.
+const OVERHEAD: usize = 256;
+
+impl Reader {
+    /// Whether as much is parked as the peer may have in flight, or as all peers together may have.
+    pub(super) fn is_backed_up(&self) -> bool {
+        let context = &self.ingress.context;
+        self.parked.len() >= usize::from(context.limits.max_in_flight)
+            || (!self.parked.is_empty() && context.parked_bytes.load(Ordering::Relaxed) > MAX_PARKED_BYTES)
+    }
+
+    pub(super) async fn publish(&mut self, publish: Publish, since: Instant, now: Timestamp) -> Result<(), Closing> {
+        let inbound = self.resolve_alias(publish)?;
+        let budget = self.wait_for_room(&inbound).await?;
+        let refused = if self.parked.is_empty() {
+            self.take(inbound, since, now, budget)?
+        } else {
+            Some(inbound)
+        };
+        if let Some(inbound) = refused {
+            self.ingress.context.budget.add_permits(budget);
+            self.ingress.context.parked_bytes.fetch_add(charge(&inbound), Ordering::Relaxed);
+            add(&self.ingress.context.stats.parked, 1);
+            if self.parked.is_empty() {
+                self.retry_at = Instant::now() + RETRY;
+            }
+            self.parked.push_back((inbound, since));
+        }
+        Ok(())
+    }
+
+    /// Takes a publish in and gives it its place in the order, or gives it back: it must be parked.
+    fn take(&mut self, inbound: Inbound, since: Instant, now: Timestamp, budget: usize) -> Result<Option<Inbound>, Closing> {
+        forget_lost(&self.outbox, &mut self.attached.state.qos2);
+        let taken = self.ingress.take(&inbound, &mut self.attached.state.qos2, now);
+        let answer = |reason| answer(&inbound.publish, reason);
+        let id = inbound.publish.packet_id.map_or(0, NonZeroU16::get);
+        let (ready, answer, fanout) = match taken {
+            Taken::Stored(batch, message) => {
+                if inbound.publish.qos == QoS::ExactlyOnce {
+                    self.qos2_batches.insert(id, batch);
+                }
+                (Ready::After(batch), answer(ReasonCode::SUCCESS), message)
+            }
+            Taken::Passed(message) => (Ready::Now, answer(ReasonCode::SUCCESS), message),
+            Taken::Again => {
+                let batch = self.qos2_batches.get(&id).copied();
+                (batch.map_or(Ready::Now, Ready::After), answer(ReasonCode::SUCCESS), None)
+            }
+            Taken::Refused(reason, refusal) => match self.refuse(&inbound, reason, refusal) {
+                Ok(answer) => (Ready::Now, answer, None),
+                Err(closing) => {
+                    self.ingress.context.budget.add_permits(budget);
+                    return Err(closing);
+                }
+            },
+            Taken::Full(refusal) if inbound.publish.qos == QoS::AtMostOnce => {
+                self.count_refusal(refusal, true);
+                (Ready::Now, Answer::Nothing, self.ingress.message(&inbound))
+            }
+            Taken::Full(refusal) if self.version == Version::V5 => {
+                self.count_refusal(refusal, false);
+                let at = Instant::now() + self.full_delay;
+                self.full_delay = (self.full_delay * 2).min(FULL_DELAY_MAX);
+                (Ready::At(at), answer(ReasonCode::QUOTA_EXCEEDED), None)
+            }
+            Taken::Full(_) => return Ok(Some(inbound)),
+        };
+        if matches!(ready, Ready::After(_)) {
+            self.full_delay = FULL_DELAY;
+        }
+        self.outbox.push(Pending {
+            ready,
+            answer,
+            fanout,
+            since,
+            budget,
+        });
+        Ok(None)
+    }
+
+    /// What a refused publish is answered with: a reason code on MQTT 5, on 3.1.1 the end of the connection
+    /// (MQTT-3.3.5-2), for QoS 0 nothing.
+    fn refuse(&self, inbound: &Inbound, reason: ReasonCode, refusal: Refusal) -> Result<Answer, Closing> {
+        let qos0 = inbound.publish.qos == QoS::AtMostOnce;
+        self.count_refusal(refusal, qos0);
+        if refusal == Refusal::NotAuthorized {
+            let topic = String::from_utf8_lossy(&inbound.topic);
+            tracing::warn!(identity = %self.ingress.key.identity, %topic, "a publish was refused: no access rule of this identity allows the topic; correct the topic, or `access` in the configuration");
+        }
+        if qos0 {
+            return Ok(Answer::Nothing);
+        }
+        match self.version {
+            Version::V5 => Ok(answer(&inbound.publish, reason)),
+            Version::V311 => Err(Closing::silently(Disconnection::NotAuthorized)),
+        }
+    }
+
+    fn count_refusal(&self, refusal: Refusal, qos0: bool) {
+        self.ingress.context.stats.refuse(refusal, qos0);
+        self.ingress.device.refused();
+    }
+
+    pub(super) fn unparked(&self, inbound: &Inbound) {
+        self.ingress.context.parked_bytes.fetch_sub(charge(inbound), Ordering::Relaxed);
+        sub(&self.ingress.context.stats.parked, 1);
+    }
+
+    pub(super) fn retry_parked(&mut self) -> Result<(), Closing> {
+        let now = self.ingress.context.clock.now();
+        self.retry_at = Instant::now() + RETRY;
+        // What was parked and is in the order now counts against the same limit as everything else.
+        while self.outbox.pending() < self.limit()
+            && let Some((inbound, since)) = self.parked.pop_front()
+        {
+            // If it is parked again it is counted again.
+            self.unparked(&inbound);
+            if let Some(inbound) = self.take(inbound, since, now, 0)? {
+                self.ingress.context.parked_bytes.fetch_add(charge(&inbound), Ordering::Relaxed);
+                add(&self.ingress.context.stats.parked, 1);
+                self.parked.push_front((inbound, since));
+                break;
+            }
+        }
+        self.outbox.wake();
+        Ok(())
+    }
+
+    pub(super) async fn pubrel(&mut self, id: NonZeroU16, since: Instant, now: Timestamp) -> Result<(), Closing> {
+        let limit = self.limit();
+        self.until(|outbox| outbox.pending() < limit).await?;
+        forget_lost(&self.outbox, &mut self.attached.state.qos2);
+        let reason = if self.attached.state.qos2.contains(&id.get()) {
+            ReasonCode::SUCCESS
+        } else {
+            ReasonCode::PACKET_IDENTIFIER_NOT_FOUND
+        };
+        let mut ready = Ready::Now;
+        if reason == ReasonCode::SUCCESS {
+            match self.ingress.release(id.get(), now) {
+                Some(batch) => {
+                    ready = batch.map_or(Ready::Now, Ready::After);
+                    self.attached.state.qos2.remove(&id.get());
+                    self.qos2_batches.remove(&id.get());
+                }
+                // The peer sends PUBREL again after it has connected again.
+                None => return Err(Closing::because(Disconnection::LogFailed, ReasonCode::SERVER_BUSY)),
+            }
+        }
+        self.outbox.push(Pending {
+            ready,
+            answer: Answer::PubComp(id, reason),
+            fanout: None,
+            since,
+            budget: 0,
+        });
+        Ok(())
+    }
+
+    /// A topic alias to its topic (MQTT 5, 3.3.2.3.4).
+    fn resolve_alias(&mut self, publish: Publish) -> Result<Inbound, Closing> {
+        let Some(alias) = publish.properties.topic_alias else {
+            return Ok(Inbound {
+                topic: publish.topic.clone().into_bytes(),
+                publish,
+            });
+        };
+        let place = self
+            .aliases
+            .get_mut(usize::from(alias.get()) - 1)
+            .ok_or(Closing::because(Disconnection::Protocol, ReasonCode::TOPIC_ALIAS_INVALID))?;
+        if !publish.topic.as_bytes().is_empty() {
+            *place = Some(publish.topic.detached().into_bytes());
+        }
+        let topic = place
+            .clone()
+            .ok_or(Closing::because(Disconnection::Protocol, ReasonCode::PROTOCOL_ERROR))?;
+        Ok(Inbound { topic, publish })
+    }
+
+    /// Waits while too much is taken in and not committed: by this connection, or by all together. Gives what was taken
+    /// from the shared budget.
+    async fn wait_for_room(&self, inbound: &Inbound) -> Result<usize, Closing> {
+        let limit = self.limit();
+        self.until(|outbox| outbox.pending() < limit).await?;
+        let context = &self.ingress.context;
+        // One publish may be larger than the whole budget; it then waits until nothing else is taken in.
+        let charge = charge(inbound).min(context.limits.max_uncommitted_bytes);
+        let permits = u32::try_from(charge).unwrap_or(u32::MAX);
+        match context.budget.try_acquire_many(permits) {
+            Ok(permit) => permit.forget(),
+            Err(_) => {
+                self.outbox.wake();
+                let acquired = tokio::select! {
+                    acquired = context.budget.acquire_many(permits) => acquired,
+                    () = self.outbox.closed() => return Err(self.why_ended()),
+                };
+                match acquired {
+                    Ok(permit) => permit.forget(),
+                    Err(_) => return Err(Closing::because(Disconnection::Shutdown, ReasonCode::SERVER_SHUTTING_DOWN)),
+                }
+            }
+        }
+        Ok(charge)
+    }
+
+    fn limit(&self) -> usize {
+        usize::from(self.ingress.context.limits.max_in_flight)
+    }
+}
+
+fn answer(publish: &Publish, reason: ReasonCode) -> Answer {
+    match (publish.qos, publish.packet_id) {
+        (QoS::AtLeastOnce, Some(id)) => Answer::PubAck(id, reason),
+        (QoS::ExactlyOnce, Some(id)) => Answer::PubRec(id, reason),
+        _ => Answer::Nothing,
+    }
+}
+
+/// Takes back what was noted of QoS 2 packet ids whose commit failed: a publish that is not stored must be taken when it
+/// is sent again, and an id that is still on disk must be released again.
+pub(in crate::connection) fn forget_lost(outbox: &Outbox, qos2: &mut BTreeSet<u16>) {
+    for lost in outbox.take_lost() {
+        match lost {
+            Answer::PubRec(id, _) => drop(qos2.remove(&id.get())),
+            Answer::PubComp(id, _) => drop(qos2.insert(id.get())),
+            Answer::Nothing | Answer::PubAck(..) => {}
+        }
+    }
+}
+
+fn charge(inbound: &Inbound) -> usize {
+    OVERHEAD + inbound.topic.len() + inbound.publish.payload.len() + inbound.publish.properties.travelling.len()
+}

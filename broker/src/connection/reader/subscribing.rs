@@ -1,0 +1,160 @@
+//! Subscriptions: what is granted, stored and restored.
+
+use forebay_topic::TopicFilter;
+use forebay_wal::Timestamp;
+use tokio::time::Instant;
+
+use super::super::outbox::{Answer, Closing, Pending, Ready};
+use super::Reader;
+use crate::codec::{AckProperties, Packet, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe};
+use crate::session::SubscriptionOptions;
+use crate::session::durable::{self, Change};
+use crate::stats::{Disconnection, add};
+
+/// Subscriptions of one session; one more is answered with 0x97.
+const MAX_SUBSCRIPTIONS: usize = 100;
+
+impl Reader {
+    /// SUBSCRIBE is a barrier: what came before is committed and handed to the fan-out first, what comes after waits for
+    /// the router. Otherwise a peer that subscribes and publishes back to back would miss its own message.
+    pub(super) async fn subscribe(&mut self, subscribe: Subscribe, now: Timestamp) -> Result<(), Closing> {
+        self.barrier().await?;
+        let mut codes = Vec::with_capacity(subscribe.filters.len());
+        let mut changes = Vec::new();
+        for subscription in &subscribe.filters {
+            let options = SubscriptionOptions {
+                qos: subscription.options.qos.level(),
+                no_local: subscription.options.no_local,
+                retain_as_published: subscription.options.retain_as_published,
+                subscription_id: subscribe.subscription_id.map(std::num::NonZeroU32::get),
+            };
+            codes.push(match self.grant(subscription.filter.as_str(), options) {
+                Ok(filter) => {
+                    let name = filter.as_str().to_owned();
+                    self.deliveries.subscribe(filter, options).await.map_err(|_| router_gone())?;
+                    self.attached.state.subscriptions.insert(name.clone(), options);
+                    changes.push(Change::Subscribed(self.attached.key.clone(), name, options));
+                    add(&self.ingress.context.stats.subscriptions_granted, 1);
+                    ReasonCode::SUCCESS
+                }
+                Err(code) => {
+                    add(&self.ingress.context.stats.subscriptions_refused, 1);
+                    code
+                }
+            });
+        }
+        self.commit(&changes, now).await?;
+        self.reply(&Packet::SubAck(SubAck {
+            packet_id: subscribe.packet_id,
+            codes,
+            properties: AckProperties::default(),
+        }));
+        Ok(())
+    }
+
+    fn grant(&self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, ReasonCode> {
+        if text.starts_with("$share/") {
+            return Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+        }
+        let filter = TopicFilter::parse(text).map_err(|error| {
+            tracing::warn!(identity = %self.ingress.key.identity, filter = text, "a subscription was refused: {error}");
+            ReasonCode::TOPIC_FILTER_INVALID
+        })?;
+        if !self.ingress.access.may_subscribe(&filter) {
+            tracing::warn!(identity = %self.ingress.key.identity, filter = text, "a subscription was refused: no access rule of this identity covers it; correct the filter, or `access` in the configuration");
+            return Err(ReasonCode::NOT_AUTHORIZED);
+        }
+        if options.no_local && self.has_fixed_identity {
+            // Publishers are told apart by identity, and here all have the same.
+            return Err(ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR);
+        }
+        let subscriptions = &self.attached.state.subscriptions;
+        if subscriptions.len() >= MAX_SUBSCRIPTIONS && !subscriptions.contains_key(text) {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        if !self.ingress.context.fanout.admits(&filter) {
+            tracing::warn!(identity = %self.ingress.key.identity, filter = text, "a subscription was refused: too many distinct filters were subscribed since the start; restart the gateway, and look for a client that makes up filters");
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        Ok(filter)
+    }
+
+    pub(super) async fn unsubscribe(&mut self, unsubscribe: Unsubscribe, now: Timestamp) -> Result<(), Closing> {
+        self.barrier().await?;
+        let mut codes = Vec::with_capacity(unsubscribe.filters.len());
+        let mut changes = Vec::new();
+        for filter in &unsubscribe.filters {
+            let existed = self.deliveries.unsubscribe(filter.as_str()).await.map_err(|_| router_gone())?;
+            if self.attached.state.subscriptions.remove(filter.as_str()).is_some() {
+                changes.push(Change::Unsubscribed(self.attached.key.clone(), filter.as_str().to_owned()));
+            }
+            codes.push(if existed {
+                ReasonCode::SUCCESS
+            } else {
+                ReasonCode::NO_SUBSCRIPTION_EXISTED
+            });
+        }
+        self.commit(&changes, now).await?;
+        self.reply(&Packet::UnsubAck(UnsubAck {
+            packet_id: unsubscribe.packet_id,
+            codes,
+            properties: AckProperties::default(),
+        }));
+        Ok(())
+    }
+
+    /// Stores changes of a session that outlives its connection, and waits until they survive a power cut.
+    async fn commit(&mut self, changes: &[Change], now: Timestamp) -> Result<(), Closing> {
+        if !self.ingress.is_durable || changes.is_empty() {
+            return Ok(());
+        }
+        let busy = Closing::because(Disconnection::LogFailed, ReasonCode::SERVER_BUSY);
+        let Some(batch) = self.ingress.store(&durable::encode(changes), now) else {
+            return Err(busy);
+        };
+        self.outbox.push(Pending {
+            ready: Ready::After(batch),
+            answer: Answer::Nothing,
+            fanout: None,
+            since: Instant::now(),
+            budget: 0,
+        });
+        self.drained().await?;
+        match self.outbox.commits.outcome(batch) {
+            Some(crate::commits::Outcome::Lost) => Err(busy),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a resumed session had subscribed flows again before its first packet is read.
+    pub(super) async fn restore_subscriptions(&mut self) -> Result<(), Closing> {
+        let subscriptions = self.attached.state.subscriptions.clone();
+        for (text, options) in subscriptions {
+            match TopicFilter::parse(&text) {
+                // The rules may have changed since.
+                Ok(filter) if self.ingress.access.may_subscribe(&filter) && self.ingress.context.fanout.admits(&filter) => {
+                    self.deliveries.subscribe(filter, options).await.map_err(|_| router_gone())?;
+                }
+                _ => {
+                    self.attached.state.subscriptions.remove(&text);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn barrier(&self) -> Result<(), Closing> {
+        self.drained().await?;
+        self.ingress.context.fanout.barrier(self.outbox.commits.latest_durable()).await;
+        Ok(())
+    }
+
+    /// Waits until every place in the order has left.
+    async fn drained(&self) -> Result<(), Closing> {
+        self.until(|outbox| outbox.pending() == 0).await
+    }
+}
+
+fn router_gone() -> Closing {
+    Closing::because(Disconnection::Shutdown, ReasonCode::SERVER_UNAVAILABLE)
+}
