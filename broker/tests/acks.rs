@@ -33,7 +33,10 @@ async fn a_publish_is_acked_only_after_its_commit() {
         stored,
         [("d5", 1), ("d5", 2), ("d3", 1), ("d3", 2)].map(|(who, qos)| (who.to_owned(), qos))
     );
-    assert_eq!(bench.view.stats().acked.load(std::sync::atomic::Ordering::Relaxed), 4);
+    until("the acks are counted as sent", || {
+        bench.view.stats().acked.load(std::sync::atomic::Ordering::Relaxed) == 4
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

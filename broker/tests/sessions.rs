@@ -258,7 +258,10 @@ async fn who_takes_over_waits_for_what_the_old_connection_appended() {
         new.expect_ack(1, OK).await;
     }
     assert_eq!(bench.records().await.len(), 2, "the new connection knew the ids");
-    assert_eq!(bench.view.stats().disconnected(Disconnection::TakenOver), 2);
+    until("both takeovers are counted", || {
+        bench.view.stats().disconnected(Disconnection::TakenOver) == 2
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
