@@ -160,9 +160,16 @@ impl Gateway {
             .sum()
     }
 
-    /// Waits until nothing waits for the cloud any more.
+    /// Waits until nothing waits for the cloud any more, for as long as what waits becomes less.
     pub async fn drained(&self) {
-        eventually("the log drains", || async { (self.waiting().await == 0).then_some(()) }).await;
+        let mut least = u64::MAX;
+        while least > 0 {
+            least = eventually("what waits becomes less", || async {
+                let waiting = self.waiting().await;
+                (waiting < least).then_some(waiting)
+            })
+            .await;
+        }
     }
 
     /// The sum of a metric's series whose line holds all of `labels`.
