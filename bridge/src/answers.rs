@@ -95,7 +95,7 @@ impl Lane {
         if self.suspensions.contains(&item.pair()) {
             return self.release_device(&item);
         }
-        let (device, offset) = (item.device(), item.record.id.offset);
+        let (device, offset) = (item.device(), item.record.offset);
         item.refused = true;
         // Devices that wait for the cloud hold no more memory than the read-ahead is allowed to.
         self.sources[device.0].count(&mut item);
@@ -103,7 +103,7 @@ impl Lane {
         // A held device whose backlog fills the read-ahead would stop the others: in the log it does not.
         let harms = verdict == Verdict::Unclear || self.sources[device.0].is_clogged();
         if harms && tries >= UNCLEAR_TRIES {
-            let oldest = self.held.extract(&device, |item| item.record.id.offset == offset).pop();
+            let oldest = self.held.extract(&device, |item| item.record.offset == offset).pop();
             if let Some((_, mut item)) = oldest {
                 self.sources[device.0].uncount(&mut item);
                 self.denied(item, session, now);
@@ -128,12 +128,12 @@ impl Lane {
     pub(crate) fn withdraw(&mut self, pair: &HoldKey, item: &Item, session: Option<&mut Session>) -> Offset {
         let source = item.source;
         let same = |other: &Item| !other.probe && other.source == source && other.is_of(pair);
-        let mut from = item.record.id.offset;
+        let mut from = item.record.offset;
         if let Some(session) = session {
             let in_flight = session.window.iter().filter(|other| same(other));
-            from = in_flight.map(|other| other.record.id.offset).fold(from, Offset::min);
+            from = in_flight.map(|other| other.record.offset).fold(from, Offset::min);
             if let Some(staged) = session.staged.take_if(|staged| same(&staged.item)) {
-                from = from.min(staged.item.record.id.offset);
+                from = from.min(staged.item.record.offset);
                 if staged.retry {
                     self.release_device(&staged.item);
                 }
@@ -188,7 +188,7 @@ impl Lane {
         } else {
             None
         };
-        match self.log.settle(item.record.id.stream, item.record.id.offset, settlement) {
+        match self.log.settle(item.record.stream, item.record.offset, settlement) {
             Settled::First if delivered => {
                 add(&stats.delivered, 1);
                 add(&stats.duplicates_suspected, u64::from(item.seen));
@@ -212,7 +212,7 @@ impl Lane {
 
     fn release_device(&mut self, item: &Item) {
         if self.held.len() > 0 {
-            let queue = self.held.settled(&item.device(), item.record.id.offset);
+            let queue = self.held.settled(&item.device(), item.record.offset);
             self.sources[item.source].put_back(queue);
         }
     }

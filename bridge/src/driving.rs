@@ -225,7 +225,7 @@ impl Lane {
             return;
         }
         for item in session.window.overdue(before).filter(|item| !item.probe) {
-            self.held.silent(item.device(), item.record.id.offset, now);
+            self.held.silent(item.device(), item.record.offset, now);
         }
     }
 

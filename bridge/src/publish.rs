@@ -121,6 +121,8 @@ mod tests {
                 stream: StreamId(0),
                 offset: Offset(42),
             },
+            stream: StreamId(0),
+            offset: Offset(42),
             partition: Partition::of("d1"),
             received: at(0),
             identity: "d1".to_owned(),

@@ -76,7 +76,7 @@ impl Lane {
             if item.probe || staged.retry || self.held.len() == 0 || !self.held.contains(&item.device()) {
                 return Some(staged);
             }
-            let (device, offset) = (item.device(), item.record.id.offset);
+            let (device, offset) = (item.device(), item.record.offset);
             let mut item = staged.item;
             self.sources[item.source].count(&mut item);
             self.held.park(&device, offset, item);
@@ -114,7 +114,7 @@ impl Lane {
             if self.held.len() > 0 && self.held.contains(&item.device()) {
                 let device = item.device();
                 // Its bytes stay counted: a device that is held for long stops the reading, not the memory's bound.
-                self.held.park(&device, item.record.id.offset, item);
+                self.held.park(&device, item.record.offset, item);
                 continue;
             }
             self.sources[index].uncount(&mut item);
@@ -194,7 +194,7 @@ impl Lane {
             now: &time,
             expiry,
             late,
-            again: item.seen || maybe_sent,
+            again: item.seen || maybe_sent || item.record.is_put_back(),
         };
         let mut publish = publish::compose(&item.record, mapped, &context);
         publish.retain &= session.terms.retain;

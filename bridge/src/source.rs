@@ -50,7 +50,7 @@ impl Item {
     }
 
     pub(crate) const fn place(&self) -> Place {
-        (self.record.id.stream, self.record.id.offset)
+        (self.record.stream, self.record.offset)
     }
 
     pub(crate) fn device(&self) -> DeviceKey {
@@ -59,14 +59,14 @@ impl Item {
 
     pub(crate) fn pair(&self) -> HoldKey {
         HoldKey {
-            stream: self.record.id.stream,
+            stream: self.record.stream,
             route: self.record.route.clone(),
             identity: self.record.identity.clone(),
         }
     }
 
     pub(crate) fn is_of(&self, pair: &HoldKey) -> bool {
-        self.record.id.stream == pair.stream && self.record.route == pair.route && self.record.identity == pair.identity
+        self.record.stream == pair.stream && self.record.route == pair.route && self.record.identity == pair.identity
     }
 
     fn bytes(&self) -> usize {
@@ -266,7 +266,7 @@ impl Source {
         self.buffer.retain(|item| {
             let stays = !item.is_of(pair);
             if !stays {
-                least = least.into_iter().chain([item.record.id.offset]).min();
+                least = least.into_iter().chain([item.record.offset]).min();
                 freed += if item.counted { item.bytes() } else { 0 };
             }
             stays

@@ -161,7 +161,7 @@ async fn a_suspended_pair_does_not_hold_the_devices_other_routes() {
     bench.read().await;
     bench.send(Instant::now());
     let device = (0, "d1".to_owned());
-    let first = bench.session.window.iter().map(|item| item.record.id.offset).min().unwrap();
+    let first = bench.session.window.iter().map(|item| item.record.offset).min().unwrap();
     bench.lane.held.silent(device.clone(), first, Instant::now());
     bench.answer(2, 0x87);
     assert_eq!(bench.lane.suspensions.pairs().count(), 1);

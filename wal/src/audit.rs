@@ -141,7 +141,7 @@ fn count_waiting(shared: &Shared, moment: &Moment) -> Result<u64, ReadError> {
         for raw in blocks {
             let block = Block::parse(raw);
             waiting += (0..block.entries.len())
-                .filter(|nth| (from..end).contains(&(block.first + *nth as u64)) && waits(tracker, &block, *nth))
+                .filter(|nth| (from..end).contains(&block.offset(*nth)) && waits(tracker, &block, *nth))
                 .count() as u64;
         }
     }
@@ -149,7 +149,7 @@ fn count_waiting(shared: &Shared, moment: &Moment) -> Result<u64, ReadError> {
 }
 
 fn waits(tracker: &StreamTracker, block: &Block, nth: usize) -> bool {
-    let offset = block.first + nth as u64;
+    let offset = block.offset(nth);
     if offset < tracker.floor {
         return false;
     }

@@ -1,6 +1,6 @@
 //! The open batch: what producers encode into and the writer swaps out whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,9 +9,10 @@ use bytes::Bytes;
 
 use crate::block::Entry;
 use crate::codec;
+use crate::requeue::Job;
 use crate::row::MAX_SLOT;
 use crate::sync::guarded;
-use crate::{Batch, CommitError, CommitListener, Epoch, NewRecord, Partition, Record};
+use crate::{Batch, CommitError, CommitListener, Epoch, NewRecord, Partition, Record, RecordId};
 
 /// Why nothing is stored after the writer thread ended out of turn.
 pub(crate) const WRITER_STOPPED: &str = "the log's writer thread stopped, which is a fault of ours: restart Forebay and report it";
@@ -34,6 +35,8 @@ pub(crate) struct Intake {
     pub(crate) unavailable: Option<String>,
     pub(crate) disk_full: bool,
     pub(crate) closing: bool,
+    /// What a person asked for.
+    pub(crate) jobs: VecDeque<Job>,
     /// Something other than records waits for a commit, since when.
     pub(crate) dirty: Option<Instant>,
 }
@@ -46,6 +49,8 @@ pub(crate) struct OpenBatch {
     pub(crate) listeners: Vec<Arc<dyn CommitListener>>,
     /// When the first append came.
     pub(crate) since: Option<Instant>,
+    /// The records from here on were put back: they are accepted already.
+    pub(crate) requeued_from: usize,
 }
 
 /// Devices and their places in the ledger. Slot 0 is `other`.
@@ -66,6 +71,7 @@ impl OpenBatch {
             records: Vec::new(),
             listeners: Vec::new(),
             since: None,
+            requeued_from: usize::MAX,
         }
     }
 
@@ -87,13 +93,13 @@ impl Drop for OpenBatch {
 }
 
 impl Intake {
-    /// Encodes a record; gives its offset.
-    pub(crate) fn take(&mut self, record: &NewRecord<'_>, slot: u32) -> u64 {
+    /// Encodes a record, with the id that it has already if it is put back; gives its offset.
+    pub(crate) fn take(&mut self, record: &NewRecord<'_>, slot: u32, origin: Option<RecordId>) -> u64 {
         let next = &mut self.next[usize::from(record.stream.0)];
         let offset = *next;
         *next += 1;
         let at = self.open.data.len() as u32;
-        let len = codec::encode(record, offset, slot, None, &mut self.open.data) as u32;
+        let len = codec::encode(record, offset, slot, origin, &mut self.open.data) as u32;
         let partition = Partition::of(record.identity).index() as u8;
         self.open.records.push(Appended {
             stream: record.stream.0,
@@ -106,6 +112,7 @@ impl Intake {
     /// Takes the open batch out and begins the next one with the buffers of an earlier one.
     pub(crate) fn swap(&mut self, mut spare: OpenBatch) -> OpenBatch {
         spare.number = Batch(self.open.number.0 + 1);
+        spare.requeued_from = usize::MAX;
         std::mem::replace(&mut self.open, spare)
     }
 }

@@ -9,10 +9,15 @@ use crate::files::RawBlock;
 pub(crate) const HEADER: usize = 8;
 /// Bytes of the index per record.
 pub(crate) const INDEX: usize = 9;
+/// Bytes of the index per record of a sparse block.
+const SPARSE_INDEX: usize = INDEX + 4;
 /// What redb and the key take of a run of pages.
 const SLACK: usize = 64;
 
-const VERSION: u8 = 1;
+/// Records with consecutive offsets.
+const DENSE: u8 = 1;
+/// Records with the distance of each from the key's offset: what was left of blocks that were carried.
+const SPARSE: u8 = 2;
 
 /// One record's line in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,25 +69,56 @@ fn run_target(left: usize) -> usize {
 
 /// Makes a block of records that lie in `data` at the places the entries name.
 pub(crate) fn build(data: &[u8], entries: &[Entry]) -> Vec<u8> {
-    let records: usize = entries.iter().map(|entry| entry.len as usize).sum();
-    let mut block = Vec::with_capacity(HEADER + entries.len() * INDEX + records);
-    block.extend_from_slice(&[VERSION, 0]);
-    block.extend_from_slice(&(entries.len() as u16).to_le_bytes());
-    block.extend_from_slice(&[0; 4]);
-    for entry in entries {
-        block.push(entry.partition);
-        block.extend_from_slice(&entry.slot.to_le_bytes());
-        block.extend_from_slice(&entry.len.to_le_bytes());
-    }
-    let crc = header_crc(&block);
-    block[4..8].copy_from_slice(&crc.to_le_bytes());
+    let mut block = begin(DENSE, entries, INDEX);
+    entries.iter().for_each(|entry| line(&mut block, *entry));
+    seal_header(&mut block);
     for entry in entries {
         block.extend_from_slice(&data[entry.at as usize..(entry.at + entry.len) as usize]);
     }
     block
 }
 
-/// A block as read back. Every offset from `first` on has an entry, damaged ones included.
+/// Makes a block of records with gaps between their offsets; the first one's is the block's key. Distances fit 32 bits.
+pub(crate) fn build_sparse(records: &[(u64, Entry, &[u8])]) -> Vec<u8> {
+    let first = records.first().map_or(0, |(offset, ..)| *offset);
+    let entries: Vec<Entry> = records.iter().map(|(_, entry, _)| *entry).collect();
+    let mut block = begin(SPARSE, &entries, SPARSE_INDEX);
+    for (offset, entry, _) in records {
+        line(&mut block, *entry);
+        block.extend_from_slice(&((offset - first) as u32).to_le_bytes());
+    }
+    seal_header(&mut block);
+    records.iter().for_each(|(_, _, bytes)| block.extend_from_slice(bytes));
+    block
+}
+
+/// What a record takes in a sparse block.
+pub(crate) const fn sparse_cost(entry: Entry) -> usize {
+    entry.len as usize + SPARSE_INDEX
+}
+
+fn begin(version: u8, entries: &[Entry], line: usize) -> Vec<u8> {
+    let records: usize = entries.iter().map(|entry| entry.len as usize).sum();
+    let mut block = Vec::with_capacity(HEADER + entries.len() * line + records);
+    block.extend_from_slice(&[version, 0]);
+    block.extend_from_slice(&(entries.len() as u16).to_le_bytes());
+    block.extend_from_slice(&[0; 4]);
+    block
+}
+
+fn line(block: &mut Vec<u8>, entry: Entry) {
+    block.push(entry.partition);
+    block.extend_from_slice(&entry.slot.to_le_bytes());
+    block.extend_from_slice(&entry.len.to_le_bytes());
+}
+
+/// The header's checksum, once the index is complete and nothing else is there.
+fn seal_header(block: &mut [u8]) {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&block[..4]), &block[HEADER..]);
+    block[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// A block as read back.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) first: u64,
@@ -90,98 +126,152 @@ pub(crate) struct Block {
     pub(crate) until: u64,
     pub(crate) bytes: Bytes,
     pub(crate) entries: Vec<Entry>,
+    /// The index is damaged: the entries are the records that were found whole, others may have been here.
+    pub(crate) is_unsure: bool,
+    /// Its records were found one by one.
+    is_found: bool,
+    /// Each entry's distance from `first`; none = consecutive.
+    distances: Option<Vec<u32>>,
+}
+
+/// What an index says.
+struct Index {
+    entries: Vec<Entry>,
+    distances: Option<Vec<u32>>,
 }
 
 impl Block {
-    /// Reads the index; when it is damaged, looks for whole records instead and takes every other offset for lost.
+    /// Reads the index; when it is damaged, looks for whole records instead.
     pub(crate) fn parse(raw: RawBlock) -> Self {
         let RawBlock { first, until, bytes } = raw;
-        let entries = index(&bytes).unwrap_or_else(|| {
-            let mut found = scan(first, &bytes);
-            // No more than fit: the next block may begin higher, where a refused batch burned offsets.
-            let fit = (bytes.len() / (FIXED + INDEX)) as u64;
-            let offsets = until.saturating_sub(first).min(fit) as usize;
-            found.resize(found.len().max(offsets), LOST);
-            found
-        });
+        let index = index(&bytes);
+        let is_unsure = index.is_none();
+        let Index { entries, distances } = index.unwrap_or_else(|| found(first, scan(first, until, &bytes)));
         Self {
             first,
             until,
             bytes,
             entries,
+            is_unsure,
+            is_found: false,
+            distances,
         }
+    }
+
+    /// A block of records that were found whole somewhere: their offsets and places in `bytes`, in order.
+    pub(crate) fn of_found(until: u64, bytes: Bytes, records: Vec<(u64, Entry)>) -> Self {
+        let first = records.first().map_or(until, |(offset, _)| *offset);
+        let Index { entries, distances } = found(first, records);
+        Self {
+            first,
+            until,
+            bytes,
+            entries,
+            is_unsure: false,
+            is_found: true,
+            distances,
+        }
+    }
+
+    /// Whether its bytes are a block as written, which may be copied unchanged.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.is_unsure && !self.is_found
+    }
+
+    /// The offset of an entry.
+    pub(crate) fn offset(&self, nth: usize) -> u64 {
+        let distance = match &self.distances {
+            Some(distances) => u64::from(distances[nth]),
+            None => nth as u64,
+        };
+        self.first.saturating_add(distance)
+    }
+
+    /// Where an offset's entry is.
+    pub(crate) fn position(&self, offset: u64) -> Option<usize> {
+        let distance = offset.checked_sub(self.first)?;
+        match &self.distances {
+            Some(distances) => distances.binary_search(&u32::try_from(distance).ok()?).ok(),
+            None => usize::try_from(distance).ok().filter(|nth| *nth < self.entries.len()),
+        }
+    }
+
+    /// The bytes of an entry; none = they reach beyond the block.
+    pub(crate) fn stored(&self, nth: usize) -> Option<&[u8]> {
+        let entry = self.entries.get(nth)?;
+        self.bytes
+            .get(entry.at as usize..(entry.at as usize).checked_add(entry.len as usize)?)
     }
 
     /// The record of an entry, checked; none = damaged.
     pub(crate) fn record(&self, nth: usize) -> Option<View<'_>> {
-        let entry = self.entries.get(nth)?;
-        let bytes = self
-            .bytes
-            .get(entry.at as usize..(entry.at as usize).checked_add(entry.len as usize)?)?;
-        codec::decode(bytes).filter(|view| view.offset == self.first + nth as u64)
+        codec::decode(self.stored(nth)?).filter(|view| view.offset == self.offset(nth))
     }
 }
 
-fn header_crc(block: &[u8]) -> u32 {
-    let until = HEADER + usize::from(u16::from_le_bytes([block[2], block[3]])) * INDEX;
-    crc32c::crc32c_append(crc32c::crc32c(&block[..4]), &block[HEADER..until])
+/// The index that whole records amount to.
+fn found(first: u64, records: Vec<(u64, Entry)>) -> Index {
+    let distances = records.iter().map(|(offset, _)| (offset - first) as u32).collect();
+    Index {
+        entries: records.into_iter().map(|(_, entry)| entry).collect(),
+        distances: Some(distances),
+    }
 }
 
-fn index(bytes: &[u8]) -> Option<Vec<Entry>> {
+fn index(bytes: &[u8]) -> Option<Index> {
     let mut rest = Cursor(bytes);
     let version = rest.u8()?;
     rest.u8()?;
     let count = usize::from(rest.u16()?);
     let crc = rest.u32()?;
-    let mut lines = Cursor(rest.take(count * INDEX)?);
-    if version != VERSION || header_crc(bytes) != crc {
+    let line = match version {
+        DENSE => INDEX,
+        SPARSE => SPARSE_INDEX,
+        _ => return None,
+    };
+    let index = rest.take(count * line)?;
+    if crc32c::crc32c_append(crc32c::crc32c(&bytes[..4]), index) != crc {
         return None;
     }
-    let mut at = (HEADER + count * INDEX) as u32;
-    (0..count)
-        .map(|_| {
-            let entry = Entry {
-                partition: lines.u8()?,
-                slot: lines.u32()?,
-                len: lines.u32()?,
-                at,
-            };
-            at = at.checked_add(entry.len)?;
-            Some(entry)
-        })
-        .collect()
+    let mut lines = Cursor(index);
+    let mut at = (HEADER + index.len()) as u32;
+    let mut entries = Vec::with_capacity(count);
+    let mut distances = Vec::new();
+    for _ in 0..count {
+        let entry = Entry {
+            partition: lines.u8()?,
+            slot: lines.u32()?,
+            len: lines.u32()?,
+            at,
+        };
+        at = at.checked_add(entry.len)?;
+        entries.push(entry);
+        if version == SPARSE {
+            distances.push(lines.u32()?);
+        }
+    }
+    let is_sparse = version == SPARSE;
+    (!is_sparse || distances.is_sorted_by(|one, next| one < next)).then_some(Index {
+        entries,
+        distances: is_sparse.then_some(distances),
+    })
 }
 
-/// A record of which nothing is known: it decodes to nothing and so counts as damaged.
-const LOST: Entry = Entry {
-    partition: 0,
-    slot: 0,
-    at: 0,
-    len: 0,
-};
-
-/// Finds the records whose own CRC is right. Those before and between them become damaged entries; those after the last
-/// one found cannot be told from nothing.
-fn scan(first: u64, bytes: &[u8]) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Vec::new();
+/// Finds the records from `first` up to `until` whose own CRC is right.
+fn scan(first: u64, until: u64, bytes: &[u8]) -> Vec<(u64, Entry)> {
+    let mut found: Vec<(u64, Entry)> = Vec::new();
     let mut at = 0;
     while at + FIXED <= bytes.len() {
-        let len = u32::from_le_bytes([bytes[at + 4], bytes[at + 5], bytes[at + 6], bytes[at + 7]]) as usize;
-        let found = bytes.get(at..at.saturating_add(len)).and_then(codec::decode);
-        let expected = first + entries.len() as u64;
-        let Some(view) = found.filter(|view| (expected..expected + 65536).contains(&view.offset)) else {
+        let expected = found.last().map_or(first, |(offset, _)| offset + 1);
+        let record = codec::decode_at(bytes, at)
+            .filter(|view| (expected..until).contains(&view.offset) && view.offset - first <= u64::from(u32::MAX));
+        let Some(view) = record else {
             at += 1;
             continue;
         };
-        let partition = crate::Partition::of(view.identity).index() as u8;
-        entries.resize((view.offset - first) as usize, LOST);
-        entries.push(Entry {
-            partition,
-            slot: view.slot,
-            at: at as u32,
-            len: len as u32,
-        });
-        at += len;
+        let entry = codec::entry_of(&view, at);
+        at += entry.len as usize;
+        found.push((view.offset, entry));
     }
-    entries
+    found
 }

@@ -2,12 +2,16 @@
 
 use bytes::Bytes;
 
+use crate::block::Entry;
 use crate::{BootId, Epoch, NewRecord, Offset, Partition, Record, RecordId, StreamId, Timestamp};
 
 /// Bytes before the optional fields.
 pub(crate) const FIXED: usize = 64;
 /// The largest record, encoded.
 pub(crate) const MAX_RECORD: usize = 4 << 20;
+
+/// Bytes of an origin.
+const ORIGIN_BYTES: usize = 17;
 
 const QOS: u8 = 0b0000_0011;
 const RETAIN: u8 = 0b0000_0100;
@@ -19,7 +23,7 @@ const ORIGIN: u8 = 0b0010_0000;
 pub(crate) fn encoded_len(record: &NewRecord<'_>, origin: bool) -> usize {
     FIXED
         + record.expiry.map_or(0, |_| 4)
-        + if origin { 17 } else { 0 }
+        + if origin { ORIGIN_BYTES } else { 0 }
         + record.identity.len()
         + record.route.len()
         + record.topic.len()
@@ -151,7 +155,45 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<View<'_>> {
     })
 }
 
+/// Reads a whole record that begins at `at`; none = there is none.
+pub(crate) fn decode_at(bytes: &[u8], at: usize) -> Option<View<'_>> {
+    let len = u32::from_le_bytes(*bytes.get(at + 4..at + 8)?.first_chunk()?) as usize;
+    // A checksum over what cannot be a record is not worth its time.
+    if !(FIXED..=MAX_RECORD).contains(&len) {
+        return None;
+    }
+    decode(bytes.get(at..at.checked_add(len)?)?)
+}
+
+/// Stream and offset that stand where a record's would, if it began at `at`.
+pub(crate) fn peek(bytes: &[u8], at: usize) -> Option<(u8, u64)> {
+    let head = bytes.get(at + 8..at + 17)?;
+    Some((head[8], u64::from_le_bytes(*head.first_chunk()?)))
+}
+
+/// The index line of a record that begins at `at`.
+pub(crate) fn entry_of(view: &View<'_>, at: usize) -> Entry {
+    Entry {
+        partition: Partition::of(view.identity).index() as u8,
+        slot: view.slot,
+        at: at as u32,
+        len: view.len() as u32,
+    }
+}
+
 impl View<'_> {
+    /// What it takes, encoded.
+    fn len(&self) -> usize {
+        FIXED
+            + self.expiry.map_or(0, |_| 4)
+            + self.origin.map_or(0, |_| ORIGIN_BYTES)
+            + self.identity.len()
+            + self.route.len()
+            + self.topic.len()
+            + self.properties.len()
+            + self.payload.len()
+    }
+
     /// An owned record whose payload and properties share `buffer`, which this view borrows from.
     pub(crate) fn to_record(self, buffer: &Bytes, epoch: Epoch) -> Record {
         Record {
@@ -160,6 +202,8 @@ impl View<'_> {
                 stream: self.stream,
                 offset: Offset(self.offset),
             }),
+            stream: self.stream,
+            offset: Offset(self.offset),
             partition: Partition::of(self.identity),
             received: self.received,
             identity: self.identity.to_owned(),

@@ -108,4 +108,10 @@ pub enum ReadError {
         /// What went wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A log file is damaged and what can still be read of it is being carried to another.
+    #[error("log file {path} is damaged; what can be read of it is being carried to another file: try again in a moment")]
+    Rescued {
+        /// The file.
+        path: PathBuf,
+    },
 }

@@ -257,7 +257,7 @@ fn settlements_made_while_the_disk_fails_are_kept_and_written_later() {
     let mut reader = rig.log.reader(StreamId(0), PartitionSet::ALL);
     let record = reader.read(usize::MAX).unwrap().remove(0);
     rig.directory.mood.0.store(2, Ordering::SeqCst);
-    rig.log.settle(record.id.stream, record.id.offset, Settlement::Delivered);
+    rig.log.settle(record.stream, record.offset, Settlement::Delivered);
     until("the failure shows", || rig.log.status().unavailable.is_some());
     rig.directory.mood.0.store(0, Ordering::SeqCst);
     until("the log writes again", || rig.log.status().unavailable.is_none());

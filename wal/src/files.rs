@@ -1,6 +1,7 @@
 //! The redb files of the directory: one active, the others only read.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,10 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
+use rustix::io::Errno;
 
 use crate::StreamId;
 use crate::disk::{Backend, Directory, Overlay, StorageFile};
-use crate::row::{self, RowKind};
+use crate::rescue::Rows;
+use crate::row::{self, Row, RowKind, encode_row};
 use crate::state::{Change, State};
 use crate::sync::lock;
 
@@ -39,6 +42,11 @@ pub(crate) fn number(name: &str) -> Option<u64> {
         .and_then(|digits| digits.parse().ok())
 }
 
+/// Whether a name is that of a log file that was set aside.
+pub(crate) fn is_set_aside(name: &str) -> bool {
+    name.contains(".redb.damaged")
+}
+
 /// Why a file could not be used.
 #[derive(Debug)]
 pub(crate) enum FileError {
@@ -60,6 +68,14 @@ impl fmt::Display for FileError {
 impl std::error::Error for FileError {}
 
 impl FileError {
+    /// Whether trying again is of no use: the content is wrong, the disk cannot read it, or the file is gone.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Damaged(_) => true,
+            Self::Io(error) => error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::IO.raw_os_error()),
+        }
+    }
+
     /// Whether the disk is full.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Io(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
@@ -138,6 +154,8 @@ pub(crate) struct Recovered {
     pub(crate) incomplete: bool,
     /// Records of user streams that the file's rows say were appended to it.
     pub(crate) appended: u64,
+    /// Each stream's next offset when the file began.
+    pub(crate) began: BTreeMap<u8, u64>,
 }
 
 impl Files {
@@ -192,13 +210,14 @@ impl Files {
     /// 4. the directory is synced.
     ///
     /// Only then may it take records.
-    pub(crate) fn switch(&self, number: u64, row: u64, snapshot: &[u8]) -> Result<(), FileError> {
+    pub(crate) fn switch(&self, number: u64, row: u64, snapshot: &[Change]) -> Result<(), FileError> {
         self.prepare()?;
         self.close_active()?;
         let Some(ahead) = lock(&self.ahead).take() else {
             return Err(FileError::Damaged("the next file is gone".into()));
         };
-        contained(|| write(&ahead.db, &[], &[(row, snapshot), (row + 1, snapshot)]))?;
+        let encoded = |row| encode_row(RowKind::Snapshot, row, snapshot);
+        contained(|| write(&ahead.db, &[], &[(row, &encoded(row)), (row + 1, &encoded(row + 1))]))?;
         self.directory.rename(NEXT, &name(number)).map_err(FileError::Io)?;
         self.directory.sync().map_err(FileError::Io)?;
         let active = Active {
@@ -214,6 +233,16 @@ impl Files {
     pub(crate) fn close_active(&self) -> Result<(), FileError> {
         let active = self.active.write().unwrap_or_else(PoisonError::into_inner).take();
         active.map_or(Ok(()), |active| contained(|| Ok(active.db.close()?)))
+    }
+
+    /// Lets go of the active file without a thought for how it is left.
+    pub(crate) fn abandon_active(&self) {
+        let active = self.active.write().unwrap_or_else(PoisonError::into_inner).take();
+        contained(|| {
+            drop(active);
+            Ok(())
+        })
+        .ok();
     }
 
     /// Drops what was made ahead.
@@ -281,6 +310,11 @@ impl Files {
             }
             Ok(blocks)
         })
+    }
+
+    /// The bytes of a file as they lie there, past redb.
+    pub(crate) fn raw(&self, number: u64) -> io::Result<Arc<dyn StorageFile>> {
+        self.directory.open(&name(number))
     }
 
     /// Whether a closed file opens.
@@ -385,47 +419,79 @@ fn write(db: &Database, blocks: &[(u8, u64, Vec<u8>)], rows: &[(u64, &[u8])]) ->
 fn read_state(db: &Database) -> Result<Recovered, FileError> {
     let transaction = db.begin_read()?;
     let table = transaction.open_table(STATE)?;
-    let mut folded: Option<State> = None;
-    let mut last_row = 0;
-    let mut damaged_rows = 0;
-    let mut incomplete = false;
-    let mut appended = 0;
+    let mut folded = Folded::default();
     for entry in table.range::<u64>(..)? {
-        let (row, value) = entry?;
-        last_row = row.value();
-        match (row::decode_row(value.value()), &mut folded) {
-            (Some((RowKind::Snapshot, changes)), _) => {
+        let (number, value) = entry?;
+        folded.take(number.value(), row::decode_row(value.value()));
+    }
+    folded.into_recovered()
+}
+
+/// Folds the rows that were found in the bytes of a file that does not open. What followed the last one is not known.
+pub(crate) fn fold_rows(rows: Rows) -> Result<Recovered, FileError> {
+    let mut folded = Folded::default();
+    for (number, row) in rows {
+        folded.take(number, Some(row));
+    }
+    folded.incomplete = true;
+    folded.into_recovered()
+}
+
+/// Rows on their way to a state.
+#[derive(Default)]
+struct Folded {
+    state: Option<State>,
+    last_row: u64,
+    damaged_rows: u64,
+    incomplete: bool,
+    appended: u64,
+    began: BTreeMap<u8, u64>,
+}
+
+impl Folded {
+    fn take(&mut self, number: u64, row: Option<Row>) {
+        let is_next = self.state.is_none() || number == self.last_row + 1;
+        self.last_row = number;
+        let row = row.filter(|row| row.number == number);
+        match (row, &mut self.state) {
+            (Some(row), _) if row.kind == RowKind::Snapshot => {
                 let mut state = State::default();
-                changes.iter().for_each(|change| state.apply(change));
-                folded = Some(state);
-                incomplete = false;
+                row.changes.iter().for_each(|change| state.apply(change));
+                self.began = state.streams.iter().map(|stream| (stream.id, stream.next)).collect();
+                self.state = Some(state);
+                self.incomplete = false;
             }
-            (Some((RowKind::Delta, changes)), Some(state)) => {
-                for change in &changes {
+            (Some(row), Some(state)) => {
+                self.incomplete |= !is_next;
+                for change in &row.changes {
                     if let Change::Appended { stream, records, .. } = change
                         && *stream < StreamId::LOCAL.0
                     {
-                        appended += records;
+                        self.appended += records;
                     }
                     // The lost row may have suspended what this progress passes over.
-                    if !(incomplete && matches!(change, Change::Progress { .. })) {
+                    if !(self.incomplete && matches!(change, Change::Progress { .. })) {
                         state.apply(change);
                     }
                 }
             }
-            (Some((RowKind::Delta, _)), None) | (None, _) => {
-                damaged_rows += 1;
-                incomplete = true;
+            (Some(_), None) | (None, _) => {
+                self.damaged_rows += 1;
+                self.incomplete = true;
             }
         }
     }
-    let state = folded.ok_or_else(|| FileError::Damaged("it holds no readable snapshot of the log's state".into()))?;
-    Ok(Recovered {
-        state,
-        last_row,
-        clean: true,
-        damaged_rows,
-        incomplete,
-        appended,
-    })
+
+    fn into_recovered(self) -> Result<Recovered, FileError> {
+        let missing = || FileError::Damaged("it holds no readable snapshot of the log's state".into());
+        Ok(Recovered {
+            state: self.state.ok_or_else(missing)?,
+            last_row: self.last_row,
+            clean: true,
+            damaged_rows: self.damaged_rows,
+            incomplete: self.incomplete,
+            appended: self.appended,
+            began: self.began,
+        })
+    }
 }

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `0000000001.redb`, ... | log files; the one with the highest number takes appends and holds the truth about all |
 //! | `next.tmp` | the next file, made ahead; deleted at open |
-//! | `*.redb.damaged` | files set aside because they could not be read; never deleted by us |
+//! | `*.redb.damaged` | files set aside because they could not be read as they should; never deleted by us, counted in `max_disk` |
 //! | `lock` | locked for as long as a process uses the directory |
 //! | `ballast` | a sixteenth of `max_disk`, 4 to 16 MiB, to be freed when trimming needs room on a full disk |
 //!
@@ -21,10 +21,14 @@
 //! # A block
 //!
 //! ```text
-//! version u8 = 1 | 0 u8 | count u16 | CRC32C u32 of the header without this field and of the index
-//! index: count times (partition u8 | ledger slot u32 | length u32)
-//! records, back to back, with consecutive offsets from the key's on
+//! version u8 | 0 u8 | count u16 | CRC32C u32 of the header without this field and of the index
+//! index: count times (partition u8 | ledger slot u32 | length u32)                              version 1: dense
+//!        count times (partition u8 | ledger slot u32 | length u32 | offset less the key's u32)  version 2: sparse
+//! records, back to back
 //! ```
+//!
+//! A dense block's records have consecutive offsets from the key's on. A sparse one holds what was left of blocks that were
+//! carried to another file.
 //!
 //! Blocks are cut to 64 bytes less than a run of 1, 2, 4, 8 or 16 pages of 4096 bytes, because redb writes the whole
 //! run; a larger record is a block of its own.
@@ -46,8 +50,11 @@
 //! # A row of the state
 //!
 //! ```text
-//! CRC32C u32 of all that follows | version u8 = 1 | kind u8: 0 snapshot, 1 delta | changes
+//! CRC32C u32 of all that follows | length u32 of all | version u8 = 1 | kind u8: 0 snapshot, 1 delta | row number u64 | changes
 //! ```
+//!
+//! Rows and records say how long they are and where they belong, so that they can be found in the bytes of a file whose
+//! redb pages are damaged.
 //!
 //! | tag | change | fields |
 //! |---|---|---|
@@ -65,9 +72,15 @@
 //! | 12 | a pair is suspended | stream u8, since offset u64, oldest waiting offset u64, ended at offset u64 (all ones = not yet), route, identity |
 //! | 13 | an ended suspension is forgotten | stream u8, since offset u64, route, identity |
 //! | 14 | the newest trusted time | wall clock ms u64, monotonic ms u64, boot id u128 |
+//! | 15 | what waited of a range was carried from one file to another | stream u8, from u64 (0 = in a snapshot: it lies there), to u64, first u64, end u64, epoch u64, records u64, bytes u64 |
+//! | 16 | single dead letters were taken out | stream u8, first u64, end u64 |
 //!
 //! Names are a length `u16` and UTF-8. Counters: 0 accepted, 1 requeued, 2 delivered, 3 expired, 4 evicted,
 //! 5 dead-lettered, 6 damaged. Slot 0 is `other`.
+//!
+//! A file holds of a stream what was appended to it, under the file's epoch, and ranges that were carried to it, under
+//! theirs. Ranges of one stream never overlap, over all files. What is carried goes in ranges' order, and the change cuts
+//! it off the front of the range that it comes from.
 //!
 //! When a delta is damaged, progress stands where it stood before it, the newest file's ranges and the next offsets are
 //! what its keys show, what waits is counted anew, and the line `other` takes the difference: records that no row knows of
@@ -85,5 +98,6 @@
 //!    same row.
 //! 5. A file takes its first record after its snapshot, its name and the directory are durable; it is unlinked after
 //!    the commit that drops it from the catalogue.
-//! 6. At most one file is unclean, unless one failed: that one is never written again, repairs of it stay in memory.
+//! 6. At most one file is unclean, unless one failed: that one is never written again, repairs of it stay in memory, and
+//!    what waits in it is carried to another.
 //!    A file that was not closed properly takes no more records after a restart, unless there is no room for another.

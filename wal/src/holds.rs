@@ -86,6 +86,14 @@ fn standing(shared: &Shared, key: &HoldKey) -> Option<Standing> {
     })
 }
 
+/// How a scan came through a block.
+enum Scanned {
+    On,
+    Enough,
+    /// Its records lie in another file by now.
+    Moved,
+}
+
 /// Goes on through what readers have passed, registering the pair's records, for as long as `more` says so.
 fn scan(shared: &Shared, key: &HoldKey, pair: u64, mut more: impl FnMut(Record) -> bool) -> Result<(), ReadError> {
     while let Some(standing) = standing(shared, key).filter(|standing| standing.scanned < standing.limit) {
@@ -102,10 +110,11 @@ fn scan(shared: &Shared, key: &HoldKey, pair: u64, mut more: impl FnMut(Record) 
         }
         for raw in blocks {
             let until = raw.until.min(place.end).min(standing.limit);
-            if !scan_block(shared, key, pair, &place, raw, standing.limit, &mut more) {
-                return Ok(());
+            match scan_block(shared, key, pair, &place, raw, (from, standing.limit), &mut more) {
+                Scanned::On => move_on(shared, key, pair, until),
+                Scanned::Enough => return Ok(()),
+                Scanned::Moved => break,
             }
-            move_on(shared, key, pair, until);
         }
     }
     Ok(())
@@ -117,16 +126,22 @@ fn scan_block(
     pair: u64,
     place: &Place,
     raw: RawBlock,
-    limit: u64,
+    (from, limit): (u64, u64),
     more: &mut impl FnMut(Record) -> bool,
-) -> bool {
+) -> Scanned {
     let block = Block::parse(raw);
+    if block.is_unsure {
+        shared.mark_unsure(place.file, key.stream.0);
+    }
     let now = shared.clock.now();
     let max_age = shared.policy(key.stream.0).and_then(|options| options.max_age);
     for (nth, entry) in block.entries.iter().enumerate() {
-        let offset = block.first + nth as u64;
+        let offset = block.offset(nth);
+        if offset < from {
+            continue;
+        }
         if offset >= limit.min(place.end) {
-            return true;
+            return Scanned::On;
         }
         let Some(view) = block
             .record(nth)
@@ -135,8 +150,11 @@ fn scan_block(
             continue;
         };
         let mut tracker = lock(&shared.tracker);
+        if !lock(&shared.state).lies_in(place.file, key.stream.0, offset) {
+            return Scanned::Moved;
+        }
         let Some(stream) = tracker.streams.get(&key.stream.0) else {
-            return false;
+            return Scanned::Enough;
         };
         let passed = stream.holds.iter().any(|hold| hold.is_active(pair) && offset >= hold.scanned);
         if !passed
@@ -157,10 +175,10 @@ fn scan_block(
         drop(tracker);
         shared.mark_dirty();
         if waits && !more(view.to_record(&block.bytes, place.epoch)) {
-            return false;
+            return Scanned::Enough;
         }
     }
-    true
+    Scanned::On
 }
 
 fn move_on(shared: &Shared, key: &HoldKey, pair: u64, to: u64) {

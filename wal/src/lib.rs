@@ -14,7 +14,7 @@
 //! 3. Only after that it calls the listeners of the batch; a failed batch calls [`CommitListener::failed`] and is never acked.
 //! 4. A [`Reader`] yields a stream's records in offset order: each that is waiting, none that is settled, never one whose CRC is wrong.
 //! 5. [`Log::settle`] says what became of a record. A record settles once; the first reason wins.
-//! 6. Files whose records are all settled are unlinked; the bounds of [`Options`] hold by the policy each stream names.
+//! 6. Files whose records are all settled are unlinked, and what little waits in others is carried on; the bounds of [`Options`] hold by the policy each stream names.
 //!
 //! # Limits
 //!
@@ -30,6 +30,7 @@
 mod audit;
 mod batch;
 mod block;
+mod carry;
 mod checkpoint;
 mod clock;
 mod codec;
@@ -48,10 +49,13 @@ mod options;
 mod pending;
 mod producer;
 mod progress;
+mod ranges;
 mod reader;
 mod rebuild;
 mod record;
 mod recovery;
+mod requeue;
+mod rescue;
 mod retention;
 mod row;
 mod shared;
@@ -75,4 +79,5 @@ pub use options::{Options, StreamOptions, WhenFull};
 pub use producer::Producer;
 pub use reader::Reader;
 pub use record::{Batch, Epoch, NewRecord, Offset, Partition, PartitionSet, Record, RecordId, Settlement, StreamId};
+pub use requeue::{RequeueError, Requeued};
 pub use stats::{Observer, StartReport, Stats, Status};

@@ -12,7 +12,7 @@ use crate::sync::lock;
 use crate::tracked::Outcome;
 use crate::{
     Audit, Batch, Clock, CommitError, CommittedBatch, Epoch, LedgerLine, Observer, Offset, OpenError, Options, PartitionSet, Producer,
-    ReadError, Reader, Record, Settlement, StartReport, Stats, Status, StreamId, audit, holds, open,
+    ReadError, Reader, Record, RequeueError, Requeued, Settlement, StartReport, Stats, Status, StreamId, audit, holds, open,
 };
 
 /// An open log. Cheap to clone; the last one dropped closes it.
@@ -258,6 +258,32 @@ impl Log {
     /// Blocks on the disk when records were passed by that nobody has looked at.
     pub fn release(&self, key: &HoldKey) -> bool {
         holds::release(self.shared(), key)
+    }
+
+    /// Puts dead letters back: each is appended to its stream again under its first id and leaves the dead letters, in one
+    /// commit. Letters whose stream is gone or full, or that are damaged, stay. Blocks on the disk; not for listeners.
+    ///
+    /// # Errors
+    /// See [`RequeueError`].
+    pub fn requeue(&self, letters: &[Offset]) -> Result<Requeued, RequeueError> {
+        self.shared().requeue(letters)
+    }
+
+    /// Drops dead letters for good; gives how many went. Blocks on the disk; not for listeners.
+    ///
+    /// # Errors
+    /// See [`RequeueError`].
+    pub fn drop_dead(&self, letters: &[Offset]) -> Result<u64, RequeueError> {
+        self.shared().drop_dead(letters)
+    }
+
+    /// Appends again records that are settled but still in a file, under their first ids, counted as requeued. Blocks on
+    /// the disk; not for listeners.
+    ///
+    /// # Errors
+    /// See [`RequeueError`].
+    pub fn replay(&self, stream: StreamId, offsets: &[Offset]) -> Result<Requeued, RequeueError> {
+        self.shared().replay(stream, offsets)
     }
 
     /// Counters since start.

@@ -1,6 +1,6 @@
 //! Opening a directory: from what lies in it to a running log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,10 +13,11 @@ use crate::disk::{Directory, LockGuard, RealDirectory};
 use crate::files::{self, FileError, Files, Recovered};
 use crate::gauge::Gauges;
 use crate::progress::Tracker;
-use crate::rebuild::rebuild;
+use crate::rebuild::{Newest, rebuild};
+use crate::rescue::Remains;
 use crate::retention::{BALLAST, Space};
 use crate::row::{RowKind, encode_row};
-use crate::shared::Shared;
+use crate::shared::{Mending, Shared};
 use crate::state::{Change, Count, State};
 use crate::writer::Writer;
 use crate::{Batch, Clock, Epoch, Observer, OpenError, Options, StartReport, Stats, StreamId, Tap};
@@ -31,6 +32,8 @@ struct Found {
     clean: bool,
     damaged: u64,
     set_aside: u64,
+    /// Files that do not open, with the reason.
+    broken: BTreeMap<u64, String>,
     /// What opening changed and no file says yet.
     changes: Vec<Change>,
     /// The newest file takes more.
@@ -82,8 +85,13 @@ pub(crate) fn open(
         row,
         number,
         set_aside,
+        broken,
         ..
     } = found;
+    let mending = Mending {
+        damaged: broken,
+        ..Mending::default()
+    };
     let recovered = streams.iter().map(|(id, _)| state.waiting(id.0).0).sum();
     let gauges = Arc::new(Gauges::new());
     for stream in &state.streams {
@@ -102,6 +110,7 @@ pub(crate) fn open(
         unavailable: None,
         disk_full: false,
         closing: false,
+        jobs: VecDeque::new(),
         dirty: None,
     };
     let mut space = Space::new(options.max_disk);
@@ -120,7 +129,7 @@ pub(crate) fn open(
         wakes: Mutex::new(Vec::new()),
         disk_bytes: AtomicU64::new(0),
         free_bytes: AtomicU64::new(0),
-        leave_active: AtomicBool::new(false),
+        mending: Mutex::new(mending),
         oldest: Mutex::new(HashMap::new()),
         alive: AtomicBool::new(true),
         ended: Mutex::new(None),
@@ -173,36 +182,73 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         clean: true,
         damaged: 0,
         set_aside: 0,
+        broken: BTreeMap::new(),
         changes: Vec::new(),
         appendable: false,
         reusable: false,
     };
-    let mut newest_lost = false;
+    // Newer files that say nothing of the log's state, but hold records.
+    let mut silent = Vec::new();
     while let Some(number) = numbers.pop() {
-        match files.open_active(number) {
+        let error = match files.open_active(number) {
             Ok(recovered) => {
-                take_over(files, options, &mut found, number, &numbers, recovered, newest_lost)?;
+                take_over(files, options, &mut found, number, &numbers, recovered, None)?;
+                adopt(files, options, &mut found, silent)?;
                 return Ok(found);
             }
-            Err(FileError::Damaged(what)) => {
-                tracing::error!(
-                    file = number,
-                    what,
-                    "the newest log file does not open; it is kept beside the log for salvage, what was only in it is lost"
-                );
-                files.set_aside(number).map_err(|source| unusable(options, source))?;
-                found.set_aside += 1;
-                found.clean = false;
-                newest_lost = true;
-            }
+            Err(error) if error.is_lasting() => error,
             Err(error) => return Err(storage(options, number, error)),
+        };
+        tracing::error!(file = number, %error, "the newest log file does not open; its bytes are looked through for what it held");
+        found.clean = false;
+        let (remains, rows) = Remains::look_for_all(files, number);
+        match files::fold_rows(rows) {
+            Ok(recovered) => {
+                take_over(files, options, &mut found, number, &numbers, recovered, Some(&remains))?;
+                adopt(files, options, &mut found, silent)?;
+                return Ok(found);
+            }
+            Err(_) => silent.push((number, remains)),
         }
+    }
+    for (number, _) in silent {
+        tracing::error!(
+            file = number,
+            "nothing in a log file says what it belonged to; it is kept beside the log for salvage"
+        );
+        files.set_aside(number).map_err(|source| unusable(options, source))?;
+        found.set_aside += 1;
     }
     found.apply(Change::Epoch { epoch: random_u64() });
     Ok(found)
 }
 
-/// Takes over what the newest file says, rebuilds what is lost of it, and checks it against what is there.
+/// Takes the records over of files that are newer than the newest readable state, which knows nothing of them.
+fn adopt(files: &Files, options: &Options, found: &mut Found, silent: Vec<(u64, Remains)>) -> Result<(), OpenError> {
+    if silent.is_empty() {
+        return Ok(());
+    }
+    // Theirs is most likely that of the file before them.
+    let epoch = found.state.files.last().map_or(found.state.epoch, |file| file.epoch);
+    found.apply(Change::Epoch { epoch: random_u64() });
+    (found.appendable, found.reusable) = (false, false);
+    for (number, remains) in silent.into_iter().rev() {
+        found.apply(Change::File { file: number, epoch });
+        let began = found.state.streams.iter().map(|stream| (stream.id, stream.next)).collect();
+        let newest = Newest {
+            number,
+            remains: Some(&remains),
+            appended: 0,
+            began,
+        };
+        found.damaged += rebuild(files, &mut found.state, &newest).map_err(|error| storage(options, number, error))?;
+        found.broken.insert(number, "it does not open".into());
+    }
+    Ok(())
+}
+
+/// Takes over what the newest file says, rebuilds what is lost of it, and checks it against what is there. `remains` are
+/// its records if it does not open.
 fn take_over(
     files: &Files,
     options: &Options,
@@ -210,13 +256,18 @@ fn take_over(
     number: u64,
     older: &[u64],
     recovered: Recovered,
-    newest_lost: bool,
+    remains: Option<&Remains>,
 ) -> Result<(), OpenError> {
-    let Recovered { appended, incomplete, .. } = recovered;
+    let Recovered {
+        appended,
+        incomplete,
+        began,
+        ..
+    } = recovered;
     found.state = recovered.state;
     found.row = recovered.last_row;
-    found.clean &= recovered.clean && recovered.damaged_rows == 0;
-    if newest_lost || recovered.damaged_rows > 0 {
+    found.clean &= recovered.clean && recovered.damaged_rows == 0 && !incomplete;
+    if incomplete || recovered.damaged_rows > 0 {
         // It cannot be proved that the next offsets were never used.
         found.apply(Change::Epoch { epoch: random_u64() });
     } else {
@@ -235,18 +286,16 @@ fn take_over(
         .filter(|file| *file != number)
         .collect();
     for file in catalogue {
-        let missing = match files.check(file) {
+        match files.check(file) {
             Ok(()) => continue,
-            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => true,
-            Err(FileError::Damaged(what)) => {
-                tracing::error!(file, what, "a log file does not open; it is kept beside the log for salvage");
-                false
+            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            // What can be read of it is carried over once the log runs.
+            Err(error) if error.is_lasting() => {
+                tracing::error!(file, %error, "a log file does not open; its records are looked for in its bytes");
+                found.broken.insert(file, error.to_string());
+                continue;
             }
             Err(error) => return Err(storage(options, file, error)),
-        };
-        if !missing {
-            files.set_aside(file).map_err(|source| unusable(options, source))?;
-            found.set_aside += 1;
         }
         let parts = found.state.file(file).map(|file| file.parts.clone()).unwrap_or_default();
         let lost: u64 = parts
@@ -255,7 +304,11 @@ fn take_over(
             .map(|part| part.waiting)
             .sum();
         if lost > 0 {
-            tracing::error!(file, lost, missing, "records of a lost log file are counted as damaged");
+            tracing::error!(
+                file,
+                lost,
+                "a log file is missing; the records that waited in it are counted as damaged"
+            );
             found.apply(Change::Ledger {
                 slot: 0,
                 count: Count::Damaged,
@@ -265,15 +318,39 @@ fn take_over(
         }
         found.apply(Change::DropFile { file });
     }
+    if remains.is_some() {
+        found.broken.insert(number, "it does not open".into());
+    }
     if incomplete {
-        let damaged = rebuild(files, &mut found.state, number, appended).map_err(|error| storage(options, number, error))?;
+        let mut newest = Newest {
+            number,
+            remains,
+            appended,
+            began,
+        };
+        let all;
+        let mut rebuilt = rebuild(files, &mut found.state, &newest);
+        if newest.remains.is_none()
+            && let Err(error) = &rebuilt
+            && error.is_lasting()
+        {
+            found.broken.insert(number, error.to_string());
+            (all, _) = Remains::look_for_all(files, number);
+            newest.remains = Some(&all);
+            rebuilt = rebuild(files, &mut found.state, &newest);
+        }
+        let damaged = rebuilt.map_err(|error| storage(options, number, error))?;
         tracing::error!(
             file = number,
             rows = recovered.damaged_rows,
             damaged,
-            "a row of the log's state was damaged; it is rebuilt from the records, some of which may be sent twice"
+            "a part of the log's state was damaged; it is rebuilt from the records, some of which may be sent twice"
         );
         found.damaged += damaged;
+    }
+    if found.broken.contains_key(&number) {
+        // Closing would write to it.
+        files.abandon_active();
     }
     Ok(())
 }
@@ -342,7 +419,7 @@ fn begin(files: &Files, found: &mut Found) -> Result<(), FileError> {
             return Ok(());
         }
         found.row += 1;
-        return files.commit(&[], found.row, &encode_row(RowKind::Delta, &found.changes));
+        return files.commit(&[], found.row, &encode_row(RowKind::Delta, found.row, &found.changes));
     }
     found.number += 1;
     found.apply(Change::File {
@@ -350,7 +427,7 @@ fn begin(files: &Files, found: &mut Found) -> Result<(), FileError> {
         epoch: found.state.epoch,
     });
     found.row += 1;
-    files.switch(found.number, found.row, &encode_row(RowKind::Snapshot, &found.state.snapshot()))?;
+    files.switch(found.number, found.row, &found.state.snapshot())?;
     found.row += 1;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What became of records and is not yet on disk.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::state::{Change, Count};
 use crate::tracked::{Outcome, Outstanding};
@@ -8,9 +8,9 @@ use crate::tracked::{Outcome, Outstanding};
 /// Changes for the next commit.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    pub(crate) ledger: HashMap<(u32, Count), u64>,
+    pub(crate) ledger: BTreeMap<(u32, Count), u64>,
     /// Records and bytes that no longer wait, by file and stream.
-    pub(crate) settled: HashMap<(u64, u8), (u64, u64)>,
+    pub(crate) settled: BTreeMap<(u64, u8), (u64, u64)>,
     pub(crate) dead: Vec<DeadJob>,
     pub(crate) holds: Vec<Change>,
     /// Streams whose progress, floor or holds moved.

@@ -53,9 +53,8 @@ impl Producer {
         let mut first_user = None;
         for record in records {
             let slot = self.slot(&mut intake, record);
-            let offset = Offset(intake.take(record, slot));
-            let cost = codec::encoded_len(record, false) + INDEX;
-            shared.gauges.enter(record.stream.0, 1, cost as u64);
+            let offset = Offset(intake.take(record, slot, None));
+            shared.gauges.enter(record.stream.0, 1, cost(record, false));
             first = first.or(Some(offset));
             first_user = first_user.or((record.stream < StreamId::LOCAL).then_some(offset));
         }
@@ -102,8 +101,8 @@ impl Producer {
                 continue;
             }
             let same = records.iter().filter(|other| other.stream == stream);
-            let added: usize = same.map(|record| codec::encoded_len(record, false) + INDEX).sum();
-            let bytes = self.shared.gauges.bytes(stream.0) + added as u64;
+            let added: u64 = same.map(|record| cost(record, false)).sum();
+            let bytes = self.shared.gauges.bytes(stream.0) + added;
             if stream == StreamId::LOCAL {
                 if bytes > LOCAL_BYTES {
                     return Err(AppendError::LocalFull { limit: LOCAL_BYTES });
@@ -127,6 +126,11 @@ impl Producer {
         }
         self.last.1
     }
+}
+
+/// What a record counts for in its stream's bound; one that is put back carries its first id.
+pub(crate) fn cost(record: &NewRecord<'_>, is_put_back: bool) -> u64 {
+    (codec::encoded_len(record, is_put_back) + INDEX) as u64
 }
 
 impl fmt::Debug for Producer {

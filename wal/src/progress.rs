@@ -17,9 +17,11 @@ use std::sync::atomic::Ordering;
 use crate::block::Block;
 use crate::gauge::Gauges;
 use crate::pending::{DeadJob, Pending};
+use crate::ranges::RangeSet;
+use crate::requeue::Leaving;
 use crate::state::{Change, Count, State};
 use crate::tracked::{HeldPair, MAX_OUTSTANDING, Outcome, Outstanding, StreamTracker, pop_settled};
-use crate::{Partition, Stats};
+use crate::{Partition, Stats, StreamId};
 
 /// All streams' progress, and what of it is not yet on disk.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(crate) struct Tracker {
     pub(crate) inflight: Option<Pending>,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) stats: Arc<Stats>,
+    /// Settled records stay where they are while a commit moves records to another file.
+    is_frozen: bool,
     hasher: RandomState,
 }
 
@@ -50,13 +54,14 @@ impl Tracker {
             });
             let tracker = StreamTracker {
                 id: stream.id,
-                internal: stream.id >= crate::StreamId::LOCAL.0,
+                internal: stream.id >= StreamId::LOCAL.0,
                 floor: stream.floor,
                 read_to: stream.up_to.clone(),
                 queues: vec![VecDeque::new(); Partition::COUNT],
                 outstanding: HashMap::new(),
                 holds: holds.collect(),
                 stopped: false,
+                removed: stream.removed.clone(),
             };
             streams.insert(stream.id, tracker);
         }
@@ -66,8 +71,68 @@ impl Tracker {
             inflight: None,
             gauges,
             stats,
+            is_frozen: false,
             hasher,
         }
+    }
+
+    /// Until [`Tracker::thaw`] no record is counted as settled in its file.
+    pub(crate) fn freeze(&mut self) {
+        self.is_frozen = true;
+    }
+
+    /// Counts what was settled in the meantime.
+    pub(crate) fn thaw(&mut self) {
+        if !std::mem::take(&mut self.is_frozen) {
+            return;
+        }
+        for tracker in self.streams.values_mut() {
+            tracker.advance_all(&mut self.pending);
+        }
+    }
+
+    /// The records of a range lie in another file now.
+    pub(crate) fn moved(&mut self, stream: u8, (from, to): (u64, u64), offsets: std::ops::Range<u64>) {
+        let Some(tracker) = self.streams.get_mut(&stream) else { return };
+        let entries = tracker.outstanding.iter_mut();
+        let moved = entries.filter(|(offset, entry)| entry.file == from && offsets.contains(offset));
+        moved.for_each(|(_, entry)| entry.file = to);
+    }
+
+    /// Single records of an internal stream were taken out.
+    pub(crate) fn removed(&mut self, stream: u8, first: u64, end: u64) {
+        let Some(tracker) = self.streams.get_mut(&stream) else { return };
+        tracker.removed.insert(first, end);
+        // What lies below everything that is left is trimmed.
+        if tracker.removed.contains(tracker.floor) {
+            tracker.floor = tracker.removed.end_of(tracker.floor);
+            self.pending.moved.insert(stream);
+        }
+    }
+
+    /// The changes that take dead letters out which are still there.
+    pub(crate) fn take_out(&self, leaving: &[Leaving]) -> Vec<Change> {
+        let Some(dead) = self.streams.get(&StreamId::DEAD.0) else {
+            return Vec::new();
+        };
+        let mut ranges = RangeSet::default();
+        let mut settled: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+        for letter in leaving {
+            if letter.offset >= dead.floor && !dead.removed.contains(letter.offset) && !ranges.contains(letter.offset) {
+                ranges.insert(letter.offset, letter.offset + 1);
+                let sum = settled.entry(letter.file).or_default();
+                *sum = (sum.0 + 1, sum.1 + letter.bytes);
+            }
+        }
+        let stream = StreamId::DEAD.0;
+        let settled = settled.into_iter().map(|(file, (records, bytes))| Change::Settled {
+            file,
+            stream,
+            records,
+            bytes,
+        });
+        let removed = ranges.iter().map(|(first, end)| Change::Removed { stream, first, end });
+        settled.chain(removed).collect()
     }
 
     /// What route and identity are compared by.
@@ -125,7 +190,7 @@ impl Tracker {
         };
         let mut evicted = (0, 0);
         for (nth, entry) in block.entries.iter().enumerate() {
-            let offset = block.first + nth as u64;
+            let offset = block.offset(nth);
             if offset < tracker.floor {
                 continue;
             }
@@ -158,20 +223,14 @@ impl Tracker {
     }
 
     /// Gives up everything of a stream in a file that cannot be read: `waiting` records wait there by the catalogue.
-    pub(crate) fn lose(&mut self, stream: u8, file: u64, first: u64, end: u64, waiting: (u64, u64)) {
-        let Some(tracker) = self.streams.get_mut(&stream) else { return };
-        let offsets: Vec<u64> = tracker
-            .outstanding
-            .keys()
-            .copied()
-            .filter(|offset| (first..end).contains(offset))
-            .collect();
-        let already = [Some(&self.pending), self.inflight.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter_map(|pending| pending.settled.get(&(file, stream)))
-            .fold((0, 0), |sum, settled| (sum.0 + settled.0, sum.1 + settled.1));
+    /// How many of a user stream are charged as damaged is given.
+    pub(crate) fn lose(&mut self, stream: u8, file: u64, waiting: (u64, u64)) -> u64 {
+        let Some(tracker) = self.streams.get_mut(&stream) else { return 0 };
+        let there = tracker.outstanding.iter().filter(|(_, entry)| entry.file == file);
+        let offsets: Vec<u64> = there.map(|(offset, _)| *offset).collect();
+        let already = self.pending.settled.get(&(file, stream)).copied().unwrap_or_default();
         let mut left = (waiting.0.saturating_sub(already.0), waiting.1.saturating_sub(already.1));
+        let mut lost = 0;
         for offset in offsets {
             let Some(entry) = tracker.outstanding.remove(&offset) else {
                 continue;
@@ -181,19 +240,42 @@ impl Tracker {
             if entry.settled.is_none() {
                 self.gauges.leave(stream, 1, entry.cost);
                 self.stats.damaged.fetch_add(1, Ordering::Relaxed);
+                lost += 1;
             }
             self.pending.count(file, stream, entry.slot, entry.cost, count);
         }
-        let gone = |offset: &u64| !(first..end).contains(offset);
-        tracker.queues.iter_mut().for_each(|queue| queue.retain(gone));
-        tracker.holds.iter_mut().for_each(|hold| hold.queue.retain(gone));
+        let outstanding = &tracker.outstanding;
+        let is_there = |offset: &u64| outstanding.contains_key(offset);
+        tracker.queues.iter_mut().for_each(|queue| queue.retain(is_there));
+        tracker.holds.iter_mut().for_each(|hold| hold.queue.retain(is_there));
         tracker.advance_all(&mut self.pending);
-        self.gauges.leave(stream, left.0, left.1);
-        self.stats.damaged.fetch_add(left.0, Ordering::Relaxed);
-        if !tracker.internal && left.0 > 0 {
-            *self.pending.ledger.entry((0, Count::Damaged)).or_default() += left.0;
-        }
+        let internal = tracker.internal;
         self.pending.moved.insert(stream);
+        if left.0 > 0 {
+            self.charge(stream, file, left);
+        }
+        if internal { 0 } else { lost + left.0 }
+    }
+
+    /// Charges records of which nothing is found as damaged.
+    pub(crate) fn charge_damaged(&mut self, stream: u8, file: u64, records: u64) {
+        self.charge(stream, file, (records, 0));
+    }
+
+    fn charge(&mut self, stream: u8, file: u64, (records, bytes): (u64, u64)) {
+        let settled = self.pending.settled.entry((file, stream)).or_default();
+        *settled = (settled.0 + records, settled.1 + bytes);
+        // An internal stream has no ledger, and its gauge follows the commit.
+        if stream < StreamId::LOCAL.0 {
+            *self.pending.ledger.entry((0, Count::Damaged)).or_default() += records;
+            self.gauges.leave(stream, records, bytes);
+            self.stats.damaged.fetch_add(records, Ordering::Relaxed);
+        }
+    }
+
+    /// How many records of a file and stream are settled since the last commit.
+    pub(crate) fn settled_in(&self, file: u64, stream: u8) -> u64 {
+        self.pending.settled.get(&(file, stream)).map_or(0, |settled| settled.0)
     }
 
     /// The streams whose readers stopped and may go on.
@@ -314,17 +396,15 @@ impl Tracker {
             });
         }
         for id in &pending.moved {
-            let (Some(tracker), Some(before)) = (self.streams.get(id), state.stream(*id)) else {
+            let (Some(tracker), Some(before)) = (self.streams.get_mut(id), state.stream(*id)) else {
                 continue;
             };
+            // Not below the floor in memory: a commit that fails must find the same again.
+            tracker.removed.forget_below(before.floor);
             if tracker.floor != before.floor {
-                changes.extend(
-                    tracker
-                        .internal
-                        .then(|| trimmed(state, *id, before.floor, tracker.floor))
-                        .into_iter()
-                        .flatten(),
-                );
+                if tracker.internal {
+                    changes.extend(trimmed(state, tracker, &pending, before.floor));
+                }
                 changes.push(Change::Floor {
                     stream: *id,
                     floor: tracker.floor,
@@ -373,12 +453,18 @@ impl Tracker {
     }
 
     fn advance(&mut self, stream: u8, partition: usize) {
+        if self.is_frozen {
+            return;
+        }
         let Some(tracker) = self.streams.get_mut(&stream) else { return };
         let StreamTracker { queues, outstanding, .. } = tracker;
         pop_settled(stream, &mut queues[partition], outstanding, &mut self.pending);
     }
 
     fn advance_hold(&mut self, stream: u8, pair: u64) {
+        if self.is_frozen {
+            return;
+        }
         let Some(tracker) = self.streams.get_mut(&stream) else { return };
         let StreamTracker { holds, outstanding, .. } = tracker;
         if let Some(hold) = holds.iter_mut().find(|hold| hold.is_active(pair)) {
@@ -387,27 +473,30 @@ impl Tracker {
     }
 }
 
-/// What an internal stream's files lose when its floor moves.
-fn trimmed(state: &State, stream: u8, from: u64, to: u64) -> Vec<Change> {
-    let parts = state.parts(stream).filter(|(_, part)| part.waiting > 0 && part.first < to);
-    parts
-        .map(|(file, part)| {
-            let records = if part.end <= to {
-                part.waiting
-            } else {
-                (to - part.first.max(from)).min(part.waiting)
-            };
-            let bytes = if records == part.waiting {
-                part.bytes
-            } else {
-                part.bytes / part.waiting * records
-            };
-            Change::Settled {
+/// What an internal stream's files lose when its floor moves, besides what was taken out singly.
+fn trimmed(state: &State, tracker: &StreamTracker, pending: &Pending, from: u64) -> Vec<Change> {
+    let (stream, to) = (tracker.id, tracker.floor);
+    let mut changes = Vec::new();
+    for (file, part) in state.parts(stream) {
+        let taken = pending.settled.get(&(file.number, stream)).copied().unwrap_or_default();
+        let (waiting, bytes) = (part.waiting.saturating_sub(taken.0), part.bytes.saturating_sub(taken.1));
+        let below = part.ranges(0).map(|range| {
+            let (first, end) = (range.first.max(from), range.end.min(to));
+            end.saturating_sub(first).saturating_sub(tracker.removed.overlap(first, end))
+        });
+        let records = if part.last_end() <= to {
+            waiting
+        } else {
+            below.sum::<u64>().min(waiting)
+        };
+        if records > 0 {
+            changes.push(Change::Settled {
                 file: file.number,
                 stream,
                 records,
-                bytes,
-            }
-        })
-        .collect()
+                bytes: if records == waiting { bytes } else { bytes / waiting * records },
+            });
+        }
+    }
+    changes
 }

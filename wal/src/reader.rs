@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::block::{Block, Entry};
 use crate::codec::View;
-use crate::files::{FileError, RawBlock, name};
+use crate::files::{RawBlock, name};
 use crate::progress::Tracker;
 use crate::shared::Shared;
 use crate::sync::lock;
@@ -21,6 +21,15 @@ pub struct Reader {
     stream: StreamId,
     partitions: PartitionSet,
     position: u64,
+}
+
+/// How a reader came through a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    On,
+    Enough,
+    /// Its records lie in another file by now.
+    Moved,
 }
 
 /// Where a stream goes on in the catalogue.
@@ -53,22 +62,26 @@ impl Reader {
         let mut left = max_bytes;
         while let Some(place) = place(&self.shared, self.stream.0, self.position) {
             let from = self.position.max(place.first);
-            let Some(blocks) = fetch(&self.shared, self.stream.0, &place, from, left.clamp(1, 1 << 20))? else {
-                continue;
+            let blocks = match fetch(&self.shared, self.stream.0, &place, from, left.clamp(1, 1 << 20)) {
+                Ok(Some(blocks)) => blocks,
+                Ok(None) => continue,
+                // Whoever waits is woken when that is done.
+                Err(ReadError::Rescued { .. }) => break,
+                Err(error) => return Err(error),
             };
             let exhausted = blocks.is_empty();
-            let mut full = false;
+            let mut passed = Passed::On;
             for raw in blocks {
                 let block = Block::parse(raw);
-                full = self.pass(&place, &block, &mut left, &mut records);
-                if full {
+                passed = self.pass(&place, &block, &mut left, &mut records);
+                if passed != Passed::On {
                     break;
                 }
             }
             if exhausted {
                 self.passed(place.end);
             }
-            if full || (!records.is_empty() && left == 0) {
+            if passed == Passed::Enough || (!records.is_empty() && left == 0) {
                 break;
             }
         }
@@ -89,16 +102,23 @@ impl Reader {
         };
     }
 
-    /// Takes what waits in a block; true = enough was read.
-    fn pass(&mut self, place: &Place, block: &Block, left: &mut usize, records: &mut Vec<Record>) -> bool {
+    /// Takes what waits in a block.
+    fn pass(&mut self, place: &Place, block: &Block, left: &mut usize, records: &mut Vec<Record>) -> Passed {
         let now = self.shared.clock.now();
         let max_age = self.shared.policy(self.stream.0).and_then(|options| options.max_age);
         let mut tracker = lock(&self.shared.tracker);
+        let from = self.position.max(place.first).max(block.first);
+        if from < place.end.min(block.until) && !lock(&self.shared.state).lies_in(place.file, self.stream.0, from) {
+            return Passed::Moved;
+        }
+        if block.is_unsure {
+            self.shared.mark_unsure(place.file, self.stream.0);
+        }
         let mut full = false;
         let mut ended = false;
         for (nth, entry) in block.entries.iter().enumerate() {
-            let offset = block.first + nth as u64;
-            if offset < self.position || offset >= place.end || self.partitions.0 & (1 << (entry.partition % 64)) == 0 {
+            let offset = block.offset(nth);
+            if offset < from || offset >= place.end || self.partitions.0 & (1 << (entry.partition % 64)) == 0 {
                 continue;
             }
             let Some(meet) = tracker
@@ -106,7 +126,7 @@ impl Reader {
                 .get(&self.stream.0)
                 .map(|stream| stream.meet(offset, entry.partition % 64))
             else {
-                return true;
+                return Passed::Enough;
             };
             if meet == Meet::Skip {
                 continue;
@@ -148,7 +168,7 @@ impl Reader {
         if ended {
             self.shared.mark_dirty();
         }
-        full
+        if full { Passed::Enough } else { Passed::On }
     }
 
     fn passed(&mut self, position: u64) {
@@ -166,41 +186,35 @@ impl fmt::Debug for Reader {
     }
 }
 
-/// The first part of the catalogue that has anything waiting at or after `position`.
+/// The first range of the catalogue at or after `position` that may have anything waiting.
 pub(crate) fn place(shared: &Shared, stream: u8, position: u64) -> Option<Place> {
-    let state = lock(&shared.state);
-    let mut parts = state.parts(stream).filter(|(_, part)| part.end > position && part.waiting > 0);
-    parts.next().map(|(file, part)| Place {
-        file: file.number,
-        epoch: Epoch(file.epoch),
-        first: part.first,
-        end: part.end,
+    let (file, range) = lock(&shared.state).place(stream, position)?;
+    Some(Place {
+        file,
+        epoch: Epoch(range.epoch),
+        first: range.first,
+        end: range.end,
     })
 }
 
 /// Reads blocks of a place; none = look at the catalogue again.
 pub(crate) fn fetch(shared: &Shared, stream: u8, place: &Place, from: u64, bytes: usize) -> Result<Option<Vec<RawBlock>>, ReadError> {
-    match shared.files.blocks(place.file, stream, from, place.end, bytes) {
-        Ok(blocks) => Ok(Some(blocks)),
-        Err(error) => {
-            let path = shared.files.directory.path().join(name(place.file));
-            if lock(&shared.state).file(place.file).is_none() {
-                return Ok(None);
-            }
-            let active = shared.files.active_number() == Some(place.file);
-            if matches!(error, FileError::Damaged(_)) {
-                shared.lose_file(place.file, &error);
-            }
-            if !active && matches!(error, FileError::Damaged(_)) {
-                // Given up; the catalogue drops it with the next commit, until then it is passed by.
-                return Ok(Some(Vec::new()));
-            }
-            Err(ReadError::Storage {
-                path,
-                source: Box::new(error),
-            })
-        }
+    let error = match shared.files.blocks(place.file, stream, from, place.end, bytes) {
+        Ok(blocks) => return Ok(Some(blocks)),
+        Err(error) => error,
+    };
+    if !lock(&shared.state).lies_in(place.file, stream, from) {
+        return Ok(None);
     }
+    let path = shared.files.directory.path().join(name(place.file));
+    if error.is_lasting() {
+        shared.mark_damaged(place.file, &error);
+        return Err(ReadError::Rescued { path });
+    }
+    Err(ReadError::Storage {
+        path,
+        source: Box::new(error),
+    })
 }
 
 /// What must become of a record without sending it.

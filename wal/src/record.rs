@@ -112,8 +112,12 @@ pub struct NewRecord<'a> {
 /// A record as read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its id.
+    /// Its id: under which it was first accepted.
     pub id: RecordId,
+    /// The stream in which it waits.
+    pub stream: StreamId,
+    /// Its place there, which [`crate::Log::settle`] takes. The id's offset, unless the record was put back.
+    pub offset: Offset,
     /// The partition of its identity.
     pub partition: Partition,
     /// When the gateway accepted it.
@@ -134,6 +138,14 @@ pub struct Record {
     pub expiry: Option<u32>,
     /// The MQTT 5 properties that travel, in wire encoding without the leading length.
     pub properties: Bytes,
+}
+
+impl Record {
+    /// Whether it was put back: it waits in another place than the one it was first accepted to.
+    #[must_use]
+    pub fn is_put_back(&self) -> bool {
+        (self.id.stream, self.id.offset) != (self.stream, self.offset)
+    }
 }
 
 /// What became of a record.

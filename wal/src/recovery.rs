@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::batch::OpenBatch;
 use crate::files::FileError;
-use crate::row::{RowKind, encode_row};
 use crate::shared::Shared;
 use crate::state::Change;
 use crate::sync::lock;
@@ -31,6 +30,10 @@ impl Writer {
             error.to_string()
         };
         tracing::error!(%error, "the log could not write; it refuses records until a new file works");
+        if let Some(file) = self.shared.files.active_number() {
+            // A full disk says nothing against what was written before.
+            self.carrying.distrust(file, !error.is_full());
+        }
         lock(&self.shared.intake).unavailable = Some(reason.clone());
         self.left_behind();
         self.shared.files.close_active().ok();
@@ -84,7 +87,7 @@ impl Writer {
     pub(crate) fn rotate_if_due(&mut self) -> Result<(), FileError> {
         let allocated = self.shared.files.active_allocated();
         self.space.active = allocated;
-        if allocated >= self.space.file_bytes || self.shared.leave_active.swap(false, Ordering::Relaxed) {
+        if allocated >= self.space.file_bytes {
             return match self.shared.files.prepare() {
                 // With no room for another file this one goes on: what it may still write is what frees the others.
                 Err(error) if error.is_full() => Ok(()),
@@ -125,8 +128,7 @@ impl Writer {
             epoch: self.shared.epoch.0,
         };
         state.apply(&file);
-        let snapshot = encode_row(RowKind::Snapshot, &state.snapshot());
-        self.shared.files.switch(self.number, self.row + 1, &snapshot)?;
+        self.shared.files.switch(self.number, self.row + 1, &state.snapshot())?;
         self.row += 2;
         let mut state = lock(&self.shared.state);
         first.iter().for_each(|change| state.apply(change));

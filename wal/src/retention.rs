@@ -34,6 +34,8 @@ pub(crate) struct Space {
     pub(crate) active: u64,
     closed: HashMap<u64, u64>,
     ballast: u64,
+    /// What damaged files take that are kept for salvage.
+    aside: u64,
     pub(crate) full: bool,
     /// What was asked for when there was no room.
     wanted: u64,
@@ -46,6 +48,7 @@ impl Space {
             active: 0,
             closed: HashMap::new(),
             ballast: 0,
+            aside: 0,
             full: false,
             wanted: 0,
         }
@@ -59,8 +62,18 @@ impl Space {
         self.closed.remove(&file);
     }
 
+    /// What a closed file occupies.
+    pub(crate) fn allocated(&self, file: u64) -> u64 {
+        self.closed.get(&file).copied().unwrap_or(0)
+    }
+
+    /// A closed file stays although it leaves the log.
+    pub(crate) fn keep_aside(&mut self, file: u64) {
+        self.aside += self.closed.remove(&file).unwrap_or(0);
+    }
+
     fn used(&self) -> u64 {
-        self.closed.values().sum::<u64>() + self.active + self.ballast
+        self.closed.values().sum::<u64>() + self.active + self.ballast + self.aside
     }
 
     /// Frees the ballast, to get trimming going on a full disk.
@@ -95,7 +108,7 @@ impl Space {
     }
 
     /// Bytes that may still be written.
-    fn headroom(&self, shared: &Shared) -> u64 {
+    pub(crate) fn headroom(&self, shared: &Shared) -> u64 {
         let used = self.used();
         let free = shared.files.directory.free().unwrap_or(u64::MAX);
         shared.disk_bytes.store(used, Ordering::Relaxed);
@@ -200,6 +213,9 @@ impl Writer {
             return None;
         }
         let block = Block::parse(fetch(&shared, stream, &place, from, 1).ok()??.into_iter().next()?);
+        if block.is_unsure {
+            shared.mark_unsure(place.file, stream);
+        }
         let (records, bytes) = lock(&shared.tracker).evict(stream, place.file, &block);
         if records > 0 {
             tracing::debug!(stream, records, "evicted the oldest block");
@@ -214,6 +230,9 @@ impl Writer {
             return false;
         }
         if self.space.used() < used {
+            return true;
+        }
+        if self.carry_for_room() && self.space.used() < used {
             return true;
         }
         let Some(victims) = self.victims() else { return false };
@@ -255,7 +274,7 @@ impl Writer {
                 waiting
                     .clone()
                     .all(|part| may_go(part.stream))
-                    .then(|| waiting.by_ref().map(|part| (part.stream, part.end)).collect())
+                    .then(|| waiting.by_ref().map(|part| (part.stream, part.last_end())).collect())
             })
         };
         // A file that only dead letters keep goes before any that records wait in.
@@ -271,8 +290,12 @@ impl Writer {
                 space.closed(file, allocated);
             }
         }
-        if shared.files.directory.list()?.iter().any(|name| name == BALLAST) {
-            space.ballast = shared.files.directory.allocated(BALLAST)?;
+        for name in shared.files.directory.list()? {
+            if name == BALLAST {
+                space.ballast = shared.files.directory.allocated(&name)?;
+            } else if crate::files::is_set_aside(&name) {
+                space.aside += shared.files.directory.allocated(&name).unwrap_or(0);
+            }
         }
         space.active = shared.files.active_allocated();
         Ok(())
@@ -317,8 +340,7 @@ impl Shared {
         let from = position.max(place.first);
         let raw = self.files.blocks(place.file, stream, from, place.end, 1).ok()?.pop()?;
         let block = Block::parse(raw);
-        let nth = from.saturating_sub(block.first) as usize;
-        (nth..block.entries.len()).find_map(|nth| {
+        (0..block.entries.len()).filter(|nth| block.offset(*nth) >= from).find_map(|nth| {
             let view = block.record(nth)?;
             Some((view.offset, view.received))
         })

@@ -1,7 +1,7 @@
 //! A row of the state table in bytes. The layout is in [`crate::format`].
 
 use crate::codec::Cursor;
-use crate::state::{Change, Count};
+use crate::state::{Change, Count, Range};
 use crate::{BootId, Partition, Timestamp};
 
 /// What a row of the state table is.
@@ -12,25 +12,40 @@ pub(crate) enum RowKind {
 }
 
 const VERSION: u8 = 1;
+/// Bytes before the changes.
+const ROW_HEAD: usize = 18;
 /// The highest ledger slot.
 pub(crate) const MAX_SLOT: u32 = 1 << 20;
 
-/// A row of the state table: CRC32C, version, kind, changes.
-pub(crate) fn encode_row(kind: RowKind, changes: &[Change]) -> Vec<u8> {
-    let mut out = vec![0, 0, 0, 0, VERSION, kind as u8];
+/// A row of the state table, read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) kind: RowKind,
+    /// Its key, which stands in it too, so that a row found anywhere knows its place.
+    pub(crate) number: u64,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// A row of the state table: CRC32C, length, version, kind, number, changes.
+pub(crate) fn encode_row(kind: RowKind, number: u64, changes: &[Change]) -> Vec<u8> {
+    let mut out = vec![0; 8];
+    out.extend_from_slice(&[VERSION, kind as u8]);
+    out.extend_from_slice(&number.to_le_bytes());
     for change in changes {
         encode_change(change, &mut out);
     }
+    let len = out.len() as u32;
+    out[4..8].copy_from_slice(&len.to_le_bytes());
     let crc = crc32c::crc32c(&out[4..]);
     out[..4].copy_from_slice(&crc.to_le_bytes());
     out
 }
 
-/// Reads a row; none = damaged or of a later version.
-pub(crate) fn decode_row(bytes: &[u8]) -> Option<(RowKind, Vec<Change>)> {
+/// Reads the row that fills `bytes` exactly; none = damaged or of a later version.
+pub(crate) fn decode_row(bytes: &[u8]) -> Option<Row> {
     let mut rest = Cursor(bytes);
     let crc = rest.u32()?;
-    if crc32c::crc32c(rest.0) != crc || rest.u8()? != VERSION {
+    if crc32c::crc32c(rest.0) != crc || rest.u32()? as usize != bytes.len() || rest.u8()? != VERSION {
         return None;
     }
     let kind = match rest.u8()? {
@@ -38,11 +53,22 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Option<(RowKind, Vec<Change>)> {
         1 => RowKind::Delta,
         _ => return None,
     };
+    let number = rest.u64()?;
     let mut changes = Vec::new();
     while !rest.0.is_empty() {
         changes.push(decode_change(&mut rest)?);
     }
-    Some((kind, changes))
+    Some(Row { kind, number, changes })
+}
+
+/// Reads a row that begins at `at`, with its length; none = there is none.
+pub(crate) fn decode_row_at(bytes: &[u8], at: usize) -> Option<(Row, usize)> {
+    let head = bytes.get(at + 4..at + ROW_HEAD)?;
+    let len = u32::from_le_bytes(*head.first_chunk()?) as usize;
+    if len < ROW_HEAD || head[4] != VERSION || head[5] > RowKind::Delta as u8 {
+        return None;
+    }
+    Some((decode_row(bytes.get(at..at.checked_add(len)?)?)?, len))
 }
 
 fn encode_change(change: &Change, out: &mut Vec<u8>) {
@@ -120,6 +146,21 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
         Change::Trusted { at } => {
             put(out, 14, &[at.wall_ms, at.monotonic_ms]);
             out.extend_from_slice(&at.boot.0.to_le_bytes());
+        }
+        Change::Carried {
+            stream,
+            from,
+            to,
+            range,
+            records,
+            bytes,
+        } => {
+            put(out, 15, &[]);
+            put(out, *stream, &[*from, *to, range.first, range.end, range.epoch, *records, *bytes]);
+        }
+        Change::Removed { stream, first, end } => {
+            put(out, 16, &[]);
+            put(out, *stream, &[*first, *end]);
         }
     }
 }
@@ -234,6 +275,23 @@ fn decode_change(rest: &mut Cursor<'_>) -> Option<Change> {
                 },
             }
         }
+        15 => Change::Carried {
+            stream: rest.u8()?,
+            from: rest.u64()?,
+            to: rest.u64()?,
+            range: Range {
+                first: rest.u64()?,
+                end: rest.u64()?,
+                epoch: rest.u64()?,
+            },
+            records: rest.u64()?,
+            bytes: rest.u64()?,
+        },
+        16 => Change::Removed {
+            stream: rest.u8()?,
+            first: rest.u64()?,
+            end: rest.u64()?,
+        },
         _ => return None,
     })
 }

@@ -1,10 +1,11 @@
 //! What the handle, the producers, the readers and the writer thread have in common.
 //!
-//! Locks are taken in this order: `tracker`, then `state`. `intake` is never held together with another.
+//! Locks are taken in this order: `tracker`, then `state`, then `mending`. `intake` is never held together with another
+//! but, under `mending`, by [`Shared::mark_dirty`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
@@ -20,6 +21,15 @@ use crate::{Clock, CommitError, Epoch, Observer, Options, Stats, StreamId, Strea
 pub(crate) const DEAD_BYTES: u64 = 64 << 20;
 /// The bound of what is stored for local reasons and not yet in the checkpoint: more is refused.
 pub(crate) const LOCAL_BYTES: u64 = 64 << 20;
+
+/// Damage that was met and is not dealt with yet.
+#[derive(Debug, Default)]
+pub(crate) struct Mending {
+    /// Files that cannot be read, with the reason.
+    pub(crate) damaged: BTreeMap<u64, String>,
+    /// Files and streams of which it is not known how many records are gone.
+    pub(crate) unsure: BTreeSet<(u64, u8)>,
+}
 
 pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 
@@ -42,8 +52,8 @@ pub(crate) struct Shared {
     pub(crate) wakes: Mutex<Vec<(StreamId, Wake)>>,
     pub(crate) disk_bytes: AtomicU64,
     pub(crate) free_bytes: AtomicU64,
-    /// The active file has a damaged page: begin another.
-    pub(crate) leave_active: AtomicBool,
+    /// What readers met and the writer mends.
+    pub(crate) mending: Mutex<Mending>,
     /// The oldest waiting record of a stream and when it came, as of the last look.
     pub(crate) oldest: Mutex<HashMap<u8, (u64, Timestamp)>>,
     /// The writer thread runs.
@@ -68,31 +78,19 @@ impl Shared {
         }
     }
 
-    /// Gives up a closed file that cannot be read: what waits in it is counted as damaged, the file is kept for salvage.
-    pub(crate) fn lose_file(&self, number: u64, error: &FileError) {
-        if self.files.active_number() == Some(number) {
-            self.leave_active.store(true, Ordering::Relaxed);
+    /// Tells the writer of a file that cannot be read as it should.
+    pub(crate) fn mark_damaged(&self, file: u64, error: &FileError) {
+        let is_new = lock(&self.mending).damaged.insert(file, error.to_string()).is_none();
+        if is_new {
             self.mark_dirty();
-            return;
         }
-        let lost = {
-            let mut tracker = lock(&self.tracker);
-            let state = lock(&self.state);
-            let Some(file) = state.file(number) else { return };
-            if tracker.pending.drop_files.contains(&number) {
-                return;
-            }
-            for part in &file.parts {
-                tracker.lose(part.stream, number, part.first, part.end, (part.waiting, part.bytes));
-            }
-            tracker.pending.drop_files.push(number);
-            file.parts.iter().map(|part| part.waiting).sum::<u64>()
-        };
-        tracing::error!(file = number, lost, %error, "a log file cannot be read; its waiting records are counted as damaged and it is kept beside the log for salvage");
-        if let Err(error) = self.files.set_aside(number) {
-            tracing::warn!(file = number, %error, "the damaged file could not be renamed");
+    }
+
+    /// Tells the writer of a block that may have held more than could be found in it.
+    pub(crate) fn mark_unsure(&self, file: u64, stream: u8) {
+        if lock(&self.mending).unsure.insert((file, stream)) {
+            self.mark_dirty();
         }
-        self.mark_dirty();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The small state: what the newest file says of the whole directory. It changes only by [`Change`]s, each commit writes
 //! the ones it makes, and a snapshot is the changes that lead from nothing to here.
 
+use crate::ranges::RangeSet;
 use crate::{Partition, Timestamp};
 
 /// Ways a counter of the ledger can rise.
@@ -97,6 +98,29 @@ pub(crate) enum Change {
     Trusted {
         at: Timestamp,
     },
+    /// What waits of a range in file `from` lies in file `to` now. `from` 0 = it has lain there, in a snapshot.
+    Carried {
+        stream: u8,
+        from: u64,
+        to: u64,
+        range: Range,
+        records: u64,
+        bytes: u64,
+    },
+    /// Single records of an internal stream were taken out.
+    Removed {
+        stream: u8,
+        first: u64,
+        end: u64,
+    },
+}
+
+/// Offsets of one stream that one file holds, all first accepted under one epoch. Not each of them need be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+    pub(crate) epoch: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +133,8 @@ pub(crate) struct StreamState {
     pub(crate) floor: u64,
     /// Per partition: everything below is settled or held.
     pub(crate) up_to: Box<[u64; Partition::COUNT]>,
+    /// Of an internal stream: what was taken out above the floor.
+    pub(crate) removed: RangeSet,
 }
 
 /// A file of the catalogue.
@@ -123,10 +149,13 @@ pub(crate) struct FileEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FilePart {
     pub(crate) stream: u8,
+    /// What was appended to it; empty if nothing was, or all of it was carried on.
     pub(crate) first: u64,
     pub(crate) end: u64,
     pub(crate) waiting: u64,
     pub(crate) bytes: u64,
+    /// What was carried here from other files, in order.
+    pub(crate) carried: Vec<Range>,
 }
 
 /// A suspended pair. Its records from `from` to `next` are settled, those from there to `until` wait.
@@ -168,7 +197,7 @@ impl State {
         self.files.iter().find(|file| file.number == number)
     }
 
-    /// The files' parts of one stream, oldest first.
+    /// The files' parts of one stream.
     pub(crate) fn parts(&self, stream: u8) -> impl Iterator<Item = (&FileEntry, &FilePart)> {
         self.files.iter().flat_map(move |file| {
             file.parts
@@ -176,6 +205,35 @@ impl State {
                 .filter(move |part| part.stream == stream)
                 .map(move |part| (file, part))
         })
+    }
+
+    /// The first range of a stream that ends above `position`, in a file where anything of the stream waits.
+    pub(crate) fn place(&self, stream: u8, position: u64) -> Option<(u64, Range)> {
+        self.parts(stream)
+            .filter(|(_, part)| part.waiting > 0)
+            .flat_map(|(file, part)| part.ranges(file.epoch).map(|range| (file.number, range)))
+            .filter(|(_, range)| range.end > position)
+            .min_by_key(|(_, range)| range.first)
+    }
+
+    /// The file where the record of this offset lies, if it is still there.
+    pub(crate) fn file_of(&self, stream: u8, offset: u64) -> Option<u64> {
+        let mut files = self.files.iter().map(|file| file.number);
+        files.find(|file| self.lies_in(*file, stream, offset))
+    }
+
+    /// Whether a file is where the record of this offset lies.
+    pub(crate) fn lies_in(&self, file: u64, stream: u8, offset: u64) -> bool {
+        self.epoch_of(file, stream, offset).is_some()
+    }
+
+    /// The epoch under which a record that lies in a file was first accepted; none = it does not lie there.
+    pub(crate) fn epoch_of(&self, file: u64, stream: u8, offset: u64) -> Option<u64> {
+        let entry = self.file(file)?;
+        let mut ranges = entry.part(stream)?.ranges(entry.epoch);
+        ranges
+            .find(|range| (range.first..range.end).contains(&offset))
+            .map(|range| range.epoch)
     }
 
     /// Records and bytes of a stream that wait.
@@ -200,10 +258,14 @@ impl State {
                     next: 0,
                     floor: 0,
                     up_to: Box::new([0; Partition::COUNT]),
+                    removed: RangeSet::default(),
                 });
             }
             Change::Next { stream, next } => self.with_stream(*stream, |state| state.next = state.next.max(*next)),
-            Change::Floor { stream, floor } => self.with_stream(*stream, |state| state.floor = *floor),
+            Change::Floor { stream, floor } => self.with_stream(*stream, |state| {
+                state.floor = *floor;
+                state.removed.forget_below(*floor);
+            }),
             Change::Progress { stream, up_to } => self.with_stream(*stream, |state| state.up_to.clone_from(up_to)),
             Change::File { file, epoch } => self.files.push(FileEntry {
                 number: *file,
@@ -219,21 +281,10 @@ impl State {
                 bytes,
             } => {
                 self.with_stream(*stream, |state| state.next = state.next.max(*end));
-                let Some(file) = self.files.iter_mut().find(|entry| entry.number == *file) else {
-                    return;
-                };
-                if let Some(part) = file.parts.iter_mut().find(|part| part.stream == *stream) {
+                if let Some(part) = self.part(*file, *stream) {
+                    part.first = if part.first == part.end { *first } else { part.first };
                     part.end = *end;
-                    part.waiting = part.waiting.saturating_add(*records);
-                    part.bytes = part.bytes.saturating_add(*bytes);
-                } else {
-                    file.parts.push(FilePart {
-                        stream: *stream,
-                        first: *first,
-                        end: *end,
-                        waiting: *records,
-                        bytes: *bytes,
-                    });
+                    part.add(*records, *bytes);
                 }
             }
             Change::Settled {
@@ -242,14 +293,10 @@ impl State {
                 records,
                 bytes,
             } => {
-                let part = self
-                    .files
-                    .iter_mut()
-                    .find(|entry| entry.number == *file)
-                    .and_then(|file| file.parts.iter_mut().find(|part| part.stream == *stream));
-                if let Some(part) = part {
-                    part.waiting = part.waiting.saturating_sub(*records);
-                    part.bytes = if part.waiting == 0 { 0 } else { part.bytes.saturating_sub(*bytes) };
+                if self.lies(*file, *stream)
+                    && let Some(part) = self.part(*file, *stream)
+                {
+                    part.take(*records, *bytes);
                 }
             }
             Change::DropFile { file } => self.files.retain(|entry| entry.number != *file),
@@ -287,7 +334,102 @@ impl State {
                 identity,
             } => self.holds.retain(|hold| !hold.is(*stream, *from, route, identity)),
             Change::Trusted { at } => self.trusted = Some(*at),
+            Change::Carried {
+                stream,
+                from,
+                to,
+                range,
+                records,
+                bytes,
+            } => self.carry(*stream, (*from, *to), *range, (*records, *bytes)),
+            Change::Removed { stream, first, end } => self.with_stream(*stream, |state| state.removed.insert(*first, *end)),
         }
+    }
+
+    fn carry(&mut self, stream: u8, (from, to): (u64, u64), range: Range, (records, bytes): (u64, u64)) {
+        if from != 0
+            && self.lies(from, stream)
+            && let Some(part) = self.part(from, stream)
+        {
+            part.take(records, bytes);
+            part.cut(range);
+        }
+        let is_snapshot = from == 0;
+        if !is_snapshot && records == 0 {
+            return;
+        }
+        if let Some(part) = self.part(to, stream) {
+            part.add(records, bytes);
+            let at = part.carried.partition_point(|known| known.first < range.first);
+            part.carried.insert(at, range);
+        }
+        if !is_snapshot {
+            self.join_ranges(to, stream);
+        }
+    }
+
+    /// Joins carried ranges that nothing of another file lies between, so that their number follows that of the files.
+    fn join_ranges(&mut self, file: u64, stream: u8) {
+        let others: Vec<Range> = self
+            .parts(stream)
+            .flat_map(|(entry, part)| {
+                let own = Range {
+                    first: part.first,
+                    end: part.end,
+                    epoch: entry.epoch,
+                };
+                let carried = part.carried.iter().filter(|_| entry.number != file).copied();
+                carried.chain(Some(own)).filter(|range| range.first < range.end)
+            })
+            .collect();
+        if let Some(part) = self.part(file, stream) {
+            part.carried.dedup_by(|next, one| {
+                let joins = one.epoch == next.epoch && !others.iter().any(|other| (one.end..next.first).contains(&other.first));
+                if joins {
+                    one.end = next.end;
+                }
+                joins
+            });
+        }
+    }
+
+    /// What was appended to a file, as it was found there.
+    pub(crate) fn reset_own(&mut self, file: u64, stream: u8, first: u64, end: u64) {
+        if let Some(part) = self.part(file, stream) {
+            (part.first, part.end) = (first, end.max(part.end));
+        }
+        self.with_stream(stream, |state| state.next = state.next.max(end));
+    }
+
+    /// What waits in a file, as it was counted there.
+    pub(crate) fn reset_waiting(&mut self, file: u64, stream: u8, waiting: u64, bytes: u64) {
+        if (waiting > 0 || self.lies(file, stream))
+            && let Some(part) = self.part(file, stream)
+        {
+            (part.waiting, part.bytes) = (waiting, bytes);
+        }
+    }
+
+    /// Whether the catalogue has a part for a stream in a file.
+    fn lies(&self, file: u64, stream: u8) -> bool {
+        self.file(file).is_some_and(|entry| entry.part(stream).is_some())
+    }
+
+    /// The part of a stream in a file of the catalogue, made if it is not there.
+    fn part(&mut self, file: u64, stream: u8) -> Option<&mut FilePart> {
+        let entry = self.files.iter_mut().find(|entry| entry.number == file)?;
+        let at = entry.parts.iter().position(|part| part.stream == stream).unwrap_or_else(|| {
+            entry.parts.push(FilePart {
+                stream,
+                first: 0,
+                end: 0,
+                waiting: 0,
+                bytes: 0,
+                carried: Vec::new(),
+            });
+            entry.parts.len() - 1
+        });
+        entry.parts.get_mut(at)
     }
 
     /// The steps that lead from nothing to here.
@@ -310,6 +452,12 @@ impl State {
                 stream: stream.id,
                 up_to: stream.up_to.clone(),
             });
+            let removed = stream.removed.iter();
+            changes.extend(removed.map(|(first, end)| Change::Removed {
+                stream: stream.id,
+                first,
+                end,
+            }));
         }
         for file in &self.files {
             changes.push(Change::File {
@@ -317,21 +465,22 @@ impl State {
                 epoch: file.epoch,
             });
             for part in &file.parts {
-                let FilePart {
-                    stream,
-                    first,
-                    end,
-                    waiting,
-                    bytes,
-                } = *part;
                 changes.push(Change::Appended {
                     file: file.number,
-                    stream,
-                    first,
-                    end,
-                    records: waiting,
-                    bytes,
+                    stream: part.stream,
+                    first: part.first,
+                    end: part.end,
+                    records: part.waiting,
+                    bytes: part.bytes,
                 });
+                changes.extend(part.carried.iter().map(|range| Change::Carried {
+                    stream: part.stream,
+                    from: 0,
+                    to: file.number,
+                    range: *range,
+                    records: 0,
+                    bytes: 0,
+                }));
             }
         }
         for (number, slot) in self.slots.iter().enumerate() {
@@ -366,6 +515,54 @@ impl State {
             self.slots.resize(number + 1, Slot::default());
         }
         &mut self.slots[number]
+    }
+}
+
+impl FileEntry {
+    pub(crate) fn part(&self, stream: u8) -> Option<&FilePart> {
+        self.parts.iter().find(|part| part.stream == stream)
+    }
+
+    pub(crate) fn waiting(&self) -> u64 {
+        self.parts.iter().map(|part| part.waiting).sum()
+    }
+}
+
+impl FilePart {
+    /// Everything it holds, carried ranges first; `epoch` is the file's.
+    pub(crate) fn ranges(&self, epoch: u64) -> impl Iterator<Item = Range> + '_ {
+        let own = Range {
+            first: self.first,
+            end: self.end,
+            epoch,
+        };
+        let own = (own.first < own.end).then_some(own);
+        self.carried.iter().copied().chain(own)
+    }
+
+    /// Where the highest of its ranges ends.
+    pub(crate) fn last_end(&self) -> u64 {
+        self.ranges(0).map(|range| range.end).max().unwrap_or(0)
+    }
+
+    fn add(&mut self, records: u64, bytes: u64) {
+        self.waiting = self.waiting.saturating_add(records);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn take(&mut self, records: u64, bytes: u64) {
+        self.waiting = self.waiting.saturating_sub(records);
+        self.bytes = if self.waiting == 0 { 0 } else { self.bytes.saturating_sub(bytes) };
+    }
+
+    /// Gives up the front of the range that `gone` begins.
+    fn cut(&mut self, gone: Range) {
+        if (self.first..self.end).contains(&gone.first) {
+            self.first = gone.end.min(self.end);
+        } else if let Some(range) = self.carried.iter_mut().find(|range| (range.first..range.end).contains(&gone.first)) {
+            range.first = gone.end.min(range.end);
+        }
+        self.carried.retain(|range| range.first < range.end);
     }
 }
 

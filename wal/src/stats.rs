@@ -26,6 +26,8 @@ pub struct Stats {
     pub dead_lettered: AtomicU64,
     /// Records whose CRC was wrong or whose file was lost.
     pub damaged: AtomicU64,
+    /// Log files set aside because they were damaged.
+    pub set_aside: AtomicU64,
     /// Settlements that came after a first one.
     pub late_settlements: AtomicU64,
     /// Files begun.

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use crate::block::{self, Block, Entry, HEADER, INDEX};
 use crate::codec;
 use crate::files::RawBlock;
-use crate::row::{RowKind, decode_row, encode_row};
-use crate::state::{Change, Count, State};
+use crate::row::{Row, RowKind, decode_row, decode_row_at, encode_row};
+use crate::state::{Change, Count, Range, State};
 use crate::{BootId, Epoch, NewRecord, Offset, Partition, RecordId, StreamId, Timestamp};
 
 fn record<'a>(identity: &'a str, topic: &'a str, payload: &'a [u8], expiry: Option<u32>) -> NewRecord<'a> {
@@ -112,9 +112,41 @@ fn a_damaged_index_costs_only_what_is_damaged_with_it() {
     assert_eq!((0..3).filter(|nth| found.record(*nth).is_some()).count(), 3);
     let second = HEADER + 3 * INDEX + found.entries[0].len as usize;
     bytes[second + 70] ^= 1;
+    let found = Block::parse(raw(100, 103, bytes.clone()));
+    assert!(found.is_unsure);
+    let offsets: Vec<u64> = (0..2).map(|nth| found.record(nth).unwrap().offset).collect();
+    assert_eq!((offsets, found.entries.len()), (vec![100, 102], 2));
+    bytes[HEADER] ^= 1;
     let found = Block::parse(raw(100, 103, bytes));
+    assert!(!found.is_unsure);
     let readable: Vec<bool> = (0..3).map(|nth| found.record(nth).is_some()).collect();
     assert_eq!(readable, [true, false, true]);
+}
+
+#[test]
+fn a_sparse_block_keeps_offsets_and_records() {
+    let dense = Block::parse(raw(100, 103, block_of(&[vec![1; 50], vec![2; 60], vec![3; 70]])));
+    let kept: Vec<_> = [0, 2]
+        .into_iter()
+        .map(|nth| (dense.offset(nth), dense.entries[nth], dense.stored(nth).unwrap()))
+        .collect();
+    let bytes = block::build_sparse(&kept);
+    assert_eq!(
+        bytes.len(),
+        HEADER + kept.iter().map(|kept| block::sparse_cost(kept.1)).sum::<usize>()
+    );
+    let sparse = Block::parse(raw(100, 500, bytes.clone()));
+    assert_eq!((sparse.offset(1), sparse.position(102), sparse.position(101)), (102, Some(1), None));
+    for (nth, payload) in [(0, vec![1; 50]), (1, vec![3; 70])] {
+        assert_eq!(sparse.record(nth).unwrap().payload, payload.as_slice());
+    }
+    for bit in 0..(HEADER + 26) * 8 {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let found = Block::parse(raw(100, 500, damaged));
+        let offsets: Vec<u64> = (0..found.entries.len()).filter_map(|nth| Some(found.record(nth)?.offset)).collect();
+        assert_eq!(offsets, [100, 102], "bit {bit} of the index");
+    }
 }
 
 fn changes() -> Vec<Change> {
@@ -177,6 +209,23 @@ fn changes() -> Vec<Change> {
             identity: "i".into(),
         },
         Change::DropFile { file: 8 },
+        Change::Removed {
+            stream: 1,
+            first: 7,
+            end: 9,
+        },
+        Change::Carried {
+            stream: 1,
+            from: 0,
+            to: 9,
+            range: Range {
+                first: 1,
+                end: 3,
+                epoch: 41,
+            },
+            records: 0,
+            bytes: 0,
+        },
         Change::Trusted {
             at: Timestamp {
                 wall_ms: 1,
@@ -190,14 +239,21 @@ fn changes() -> Vec<Change> {
 
 #[test]
 fn a_snapshot_leads_to_the_same_state_as_the_changes_it_stands_for() {
-    let row = encode_row(RowKind::Delta, &changes());
-    assert_eq!(decode_row(&row), Some((RowKind::Delta, changes())));
+    let row = Row {
+        kind: RowKind::Delta,
+        number: 77,
+        changes: changes(),
+    };
+    let bytes = encode_row(RowKind::Delta, 77, &changes());
+    assert_eq!(decode_row(&bytes), Some(row.clone()));
+    let shifted = [&[9; 5], bytes.as_slice(), &[9; 30]].concat();
+    assert_eq!(decode_row_at(&shifted, 5), Some((row, bytes.len())));
     let mut state = State::default();
     changes().iter().for_each(|change| state.apply(change));
     assert_eq!((state.waiting(1), state.streams[0].next, state.holds.len()), ((3, 300), 12, 1));
     let mut again = State::default();
-    let (_, snapshot) = decode_row(&encode_row(RowKind::Snapshot, &state.snapshot())).unwrap();
-    snapshot.iter().for_each(|change| again.apply(change));
+    let snapshot = decode_row(&encode_row(RowKind::Snapshot, 1, &state.snapshot())).unwrap();
+    snapshot.changes.iter().for_each(|change| again.apply(change));
     assert_eq!(again, state);
 }
 
@@ -232,7 +288,7 @@ proptest! {
         let block = Block::parse(raw(100, 105, bytes));
         let mut damaged = 0;
         for (nth, payload) in payloads.iter().enumerate() {
-            match block.record(nth) {
+            match block.position(100 + nth as u64).and_then(|nth| block.record(nth)) {
                 Some(view) => prop_assert_eq!(view.payload, payload.as_slice()),
                 None => damaged += 1,
             }
@@ -242,7 +298,7 @@ proptest! {
 
     #[test]
     fn a_damaged_row_of_the_state_is_refused(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
-        let mut row = encode_row(RowKind::Delta, &changes());
+        let mut row = encode_row(RowKind::Delta, 1, &changes());
         let at = at.index(row.len());
         row[at] ^= 1 << bit;
         prop_assert!(decode_row(&row).is_none());
@@ -250,12 +306,14 @@ proptest! {
 
     #[test]
     fn a_row_with_a_right_checksum_and_wrong_content_does_not_panic(mut body in proptest::collection::vec(any::<u8>(), 0..300)) {
-        body.splice(0..0, [1, 0]);
+        let mut head = (body.len() as u32 + 18).to_le_bytes().to_vec();
+        head.extend_from_slice(&[1, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+        body.splice(0..0, head);
         let mut row = crc32c::crc32c(&body).to_le_bytes().to_vec();
         row.extend_from_slice(&body);
-        if let Some((_, changes)) = decode_row(&row) {
+        if let Some(row) = decode_row(&row) {
             let mut state = State::default();
-            changes.iter().for_each(|change| state.apply(change));
+            row.changes.iter().for_each(|change| state.apply(change));
         }
     }
 }

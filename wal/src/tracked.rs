@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::block::Block;
 use crate::pending::Pending;
+use crate::ranges::RangeSet;
 use crate::state::{Change, Count};
 use crate::{Partition, Timestamp};
 
@@ -20,6 +21,8 @@ pub(crate) struct StreamTracker {
     pub(crate) holds: Vec<HeldPair>,
     /// A reader stopped because too much is settled behind records that are not.
     pub(crate) stopped: bool,
+    /// Of an internal stream: what was taken out above the floor.
+    pub(crate) removed: RangeSet,
 }
 
 /// A record between its reading and its settling.
@@ -102,8 +105,10 @@ impl StreamTracker {
             outstanding,
             holds,
             stopped,
+            removed,
         } = self;
         Self {
+            removed: removed.clone(),
             stopped: *stopped,
             id: *id,
             internal: *internal,
@@ -117,7 +122,7 @@ impl StreamTracker {
 
     /// What a reader does with a record.
     pub(crate) fn meet(&self, offset: u64, partition: u8) -> Meet {
-        if offset < self.floor {
+        if offset < self.floor || self.removed.contains(offset) {
             return Meet::Skip;
         }
         match self.outstanding.get(&offset) {
@@ -138,7 +143,10 @@ impl StreamTracker {
 
     /// Whether a record without an entry waits. It is at or above the floor.
     pub(crate) fn waits_unseen(&self, block: &Block, nth: usize) -> bool {
-        let offset = block.first + nth as u64;
+        let offset = block.offset(nth);
+        if self.removed.contains(offset) {
+            return false;
+        }
         let unread = self.internal || offset >= self.read_to[usize::from(block.entries[nth].partition % 64)];
         let view = if self.holds.is_empty() { None } else { block.record(nth) };
         let Some(view) = view else { return unread };
@@ -148,6 +156,18 @@ impl StreamTracker {
             .iter()
             .find(covers)
             .map_or(unread, |hold| hold.until == u64::MAX && offset >= hold.scanned)
+    }
+
+    /// Whether a record is among those that the catalogue counts as waiting: not settled, or settled behind others.
+    pub(crate) fn is_counted(&self, block: &Block, nth: usize) -> bool {
+        let offset = block.offset(nth);
+        offset >= self.floor && (self.outstanding.contains_key(&offset) || self.waits_unseen(block, nth))
+    }
+
+    /// Whether readers have passed everything below `end` and nothing of it is left in memory or suspended.
+    pub(crate) fn is_done_below(&self, end: u64) -> bool {
+        let is_passed = |p: usize| self.delivered_up_to(p) >= end;
+        (0..Partition::COUNT).all(is_passed) && self.holds.iter().all(|hold| hold.until != u64::MAX || hold.from >= end)
     }
 
     /// Delivered up to, per partition.

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::batch::{Appended, CommittedBatch, OpenBatch, WRITER_STOPPED};
 use crate::block::{self, Block, Entry};
+use crate::carry::{Carrying, Part};
 use crate::codec;
 use crate::files::FileError;
 use crate::pending::DeadJob;
 use crate::recovery::Broken;
+use crate::requeue::{Job, Leaving};
 use crate::retention::{Room, Space};
 use crate::row::{RowKind, encode_row};
 use crate::shared::Shared;
@@ -21,6 +23,8 @@ use crate::{Batch, CommitError, Epoch, StreamId, Tap};
 
 /// How long settled records may wait for a commit of their own.
 const PROGRESS_WAIT: Duration = Duration::from_millis(200);
+/// How long the carrying of a file rests between its parts, so that acks do not wait for it.
+const CARRY_WAIT: Duration = Duration::from_millis(50);
 /// Bytes that end the wait for company.
 const ENOUGH: usize = 1 << 20;
 /// How often the writer looks around when nothing happens.
@@ -40,15 +44,28 @@ pub(crate) struct Writer {
     pub(crate) space: Space,
     spare: OpenBatch,
     pub(crate) broken: Option<Broken>,
+    pub(crate) carrying: Carrying,
     next_tick: Instant,
+    next_carry: Instant,
 }
 
 /// What there is to do.
 enum Work {
     Commit(OpenBatch),
     Progress,
+    Carry,
+    Job(Job),
     Tick,
     Close(OpenBatch),
+}
+
+/// What a commit does besides storing a batch and what became of earlier records.
+pub(crate) enum Beside<'a> {
+    Nothing,
+    /// A part of a file is carried to the active one.
+    Part(&'a Part),
+    /// Dead letters leave.
+    Leaving(&'a [Leaving]),
 }
 
 /// Why a batch was not stored.
@@ -69,7 +86,9 @@ impl Writer {
             space,
             spare: OpenBatch::new(Batch(0)),
             broken: None,
+            carrying: Carrying::default(),
             next_tick: Instant::now(),
+            next_carry: Instant::now(),
         }
     }
 
@@ -78,6 +97,8 @@ impl Writer {
     pub(crate) fn run(mut self) {
         let result = catch_unwind(AssertUnwindSafe(|| self.serve()));
         let result = result.unwrap_or_else(|_| Err(self.stop_after_panic()));
+        // Whoever waits for one hears that the log is closed.
+        lock(&self.shared.intake).jobs.clear();
         self.shared.alive.store(false, Ordering::Release);
         *lock(&self.shared.ended) = Some(result);
         self.shared.ended_bell.notify_all();
@@ -108,6 +129,11 @@ impl Writer {
                 Work::Progress => {
                     self.commit_progress().ok();
                 }
+                Work::Carry => {
+                    self.carry_step().ok();
+                    self.next_carry = Instant::now() + CARRY_WAIT;
+                }
+                Work::Job(job) => self.do_job(job),
                 Work::Tick => self.tick(),
                 Work::Close(batch) => return self.finish(batch),
             }
@@ -131,6 +157,11 @@ impl Writer {
             if intake.closing {
                 return Work::Close(self.swap(&mut intake));
             }
+            if self.broken.is_none()
+                && let Some(job) = intake.jobs.pop_front()
+            {
+                return Work::Job(job);
+            }
             let tick_at = self.broken.as_ref().map_or(self.next_tick, |broken| broken.retry_at);
             if tick_at <= now {
                 self.next_tick = now + self.tick_every();
@@ -151,7 +182,11 @@ impl Writer {
                 intake.dirty = None;
                 return Work::Progress;
             }
-            let until = [commit_at, progress_at].into_iter().flatten().fold(tick_at, Instant::min);
+            let carry_at = (self.carrying.is_under_way() && self.broken.is_none()).then_some(self.next_carry);
+            if carry_at.is_some_and(|at| at <= now) {
+                return Work::Carry;
+            }
+            let until = [commit_at, progress_at, carry_at].into_iter().flatten().fold(tick_at, Instant::min);
             intake = shared
                 .bell
                 .wait_timeout(intake, until - now)
@@ -164,7 +199,7 @@ impl Writer {
         if self.space.full { PROGRESS_WAIT } else { TICK }
     }
 
-    fn swap(&mut self, intake: &mut crate::batch::Intake) -> OpenBatch {
+    pub(crate) fn swap(&mut self, intake: &mut crate::batch::Intake) -> OpenBatch {
         intake.swap(std::mem::replace(&mut self.spare, OpenBatch::new(Batch(0))))
     }
 
@@ -185,9 +220,7 @@ impl Writer {
             self.recover();
         } else {
             self.look_around();
-            if self.shared.leave_active.swap(false, Ordering::Relaxed) {
-                self.rotate().ok();
-            }
+            self.look_for_carrying();
         }
     }
 
@@ -196,13 +229,17 @@ impl Writer {
     /// 2. blocks and the changes of the small state are written with one sync,
     /// 3. the state in memory takes those changes over,
     /// 4. the listeners hear of it, then the tap, then the readers.
-    fn commit(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
+    pub(crate) fn commit(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
+        self.commit_beside(batch, &Beside::Nothing)
+    }
+
+    pub(crate) fn commit_beside(&mut self, batch: OpenBatch, beside: &Beside<'_>) -> Result<(), CommitError> {
         if let Some(broken) = &self.broken {
             let reason = broken.reason.clone();
             return Err(self.fail(batch, Failure::Refused(reason)));
         }
         let result = match self.make_room(&batch) {
-            Room::Enough => self.store(&batch),
+            Room::Enough => self.store(&batch, beside),
             Room::None(reason) => Err(Failure::Refused(reason)),
         };
         match result {
@@ -218,35 +255,44 @@ impl Writer {
     pub(crate) fn commit_progress(&mut self) -> Result<(), CommitError> {
         let empty = OpenBatch::new(Batch(0));
         self.evict_over_bound();
-        self.store(&empty).map_err(|failure| self.fail(empty, failure))
+        self.store(&empty, &Beside::Nothing).map_err(|failure| self.fail(empty, failure))
     }
 
-    fn store(&mut self, batch: &OpenBatch) -> Result<(), Failure> {
+    pub(crate) fn store(&mut self, batch: &OpenBatch, beside: &Beside<'_>) -> Result<(), Failure> {
         if let Some(broken) = &self.broken {
             return Err(Failure::Refused(broken.reason.clone()));
         }
         self.rotate_if_due().map_err(Failure::File)?;
+        let mut blocks = Vec::new();
         let (mut changes, dead) = {
             let mut tracker = lock(&self.shared.tracker);
             let state = lock(&self.shared.state);
-            tracker.collect(&state)
+            let (mut changes, dead) = tracker.collect(&state);
+            match beside {
+                Beside::Nothing => {}
+                Beside::Part(part) => {
+                    tracker.freeze();
+                    changes.push(part.select(&tracker, self.number, &mut blocks));
+                }
+                Beside::Leaving(letters) => changes.extend(tracker.take_out(letters)),
+            }
+            (changes, dead)
         };
         let fresh = std::mem::take(&mut lock(&self.shared.intake).slots.fresh);
         changes.extend(fresh.iter().map(|(slot, identity)| Change::Slot {
             slot: *slot,
             identity: identity.clone(),
         }));
-        let mut blocks = Vec::new();
         self.cut(&batch.data, &batch.records, &mut blocks, &mut changes);
         let (letters, letter_records) = self.letters(dead);
         self.cut(&letters, &letter_records, &mut blocks, &mut changes);
-        count_accepted(&batch.records, &mut changes);
+        count_accepted(batch, &mut changes);
         if blocks.is_empty() && changes.is_empty() {
             self.settled_with(&[], &[]);
             return Ok(());
         }
         self.trusted(&mut changes);
-        let delta = encode_row(RowKind::Delta, &changes);
+        let delta = encode_row(RowKind::Delta, self.row + 1, &changes);
         match self.shared.files.commit(&blocks, self.row + 1, &delta) {
             Ok(()) => {
                 self.row += 1;
@@ -256,7 +302,9 @@ impl Writer {
             }
             Err(error) => {
                 lock(&self.shared.intake).slots.fresh.splice(0..0, fresh);
-                lock(&self.shared.tracker).restore();
+                let mut tracker = lock(&self.shared.tracker);
+                tracker.restore();
+                tracker.thaw();
                 Err(Failure::File(error))
             }
         }
@@ -353,15 +401,22 @@ impl Writer {
                         self.shared.gauges.leave(*stream, *records, *bytes);
                     }
                     Change::DropFile { file } => dropped.push(*file),
+                    Change::Carried {
+                        stream, from, to, range, ..
+                    } => tracker.moved(*stream, (*from, *to), range.first..range.end),
+                    Change::Removed { stream, first, end } => tracker.removed(*stream, *first, *end),
                     _ => {}
                 }
                 state.apply(change);
             }
             tracker.inflight = None;
+            tracker.thaw();
             let bytes: u64 = letters.iter().map(|letter| letter.entry.cost()).sum();
             self.shared.gauges.enter(StreamId::DEAD.0, letters.len() as u64, bytes);
+            let mending = lock(&self.shared.mending);
             for file in &state.files {
-                let spent = file.number != self.number && file.parts.iter().all(|part| part.waiting == 0);
+                let is_kept = self.carrying.has(file.number) || mending.damaged.contains_key(&file.number);
+                let spent = file.number != self.number && file.waiting() == 0 && !is_kept;
                 if spent && !tracker.pending.drop_files.contains(&file.number) {
                     tracker.pending.drop_files.push(file.number);
                     more = true;
@@ -370,6 +425,7 @@ impl Writer {
         }
         for file in dropped {
             self.space.forget(file);
+            self.carrying.forget(file);
             match self.shared.files.unlink(file) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -383,7 +439,7 @@ impl Writer {
         self.wake(|stream| ready.contains(&stream.0));
     }
 
-    fn wake(&self, is_meant: impl Fn(StreamId) -> bool) {
+    pub(crate) fn wake(&self, is_meant: impl Fn(StreamId) -> bool) {
         let wakes: Vec<_> = lock(&self.shared.wakes)
             .iter()
             .filter(|(stream, _)| is_meant(*stream))
@@ -412,7 +468,9 @@ impl Writer {
             });
         }
         if let Some(tap) = self.tap.as_mut().filter(|_| !batch.records.is_empty()) {
-            let (data, records) = (std::mem::take(&mut batch.data), std::mem::take(&mut batch.records));
+            let (data, mut records) = (std::mem::take(&mut batch.data), std::mem::take(&mut batch.records));
+            // Local subscribers saw what was put back when it came.
+            records.truncate(batch.requeued_from);
             batch.data.reserve(data.len().min(SPARE));
             let committed = Arc::new(CommittedBatch::new(number, self.shared.epoch, data, records));
             guarded("the tap", || tap.committed(committed));
@@ -427,6 +485,7 @@ impl Writer {
             batch.records.clear();
             batch.listeners.clear();
             batch.since = None;
+            batch.requeued_from = usize::MAX;
             self.spare = batch;
         }
     }
@@ -456,25 +515,50 @@ impl Writer {
 }
 
 impl Shared {
+    /// Whether one record of a user stream is among those that wait.
+    pub(crate) fn is_waiting(&self, file: u64, stream: u8, offset: u64) -> bool {
+        let Some(block) = self.block_at(file, stream, offset) else {
+            return false;
+        };
+        let tracker = lock(&self.tracker);
+        let tracked = tracker.streams.get(&stream);
+        tracked.is_some_and(|tracked| block.position(offset).is_some_and(|nth| tracked.is_counted(&block, nth)))
+    }
+
+    /// What one record counts for in its stream's bound.
+    pub(crate) fn cost_at(&self, file: u64, stream: u8, offset: u64) -> Option<u64> {
+        let block = self.block_at(file, stream, offset)?;
+        Some(block.entries.get(block.position(offset)?)?.cost())
+    }
+
+    fn block_at(&self, file: u64, stream: u8, offset: u64) -> Option<Block> {
+        self.files.blocks(file, stream, offset, offset + 1, 1).ok()?.pop().map(Block::parse)
+    }
+
     /// One committed record; none = damaged or gone.
     pub(crate) fn record_at(&self, file: u64, stream: u8, offset: u64) -> Option<crate::Record> {
-        let epoch = Epoch(lock(&self.state).file(file)?.epoch);
-        let raw = self.files.blocks(file, stream, offset, offset + 1, 1).ok()?.pop()?;
-        let block = Block::parse(raw);
-        let nth = offset.checked_sub(block.first)? as usize;
+        let epoch = Epoch(lock(&self.state).epoch_of(file, stream, offset)?);
+        let block = self.block_at(file, stream, offset)?;
+        let nth = block.position(offset)?;
         block.record(nth).map(|view: codec::View<'_>| view.to_record(&block.bytes, epoch))
     }
 }
 
 /// User streams only: the internal ones are outside the ledger.
-fn count_accepted(records: &[Appended], changes: &mut Vec<Change>) {
-    let mut accepted: BTreeMap<u32, u64> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.stream < StreamId::LOCAL.0) {
-        *accepted.entry(record.entry.slot).or_default() += 1;
+fn count_accepted(batch: &OpenBatch, changes: &mut Vec<Change>) {
+    let mut counts: BTreeMap<(u32, Count), u64> = BTreeMap::new();
+    for (nth, record) in batch
+        .records
+        .iter()
+        .enumerate()
+        .filter(|(_, record)| record.stream < StreamId::LOCAL.0)
+    {
+        let count = if nth < batch.requeued_from {
+            Count::Accepted
+        } else {
+            Count::Requeued
+        };
+        *counts.entry((record.entry.slot, count)).or_default() += 1;
     }
-    changes.extend(accepted.into_iter().map(|(slot, by)| Change::Ledger {
-        slot,
-        count: Count::Accepted,
-        by,
-    }));
+    changes.extend(counts.into_iter().map(|((slot, count), by)| Change::Ledger { slot, count, by }));
 }

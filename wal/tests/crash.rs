@@ -250,16 +250,24 @@ fn random_flips_in_a_closed_file_never_panic_nor_yield_a_wrong_record() {
             file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
         }
         let bench = open(killed_options(&damaged));
-        let records = bench.read_all();
-        for record in &records {
-            assert_eq!(record.payload.len(), 1 << 15);
-            assert!(record.payload[8..].iter().all(|byte| *byte == b'.'), "seed {seed}");
-        }
-        assert!(records.windows(2).all(|pair| pair[0].id.offset < pair[1].id.offset));
-        bench.deliver(&records);
+        let mut reader = bench.log.reader(MAIN, PartitionSet::ALL);
+        let mut last = None;
+        // What redb no longer gives is carried over after its first error, so it comes a little later.
+        support::until("every record is read or counted", || {
+            let records = reader.read(1 << 20).unwrap();
+            for record in &records {
+                assert_eq!(record.payload.len(), 1 << 15);
+                assert!(record.payload[8..].iter().all(|byte| *byte == b'.'), "seed {seed}");
+                assert!(last < Some(record.id.offset), "seed {seed}: out of order");
+                last = Some(record.id.offset);
+            }
+            bench.deliver(&records);
+            bench.log.audit().is_ok_and(|audit| audit.delivered + audit.damaged == 320)
+        });
         let audit = bench.log.audit().unwrap();
-        assert!(audit.balances(), "seed {seed}: {audit:?}");
-        assert_eq!(audit.delivered + audit.damaged, 320, "seed {seed}: {audit:?}");
+        assert!(audit.balances() && audit.waiting == 0, "seed {seed}: {audit:?}");
+        // 200 flips hit at most 200 records and a page of redb's own at worst costs none.
+        assert!(audit.damaged <= 200, "seed {seed}: {audit:?}");
     }
 }
 
@@ -290,16 +298,31 @@ fn a_missing_file_is_counted_and_the_rest_is_read() {
 fn a_file_that_does_not_open_is_set_aside_never_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let (paths, accepted) = two_files(directory.path());
-    OpenOptions::new().write(true).open(&paths[0]).unwrap().set_len(10_000).unwrap();
+    let len = std::fs::metadata(&paths[0]).unwrap().len();
+    OpenOptions::new().write(true).open(&paths[0]).unwrap().set_len(len / 2).unwrap();
     let bench = open(killed_options(directory.path()));
-    assert_eq!(bench.report.set_aside, 1);
-    assert_eq!(bench.report.damaged + bench.read_all().len() as u64, accepted);
     let aside = format!("{}.damaged", paths[0].display());
+    support::until("the file is set aside", || Path::new(&aside).exists());
+    bench.until("it has left the catalogue", |log| {
+        log.audit().is_ok_and(|audit| audit.damaged > 0 && audit.balances())
+    });
+    let (found, damaged) = (bench.read_all().len() as u64, bench.log.audit().unwrap().damaged);
+    assert_eq!(found + damaged, accepted);
+    assert!(
+        found > accepted / 3,
+        "what the rest of the file holds is carried over: {found} of {accepted}"
+    );
+    assert_eq!(bench.log.stats().set_aside.load(Ordering::Relaxed), 1);
+    let used = bench.log.status().disk_bytes;
+    bench.log.close().unwrap();
+    drop(bench);
+    let bench = open(killed_options(directory.path()));
+    bench.until("what was set aside counts", |log| log.status().disk_bytes >= used);
     assert!(Path::new(&aside).exists());
 }
 
 #[test]
-fn a_newest_file_that_does_not_open_renews_the_epoch_and_keeps_the_older_ones() {
+fn a_newest_file_without_a_trace_renews_the_epoch_and_the_older_ones_go_on() {
     let directory = tempfile::tempdir().unwrap();
     let bench = open(killed_options(directory.path()));
     let epoch = bench.log.epoch();
@@ -308,12 +331,50 @@ fn a_newest_file_that_does_not_open_renews_the_epoch_and_keeps_the_older_ones() 
     std::fs::write(&paths[1], b"not a database").unwrap();
     let mut bench = open(killed_options(directory.path()));
     assert_ne!(bench.log.epoch(), epoch);
-    assert_eq!(bench.report.set_aside, 1);
     let records = bench.read_all();
     assert!(!records.is_empty() && (records.len() as u64) < accepted);
     assert!(records.iter().all(|record| record.id.epoch == epoch));
     bench.store("a", b"new");
     assert!(bench.log.audit().unwrap().balances());
+    let aside = format!("{}.damaged", paths[1].display());
+    support::until("the file is set aside", || Path::new(&aside).exists());
+}
+
+#[test]
+fn a_newest_file_that_redb_refuses_gives_its_records_and_its_state_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = open(killed_options(directory.path()));
+    let epoch = bench.log.epoch();
+    while files(directory.path()).len() < 2 {
+        bench.fill(4, 1 << 17);
+    }
+    let mut reader = bench.log.reader(MAIN, PartitionSet::ALL);
+    let sent = reader.read(1 << 20).unwrap();
+    bench.deliver(&sent);
+    bench.fill(30, 100);
+    bench.until("progress is stored", |log| log.unsettled(MAIN) == 0);
+    let accepted = bench.log.audit().unwrap().accepted;
+    bench.log.close().unwrap();
+    drop((bench, reader));
+    let newest = files(directory.path()).pop().unwrap();
+    // The first page is redb's own.
+    let file = OpenOptions::new().write(true).open(&newest).unwrap();
+    file.write_all_at(&[0xAA; 4096], 0).unwrap();
+    let mut bench = open(killed_options(directory.path()));
+    assert_ne!(bench.log.epoch(), epoch, "nothing proves that the next offset was never used");
+    assert!(!bench.report.clean);
+    bench.until("the file has left the catalogue", |log| {
+        log.stats().set_aside.load(Ordering::Relaxed) == 1
+    });
+    let found = bench.read_all();
+    let audit = bench.log.audit().unwrap();
+    assert_eq!((audit.accepted, audit.damaged), (accepted, 0), "{audit:?}");
+    assert_eq!(found.len() as u64, audit.waiting);
+    assert!(found.len() + sent.len() >= accepted as usize, "{} are missing", accepted);
+    assert!(found.iter().all(|record| record.id.epoch == epoch), "they keep their ids");
+    assert!(audit.balances(), "{audit:?}");
+    let last = found.last().unwrap().id.offset;
+    assert!(bench.store("a", b"new") > last, "an offset is used twice");
 }
 
 /// The change that gives a device its ledger slot, as it lies in a row of the state.

@@ -375,10 +375,7 @@ impl Worker {
 
     fn batch(&mut self, batch: &CommittedBatch) -> Result<(), RouterGone> {
         if self.shared.subscriptions.load(Ordering::Acquire) > 0 {
-            for record in batch
-                .records()
-                .filter(|record| record.id.stream != StreamId::LOCAL && record.id.stream != StreamId::DEAD)
-            {
+            for record in batch.records().filter(|record| record.stream < StreamId::LOCAL) {
                 self.offer(message_of(record))?;
             }
         }

@@ -199,7 +199,7 @@ impl Behind {
         loop {
             let records = self.reader.read(READ_BYTES).map_err(|error| failed(&self.path, Box::new(error)))?;
             let Some(last) = records.last() else { return Ok(()) };
-            let through = Offset(last.id.offset.0 + 1);
+            let through = Offset(last.offset.0 + 1);
             let changes: Vec<Entry> = records.iter().flat_map(|record| decode(&record.payload)).collect();
             if self.checkpoint.is_none() {
                 self.checkpoint = Some(Checkpoint::open(&self.path).map_err(|error| failed(&self.path, Box::new(error)))?);
@@ -210,7 +210,7 @@ impl Behind {
                     .map_err(|error| failed(&self.path, Box::new(error)))?;
             }
             for record in &records {
-                self.log.settle(StreamId::LOCAL, record.id.offset, Settlement::Delivered);
+                self.log.settle(StreamId::LOCAL, record.offset, Settlement::Delivered);
             }
         }
     }

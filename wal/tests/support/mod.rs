@@ -193,7 +193,7 @@ impl Bench {
 
     pub fn deliver(&self, records: &[Record]) {
         for record in records {
-            self.log.settle(record.id.stream, record.id.offset, Settlement::Delivered);
+            self.log.settle(record.stream, record.offset, Settlement::Delivered);
         }
     }
 
@@ -203,7 +203,7 @@ impl Bench {
     }
 }
 
-pub fn until(what: &str, condition: impl Fn() -> bool) {
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
