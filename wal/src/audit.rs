@@ -83,7 +83,12 @@ pub(crate) fn audit(shared: &Shared) -> Result<Audit, ReadError> {
             floor != moment.tracker.floor
         };
         // Files vanish only when nothing waits in them, so a moving log is harmless, except for evictions.
-        if audit.balances() || !moments.iter().any(moved) {
+        if audit.balances() {
+            return Ok(audit);
+        }
+        if !moments.iter().any(moved) {
+            tracing::error!(?audit, "the ledger does not balance; the log's files are counted again");
+            doubt_all(shared);
             return Ok(audit);
         }
     }
@@ -92,6 +97,19 @@ pub(crate) fn audit(shared: &Shared) -> Result<Audit, ReadError> {
         audit.waiting += count_waiting(shared, moment)?;
     }
     Ok(audit)
+}
+
+/// Has every file counted again, by the writer, because the ledger does not balance.
+fn doubt_all(shared: &Shared) {
+    let parts: Vec<(u64, u8)> = {
+        let state = lock(&shared.state);
+        let parts = state
+            .files
+            .iter()
+            .flat_map(|file| file.parts.iter().map(|part| (file.number, part.stream)));
+        parts.collect()
+    };
+    parts.into_iter().for_each(|(file, stream)| shared.mark_unsure(file, stream));
 }
 
 /// The ledger, with what is settled in memory, and where each stream stands at that moment.

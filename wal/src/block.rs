@@ -6,7 +6,7 @@ use crate::codec::{self, Cursor, FIXED, View};
 use crate::files::RawBlock;
 
 /// Bytes of the header before the index.
-pub(crate) const HEADER: usize = 8;
+pub(crate) const HEADER: usize = 16;
 /// Bytes of the index per record.
 pub(crate) const INDEX: usize = 9;
 /// Bytes of the index per record of a sparse block.
@@ -68,8 +68,8 @@ fn run_target(left: usize) -> usize {
 }
 
 /// Makes a block of records that lie in `data` at the places the entries name.
-pub(crate) fn build(data: &[u8], entries: &[Entry]) -> Vec<u8> {
-    let mut block = begin(DENSE, entries, INDEX);
+pub(crate) fn build((stream, first): (u8, u64), data: &[u8], entries: &[Entry]) -> Vec<u8> {
+    let mut block = begin(DENSE, (stream, first), entries, INDEX);
     entries.iter().for_each(|entry| line(&mut block, *entry));
     seal_header(&mut block);
     for entry in entries {
@@ -79,10 +79,10 @@ pub(crate) fn build(data: &[u8], entries: &[Entry]) -> Vec<u8> {
 }
 
 /// Makes a block of records with gaps between their offsets; the first one's is the block's key. Distances fit 32 bits.
-pub(crate) fn build_sparse(records: &[(u64, Entry, &[u8])]) -> Vec<u8> {
+pub(crate) fn build_sparse(stream: u8, records: &[(u64, Entry, &[u8])]) -> Vec<u8> {
     let first = records.first().map_or(0, |(offset, ..)| *offset);
     let entries: Vec<Entry> = records.iter().map(|(_, entry, _)| *entry).collect();
-    let mut block = begin(SPARSE, &entries, SPARSE_INDEX);
+    let mut block = begin(SPARSE, (stream, first), &entries, SPARSE_INDEX);
     for (offset, entry, _) in records {
         line(&mut block, *entry);
         block.extend_from_slice(&((offset - first) as u32).to_le_bytes());
@@ -97,12 +97,13 @@ pub(crate) const fn sparse_cost(entry: Entry) -> usize {
     entry.len as usize + SPARSE_INDEX
 }
 
-fn begin(version: u8, entries: &[Entry], line: usize) -> Vec<u8> {
+fn begin(version: u8, (stream, first): (u8, u64), entries: &[Entry], line: usize) -> Vec<u8> {
     let records: usize = entries.iter().map(|entry| entry.len as usize).sum();
     let mut block = Vec::with_capacity(HEADER + entries.len() * line + records);
-    block.extend_from_slice(&[version, 0]);
-    block.extend_from_slice(&(entries.len() as u16).to_le_bytes());
     block.extend_from_slice(&[0; 4]);
+    block.extend_from_slice(&[version, stream]);
+    block.extend_from_slice(&(entries.len() as u16).to_le_bytes());
+    block.extend_from_slice(&first.to_le_bytes());
     block
 }
 
@@ -114,8 +115,8 @@ fn line(block: &mut Vec<u8>, entry: Entry) {
 
 /// The header's checksum, once the index is complete and nothing else is there.
 fn seal_header(block: &mut [u8]) {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&block[..4]), &block[HEADER..]);
-    block[4..8].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c(&block[4..]);
+    block[..4].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// A block as read back.
@@ -134,8 +135,9 @@ pub(crate) struct Block {
     distances: Option<Vec<u32>>,
 }
 
-/// What an index says.
+/// What header and index say.
 struct Index {
+    first: u64,
     entries: Vec<Entry>,
     distances: Option<Vec<u32>>,
 }
@@ -144,9 +146,9 @@ impl Block {
     /// Reads the index; when it is damaged, looks for whole records instead.
     pub(crate) fn parse(raw: RawBlock) -> Self {
         let RawBlock { first, until, bytes } = raw;
-        let index = index(&bytes);
+        let index = index(&bytes).filter(|index| index.first == first);
         let is_unsure = index.is_none();
-        let Index { entries, distances } = index.unwrap_or_else(|| found(first, scan(first, until, &bytes)));
+        let Index { entries, distances, .. } = index.unwrap_or_else(|| found(first, scan(first, until, &bytes)));
         Self {
             first,
             until,
@@ -161,7 +163,7 @@ impl Block {
     /// A block of records that were found whole somewhere: their offsets and places in `bytes`, in order.
     pub(crate) fn of_found(until: u64, bytes: Bytes, records: Vec<(u64, Entry)>) -> Self {
         let first = records.first().map_or(until, |(offset, _)| *offset);
-        let Index { entries, distances } = found(first, records);
+        let Index { entries, distances, .. } = found(first, records);
         Self {
             first,
             until,
@@ -213,26 +215,53 @@ impl Block {
 fn found(first: u64, records: Vec<(u64, Entry)>) -> Index {
     let distances = records.iter().map(|(offset, _)| (offset - first) as u32).collect();
     Index {
+        first,
         entries: records.into_iter().map(|(_, entry)| entry).collect(),
         distances: Some(distances),
     }
 }
 
-fn index(bytes: &[u8]) -> Option<Index> {
+/// Whether a block lies under another key than its own: then redb's page is damaged.
+pub(crate) fn is_misplaced(bytes: &[u8], key: (u8, u64)) -> bool {
+    header(bytes).is_some_and(|header| header.key != key)
+}
+
+/// A block's header, checked together with its index.
+struct Header<'a> {
+    version: u8,
+    key: (u8, u64),
+    count: usize,
+    index: &'a [u8],
+}
+
+fn header(bytes: &[u8]) -> Option<Header<'_>> {
     let mut rest = Cursor(bytes);
-    let version = rest.u8()?;
-    rest.u8()?;
-    let count = usize::from(rest.u16()?);
     let crc = rest.u32()?;
+    let version = rest.u8()?;
+    let stream = rest.u8()?;
+    let count = usize::from(rest.u16()?);
+    let first = rest.u64()?;
     let line = match version {
         DENSE => INDEX,
         SPARSE => SPARSE_INDEX,
         _ => return None,
     };
     let index = rest.take(count * line)?;
-    if crc32c::crc32c_append(crc32c::crc32c(&bytes[..4]), index) != crc {
-        return None;
-    }
+    (crc32c::crc32c(&bytes[4..HEADER + index.len()]) == crc).then_some(Header {
+        version,
+        key: (stream, first),
+        count,
+        index,
+    })
+}
+
+fn index(bytes: &[u8]) -> Option<Index> {
+    let Header {
+        version,
+        key: (_, first),
+        count,
+        index,
+    } = header(bytes)?;
     let mut lines = Cursor(index);
     let mut at = (HEADER + index.len()) as u32;
     let mut entries = Vec::with_capacity(count);
@@ -252,6 +281,7 @@ fn index(bytes: &[u8]) -> Option<Index> {
     }
     let is_sparse = version == SPARSE;
     (!is_sparse || distances.is_sorted_by(|one, next| one < next)).then_some(Index {
+        first,
         entries,
         distances: is_sparse.then_some(distances),
     })

@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::batch::OpenBatch;
 use crate::block::{self, Block, Entry};
 use crate::files::FileError;
-use crate::progress::Tracker;
+use crate::progress::{Moving, Tracker};
+use crate::ranges::RangeSet;
 use crate::rescue::Remains;
 use crate::state::{Change, Range};
 use crate::sync::lock;
@@ -75,11 +76,9 @@ pub(crate) struct Part {
 }
 
 impl Carrying {
-    /// A write to the file failed; `for_good` = for another reason than a full disk.
-    pub(crate) fn distrust(&mut self, file: u64, for_good: bool) {
-        if for_good {
-            self.distrusted.insert(file);
-        }
+    /// A write to the file failed.
+    pub(crate) fn distrust(&mut self, file: u64) {
+        self.distrusted.insert(file);
     }
 
     /// The file left the catalogue.
@@ -101,11 +100,12 @@ impl Carrying {
 
 impl Part {
     /// Picks what waits out of the part, appends it to `blocks`, and gives the change that says so.
-    pub(crate) fn select(&self, tracker: &Tracker, to: u64, blocks: &mut Vec<(u8, u64, Vec<u8>)>) -> Change {
+    pub(crate) fn select(&self, tracker: &Tracker, to: u64, blocks: &mut Vec<(u8, u64, Vec<u8>)>) -> (Change, Moving) {
         let mut picked = Picked {
             stream: self.stream,
             blocks,
             loose: Vec::new(),
+            offsets: RangeSet::default(),
             records: 0,
             bytes: 0,
         };
@@ -115,14 +115,21 @@ impl Part {
             }
         }
         picked.flush();
-        Change::Carried {
+        let change = Change::Carried {
             stream: self.stream,
             from: self.file,
             to,
             range: self.range,
             records: picked.records,
             bytes: picked.bytes,
-        }
+        };
+        let moving = Moving {
+            stream: self.stream,
+            from: self.file,
+            to,
+            offsets: picked.offsets,
+        };
+        (change, moving)
     }
 }
 
@@ -132,6 +139,7 @@ struct Picked<'a> {
     blocks: &'a mut Vec<(u8, u64, Vec<u8>)>,
     /// Records of blocks of which only some wait.
     loose: Vec<(u64, Entry, &'a [u8])>,
+    offsets: RangeSet,
     records: u64,
     bytes: u64,
 }
@@ -140,17 +148,22 @@ impl<'a> Picked<'a> {
     fn take(&mut self, block: &'a Block, range: Range, tracked: &StreamTracker) {
         let waits = |nth: &usize| (range.first..range.end).contains(&block.offset(*nth)) && tracked.is_counted(block, *nth);
         let waiting: Vec<usize> = (0..block.entries.len()).filter(waits).collect();
-        self.records += waiting.len() as u64;
-        self.bytes += waiting.iter().map(|nth| block.entries[*nth].cost()).sum::<u64>();
-        if waiting.len() == block.entries.len() && block.is_whole() {
+        let is_unchanged = waiting.len() == block.entries.len() && block.is_whole();
+        if is_unchanged {
             self.flush();
             self.blocks.push((self.stream, block.first, block.bytes.to_vec()));
-            return;
         }
         for nth in waiting {
-            if let Some(bytes) = block.stored(nth) {
-                self.loose.push((block.offset(nth), block.entries[nth], bytes));
+            let (offset, entry) = (block.offset(nth), block.entries[nth]);
+            match block.stored(nth) {
+                _ if is_unchanged => {}
+                Some(bytes) => self.loose.push((offset, entry, bytes)),
+                // What a cut block no longer has is charged at the end, with all else that is not found.
+                None => continue,
             }
+            self.offsets.insert(offset, offset + 1);
+            self.records += 1;
+            self.bytes += entry.cost();
         }
     }
 
@@ -164,7 +177,7 @@ impl<'a> Picked<'a> {
             for count in block::cut(&costs) {
                 let (records, after) = rest.split_at(count);
                 if let Some((first, ..)) = records.first() {
-                    self.blocks.push((self.stream, *first, block::build_sparse(records)));
+                    self.blocks.push((self.stream, *first, block::build_sparse(self.stream, records)));
                 }
                 rest = after;
             }
@@ -175,7 +188,6 @@ impl<'a> Picked<'a> {
 impl Writer {
     /// Decides, once a second, what to carry; mends what readers have met.
     pub(crate) fn look_for_carrying(&mut self) {
-        self.count_unsure();
         self.count_passed_by();
         if !self.carrying.is_under_way() {
             self.carrying.now = self.next_job();
@@ -311,6 +323,9 @@ impl Writer {
 
     fn read_part(&self, job: &mut Job, stream: u8, range: Range) -> Result<Part, FileError> {
         let (file, until) = (job.file, range.end);
+        if job.why == Why::Damaged && job.remains.is_none() {
+            self.look_for_remains(job)?;
+        }
         if job.remains.is_none() {
             match self.shared.files.blocks(file, stream, range.first, until, PART) {
                 Ok(raw) => {
@@ -325,9 +340,7 @@ impl Writer {
                 }
                 Err(error) if error.is_lasting() => {
                     tracing::error!(file, %error, "a log file cannot be read; its records are looked for in its bytes");
-                    let ranges = self.ranges_of(file);
-                    job.remains = Some(Remains::look_for(&self.shared.files, file, &ranges));
-                    job.damaged = true;
+                    self.look_for_remains(job)?;
                 }
                 Err(error) => return Err(error),
             }
@@ -340,6 +353,13 @@ impl Writer {
             range: Range { end, ..range },
             blocks: block.into_iter().collect(),
         })
+    }
+
+    fn look_for_remains(&self, job: &mut Job) -> Result<(), FileError> {
+        let ranges = self.ranges_of(job.file);
+        job.remains = Some(Remains::look_for(&self.shared.files, job.file, &ranges).map_err(FileError::Io)?);
+        job.damaged = true;
+        Ok(())
     }
 
     fn ranges_of(&self, file: u64) -> Vec<(u8, Range)> {
@@ -396,13 +416,11 @@ impl Writer {
         parts.into_iter().map(|(stream, waiting)| tracker.lose(stream, file, waiting)).sum()
     }
 
-    /// Counts again where a block's index was damaged, and charges what is gone.
-    fn count_unsure(&mut self) {
+    /// Counts again where a block's index was damaged.
+    pub(crate) fn count_unsure(&mut self) {
         let unsure = std::mem::take(&mut lock(&self.shared.mending).unsure);
         for (file, stream) in unsure {
-            if !lock(&self.shared.mending).damaged.contains_key(&file) {
-                self.count_again(file, stream);
-            }
+            self.count_again(file, stream);
         }
     }
 
@@ -425,29 +443,36 @@ impl Writer {
         }
     }
 
-    /// Compares what waits in a file with what the catalogue says; the difference is lost.
+    /// Compares what waits in a file with what the catalogue says. Where records are missing, redb's pages are damaged.
     fn count_again(&self, file: u64, stream: u8) {
-        let mut tracker = lock(&self.shared.tracker);
-        let (ranges, waiting) = {
+        let tracker = lock(&self.shared.tracker);
+        let found = self.count_in(&tracker, file, stream);
+        let waiting = {
             let state = lock(&self.shared.state);
-            let Some(entry) = state.file(file) else { return };
-            let Some(part) = entry.part(stream) else { return };
-            (part.ranges(entry.epoch).collect::<Vec<_>>(), part.waiting)
+            let part = state.file(file).and_then(|entry| entry.part(stream));
+            part.map_or(0, |part| part.waiting).saturating_sub(tracker.settled_in(file, stream))
         };
-        let Some(tracked) = tracker.streams.get(&stream) else { return };
+        drop(tracker);
+        match found {
+            Ok(found) if found < waiting => {
+                let missing = FileError::Damaged(format!("{} records are not where they were", waiting - found));
+                self.shared.mark_damaged(file, &missing);
+            }
+            Err(error) if error.is_lasting() => self.shared.mark_damaged(file, &error),
+            _ => {}
+        }
+    }
+
+    /// Counts the records of a stream in a file that are among those the catalogue counts as waiting.
+    pub(crate) fn count_in(&self, tracker: &Tracker, file: u64, stream: u8) -> Result<u64, FileError> {
+        let Some(tracked) = tracker.streams.get(&stream) else {
+            return Ok(0);
+        };
         let mut found = 0;
-        for range in ranges {
+        for (_, range) in self.ranges_of(file).into_iter().filter(|(id, _)| *id == stream) {
             let mut from = range.first;
             while from < range.end {
-                let raw = match self.shared.files.blocks(file, stream, from, range.end, PART) {
-                    Ok(raw) => raw,
-                    Err(error) => {
-                        if error.is_lasting() {
-                            self.shared.mark_damaged(file, &error);
-                        }
-                        return;
-                    }
-                };
+                let raw = self.shared.files.blocks(file, stream, from, range.end, PART)?;
                 let until = raw.last().map_or(range.end, |last| last.until);
                 for block in raw.into_iter().map(Block::parse) {
                     let is_there = |nth: &usize| (from..range.end).contains(&block.offset(*nth)) && tracked.is_counted(&block, *nth);
@@ -456,17 +481,6 @@ impl Writer {
                 from = until;
             }
         }
-        let lost = waiting.saturating_sub(tracker.settled_in(file, stream)).saturating_sub(found);
-        if lost > 0 {
-            tracing::error!(
-                file,
-                stream,
-                lost,
-                "records of a damaged block are gone; they are counted as damaged"
-            );
-            tracker.charge_damaged(stream, file, lost);
-        }
-        drop(tracker);
-        self.shared.mark_dirty();
+        Ok(found)
     }
 }

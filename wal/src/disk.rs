@@ -35,6 +35,10 @@ pub(crate) trait Directory: Send + Sync + Debug {
     fn reserve(&self, name: &str, bytes: u64) -> io::Result<()>;
     /// Takes the lock file for as long as the guard lives; none = another process has it.
     fn lock(&self, name: &str) -> io::Result<Option<LockGuard>>;
+    /// Writes a few durable words into a file that exists.
+    fn note(&self, name: &str, text: &str) -> io::Result<()>;
+    /// What was noted last.
+    fn noted(&self, name: &str) -> io::Result<String>;
 }
 
 /// One open file.
@@ -56,7 +60,16 @@ pub(crate) trait StorageFile: Send + Sync + Debug {
 /// Holds the directory's lock until dropped.
 #[derive(Debug)]
 pub(crate) struct LockGuard {
-    _file: File,
+    /// None where nobody else can come.
+    _file: Option<File>,
+}
+
+#[cfg(test)]
+impl LockGuard {
+    /// The lock of a directory that only this process knows.
+    pub(crate) const fn of_nobody() -> Self {
+        Self { _file: None }
+    }
 }
 
 /// The directory of a real file system.
@@ -137,10 +150,21 @@ impl Directory for RealDirectory {
     fn lock(&self, name: &str) -> io::Result<Option<LockGuard>> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.at(name))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(LockGuard { _file: file })),
+            Ok(()) => Ok(Some(LockGuard { _file: Some(file) })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn note(&self, name: &str, text: &str) -> io::Result<()> {
+        // Not truncated first: a crash must not leave less than was there.
+        let file = OpenOptions::new().write(true).open(self.at(name))?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        file.sync_data()
+    }
+
+    fn noted(&self, name: &str) -> io::Result<String> {
+        fs::read_to_string(self.at(name))
     }
 }
 

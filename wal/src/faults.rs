@@ -85,6 +85,12 @@ impl Directory for Moody {
     fn lock(&self, name: &str) -> io::Result<Option<LockGuard>> {
         self.real.lock(name)
     }
+    fn note(&self, name: &str, text: &str) -> io::Result<()> {
+        self.real.note(name, text)
+    }
+    fn noted(&self, name: &str) -> io::Result<String> {
+        self.real.noted(name)
+    }
 }
 
 impl StorageFile for MoodyFile {

@@ -13,6 +13,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
 use rustix::io::Errno;
 
 use crate::StreamId;
+use crate::block;
 use crate::disk::{Backend, Directory, Overlay, StorageFile};
 use crate::rescue::Rows;
 use crate::row::{self, Row, RowKind, encode_row};
@@ -24,6 +25,8 @@ pub(crate) const BLOCKS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition
 /// Snapshots and deltas of the small state, by commit.
 pub(crate) const STATE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("state");
 
+/// Locked for as long as the directory is in use; says which file is the newest.
+pub(crate) const LOCK: &str = "lock";
 /// The file that is made ahead.
 pub(crate) const NEXT: &str = "next.tmp";
 const ACTIVE_CACHE: usize = 16 << 20;
@@ -72,8 +75,13 @@ impl FileError {
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
             Self::Damaged(_) => true,
-            Self::Io(error) => error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::IO.raw_os_error()),
+            Self::Io(error) => error.kind() == io::ErrorKind::NotFound || self.is_of_disk(),
         }
+    }
+
+    /// Whether the disk could not read or write, which it may another time.
+    pub(crate) fn is_of_disk(&self) -> bool {
+        matches!(self, Self::Io(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()))
     }
 
     /// Whether the disk is full.
@@ -110,18 +118,46 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     format!("redb panicked: {}", text.unwrap_or("no text"))
 }
 
+/// A database whose end is contained, too: redb writes when it is dropped, and may meet damaged pages then.
+#[derive(Debug)]
+struct Store(Option<Database>);
+
+impl Store {
+    fn close(mut self) -> Result<(), FileError> {
+        let db = self.0.take();
+        contained(|| db.map_or(Ok(()), |db| Ok(db.close()?)))
+    }
+
+    fn db(&self) -> Result<&Database, FileError> {
+        self.0.as_ref().ok_or_else(|| FileError::Damaged("it is closed".into()))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        let end = contained(|| {
+            drop(db);
+            Ok(())
+        });
+        if let Err(error) = end {
+            tracing::debug!(%error, "a log file could not be left in order");
+        }
+    }
+}
+
 /// The file that takes appends.
 #[derive(Debug)]
 struct Active {
     number: u64,
-    db: Database,
+    db: Store,
     file: Arc<dyn StorageFile>,
 }
 
 /// A file made ahead.
 #[derive(Debug)]
 struct Ahead {
-    db: Database,
+    db: Store,
     file: Arc<dyn StorageFile>,
 }
 
@@ -130,7 +166,7 @@ struct Ahead {
 pub(crate) struct Files {
     pub(crate) directory: Arc<dyn Directory>,
     active: RwLock<Option<Active>>,
-    closed: Mutex<Vec<(u64, Arc<Database>)>>,
+    closed: Mutex<Vec<(u64, Arc<Store>)>>,
     ahead: Mutex<Option<Ahead>>,
 }
 
@@ -156,6 +192,10 @@ pub(crate) struct Recovered {
     pub(crate) appended: u64,
     /// Each stream's next offset when the file began.
     pub(crate) began: BTreeMap<u8, u64>,
+    /// Its epoch is over: it cannot be proved that the next offsets were never used.
+    pub(crate) renew: bool,
+    /// A write to it failed.
+    pub(crate) has_failed: bool,
 }
 
 impl Files {
@@ -168,13 +208,29 @@ impl Files {
         }
     }
 
-    /// Opens the newest file for appending and reads the small state in it.
-    pub(crate) fn open_active(&self, number: u64) -> Result<Recovered, FileError> {
+    /// Notes which file is the newest, and up to which row it is believed: less than all after a write to it failed.
+    pub(crate) fn note(&self, number: u64, last_row: u64) {
+        if let Err(error) = self.directory.note(LOCK, &format!("{} {last_row:020}", name(number))) {
+            tracing::warn!(%error, "the newest log file's number could not be noted");
+        }
+    }
+
+    /// The newest file that there was and its last row that is believed; 0 = none is known.
+    pub(crate) fn noted(&self) -> (u64, u64) {
+        let noted = self.directory.noted(LOCK).unwrap_or_default();
+        let mut words = noted.split(' ');
+        let newest = words.next().and_then(number).unwrap_or(0);
+        (newest, words.next().and_then(|row| row.trim().parse().ok()).unwrap_or(u64::MAX))
+    }
+
+    /// Opens the newest file for appending and reads the small state in it, up to the row `last`.
+    pub(crate) fn open_active(&self, number: u64, last: u64) -> Result<Recovered, FileError> {
         let file = self.directory.open(&name(number)).map_err(FileError::Io)?;
         let (active, recovered) = contained(|| {
             let (db, clean) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
-            let mut recovered = read_state(&db)?;
-            recovered.clean = clean;
+            let mut recovered = read_state(db.db()?, last)?;
+            recovered.has_failed = last != u64::MAX;
+            recovered.clean = clean && !recovered.has_failed;
             Ok((Active { number, db, file }, recovered))
         })?;
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = Some(active);
@@ -188,7 +244,7 @@ impl Files {
             let file = self.directory.create(NEXT).map_err(FileError::Io)?;
             let db = contained(|| {
                 let (db, _) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
-                let transaction = db.begin_write()?;
+                let transaction = db.db()?.begin_write()?;
                 transaction.open_table(BLOCKS)?;
                 transaction.open_table(STATE)?;
                 transaction.commit()?;
@@ -207,7 +263,8 @@ impl Files {
     /// 1. the old file is closed cleanly, so that at most one is ever unclean,
     /// 2. the snapshot is committed into the new one, twice, because nothing else says what it says: `row` and the next,
     /// 3. it gets its name,
-    /// 4. the directory is synced.
+    /// 4. the directory is synced,
+    /// 5. its number is noted, so that its loss is noticed.
     ///
     /// Only then may it take records.
     pub(crate) fn switch(&self, number: u64, row: u64, snapshot: &[Change]) -> Result<(), FileError> {
@@ -217,9 +274,10 @@ impl Files {
             return Err(FileError::Damaged("the next file is gone".into()));
         };
         let encoded = |row| encode_row(RowKind::Snapshot, row, snapshot);
-        contained(|| write(&ahead.db, &[], &[(row, &encoded(row)), (row + 1, &encoded(row + 1))]))?;
+        contained(|| write(ahead.db.db()?, &[], &[(row, &encoded(row)), (row + 1, &encoded(row + 1))]))?;
         self.directory.rename(NEXT, &name(number)).map_err(FileError::Io)?;
         self.directory.sync().map_err(FileError::Io)?;
+        self.note(number, u64::MAX);
         let active = Active {
             number,
             db: ahead.db,
@@ -232,17 +290,12 @@ impl Files {
     /// Closes the active file; waits for readers in it.
     pub(crate) fn close_active(&self) -> Result<(), FileError> {
         let active = self.active.write().unwrap_or_else(PoisonError::into_inner).take();
-        active.map_or(Ok(()), |active| contained(|| Ok(active.db.close()?)))
+        active.map_or(Ok(()), |active| active.db.close())
     }
 
     /// Lets go of the active file without a thought for how it is left.
     pub(crate) fn abandon_active(&self) {
-        let active = self.active.write().unwrap_or_else(PoisonError::into_inner).take();
-        contained(|| {
-            drop(active);
-            Ok(())
-        })
-        .ok();
+        drop(self.active.write().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Drops what was made ahead.
@@ -261,7 +314,7 @@ impl Files {
     pub(crate) fn commit(&self, blocks: &[(u8, u64, Vec<u8>)], row: u64, delta: &[u8]) -> Result<(), FileError> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         let active = active.as_ref().ok_or_else(|| FileError::Damaged("no file is open".into()))?;
-        contained(|| write(&active.db, blocks, &[(row, delta)]))
+        contained(|| write(active.db.db()?, blocks, &[(row, delta)]))
     }
 
     /// Bytes that the active file occupies.
@@ -292,7 +345,8 @@ impl Files {
             for entry in table.range(start..(stream, end))? {
                 let (key, value) = entry?;
                 let first = key.value().1;
-                if !(start.1..end).contains(&first) || key.value().0 != stream {
+                let is_in_place = (start.1..end).contains(&first) && key.value().0 == stream;
+                if !is_in_place || block::is_misplaced(value.value(), key.value()) {
                     return Err(FileError::Damaged(format!("a block's key, {:?}, is out of its place", key.value())));
                 }
                 if let Some(last) = blocks.last_mut() {
@@ -359,15 +413,15 @@ impl Files {
         {
             let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(active) = active.as_ref().filter(|active| active.number == number) {
-                return contained(|| action(&active.db.begin_read()?));
+                return contained(|| action(&active.db.db()?.begin_read()?));
             }
         }
         let db = self.closed(number)?;
-        contained(|| action(&db.begin_read()?))
+        contained(|| action(&db.db()?.begin_read()?))
     }
 
     /// A closed file, opened on demand; the two used last stay open.
-    fn closed(&self, number: u64) -> Result<Arc<Database>, FileError> {
+    fn closed(&self, number: u64) -> Result<Arc<Store>, FileError> {
         let mut closed = lock(&self.closed);
         if let Some(at) = closed.iter().position(|(open, _)| *open == number) {
             let entry = closed.remove(at);
@@ -388,14 +442,14 @@ impl Files {
 }
 
 /// Opens a database; says whether it had been closed properly.
-fn open_db(backend: impl redb::StorageBackend, cache: usize) -> Result<(Database, bool), FileError> {
+fn open_db(backend: impl redb::StorageBackend, cache: usize) -> Result<(Store, bool), FileError> {
     let repaired = Arc::new(AtomicBool::new(false));
     let noted = repaired.clone();
     let db = Database::builder()
         .set_cache_size(cache)
         .set_repair_callback(move |_| noted.store(true, Ordering::Relaxed))
         .create_with_backend(backend)?;
-    Ok((db, !repaired.load(Ordering::Relaxed)))
+    Ok((Store(Some(db)), !repaired.load(Ordering::Relaxed)))
 }
 
 /// `Durability::Immediate` with one phase is what redb does by default: one `fdatasync`.
@@ -416,11 +470,11 @@ fn write(db: &Database, blocks: &[(u8, u64, Vec<u8>)], rows: &[(u64, &[u8])]) ->
 }
 
 /// Folds the newest snapshot of a file and the deltas after it.
-fn read_state(db: &Database) -> Result<Recovered, FileError> {
+fn read_state(db: &Database, last: u64) -> Result<Recovered, FileError> {
     let transaction = db.begin_read()?;
     let table = transaction.open_table(STATE)?;
     let mut folded = Folded::default();
-    for entry in table.range::<u64>(..)? {
+    for entry in table.range::<u64>(..=last)? {
         let (number, value) = entry?;
         folded.take(number.value(), row::decode_row(value.value()));
     }
@@ -492,6 +546,8 @@ impl Folded {
             incomplete: self.incomplete,
             appended: self.appended,
             began: self.began,
+            renew: self.incomplete || self.damaged_rows > 0,
+            has_failed: false,
         })
     }
 }

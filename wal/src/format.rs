@@ -7,7 +7,7 @@
 //! | `0000000001.redb`, ... | log files; the one with the highest number takes appends and holds the truth about all |
 //! | `next.tmp` | the next file, made ahead; deleted at open |
 //! | `*.redb.damaged` | files set aside because they could not be read as they should; never deleted by us, counted in `max_disk` |
-//! | `lock` | locked for as long as a process uses the directory |
+//! | `lock` | locked for as long as a process uses the directory; names the newest file and, after a write to it failed, the last row of its state that is believed |
 //! | `ballast` | a sixteenth of `max_disk`, 4 to 16 MiB, to be freed when trimming needs room on a full disk |
 //!
 //! # A log file
@@ -21,7 +21,7 @@
 //! # A block
 //!
 //! ```text
-//! version u8 | 0 u8 | count u16 | CRC32C u32 of the header without this field and of the index
+//! CRC32C u32 of the rest of the header and of the index | version u8 | stream u8 | count u16 | first offset u64
 //! index: count times (partition u8 | ledger slot u32 | length u32)                              version 1: dense
 //!        count times (partition u8 | ledger slot u32 | length u32 | offset less the key's u32)  version 2: sparse
 //! records, back to back
@@ -50,7 +50,7 @@
 //! # A row of the state
 //!
 //! ```text
-//! CRC32C u32 of all that follows | length u32 of all | version u8 = 1 | kind u8: 0 snapshot, 1 delta | row number u64 | changes
+//! CRC32C u32 of `row` and all that follows | length u32 of all | version u8 = 1 | kind u8: 0 snapshot, 1 delta | row number u64 | changes
 //! ```
 //!
 //! Rows and records say how long they are and where they belong, so that they can be found in the bytes of a file whose

@@ -143,12 +143,14 @@ fn scan_block(
         if offset >= limit.min(place.end) {
             return Scanned::On;
         }
-        let Some(view) = block
-            .record(nth)
-            .filter(|view| view.route == key.route && view.identity == key.identity)
-        else {
+        let Some(view) = block.record(nth) else {
+            // Whether it was of this pair and waited, only a recount tells.
+            shared.mark_unsure(place.file, key.stream.0);
             continue;
         };
+        if view.route != key.route || view.identity != key.identity {
+            continue;
+        }
         let mut tracker = lock(&shared.tracker);
         if !lock(&shared.state).lies_in(place.file, key.stream.0, offset) {
             return Scanned::Moved;

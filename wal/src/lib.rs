@@ -59,6 +59,8 @@ mod rescue;
 mod retention;
 mod row;
 mod shared;
+#[cfg(test)]
+mod sim;
 mod state;
 mod stats;
 mod sync;

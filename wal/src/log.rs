@@ -140,7 +140,19 @@ impl Log {
         })
     }
 
-    fn shared(&self) -> &Shared {
+    /// A log whose writer is run step by step by the caller's thread.
+    #[cfg(test)]
+    pub(crate) fn stepped(shared: Arc<Shared>) -> Self {
+        Self {
+            handle: Arc::new(Handle {
+                shared,
+                writer: std::thread::current().id(),
+                thread: Mutex::new(None),
+            }),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
         &self.handle.shared
     }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::batch::{Intake, OpenBatch, Slots};
 use crate::clock::random_u64;
 use crate::disk::{Directory, LockGuard, RealDirectory};
-use crate::files::{self, FileError, Files, Recovered};
+use crate::files::{self, FileError, Files, LOCK, Recovered};
 use crate::gauge::Gauges;
 use crate::progress::Tracker;
 use crate::rebuild::{Newest, rebuild};
@@ -22,7 +22,8 @@ use crate::state::{Change, Count, State};
 use crate::writer::Writer;
 use crate::{Batch, Clock, Epoch, Observer, OpenError, Options, StartReport, Stats, StreamId, Tap};
 
-const LOCK: &str = "lock";
+/// How often a file is opened that the disk cannot read.
+const TRIES: usize = 3;
 
 /// What was found in the directory.
 struct Found {
@@ -56,12 +57,15 @@ pub(crate) fn real_directory(options: &Options) -> Result<Arc<dyn Directory>, Op
     }
 }
 
-/// Opens the directory:
-/// 1. the lock is taken,
-/// 2. what was being made is deleted,
-/// 3. the newest file that opens says what else belongs to the log,
-/// 4. a file that is missing or does not open is set aside, its waiting records counted as damaged,
-/// 5. the writer thread starts.
+/// A log that is opened, and its writer, which nobody runs yet.
+pub(crate) struct Prepared {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) writer: Writer,
+    pub(crate) guard: LockGuard,
+    pub(crate) report: StartReport,
+}
+
+/// Opens the directory and starts the writer thread.
 pub(crate) fn open(
     directory: Arc<dyn Directory>,
     options: Options,
@@ -69,6 +73,33 @@ pub(crate) fn open(
     observer: Arc<dyn Observer>,
     tap: Option<Box<dyn Tap>>,
 ) -> Result<(Arc<Shared>, JoinHandle<()>, StartReport), OpenError> {
+    let Prepared {
+        shared,
+        writer,
+        guard,
+        report,
+    } = prepare(directory, options, clock, observer, tap)?;
+    let thread = std::thread::Builder::new().name("wal".into()).spawn(move || {
+        // Held for as long as anything may be written.
+        let _guard = guard;
+        writer.run();
+    });
+    let thread = thread.map_err(|source| unusable(&shared.options, source))?;
+    Ok((shared, thread, report))
+}
+
+/// Opens the directory:
+/// 1. the lock is taken,
+/// 2. what was being made is deleted,
+/// 3. the newest file that opens says what else belongs to the log,
+/// 4. what waited in a file that is missing is counted as damaged; one that does not open is left to the writer to mend.
+pub(crate) fn prepare(
+    directory: Arc<dyn Directory>,
+    options: Options,
+    clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
+    tap: Option<Box<dyn Tap>>,
+) -> Result<Prepared, OpenError> {
     let started = Instant::now();
     let guard = directory.lock(LOCK).map_err(|source| unusable(&options, source))?;
     let guard = guard.ok_or_else(|| OpenError::Locked {
@@ -144,23 +175,12 @@ pub(crate) fn open(
         set_aside,
         took: started.elapsed(),
     };
-    let thread = spawn(&shared, tap, row, number, space, guard).map_err(|source| unusable(&shared.options, source))?;
-    Ok((shared, thread, report))
-}
-
-fn spawn(
-    shared: &Arc<Shared>,
-    tap: Option<Box<dyn Tap>>,
-    row: u64,
-    number: u64,
-    space: Space,
-    guard: LockGuard,
-) -> io::Result<JoinHandle<()>> {
     let writer = Writer::new(shared.clone(), tap, row, number, space);
-    std::thread::Builder::new().name("wal".into()).spawn(move || {
-        // Held for as long as anything may be written.
-        let _guard = guard;
-        writer.run();
+    Ok(Prepared {
+        shared,
+        writer,
+        guard,
+        report,
     })
 }
 
@@ -187,11 +207,24 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         appendable: false,
         reusable: false,
     };
+    let (noted, last_row) = files.noted();
+    let is_lost = noted > highest;
+    if is_lost {
+        tracing::error!(
+            file = noted,
+            "the newest log file is missing: what was only in it is lost, and nothing can tell how much; if it was moved, stop Forebay and put it back"
+        );
+        found.clean = false;
+        found.number = noted;
+    }
     // Newer files that say nothing of the log's state, but hold records.
     let mut silent = Vec::new();
     while let Some(number) = numbers.pop() {
-        let error = match files.open_active(number) {
-            Ok(recovered) => {
+        // After a failed write the page cache may show what is not on the disk.
+        let last_row = if number == noted { last_row } else { u64::MAX };
+        let error = match open_newest(files, number, last_row) {
+            Ok(mut recovered) => {
+                recovered.renew |= is_lost;
                 take_over(files, options, &mut found, number, &numbers, recovered, None)?;
                 adopt(files, options, &mut found, silent)?;
                 return Ok(found);
@@ -201,7 +234,9 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         };
         tracing::error!(file = number, %error, "the newest log file does not open; its bytes are looked through for what it held");
         found.clean = false;
-        let (remains, rows) = Remains::look_for_all(files, number);
+        let looked = Remains::look_for_all(files, number);
+        let (remains, mut rows) = looked.map_err(|error| storage(options, number, FileError::Io(error)))?;
+        rows.retain(|row, _| *row <= last_row);
         match files::fold_rows(rows) {
             Ok(recovered) => {
                 take_over(files, options, &mut found, number, &numbers, recovered, Some(&remains))?;
@@ -221,6 +256,18 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
     }
     found.apply(Change::Epoch { epoch: random_u64() });
     Ok(found)
+}
+
+/// Opens the newest file; what the disk could not read is tried again, because a good deal hangs on it.
+fn open_newest(files: &Files, number: u64, last_row: u64) -> Result<Recovered, FileError> {
+    let mut opened = files.open_active(number, last_row);
+    for _ in 1..TRIES {
+        match &opened {
+            Err(error) if error.is_of_disk() => opened = files.open_active(number, last_row),
+            _ => break,
+        }
+    }
+    opened
 }
 
 /// Takes the records over of files that are newer than the newest readable state, which knows nothing of them.
@@ -267,13 +314,12 @@ fn take_over(
     found.state = recovered.state;
     found.row = recovered.last_row;
     found.clean &= recovered.clean && recovered.damaged_rows == 0 && !incomplete;
-    if incomplete || recovered.damaged_rows > 0 {
-        // It cannot be proved that the next offsets were never used.
+    if recovered.renew {
         found.apply(Change::Epoch { epoch: random_u64() });
     } else {
         // After an error from write or sync a file is never written again; a file that was not closed may be such a one.
         found.appendable = recovered.clean;
-        found.reusable = true;
+        found.reusable = !recovered.has_failed;
     }
     for file in older.iter().filter(|file| found.state.file(**file).is_none()) {
         files.unlink(*file).map_err(|source| unusable(options, source))?;
@@ -335,7 +381,8 @@ fn take_over(
             && error.is_lasting()
         {
             found.broken.insert(number, error.to_string());
-            (all, _) = Remains::look_for_all(files, number);
+            let looked = Remains::look_for_all(files, number);
+            (all, _) = looked.map_err(|error| storage(options, number, FileError::Io(error)))?;
             newest.remains = Some(&all);
             rebuilt = rebuild(files, &mut found.state, &newest);
         }
@@ -419,7 +466,16 @@ fn begin(files: &Files, found: &mut Found) -> Result<(), FileError> {
             return Ok(());
         }
         found.row += 1;
-        return files.commit(&[], found.row, &encode_row(RowKind::Delta, found.row, &found.changes));
+        match files.commit(&[], found.row, &encode_row(RowKind::Delta, found.row, &found.changes)) {
+            Err(error) if error.is_lasting() => give_up_newest(files, found, &error),
+            done => return done,
+        }
+    }
+    if let Err(error) = files.close_active() {
+        if !error.is_lasting() {
+            return Err(error);
+        }
+        give_up_newest(files, found, &error);
     }
     found.number += 1;
     found.apply(Change::File {
@@ -430,6 +486,14 @@ fn begin(files: &Files, found: &mut Found) -> Result<(), FileError> {
     files.switch(found.number, found.row, &found.state.snapshot())?;
     found.row += 1;
     Ok(())
+}
+
+/// The newest file could be read and takes nothing more: what it holds is carried to another.
+fn give_up_newest(files: &Files, found: &mut Found, error: &FileError) {
+    tracing::error!(file = found.number, %error, "the newest log file is damaged; its records are carried to a new one");
+    files.abandon_active();
+    found.broken.insert(found.number, error.to_string());
+    found.clean = false;
 }
 
 fn unusable(options: &Options, source: io::Error) -> OpenError {

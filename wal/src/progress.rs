@@ -32,9 +32,18 @@ pub(crate) struct Tracker {
     pub(crate) inflight: Option<Pending>,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) stats: Arc<Stats>,
-    /// Settled records stay where they are while a commit moves records to another file.
-    is_frozen: bool,
+    /// While a commit moves records to another file, no record is counted as settled in its file.
+    moving: Option<Moving>,
     hasher: RandomState,
+}
+
+/// Records on their way from one file to another.
+#[derive(Debug)]
+pub(crate) struct Moving {
+    pub(crate) stream: u8,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) offsets: RangeSet,
 }
 
 impl Tracker {
@@ -71,32 +80,27 @@ impl Tracker {
             inflight: None,
             gauges,
             stats,
-            is_frozen: false,
+            moving: None,
             hasher,
         }
     }
 
     /// Until [`Tracker::thaw`] no record is counted as settled in its file.
-    pub(crate) fn freeze(&mut self) {
-        self.is_frozen = true;
+    pub(crate) fn freeze(&mut self, moving: Moving) {
+        self.moving = Some(moving);
     }
 
-    /// Counts what was settled in the meantime.
-    pub(crate) fn thaw(&mut self) {
-        if !std::mem::take(&mut self.is_frozen) {
-            return;
+    /// Counts what was settled in the meantime, where it lies now.
+    pub(crate) fn thaw(&mut self, has_moved: bool) {
+        let Some(moving) = self.moving.take() else { return };
+        if let Some(tracker) = self.streams.get_mut(&moving.stream).filter(|_| has_moved) {
+            let entries = tracker.outstanding.iter_mut();
+            let moved = entries.filter(|(offset, entry)| entry.file == moving.from && moving.offsets.contains(**offset));
+            moved.for_each(|(_, entry)| entry.file = moving.to);
         }
         for tracker in self.streams.values_mut() {
             tracker.advance_all(&mut self.pending);
         }
-    }
-
-    /// The records of a range lie in another file now.
-    pub(crate) fn moved(&mut self, stream: u8, (from, to): (u64, u64), offsets: std::ops::Range<u64>) {
-        let Some(tracker) = self.streams.get_mut(&stream) else { return };
-        let entries = tracker.outstanding.iter_mut();
-        let moved = entries.filter(|(offset, entry)| entry.file == from && offsets.contains(offset));
-        moved.for_each(|(_, entry)| entry.file = to);
     }
 
     /// Single records of an internal stream were taken out.
@@ -255,11 +259,6 @@ impl Tracker {
             self.charge(stream, file, left);
         }
         if internal { 0 } else { lost + left.0 }
-    }
-
-    /// Charges records of which nothing is found as damaged.
-    pub(crate) fn charge_damaged(&mut self, stream: u8, file: u64, records: u64) {
-        self.charge(stream, file, (records, 0));
     }
 
     fn charge(&mut self, stream: u8, file: u64, (records, bytes): (u64, u64)) {
@@ -453,7 +452,7 @@ impl Tracker {
     }
 
     fn advance(&mut self, stream: u8, partition: usize) {
-        if self.is_frozen {
+        if self.moving.is_some() {
             return;
         }
         let Some(tracker) = self.streams.get_mut(&stream) else { return };
@@ -462,7 +461,7 @@ impl Tracker {
     }
 
     fn advance_hold(&mut self, stream: u8, pair: u64) {
-        if self.is_frozen {
+        if self.moving.is_some() {
             return;
         }
         let Some(tracker) = self.streams.get_mut(&stream) else { return };

@@ -9,7 +9,7 @@ use crate::files::{RawBlock, name};
 use crate::progress::Tracker;
 use crate::shared::Shared;
 use crate::sync::lock;
-use crate::tracked::{MAX_OUTSTANDING, Meet, Outcome, Outstanding};
+use crate::tracked::{MAX_OUTSTANDING, Meet, Outcome, Outstanding, StreamTracker};
 use crate::{Epoch, Partition, PartitionSet, ReadError, Record, StreamId, Timestamp};
 
 /// Reads one stream in offset order. Blocks on the disk; keep it off the async threads.
@@ -132,6 +132,12 @@ impl Reader {
                 continue;
             }
             let view = block.record(nth);
+            let may_be_held = |tracked: &StreamTracker| tracked.may_be_held(offset, entry.partition % 64);
+            if view.is_none() && meet == Meet::New && tracker.streams.get(&self.stream.0).is_some_and(may_be_held) {
+                // Whether it waits or was settled in its suspension, only a recount tells.
+                self.shared.mark_unsure(place.file, self.stream.0);
+                continue;
+            }
             let size = view.map_or(0, |view| view.topic.len() + view.payload.len());
             if size > *left && !records.is_empty() {
                 self.position = offset;

@@ -32,7 +32,10 @@ impl Writer {
         tracing::error!(%error, "the log could not write; it refuses records until a new file works");
         if let Some(file) = self.shared.files.active_number() {
             // A full disk says nothing against what was written before.
-            self.carrying.distrust(file, !error.is_full());
+            if !error.is_full() {
+                self.shared.files.note(file, self.row);
+                self.carrying.distrust(file);
+            }
         }
         lock(&self.shared.intake).unavailable = Some(reason.clone());
         self.left_behind();

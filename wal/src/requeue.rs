@@ -4,7 +4,7 @@
 //! back, encodes it at the end of the open batch under its first id, swaps that batch out at once, and commits it together
 //! with the letters' removal. So a letter is either still there, or its record waits again.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::batch::OpenBatch;
 use crate::dead::DeadLetter;
@@ -49,7 +49,7 @@ pub(crate) struct Job {
 }
 
 #[derive(Debug)]
-enum What {
+pub(crate) enum What {
     Requeue(Vec<Offset>),
     Drop(Vec<Offset>),
     Replay(StreamId, Vec<Offset>),
@@ -88,19 +88,23 @@ impl Shared {
     }
 
     fn ask(&self, what: What) -> Result<Requeued, RequeueError> {
-        let (answer, answered) = sync_channel(1);
-        {
-            let mut intake = lock(&self.intake);
-            if intake.closing {
-                return Err(RequeueError::Closed);
-            }
-            if let Some(reason) = &intake.unavailable {
-                return Err(RequeueError::NotStored { reason: reason.clone() });
-            }
-            intake.jobs.push_back(Job { what, answer });
-        }
-        self.bell.notify_one();
+        let answered = self.post(what)?;
         answered.recv().unwrap_or(Err(RequeueError::Closed))
+    }
+
+    pub(crate) fn post(&self, what: What) -> Result<Receiver<Result<Requeued, RequeueError>>, RequeueError> {
+        let (answer, answered) = sync_channel(1);
+        let mut intake = lock(&self.intake);
+        if intake.closing {
+            return Err(RequeueError::Closed);
+        }
+        if let Some(reason) = &intake.unavailable {
+            return Err(RequeueError::NotStored { reason: reason.clone() });
+        }
+        intake.jobs.push_back(Job { what, answer });
+        drop(intake);
+        self.bell.notify_one();
+        Ok(answered)
     }
 
     /// A record of a stream, wherever it lies, with its file and what it takes there.

@@ -1,6 +1,7 @@
 //! What can be read of a file past redb: whole records, by their own checksums.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +18,8 @@ use crate::state::Range;
 const WINDOW: usize = 1 << 20;
 /// The smallest part that is given up when the disk cannot read it.
 const SECTOR: usize = 4096;
+/// How often it is read before that.
+const TRIES: usize = 3;
 
 /// The whole records of one file.
 #[derive(Debug)]
@@ -31,7 +34,10 @@ pub(crate) type Rows = BTreeMap<u64, Row>;
 
 impl Remains {
     /// Looks through all bytes of a file for records of `ranges`. What a refused commit left in it lies in none of them.
-    pub(crate) fn look_for(files: &Files, number: u64, ranges: &[(u8, Range)]) -> Self {
+    ///
+    /// # Errors
+    /// The file is there and cannot be opened now.
+    pub(crate) fn look_for(files: &Files, number: u64, ranges: &[(u8, Range)]) -> io::Result<Self> {
         let is_wanted = |stream: u8, offset: u64| {
             let mut of_stream = ranges.iter().filter(|(id, _)| *id == stream);
             of_stream.any(|(_, range)| (range.first..range.end).contains(&offset))
@@ -40,19 +46,26 @@ impl Remains {
     }
 
     /// Looks through all bytes of the newest file for everything that is of use.
-    pub(crate) fn look_for_all(files: &Files, number: u64) -> (Self, Rows) {
+    ///
+    /// # Errors
+    /// The file is there and cannot be opened now.
+    pub(crate) fn look_for_all(files: &Files, number: u64) -> io::Result<(Self, Rows)> {
         let mut rows = Rows::new();
-        let remains = Self::scan(files, number, &|stream, _| stream <= StreamId::DEAD.0, Some(&mut rows));
-        (remains, rows)
+        let remains = Self::scan(files, number, &|stream, _| stream <= StreamId::DEAD.0, Some(&mut rows))?;
+        Ok((remains, rows))
     }
 
-    fn scan(files: &Files, number: u64, is_wanted: &dyn Fn(u8, u64) -> bool, rows: Option<&mut Rows>) -> Self {
-        let file = files.raw(number).ok();
+    fn scan(files: &Files, number: u64, is_wanted: &dyn Fn(u8, u64) -> bool, rows: Option<&mut Rows>) -> io::Result<Self> {
         let mut records = BTreeMap::new();
+        let file = match files.raw(number) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
         if let Some(file) = &file {
-            each_whole(file.as_ref(), is_wanted, &mut records, rows);
+            each_whole(file.as_ref(), is_wanted, &mut records, rows)?;
         }
-        Self { file, records }
+        Ok(Self { file, records })
     }
 
     /// Whether any record of a stream was found.
@@ -72,9 +85,12 @@ impl Remains {
             }
             let start = buffer.len();
             buffer.resize(start + *len as usize, 0);
-            let read = self.file.as_ref().map(|file| file.read(*at, &mut buffer[start..]));
+            let is_read = self
+                .file
+                .as_ref()
+                .is_some_and(|file| is_readable(file.as_ref(), *at, &mut buffer[start..]));
             let view = codec::decode(&buffer[start..]).filter(|view| view.offset == *offset && view.stream.0 == stream);
-            match view.filter(|_| read.is_some_and(|read| read.is_ok())) {
+            match view.filter(|_| is_read) {
                 Some(view) => found.push((*offset, codec::entry_of(&view, start))),
                 None => buffer.truncate(start),
             }
@@ -90,8 +106,8 @@ fn each_whole(
     is_wanted: &dyn Fn(u8, u64) -> bool,
     records: &mut BTreeMap<(u8, u64), (u64, u32)>,
     mut rows: Option<&mut Rows>,
-) {
-    let len = file.len().unwrap_or(0);
+) -> io::Result<()> {
+    let len = file.len()?;
     let mut window = Vec::new();
     let mut begin = 0;
     // What lies before was found to be whole.
@@ -119,6 +135,7 @@ fn each_whole(
         done = begin + at;
         begin += WINDOW as u64;
     }
+    Ok(())
 }
 
 /// Reads a window; what the disk cannot read of it is zeros.
@@ -127,8 +144,12 @@ fn read_what_can_be_read(file: &dyn StorageFile, begin: u64, window: &mut [u8]) 
         return;
     }
     for (nth, sector) in window.chunks_mut(SECTOR).enumerate() {
-        if file.read(begin + (nth * SECTOR) as u64, sector).is_err() {
+        if !is_readable(file, begin + (nth * SECTOR) as u64, sector) {
             sector.fill(0);
         }
     }
+}
+
+fn is_readable(file: &dyn StorageFile, at: u64, out: &mut [u8]) -> bool {
+    (0..TRIES).any(|_| file.read(at, out).is_ok())
 }

@@ -36,16 +36,21 @@ pub(crate) fn encode_row(kind: RowKind, number: u64, changes: &[Change]) -> Vec<
     }
     let len = out.len() as u32;
     out[4..8].copy_from_slice(&len.to_le_bytes());
-    let crc = crc32c::crc32c(&out[4..]);
+    let crc = checksum(&out[4..]);
     out[..4].copy_from_slice(&crc.to_le_bytes());
     out
+}
+
+/// A row's checksum is that of its bytes behind the word `row`, so that no row can be taken for a record.
+fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(b"row"), bytes)
 }
 
 /// Reads the row that fills `bytes` exactly; none = damaged or of a later version.
 pub(crate) fn decode_row(bytes: &[u8]) -> Option<Row> {
     let mut rest = Cursor(bytes);
     let crc = rest.u32()?;
-    if crc32c::crc32c(rest.0) != crc || rest.u32()? as usize != bytes.len() || rest.u8()? != VERSION {
+    if checksum(rest.0) != crc || rest.u32()? as usize != bytes.len() || rest.u8()? != VERSION {
         return None;
     }
     let kind = match rest.u8()? {

@@ -53,7 +53,7 @@ fn block_of(payloads: &[Vec<u8>]) -> Vec<u8> {
             len,
         });
     }
-    block::build(&data, &entries)
+    block::build((3, 100), &data, &entries)
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_sparse_block_keeps_offsets_and_records() {
         .into_iter()
         .map(|nth| (dense.offset(nth), dense.entries[nth], dense.stored(nth).unwrap()))
         .collect();
-    let bytes = block::build_sparse(&kept);
+    let bytes = block::build_sparse(3, &kept);
     assert_eq!(
         bytes.len(),
         HEADER + kept.iter().map(|kept| block::sparse_cost(kept.1)).sum::<usize>()
@@ -248,6 +248,7 @@ fn a_snapshot_leads_to_the_same_state_as_the_changes_it_stands_for() {
     assert_eq!(decode_row(&bytes), Some(row.clone()));
     let shifted = [&[9; 5], bytes.as_slice(), &[9; 30]].concat();
     assert_eq!(decode_row_at(&shifted, 5), Some((row, bytes.len())));
+    assert!(codec::decode_at(&bytes, 0).is_none(), "a row is no record");
     let mut state = State::default();
     changes().iter().for_each(|change| state.apply(change));
     assert_eq!((state.waiting(1), state.streams[0].next, state.holds.len()), ((3, 300), 12, 1));
@@ -309,7 +310,7 @@ proptest! {
         let mut head = (body.len() as u32 + 18).to_le_bytes().to_vec();
         head.extend_from_slice(&[1, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
         body.splice(0..0, head);
-        let mut row = crc32c::crc32c(&body).to_le_bytes().to_vec();
+        let mut row = crc32c::crc32c_append(crc32c::crc32c(b"row"), &body).to_le_bytes().to_vec();
         row.extend_from_slice(&body);
         if let Some(row) = decode_row(&row) {
             let mut state = State::default();

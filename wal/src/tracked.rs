@@ -141,6 +141,12 @@ impl StreamTracker {
             .any(|hold| hold.pair == pair && (hold.from..hold.until).contains(&offset))
     }
 
+    /// Whether a record of which no more than the partition is known may be the business of a suspension.
+    pub(crate) fn may_be_held(&self, offset: u64, partition: u8) -> bool {
+        let mut holds = self.holds.iter().filter(|hold| hold.partition == usize::from(partition));
+        holds.any(|hold| (hold.from..hold.until).contains(&offset))
+    }
+
     /// Whether a record without an entry waits. It is at or above the floor.
     pub(crate) fn waits_unseen(&self, block: &Block, nth: usize) -> bool {
         let offset = block.offset(nth);

@@ -21,7 +21,8 @@ use crate::state::{Change, Count};
 use crate::sync::{guarded, lock};
 use crate::{Batch, CommitError, Epoch, StreamId, Tap};
 
-/// How long settled records may wait for a commit of their own.
+/// How long settled records may wait for a commit of their own, besides `commit_wait`: where records come, their commit
+/// takes the settled ones along, and each commit is wear.
 const PROGRESS_WAIT: Duration = Duration::from_millis(200);
 /// How long the carrying of a file rests between its parts, so that acks do not wait for it.
 const CARRY_WAIT: Duration = Duration::from_millis(50);
@@ -137,16 +138,19 @@ impl Writer {
                 Work::Tick => self.tick(),
                 Work::Close(batch) => return self.finish(batch),
             }
-            if let Some(broken) = &self.broken {
-                // What came in meanwhile would wait for as long as the failure lasts: say so now.
-                let error = CommitError {
-                    reason: broken.reason.clone(),
-                };
-                let shared = self.shared.clone();
-                let late = self.swap(&mut lock(&shared.intake));
-                self.reject(late, &error);
-            }
+            self.reject_late();
         }
+    }
+
+    /// What came in after a failure would wait for as long as it lasts: says so now.
+    pub(crate) fn reject_late(&mut self) {
+        let Some(broken) = &self.broken else { return };
+        let error = CommitError {
+            reason: broken.reason.clone(),
+        };
+        let shared = self.shared.clone();
+        let late = self.swap(&mut lock(&shared.intake));
+        self.reject(late, &error);
     }
 
     fn next_work(&mut self) -> Work {
@@ -177,7 +181,10 @@ impl Writer {
                 return Work::Commit(self.swap(&mut intake));
             }
             // A broken log keeps its settlements in memory until there is a file again.
-            let progress_at = intake.dirty.filter(|_| self.broken.is_none()).map(|since| since + PROGRESS_WAIT);
+            let progress_at = intake
+                .dirty
+                .filter(|_| self.broken.is_none())
+                .map(|since| since + PROGRESS_WAIT + shared.options.commit_wait);
             if progress_at.is_some_and(|at| at <= now) {
                 intake.dirty = None;
                 return Work::Progress;
@@ -203,7 +210,7 @@ impl Writer {
         intake.swap(std::mem::replace(&mut self.spare, OpenBatch::new(Batch(0))))
     }
 
-    fn finish(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
+    pub(crate) fn finish(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
         let mut result = self.commit(batch);
         if result.is_ok() {
             result = self.commit_progress();
@@ -215,7 +222,7 @@ impl Writer {
         result
     }
 
-    fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         if self.broken.is_some() {
             self.recover();
         } else {
@@ -263,6 +270,8 @@ impl Writer {
             return Err(Failure::Refused(broken.reason.clone()));
         }
         self.rotate_if_due().map_err(Failure::File)?;
+        // Before what was passed by is noted as passed.
+        self.count_unsure();
         let mut blocks = Vec::new();
         let (mut changes, dead) = {
             let mut tracker = lock(&self.shared.tracker);
@@ -271,8 +280,9 @@ impl Writer {
             match beside {
                 Beside::Nothing => {}
                 Beside::Part(part) => {
-                    tracker.freeze();
-                    changes.push(part.select(&tracker, self.number, &mut blocks));
+                    let (change, moving) = part.select(&tracker, self.number, &mut blocks);
+                    changes.push(change);
+                    tracker.freeze(moving);
                 }
                 Beside::Leaving(letters) => changes.extend(tracker.take_out(letters)),
             }
@@ -304,7 +314,7 @@ impl Writer {
                 lock(&self.shared.intake).slots.fresh.splice(0..0, fresh);
                 let mut tracker = lock(&self.shared.tracker);
                 tracker.restore();
-                tracker.thaw();
+                tracker.thaw(false);
                 Err(Failure::File(error))
             }
         }
@@ -324,7 +334,8 @@ impl Writer {
             let costs: Vec<usize> = entries.iter().map(|entry| entry.cost() as usize).collect();
             let mut at = 0;
             for count in block::cut(&costs) {
-                blocks.push((stream, first + at as u64, block::build(data, &entries[at..at + count])));
+                let key = (stream, first + at as u64);
+                blocks.push((key.0, key.1, block::build(key, data, &entries[at..at + count])));
                 at += count;
             }
             let records = entries.len() as u64;
@@ -401,16 +412,13 @@ impl Writer {
                         self.shared.gauges.leave(*stream, *records, *bytes);
                     }
                     Change::DropFile { file } => dropped.push(*file),
-                    Change::Carried {
-                        stream, from, to, range, ..
-                    } => tracker.moved(*stream, (*from, *to), range.first..range.end),
                     Change::Removed { stream, first, end } => tracker.removed(*stream, *first, *end),
                     _ => {}
                 }
                 state.apply(change);
             }
             tracker.inflight = None;
-            tracker.thaw();
+            tracker.thaw(true);
             let bytes: u64 = letters.iter().map(|letter| letter.entry.cost()).sum();
             self.shared.gauges.enter(StreamId::DEAD.0, letters.len() as u64, bytes);
             let mending = lock(&self.shared.mending);
