@@ -22,7 +22,7 @@ use crate::state::{Change, Count, State};
 use crate::writer::Writer;
 use crate::{Batch, Clock, Epoch, Observer, OpenError, Options, StartReport, Stats, StreamId, Tap};
 
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 
 /// What was found in the directory.
 struct Found {
@@ -74,7 +74,8 @@ pub(crate) fn open(
     let guard = guard.ok_or_else(|| OpenError::Locked {
         path: options.directory.join(LOCK),
     })?;
-    let files = Files::new(directory);
+    let stats = Arc::new(Stats::default());
+    let files = Files::new(directory, stats.clone());
     let mut found = find(&files, &options)?;
     let damaged = found.damaged;
     let streams = match_streams(&mut found, &options)?;
@@ -98,7 +99,6 @@ pub(crate) fn open(
         let (records, bytes) = state.waiting(stream.id);
         gauges.enter(stream.id, records, bytes);
     }
-    let stats = Arc::new(Stats::default());
     stats.damaged.store(damaged, Ordering::Relaxed);
     let mut next = vec![0; 256].into_boxed_slice();
     state.streams.iter().for_each(|stream| next[usize::from(stream.id)] = stream.next);

@@ -105,7 +105,9 @@ fn each_whole(
             let here = at as usize;
             let is_wanted = codec::peek(&window, here).is_some_and(|(stream, offset)| is_wanted(stream, offset));
             let row = rows.as_mut().and_then(|rows| Some((row::decode_row_at(&window, here)?, rows)));
-            if let Some(view) = codec::decode_at(&window, here).filter(|_| is_wanted) {
+            // A row begins with checksum and length as well, and may read as a record of stream 0.
+            let record = codec::decode_at(&window, here).filter(|_| is_wanted && row::decode_row_at(&window, here).is_none());
+            if let Some(view) = record {
                 let len = codec::entry_of(&view, here).len;
                 records.insert((view.stream.0, view.offset), (begin + at, len));
                 at += u64::from(len);
