@@ -210,6 +210,21 @@ async fn every_help_fits_a_screen_and_has_examples_that_parse() {
         &["certs", "device"],
         &["certs", "cloud"],
         &["certs", "show"],
+        &["log"],
+        &["log", "stat"],
+        &["log", "ls"],
+        &["log", "tail"],
+        &["log", "export"],
+        &["log", "verify"],
+        &["log", "salvage"],
+        &["log", "replay"],
+        &["dead"],
+        &["dead", "ls"],
+        &["dead", "show"],
+        &["dead", "requeue"],
+        &["dead", "drop"],
+        &["dead", "export"],
+        &["audit"],
     ] {
         let (code, text, _) = forebay(&[command, &["--help"]].concat(), folder.path()).await;
         assert_eq!(code, 0);

@@ -12,10 +12,10 @@ use crate::telemetry::{Look, not_ready, restart_helps};
 
 const PATHS: &str = "not found; there are /metrics, /healthz, /readyz and /status\n";
 const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-type Page = Response<Full<Bytes>>;
+pub(super) type Page = Response<Full<Bytes>>;
 
 /// Answers one request; `is_local` = it came over this machine's loopback.
 pub(super) fn answer<B>(request: &Request<B>, state: &State, is_local: bool) -> Page {
@@ -24,10 +24,7 @@ pub(super) fn answer<B>(request: &Request<B>, state: &State, is_local: bool) -> 
         return text(StatusCode::NOT_FOUND, PATHS.to_owned());
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut page = text(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "only GET and HEAD; nothing is changed over HTTP\n".to_owned(),
-        );
+        let mut page = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
         page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return page;
     }
@@ -77,7 +74,7 @@ fn status_page(state: &State, look: Look, now: Instant) -> Page {
     }
 }
 
-fn has_token<B>(request: &Request<B>, state: &State) -> bool {
+pub(super) fn has_token<B>(request: &Request<B>, state: &State) -> bool {
     let Some(token) = &state.token else { return false };
     let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let Some((scheme, given)) = given.and_then(|value| value.split_at_checked("Bearer ".len())) else {
@@ -95,11 +92,11 @@ fn is_same(secret: &[u8], given: &[u8]) -> bool {
     differing == 0 && secret.len() == given.len()
 }
 
-fn text(status: StatusCode, body: String) -> Page {
+pub(super) fn text(status: StatusCode, body: String) -> Page {
     page(status, TEXT, body)
 }
 
-fn page(status: StatusCode, content_type: &'static str, body: String) -> Page {
+pub(super) fn page(status: StatusCode, content_type: &'static str, body: String) -> Page {
     let mut page = Response::new(Full::new(Bytes::from(body)));
     *page.status_mut() = status;
     page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -3,16 +3,20 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::log::{AnswerBody, LogPages, Progress, whole};
 use super::{State, pages};
 
 /// Bytes of a request's head, and of the buffer for it.
@@ -113,9 +117,10 @@ pub(super) fn is_local(bound: SocketAddr, peer: SocketAddr) -> bool {
 }
 
 async fn serve(socket: TcpStream, peer: SocketAddr, is_local: bool, state: State, limits: Limits) {
+    let progress = Arc::new(Progress::default());
     let answer = service_fn(|request| {
-        let response = pages::answer(&request, &state, is_local);
-        async { Ok::<_, Infallible>(response) }
+        let (state, progress) = (state.clone(), Arc::clone(&progress));
+        async move { Ok::<_, Infallible>(answer(request, state, peer, is_local, progress).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -123,9 +128,37 @@ async fn serve(socket: TcpStream, peer: SocketAddr, is_local: bool, state: State
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
         .serve_connection(TokioIo::new(socket), answer);
-    match tokio::time::timeout(limits.connection, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "an admin request failed"),
-        Err(_) => tracing::debug!(%peer, "an admin connection took longer than {:?}", limits.connection),
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "an admin request failed");
+        },
+        () = overdue(&progress, limits.connection) => {
+            tracing::debug!(%peer, "an admin connection took nothing for {:?}", limits.connection);
+        }
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    state: State,
+    peer: SocketAddr,
+    is_local: bool,
+    progress: Arc<Progress>,
+) -> Response<AnswerBody> {
+    match state.log.as_ref().filter(|_| LogPages::has(request.uri().path())) {
+        Some(log) => log.answer(request, &state, peer, is_local, progress).await,
+        None => whole(pages::answer(&request, &state, is_local)),
+    }
+}
+
+/// Ends when a connection has lasted too long, or, where its answer is made while it is sent, when nothing of that was
+/// taken for so long.
+async fn overdue(progress: &Progress, limit: Duration) {
+    let mut seen = 0;
+    loop {
+        tokio::time::sleep(limit).await;
+        if !progress.may_go_on(&mut seen) {
+            return;
+        }
     }
 }

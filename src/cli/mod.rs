@@ -1,6 +1,7 @@
 //! The command line: one screen per command, `--help` with examples, exit codes 0 well, 1 failed, 70 us, 74 disk, 78 configuration.
 
 mod check;
+mod log;
 mod run;
 
 use std::path::PathBuf;
@@ -12,7 +13,11 @@ use crate::config::{Config, ConfigError, Overrides};
 use crate::logging::LogArgs;
 
 /// Something else failed.
-const FAILED: u8 = 1;
+pub(crate) const FAILED: u8 = 1;
+/// The disk or the log failed (EX_IOERR).
+const DISK: u8 = 74;
+/// Something in us failed (EX_SOFTWARE).
+const INTERNAL: u8 = 70;
 
 /// An edge gateway for IoT devices that never acks what it could lose.
 #[derive(Debug, Parser)]
@@ -48,6 +53,13 @@ enum Command {
                       forebay check -c forebay.yaml --sample devices/board-1/telemetry/env --as board-1"
     )]
     Check(check::CheckArgs),
+    /// Look into the log: streams, files, records, damage; send settled records again
+    Log(log::LogCommand),
+    /// Look at dead letters, put them back, drop them
+    Dead(log::DeadCommand),
+    /// Recount the ledger by reading: what became of every record
+    #[command(after_help = "Exit code 1 if it does not balance.\n\nExamples:\n  forebay audit\n  forebay audit --devices --json")]
+    Audit(log::AuditArgs),
     /// Make and show certificates
     Certs(crate::certs::CertsCommand),
     /// Show the gateway at work: devices, an outage, a kill, and the balance
@@ -70,6 +82,15 @@ impl ConfigArgs {
     fn load(&self) -> Result<Config, ConfigError> {
         crate::config::load(&self.config, &Overrides::from_process(self.set.clone()))
     }
+
+    /// As [`ConfigArgs::load`], whether or not the files are there that only a running gateway needs.
+    fn load_settings(&self) -> Result<Config, ConfigError> {
+        let overrides = Overrides {
+            skip_files: true,
+            ..Overrides::from_process(self.set.clone())
+        };
+        crate::config::load(&self.config, &overrides)
+    }
 }
 
 /// Parses the arguments and does what they say.
@@ -77,6 +98,9 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { config, log } => run::run(&config, &log),
         Command::Check(args) => check::run(&args),
+        Command::Log(command) => ended(command.run()),
+        Command::Dead(command) => ended(command.run()),
+        Command::Audit(args) => ended(args.run()),
         Command::Certs(command) => command.run(),
         #[cfg(feature = "demo")]
         Command::Demo(args) => args.run(),
@@ -85,6 +109,20 @@ pub(crate) fn main() -> ExitCode {
         eprintln!("forebay: {error:#}");
         ExitCode::from(FAILED)
     })
+}
+
+/// The exit code of a command about the log.
+fn ended(result: Result<ExitCode, log::Failure>) -> anyhow::Result<ExitCode> {
+    use log::Failure;
+    let (code, error) = match result {
+        Ok(code) | Err(Failure::Configuration(code)) => return Ok(code),
+        Err(Failure::Unwanted) => return Ok(ExitCode::SUCCESS),
+        Err(Failure::Failed(error)) => return Err(error),
+        Err(Failure::Disk(error)) => (DISK, error),
+        Err(Failure::Internal(error)) => (INTERNAL, error),
+    };
+    eprintln!("forebay: {error:#}");
+    Ok(ExitCode::from(code))
 }
 
 /// Prints everything that is wrong with a configuration; the exit code for it.

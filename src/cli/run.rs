@@ -2,14 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::{ConfigArgs, report};
+use super::{ConfigArgs, DISK, INTERNAL, report};
 use crate::gateway::{self, Exit};
 use crate::logging::LogArgs;
-
-/// The disk or the log failed at start (EX_IOERR).
-const DISK: u8 = 74;
-/// Something in us failed (EX_SOFTWARE).
-const INTERNAL: u8 = 70;
 
 pub(super) fn run(config: &ConfigArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
     let config = match config.load() {

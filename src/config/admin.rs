@@ -65,7 +65,7 @@ pub(super) fn read(root: &Section<'_>, listeners: &[Listener], reading: &mut Rea
 }
 
 /// None if the file cannot be read, which is reported already.
-fn read_token(path: &Path) -> Option<Result<Secret, String>> {
+pub(crate) fn read_token(path: &Path) -> Option<Result<Secret, String>> {
     let length = std::fs::metadata(path).ok()?.len();
     if length > MAX_TOKEN as u64 {
         return Some(Err(format!(

@@ -29,7 +29,7 @@ mod tests;
 use std::path::Path;
 
 pub(crate) use access::AccessRule;
-pub(crate) use admin::{Admin, Secret};
+pub(crate) use admin::{Admin, Secret, read_token};
 pub(crate) use cloud::{ClientCertificate, Cloud, CloudTls, Profile, Protocol};
 pub(crate) use fault::{ConfigError, Fault};
 pub(crate) use gateway::Gateway;
@@ -38,7 +38,7 @@ pub(crate) use listener::{Identity, Listener, ListenerTls};
 pub(crate) use overrides::Overrides;
 pub(crate) use route::{CloudRoute, Route};
 pub(crate) use stream::{Stream, WhenFull};
-pub(crate) use units::{show_bytes, show_duration};
+pub(crate) use units::{duration, show_bytes, show_duration};
 
 use section::{Reading, Section};
 use tree::{Node, Value};

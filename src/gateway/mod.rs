@@ -5,6 +5,7 @@
 
 mod cloud;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,7 @@ pub(crate) use cloud::client_tls_from;
 
 use crate::admin;
 use crate::config::{Config, Listener, Stream, WhenFull};
+use crate::log::About;
 use crate::telemetry::{Sources, Telemetry};
 
 /// No wall clock before this release can be right: 2026-11-01, in milliseconds since 1970.
@@ -51,7 +53,7 @@ impl Exit {
 /// # Errors
 /// Why it could not start, or had to end.
 pub(crate) async fn run(config: Config) -> Result<(), Exit> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(RELEASED_MS));
+    let clock = clock();
     let telemetry = Telemetry::new(config.gateway.id.as_str(), &config.fingerprint).map_err(Exit::Internal)?;
     let limits = limits(&config);
     let fanout = LocalFanout::start(&limits).map_err(|error| Exit::Internal(error.into()))?;
@@ -109,7 +111,11 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
         clock: Arc::clone(&clock),
         certificates: certificates(&listeners),
     };
-    let state = telemetry.observe(sources, &config).map_err(Exit::Internal)?;
+    let about = About::new(&config, Arc::clone(&clock));
+    let state = telemetry
+        .observe(sources, &config)
+        .map_err(Exit::Internal)?
+        .with_log(admin::LogPages::new(log.clone(), about));
     let admin_address = admin.address();
     let admin_task = tokio::spawn(admin.run(state, shutdown.clone()));
 
@@ -150,21 +156,37 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
     }
 }
 
-async fn open_log(config: &Config, clock: Arc<dyn Clock>, telemetry: &Telemetry, fanout: &LocalFanout) -> Result<Opened, Exit> {
-    let options = forebay_wal::Options {
-        directory: config.gateway.data_dir.join("log"),
+/// The machine's clock, believed from this release on.
+pub(crate) fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock::new(RELEASED_MS))
+}
+
+/// Where the log lies.
+pub(crate) fn log_directory(config: &Config) -> PathBuf {
+    config.gateway.data_dir.join("log")
+}
+
+/// The log's settings.
+pub(crate) fn log_options(config: &Config) -> forebay_wal::Options {
+    forebay_wal::Options {
+        directory: log_directory(config),
         max_disk: config.gateway.max_disk,
         keep_free: config.gateway.keep_free,
         commit_wait: config.gateway.commit_wait,
         // Every connection's device, and as many again that come and go.
         max_devices: config.limits.max_connections.saturating_mul(2),
         streams: config.streams.iter().map(stream).collect(),
-    };
+    }
+}
+
+async fn open_log(config: &Config, clock: Arc<dyn Clock>, telemetry: &Telemetry, fanout: &LocalFanout) -> Result<Opened, Exit> {
+    let options = log_options(config);
     let (observer, tap) = (telemetry.wal_observer(), fanout.tap());
     let opened = tokio::task::spawn_blocking(move || Log::open(options, clock, observer, Some(tap))).await;
     match opened {
         Ok(Ok(opened)) => Ok(opened),
-        Ok(Err(error @ (OpenError::Locked { .. } | OpenError::OrphanStream { .. }))) => Err(Exit::Configuration(error.into())),
+        Ok(Err(error @ OpenError::OrphanStream { .. })) => Err(Exit::Configuration(error.into())),
+        // Locked among them: whoever holds it ends, and then a service manager's next try succeeds. 78 would end the tries.
         Ok(Err(error)) => Err(Exit::Disk(error.into())),
         Err(error) => Err(Exit::Internal(error.into())),
     }

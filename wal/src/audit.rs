@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::block::Block;
 use crate::reader::{fetch, place};
 use crate::shared::Shared;
-use crate::state::Count;
+use crate::state::{Count, State};
 use crate::sync::lock;
 use crate::tracked::StreamTracker;
 use crate::{Partition, ReadError, Status, StreamId, StreamStatus};
@@ -116,10 +116,7 @@ fn doubt_all(shared: &Shared) {
 fn moments(shared: &Shared) -> (Audit, Vec<Moment>) {
     let tracker = lock(&shared.tracker);
     let state = lock(&shared.state);
-    let mut audit = Audit::default();
-    for count in Count::ALL {
-        audit.add(count, state.total(count));
-    }
+    let mut audit = totals(&state);
     for pending in [Some(&tracker.pending), tracker.inflight.as_ref()].into_iter().flatten() {
         for (&(_, count), &by) in &pending.ledger {
             audit.add(count, by);
@@ -177,9 +174,17 @@ fn waits(tracker: &StreamTracker, block: &Block, nth: usize) -> bool {
     tracker.waits_unseen(block, nth)
 }
 
+/// The ledger as of the last commit; nothing is counted by reading.
+pub(crate) fn totals(state: &State) -> Audit {
+    let mut audit = Audit::default();
+    for count in Count::ALL {
+        audit.add(count, state.total(count));
+    }
+    audit
+}
+
 /// The ledger's lines as of the last commit.
-pub(crate) fn ledger(shared: &Shared) -> Vec<LedgerLine> {
-    let state = lock(&shared.state);
+pub(crate) fn lines(state: &State) -> Vec<LedgerLine> {
     let lines = state.slots.iter().enumerate().map(|(number, slot)| {
         let mut counts = Audit::default();
         for count in Count::ALL {

@@ -12,7 +12,7 @@ use crate::codec;
 use crate::requeue::Job;
 use crate::row::MAX_SLOT;
 use crate::sync::guarded;
-use crate::{Batch, CommitError, CommitListener, Epoch, NewRecord, Partition, Record, RecordId};
+use crate::{Batch, CommitError, CommitListener, Epoch, NewRecord, Partition, Record, RecordId, StreamId};
 
 /// Why nothing is stored after the writer thread ended out of turn.
 pub(crate) const WRITER_STOPPED: &str = "the log's writer thread stopped, which is a fault of ours: restart Forebay and report it";
@@ -47,6 +47,8 @@ pub(crate) struct OpenBatch {
     pub(crate) data: Vec<u8>,
     pub(crate) records: Vec<Appended>,
     pub(crate) listeners: Vec<Arc<dyn CommitListener>>,
+    /// Payload bytes of the records that went to user streams.
+    pub(crate) payload: u64,
     /// When the first append came.
     pub(crate) since: Option<Instant>,
     /// The records from here on were put back: they are accepted already.
@@ -70,6 +72,7 @@ impl OpenBatch {
             data: Vec::new(),
             records: Vec::new(),
             listeners: Vec::new(),
+            payload: 0,
             since: None,
             requeued_from: usize::MAX,
         }
@@ -101,6 +104,9 @@ impl Intake {
         let at = self.open.data.len() as u32;
         let len = codec::encode(record, offset, slot, origin, &mut self.open.data) as u32;
         let partition = Partition::of(record.identity).index() as u8;
+        if record.stream < StreamId::LOCAL {
+            self.open.payload += record.payload.len() as u64;
+        }
         self.open.records.push(Appended {
             stream: record.stream.0,
             offset,

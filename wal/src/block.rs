@@ -211,6 +211,18 @@ impl Block {
     }
 }
 
+/// Whether the header is whole and the records that it names fill the block exactly.
+pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+    records(bytes).is_some_and(|(header, lengths)| header + lengths.iter().sum::<usize>() == bytes.len())
+}
+
+/// Where the records begin that a whole header names, and their lengths.
+pub(crate) fn records(bytes: &[u8]) -> Option<(usize, Vec<usize>)> {
+    let entries = index(bytes)?.entries;
+    let begin = entries.first()?.at as usize;
+    Some((begin, entries.into_iter().map(|entry| entry.len as usize).collect()))
+}
+
 /// The index that whole records amount to.
 fn found(first: u64, records: Vec<(u64, Entry)>) -> Index {
     let distances = records.iter().map(|(offset, _)| (offset - first) as u32).collect();

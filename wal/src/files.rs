@@ -12,13 +12,14 @@ use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
 use rustix::io::Errno;
 
-use crate::StreamId;
 use crate::block;
+use crate::counted::Counted;
 use crate::disk::{Backend, Directory, Overlay, StorageFile};
 use crate::rescue::Rows;
 use crate::row::{self, Row, RowKind, encode_row};
 use crate::state::{Change, State};
 use crate::sync::lock;
+use crate::{Stats, StreamId};
 
 /// Records, by stream and first offset.
 pub(crate) const BLOCKS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("blocks");
@@ -30,7 +31,7 @@ pub(crate) const LOCK: &str = "lock";
 /// The file that is made ahead.
 pub(crate) const NEXT: &str = "next.tmp";
 const ACTIVE_CACHE: usize = 16 << 20;
-const CLOSED_CACHE: usize = 1 << 20;
+pub(crate) const CLOSED_CACHE: usize = 1 << 20;
 const OPEN_CLOSED: usize = 2;
 
 /// The name of a log file.
@@ -120,15 +121,23 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 /// A database whose end is contained, too: redb writes when it is dropped, and may meet damaged pages then.
 #[derive(Debug)]
-struct Store(Option<Database>);
+pub(crate) struct Store(Option<Database>);
 
 impl Store {
+    /// Compares redb's own checksums with its pages; false = they did not agree, and what redb could mend is mended.
+    pub(crate) fn check_integrity(&mut self) -> Result<bool, FileError> {
+        match &mut self.0 {
+            Some(db) => contained(|| Ok(db.check_integrity()?)),
+            None => Err(FileError::Damaged("it is closed".into())),
+        }
+    }
+
     fn close(mut self) -> Result<(), FileError> {
         let db = self.0.take();
         contained(|| db.map_or(Ok(()), |db| Ok(db.close()?)))
     }
 
-    fn db(&self) -> Result<&Database, FileError> {
+    pub(crate) fn db(&self) -> Result<&Database, FileError> {
         self.0.as_ref().ok_or_else(|| FileError::Damaged("it is closed".into()))
     }
 }
@@ -168,6 +177,7 @@ pub(crate) struct Files {
     active: RwLock<Option<Active>>,
     closed: Mutex<Vec<(u64, Arc<Store>)>>,
     ahead: Mutex<Option<Ahead>>,
+    stats: Arc<Stats>,
 }
 
 /// A block as stored.
@@ -199,12 +209,13 @@ pub(crate) struct Recovered {
 }
 
 impl Files {
-    pub(crate) fn new(directory: Arc<dyn Directory>) -> Self {
+    pub(crate) fn new(directory: Arc<dyn Directory>, stats: Arc<Stats>) -> Self {
         Self {
             directory,
             active: RwLock::new(None),
             closed: Mutex::new(Vec::new()),
             ahead: Mutex::new(None),
+            stats,
         }
     }
 
@@ -225,7 +236,7 @@ impl Files {
 
     /// Opens the newest file for appending and reads the small state in it, up to the row `last`.
     pub(crate) fn open_active(&self, number: u64, last: u64) -> Result<Recovered, FileError> {
-        let file = self.directory.open(&name(number)).map_err(FileError::Io)?;
+        let file = Counted::over(self.directory.open(&name(number)).map_err(FileError::Io)?, &self.stats);
         let (active, recovered) = contained(|| {
             let (db, clean) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
             let mut recovered = read_state(db.db()?, last)?;
@@ -241,7 +252,7 @@ impl Files {
     pub(crate) fn prepare(&self) -> Result<(), FileError> {
         let mut ahead = lock(&self.ahead);
         if ahead.is_none() {
-            let file = self.directory.create(NEXT).map_err(FileError::Io)?;
+            let file = Counted::over(self.directory.create(NEXT).map_err(FileError::Io)?, &self.stats);
             let db = contained(|| {
                 let (db, _) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
                 let transaction = db.db()?.begin_write()?;
@@ -409,7 +420,7 @@ impl Files {
         lock(&self.closed).retain(|(open, _)| *open != number);
     }
 
-    fn read<T>(&self, number: u64, action: impl FnOnce(&ReadTransaction) -> Result<T, FileError>) -> Result<T, FileError> {
+    pub(crate) fn read<T>(&self, number: u64, action: impl FnOnce(&ReadTransaction) -> Result<T, FileError>) -> Result<T, FileError> {
         {
             let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(active) = active.as_ref().filter(|active| active.number == number) {
@@ -442,7 +453,7 @@ impl Files {
 }
 
 /// Opens a database; says whether it had been closed properly.
-fn open_db(backend: impl redb::StorageBackend, cache: usize) -> Result<(Store, bool), FileError> {
+pub(crate) fn open_db(backend: impl redb::StorageBackend, cache: usize) -> Result<(Store, bool), FileError> {
     let repaired = Arc::new(AtomicBool::new(false));
     let noted = repaired.clone();
     let db = Database::builder()
@@ -470,7 +481,7 @@ fn write(db: &Database, blocks: &[(u8, u64, Vec<u8>)], rows: &[(u64, &[u8])]) ->
 }
 
 /// Folds the newest snapshot of a file and the deltas after it.
-fn read_state(db: &Database, last: u64) -> Result<Recovered, FileError> {
+pub(crate) fn read_state(db: &Database, last: u64) -> Result<Recovered, FileError> {
     let transaction = db.begin_read()?;
     let table = transaction.open_table(STATE)?;
     let mut folded = Folded::default();

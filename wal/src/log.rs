@@ -11,8 +11,8 @@ use crate::shared::Shared;
 use crate::sync::lock;
 use crate::tracked::Outcome;
 use crate::{
-    Audit, Batch, Clock, CommitError, CommittedBatch, Epoch, LedgerLine, Observer, Offset, OpenError, Options, PartitionSet, Producer,
-    ReadError, Reader, Record, RequeueError, Requeued, Settlement, StartReport, Stats, Status, StreamId, audit, holds, open,
+    Audit, Batch, Clock, CommitError, CommittedBatch, Epoch, Inspector, LedgerLine, Observer, Offset, OpenError, Options, PartitionSet,
+    Producer, ReadError, Reader, Record, RequeueError, Requeued, Settlement, StartReport, Stats, Status, StreamId, audit, holds, open,
 };
 
 /// An open log. Cheap to clone; the last one dropped closes it.
@@ -335,7 +335,13 @@ impl Log {
     /// The ledger's lines, one per device and one named `other` for those beyond `max_devices`, as of the last commit.
     #[must_use]
     pub fn ledger(&self) -> Vec<LedgerLine> {
-        audit::ledger(self.shared())
+        audit::lines(&lock(&self.shared().state))
+    }
+
+    /// Looks at the running log without changing it.
+    #[must_use]
+    pub fn inspector(&self) -> Inspector {
+        Inspector::running(self.handle.shared.clone())
     }
 
     /// Commits what is pending, closes the file cleanly and ends the writer thread. Later appends are refused.

@@ -105,7 +105,8 @@ pub(crate) fn prepare(
     let guard = guard.ok_or_else(|| OpenError::Locked {
         path: options.directory.join(LOCK),
     })?;
-    let files = Files::new(directory);
+    let stats = Arc::new(Stats::default());
+    let files = Files::new(directory, stats.clone());
     let mut found = find(&files, &options)?;
     let damaged = found.damaged;
     let streams = match_streams(&mut found, &options)?;
@@ -129,7 +130,6 @@ pub(crate) fn prepare(
         let (records, bytes) = state.waiting(stream.id);
         gauges.enter(stream.id, records, bytes);
     }
-    let stats = Arc::new(Stats::default());
     stats.damaged.store(damaged, Ordering::Relaxed);
     let mut next = vec![0; 256].into_boxed_slice();
     state.streams.iter().for_each(|stream| next[usize::from(stream.id)] = stream.next);

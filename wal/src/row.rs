@@ -13,7 +13,7 @@ pub(crate) enum RowKind {
 
 const VERSION: u8 = 1;
 /// Bytes before the changes.
-const ROW_HEAD: usize = 18;
+pub(crate) const ROW_HEAD: usize = 18;
 /// The highest ledger slot.
 pub(crate) const MAX_SLOT: u32 = 1 << 20;
 

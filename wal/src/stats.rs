@@ -30,6 +30,12 @@ pub struct Stats {
     pub set_aside: AtomicU64,
     /// Settlements that came after a first one.
     pub late_settlements: AtomicU64,
+    /// Payload bytes of records committed to user streams.
+    pub payload_bytes: AtomicU64,
+    /// Bytes written to log files, redb's own pages included; the file system's own writes are not in it.
+    pub device_bytes: AtomicU64,
+    /// Syncs of log files.
+    pub device_syncs: AtomicU64,
     /// Files begun.
     pub rotations: AtomicU64,
 }

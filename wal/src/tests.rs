@@ -13,7 +13,7 @@ use crate::{BootId, Epoch, NewRecord, Offset, Partition, RecordId, StreamId, Tim
 
 fn record<'a>(identity: &'a str, topic: &'a str, payload: &'a [u8], expiry: Option<u32>) -> NewRecord<'a> {
     let received = Timestamp {
-        wall_ms: 0x0102_0304_0506_0708,
+        wall_ms: 0x0102_0304_0506,
         boot: BootId(0xA0),
         monotonic_ms: 9,
         trusted: true,
@@ -67,7 +67,7 @@ fn a_record_lies_on_disk_byte_by_byte_as_documented() {
     codec::encode(&record("id", "top", b"pay", Some(60)), 1, 2, Some(origin), &mut out);
     let mut expected = Vec::new();
     expected.extend_from_slice(&(out.len() as u32).to_le_bytes());
-    expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 3, 0b11_1110, 2, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1, 0xA0]);
+    expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 3, 0b11_1110, 2, 0, 0, 0, 6, 5, 4, 3, 2, 1, 0, 0, 0xA0]);
     expected.extend_from_slice(&[0; 15]);
     expected.extend_from_slice(&[9, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1, 0, 3, 0, 1, 0, 0, 0, 60, 0, 0, 0]);
     expected.extend_from_slice(&[5, 0, 0, 0, 0, 0, 0, 0, 6, 7, 0, 0, 0, 0, 0, 0, 0]);

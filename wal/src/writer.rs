@@ -470,6 +470,7 @@ impl Writer {
         let bytes = batch.data.len() as u64;
         self.shared.stats.records_committed.fetch_add(records, Ordering::Relaxed);
         self.shared.stats.bytes_committed.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.stats.payload_bytes.fetch_add(batch.payload, Ordering::Relaxed);
         if let Some(since) = batch.since.filter(|_| !batch.records.is_empty()) {
             guarded("the observer", || {
                 self.shared.observer.committed(since.elapsed(), batch.records.len() as u64, bytes)
@@ -492,6 +493,7 @@ impl Writer {
             batch.data.clear();
             batch.records.clear();
             batch.listeners.clear();
+            batch.payload = 0;
             batch.since = None;
             batch.requeued_from = usize::MAX;
             self.spare = batch;

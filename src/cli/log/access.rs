@@ -1,0 +1,237 @@
+//! Which log a command is about, and how it is reached: a running gateway's through its admin API, a stopped one's
+//! directory under its lock. Which of the two it is, the lock says.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use forebay_wal::{InspectError, Inspector, Log, Observer, OpenError};
+
+use super::client::Client;
+use crate::cli::ConfigArgs;
+use crate::config::{Config, Secret};
+use crate::gateway;
+use crate::log::{self, About, AuditLine, Change, Changed, Line, Selection, Stat};
+
+/// Why a command failed, sorted by exit code.
+pub(in crate::cli) enum Failure {
+    /// The configuration: told already.
+    Configuration(ExitCode),
+    /// 1.
+    Failed(anyhow::Error),
+    /// 74.
+    Disk(anyhow::Error),
+    /// 70.
+    Internal(anyhow::Error),
+    /// Whoever read our output has gone: no failure at all.
+    Unwanted,
+}
+
+/// Where the log is.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct PlaceArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Ask the gateway at this address instead of reading a configuration
+    #[arg(long, value_name = "http://HOST:PORT")]
+    url: Option<String>,
+    /// The file with the admin API's token, for --url
+    #[arg(long, value_name = "FILE", requires = "url")]
+    token_file: Option<PathBuf>,
+}
+
+/// A log that can be asked.
+pub(super) enum Access {
+    Running(Box<Client>),
+    Stopped(Box<StoppedLog>),
+}
+
+pub(super) struct StoppedLog {
+    pub(super) config: Config,
+    about: About,
+    inspector: Option<Inspector>,
+}
+
+impl PlaceArgs {
+    /// Finds the log, and how to reach it.
+    pub(super) fn open(&self) -> Result<Access, Failure> {
+        if let Some(url) = &self.url {
+            let address = url
+                .strip_prefix("http://")
+                .map(|rest| rest.trim_end_matches('/'))
+                .filter(|address| address.contains(':') && !address.contains('/'))
+                .with_context(|| {
+                    format!("--url {url}: must be http://HOST:PORT, the address of admin.bind; the admin API speaks plain HTTP")
+                })
+                .map_err(Failure::Failed)?;
+            let token = self.token_file.as_deref().map(token).transpose()?;
+            let unreachable = format!("nobody answers at {url}");
+            return Ok(Access::Running(Box::new(Client::new(address.to_owned(), token, unreachable)?)));
+        }
+        let config = self
+            .config
+            .load_settings()
+            .map_err(|error| Failure::Configuration(crate::cli::report(&error)))?;
+        let directory = gateway::log_directory(&config);
+        match Inspector::stopped(&directory) {
+            Ok(inspector) => Ok(Access::Stopped(Box::new(StoppedLog {
+                about: About::new(&config, gateway::clock()),
+                config,
+                inspector: Some(inspector),
+            }))),
+            Err(InspectError::Locked { path }) => {
+                let address = reachable(config.admin.bind);
+                let unreachable = format!(
+                    "a running Forebay holds {}, but its admin API does not answer at http://{address}; if it runs with another admin.bind, \
+                     name that with --url http://HOST:PORT, and if it is only starting, try again",
+                    path.display()
+                );
+                let client = Client::new(address.to_string(), config.admin.token.clone(), unreachable)?;
+                Ok(Access::Running(Box::new(client)))
+            }
+            Err(error @ InspectError::NoLog { .. }) => {
+                let advice = format!("{error}: has the gateway run yet? gateway.data_dir or -c FILE may have to name another place");
+                Err(Failure::Failed(anyhow!(advice)))
+            }
+            Err(error @ InspectError::Unreadable { .. }) => {
+                let advice = format!("`forebay log salvage {} --all` takes out what is whole", directory.display());
+                Err(Failure::Disk(anyhow!(error).context(advice)))
+            }
+            Err(error) => Err(Failure::Disk(error.into())),
+        }
+    }
+}
+
+impl Access {
+    pub(super) fn stat(&self) -> Result<Stat, Failure> {
+        match self {
+            Self::Running(client) => client.object("/log/stat"),
+            Self::Stopped(stopped) => Ok(log::stat(&stopped.about, stopped.inspector()?, None)),
+        }
+    }
+
+    pub(super) fn audit(&self) -> Result<AuditLine, Failure> {
+        match self {
+            Self::Running(client) => client.object("/audit"),
+            Self::Stopped(stopped) => log::audit(stopped.inspector()?).map_err(disk),
+        }
+    }
+
+    pub(super) fn files(&self, see: &mut dyn FnMut(Line) -> bool) -> Result<(), Failure> {
+        match self {
+            Self::Running(client) => client.lines("/log/files", see),
+            Self::Stopped(stopped) => log::files(stopped.inspector()?, see).map_err(disk),
+        }
+    }
+
+    pub(super) fn verify(&self, see: &mut dyn FnMut(Line) -> bool) -> Result<(), Failure> {
+        match self {
+            Self::Running(client) => client.lines("/log/verify", see),
+            Self::Stopped(stopped) => {
+                log::verify(stopped.inspector()?, see);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn records(&self, selection: &Selection, see: &mut dyn FnMut(Line) -> bool) -> Result<(), Failure> {
+        match self {
+            Self::Running(client) => client.lines(&format!("/log/records?{}", selection.query()), see),
+            Self::Stopped(stopped) => log::records(&stopped.about.gateway, stopped.inspector()?, selection, see).map_err(failed),
+        }
+    }
+
+    pub(super) fn tail(&self, selection: &Selection, count: usize, follow: bool, see: &mut dyn FnMut(Line) -> bool) -> Result<(), Failure> {
+        match self {
+            Self::Running(client) => client.lines(&format!("/log/records?tail={count}&follow={follow}&{}", selection.query()), see),
+            Self::Stopped(_) if follow => {
+                let advice = "the gateway is not running, so nothing new comes; leave --follow out, or start it with `forebay run`";
+                Err(Failure::Failed(anyhow!(advice)))
+            }
+            Self::Stopped(stopped) => log::tail(&stopped.about.gateway, stopped.inspector()?, selection, count, see).map_err(failed),
+        }
+    }
+
+    pub(super) fn letters(&self, selection: &Selection, see: &mut dyn FnMut(Line) -> bool) -> Result<(), Failure> {
+        match self {
+            Self::Running(client) => client.lines(&format!("/dead/records?{}", selection.query()), see),
+            Self::Stopped(stopped) => {
+                let inspector = stopped.inspector()?;
+                selection.streams(inspector).map_err(failed)?;
+                log::letters(&stopped.about.gateway, inspector, selection, see);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Access {
+    /// Changes the log: through the running gateway, or by opening the stopped one's for as long as it takes.
+    pub(super) fn change(&mut self, change: &Change) -> Result<Changed, Failure> {
+        match self {
+            Self::Running(client) => match change {
+                Change::Requeue(numbers) => client.post("/dead/requeue", numbers),
+                Change::Drop(numbers) => client.post("/dead/drop", numbers),
+                Change::Replay(numbers) => client.post("/log/replay", numbers),
+            },
+            Self::Stopped(stopped) => stopped.change(change),
+        }
+    }
+}
+
+/// Nobody watches the commits of a command.
+struct Unobserved;
+
+impl Observer for Unobserved {
+    fn committed(&self, _latency: Duration, _records: u64, _bytes: u64) {}
+}
+
+impl StoppedLog {
+    /// The lock for looking goes, the log is opened, changed and closed, and the lock is taken again.
+    fn change(&mut self, change: &Change) -> Result<Changed, Failure> {
+        self.inspector = None;
+        let opened = Log::open(gateway::log_options(&self.config), gateway::clock(), Arc::new(Unobserved), None);
+        let opened = opened.map_err(|error| match error {
+            OpenError::Locked { .. } => Failure::Failed(anyhow!("{error}; it was started meanwhile: run this again")),
+            error => Failure::Disk(error.into()),
+        })?;
+        let changed = log::change(&opened.log, change).map_err(disk);
+        opened.log.close().map_err(|error| Failure::Disk(error.into()))?;
+        drop(opened);
+        self.inspector = Inspector::stopped(&gateway::log_directory(&self.config)).ok();
+        changed
+    }
+
+    fn inspector(&self) -> Result<&Inspector, Failure> {
+        self.inspector
+            .as_ref()
+            .ok_or_else(|| Failure::Internal(anyhow!("the log is being changed")))
+    }
+}
+
+fn failed(reason: String) -> Failure {
+    Failure::Failed(anyhow!(reason))
+}
+
+fn disk(reason: String) -> Failure {
+    Failure::Disk(anyhow!(reason))
+}
+
+/// Where a server that listens everywhere is reached.
+fn reachable(bind: SocketAddr) -> SocketAddr {
+    let ip = match bind.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bind.port())
+}
+
+fn token(path: &std::path::Path) -> Result<Secret, Failure> {
+    crate::config::read_token(path)
+        .unwrap_or_else(|| Err(format!("{} cannot be read", path.display())))
+        .map_err(failed)
+}

@@ -1,0 +1,242 @@
+//! `forebay dead`: records that the cloud will never take as they are.
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::Subcommand;
+use forebay_topic::TopicFilter;
+
+use super::ShowArgs;
+use super::access::{Failure, PlaceArgs};
+use super::changes::{self, What};
+use super::filter::time;
+use super::output::{Output, table};
+use super::show::{content, payload_text};
+use crate::cli::FAILED;
+use crate::log::{Line, Printable, RecordLine, Selection};
+
+/// Look at dead letters, put them back, drop them.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A dead letter is named by its number (the first column of `ls`) or by its record's id.\n\nExamples:\n  forebay dead ls\n  \
+                  forebay dead show 17\n  forebay dead requeue --reason no-route --yes"
+)]
+pub(in crate::cli) struct DeadCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List dead letters, oldest first
+    #[command(after_help = "Examples:\n  forebay dead ls\n  forebay dead ls --reason topic-too-long --since 1d --json")]
+    Ls {
+        #[command(flatten)]
+        show: ShowArgs,
+        #[command(flatten)]
+        filter: LetterArgs,
+    },
+    /// Show one dead letter with its whole payload
+    #[command(after_help = "Examples:\n  forebay dead show 17\n  forebay dead show plant-7/0123456789abcdef/telemetry/4711 --json")]
+    Show {
+        /// Its number or its record's id
+        #[arg(value_name = "NUMBER|ID")]
+        letter: String,
+        #[command(flatten)]
+        show: ShowArgs,
+    },
+    /// Put dead letters back into their streams, under their first ids
+    #[command(
+        after_help = "Mend first what they died of: a route, a limit, the cloud's policy. Says what it would do until --yes is given.\n\n\
+                      Examples:\n  forebay dead requeue 17 18 --yes\n  forebay dead requeue --identity board-1 --reason no-route"
+    )]
+    Requeue(ChangeArgs),
+    /// Drop dead letters for good
+    #[command(
+        after_help = "Says what it would do until --yes is given; `forebay dead export` first keeps a copy.\n\nExamples:\n  \
+                      forebay dead drop 17 --yes\n  forebay dead drop --until 30d"
+    )]
+    Drop(ChangeArgs),
+    /// Write dead letters as JSON lines; docs/log.md describes the fields
+    #[command(after_help = "Examples:\n  forebay dead export\n  forebay dead export --stream telemetry --topic devices/+/env")]
+    Export {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(flatten)]
+        filter: LetterArgs,
+    },
+}
+
+/// Which dead letters; filters of different kinds must all agree.
+#[derive(Debug, clap::Args)]
+pub(super) struct LetterArgs {
+    /// Only from this stream; repeat for more
+    #[arg(long, value_name = "NAME")]
+    stream: Vec<String>,
+    /// Only topics that match, + and # included
+    #[arg(long, value_name = "FILTER")]
+    topic: Option<TopicFilter>,
+    /// Only from this device; repeat for more
+    #[arg(long, value_name = "IDENTITY")]
+    identity: Vec<String>,
+    /// Only with this reason; repeat for more
+    #[arg(long, value_name = "REASON")]
+    reason: Vec<String>,
+    /// Received at this time or later: 2h (ago), 2026-11-26, 2026-11-26T20:40:00Z
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<u64>,
+    /// Received before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ChangeArgs {
+    /// Their numbers or their records' ids
+    #[arg(value_name = "NUMBER|ID")]
+    pub(super) letters: Vec<String>,
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+    #[command(flatten)]
+    pub(super) filter: LetterArgs,
+    /// Every dead letter
+    #[arg(long, conflicts_with = "letters")]
+    pub(super) all: bool,
+    /// Do it; without it, only say what would be done
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+impl LetterArgs {
+    pub(super) fn selection(&self) -> Selection {
+        Selection {
+            streams: self.stream.clone(),
+            topic: self.topic.clone(),
+            identities: self.identity.clone(),
+            reasons: self.reason.clone(),
+            since: self.since,
+            until: self.until,
+            ..Selection::default()
+        }
+    }
+}
+
+impl DeadCommand {
+    pub(in crate::cli) fn run(&self) -> Result<ExitCode, Failure> {
+        match &self.action {
+            Action::Ls { show, filter } => ls(show, filter),
+            Action::Show { letter, show } => show_one(letter, show),
+            Action::Requeue(args) => changes::letters(What::Requeue, args),
+            Action::Drop(args) => changes::letters(What::Drop, args),
+            Action::Export { place, filter } => {
+                let access = place.open()?;
+                let mut out = Output::new();
+                access.letters(&filter.selection(), &mut |line| content(&mut out, &line))?;
+                out.end()?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+/// Whether a letter is the one that was named.
+pub(super) fn is_named(letter: &RecordLine, name: &str) -> bool {
+    letter.id.as_deref() == Some(name) || letter.letter.is_some_and(|number| number.to_string() == name)
+}
+
+/// Rows shown at once, so that columns fit without keeping all.
+const PAGE: usize = 500;
+
+fn ls(show: &ShowArgs, filter: &LetterArgs) -> Result<ExitCode, Failure> {
+    let access = show.place.open()?;
+    let mut out = Output::new();
+    let head = || {
+        ["number", "reason", "received", "identity", "topic", "id"]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    let mut rows = vec![head()];
+    let mut count = 0;
+    access.letters(&filter.selection(), &mut |line| {
+        if show.json {
+            return content(&mut out, &line);
+        }
+        if !out.is_content(&line) {
+            return true;
+        }
+        let Line::Record(letter) = line else {
+            return super::show::person(&mut out, &line);
+        };
+        count += 1;
+        rows.push(vec![
+            letter.letter.unwrap_or_default().to_string(),
+            letter.reason.clone().unwrap_or_default(),
+            letter.received_at.clone(),
+            Printable(&letter.identity, 128).to_string(),
+            Printable(&letter.topic, 80).to_string(),
+            letter.id.clone().unwrap_or_default(),
+        ]);
+        if rows.len() < PAGE {
+            return true;
+        }
+        out.text(table(&std::mem::take(&mut rows)))
+    })?;
+    if !show.json {
+        if count == 0 {
+            out.text("no dead letters");
+        } else if !rows.is_empty() {
+            out.text(table(&rows));
+        }
+    }
+    out.end()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_one(name: &str, show: &ShowArgs) -> Result<ExitCode, Failure> {
+    let access = show.place.open()?;
+    let selection = Selection {
+        from: name.parse().ok(),
+        ..Selection::default()
+    };
+    let mut found = None;
+    access.letters(&selection, &mut |line| {
+        if let Line::Record(letter) = line
+            && is_named(&letter, name)
+        {
+            found = Some(letter);
+        }
+        found.is_none()
+    })?;
+    let Some(letter) = found else {
+        return Err(Failure::Failed(anyhow!(
+            "there is no dead letter {name}; `forebay dead ls` lists them"
+        )));
+    };
+    let mut out = Output::new();
+    if show.json {
+        out.json(&letter);
+    } else {
+        let rows: Vec<Vec<String>> = [
+            ("number", letter.letter.unwrap_or_default().to_string()),
+            ("id", letter.id.clone().unwrap_or_default()),
+            ("reason", letter.reason.clone().unwrap_or_default()),
+            ("", letter.detail.clone().unwrap_or_default()),
+            ("received", letter.received_at.clone()),
+            ("identity", Printable(&letter.identity, usize::MAX).to_string()),
+            ("route", Printable(&letter.route, usize::MAX).to_string()),
+            ("topic", Printable(&letter.topic, usize::MAX).to_string()),
+            ("qos", letter.qos.to_string()),
+            ("payload", payload_text(&letter, usize::MAX)),
+        ]
+        .map(|(name, value)| vec![name.to_owned(), value])
+        .to_vec();
+        out.text(table(&rows));
+    }
+    out.end()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The exit code of a command that did only a part.
+pub(super) fn partly(is_whole: bool) -> ExitCode {
+    if is_whole { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+}

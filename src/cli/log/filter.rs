@@ -1,0 +1,48 @@
+//! Which records a command means.
+
+use std::time::SystemTime;
+
+use forebay_topic::TopicFilter;
+
+use crate::log::{Selection, State, moment};
+
+/// Which records; filters of different kinds must all agree.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct FilterArgs {
+    /// Only this stream; repeat for more
+    #[arg(long, value_name = "NAME")]
+    pub(super) stream: Vec<String>,
+    /// Only topics that match, + and # included
+    #[arg(long, value_name = "FILTER")]
+    pub(super) topic: Option<TopicFilter>,
+    /// Only from this device; repeat for more
+    #[arg(long, value_name = "IDENTITY")]
+    pub(super) identity: Vec<String>,
+    /// Received at this time or later: 2h (ago), 2026-11-26, 2026-11-26T20:40:00Z
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) since: Option<u64>,
+    /// Received before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) until: Option<u64>,
+    /// Only these: waiting, held or settled
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    pub(super) state: Vec<State>,
+}
+
+impl FilterArgs {
+    pub(super) fn selection(&self) -> Selection {
+        Selection {
+            streams: self.stream.clone(),
+            topic: self.topic.clone(),
+            identities: self.identity.clone(),
+            since: self.since,
+            until: self.until,
+            states: self.state.clone(),
+            ..Selection::default()
+        }
+    }
+}
+
+pub(super) fn time(text: &str) -> Result<u64, String> {
+    moment(text, SystemTime::now())
+}

@@ -1,0 +1,140 @@
+//! `forebay log`, `forebay dead`, `forebay audit`: what is in the log, of a running gateway or a stopped one.
+
+mod access;
+mod changes;
+mod client;
+mod dead;
+mod filter;
+mod output;
+mod salvage;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use access::PlaceArgs;
+use changes::ReplayArgs;
+use filter::FilterArgs;
+use salvage::SalvageArgs;
+
+pub(super) use access::Failure;
+pub(super) use dead::DeadCommand;
+
+/// Look into the log.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A running gateway is asked through its admin API, a stopped one's files are read under its lock; nothing is changed but by \
+                  replay.\n\nExamples:\n  forebay log stat\n  forebay log tail --follow --identity board-1\n  \
+                  forebay log export --stream telemetry --since 2h\n  forebay log verify"
+)]
+pub(super) struct LogCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Streams, files, bytes, rates, and what is written per day
+    #[command(after_help = "Examples:\n  forebay log stat\n  forebay log stat -c /etc/forebay/forebay.yaml --json")]
+    Stat(ShowArgs),
+    /// List the log's files with what they hold
+    #[command(after_help = "Examples:\n  forebay log ls\n  forebay log ls --json")]
+    Ls(ShowArgs),
+    /// Show the newest records, and with --follow those that come
+    #[command(
+        after_help = "Examples:\n  forebay log tail\n  forebay log tail --follow --topic devices/+/alarm\n  \
+                      forebay log tail -n 100 --identity board-1 --json"
+    )]
+    Tail(TailArgs),
+    /// Write records as JSON lines; docs/log.md describes the fields
+    #[command(
+        after_help = "Nothing is taken out of the log.\n\nExamples:\n  forebay log export --state waiting\n  \
+                      forebay log export --stream telemetry --topic devices/+/env --since 2026-11-26 --until 1h"
+    )]
+    Export(ExportArgs),
+    /// Check every block, checksum and count; exit code 1 if anything is wrong
+    #[command(after_help = "Examples:\n  forebay log verify\n  forebay log verify --json")]
+    Verify(ShowArgs),
+    /// Take what is whole out of a file that does not open, as JSON lines; the file is not touched
+    #[command(
+        after_help = "Examples:\n  forebay log salvage data/log\n  forebay log salvage data/log/0000000007.redb.damaged\n  \
+                      forebay log salvage backup/log --all"
+    )]
+    Salvage(SalvageArgs),
+    /// Send settled records again that are still in a file, under their first ids
+    #[command(
+        after_help = "Says what it would do until --yes is given. The cloud sees these ids a second time.\n\nExamples:\n  \
+                      forebay log replay plant-7/0123456789abcdef/telemetry/17 --yes\n  \
+                      forebay log replay --identity board-1 --since 2h"
+    )]
+    Replay(ReplayArgs),
+}
+
+/// Which log, and how to show it.
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct TailArgs {
+    #[command(flatten)]
+    show: ShowArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Go on with what comes, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+    /// How many to begin with, at most 10000
+    #[arg(short = 'n', long = "lines", value_name = "COUNT", default_value_t = 10)]
+    count: usize,
+}
+
+#[derive(Debug, clap::Args)]
+struct ExportArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Begin at this offset of each stream
+    #[arg(long, value_name = "OFFSET")]
+    from: Option<u64>,
+    /// At most so many
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<u64>,
+}
+
+/// What to recount.
+#[derive(Debug, clap::Args)]
+pub(super) struct AuditArgs {
+    #[command(flatten)]
+    show: ShowArgs,
+    /// Every device's line too
+    #[arg(long)]
+    devices: bool,
+}
+
+impl LogCommand {
+    pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        match &self.action {
+            Action::Stat(args) => show::stat(args),
+            Action::Ls(args) => show::files(args),
+            Action::Tail(args) => show::tail(args),
+            Action::Export(args) => show::export(args),
+            Action::Verify(args) => show::verify(args),
+            Action::Salvage(args) => salvage::run(args),
+            Action::Replay(args) => changes::replay(args),
+        }
+    }
+}
+
+impl AuditArgs {
+    pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        show::audit(self)
+    }
+}

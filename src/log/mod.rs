@@ -1,0 +1,14 @@
+//! The log as an operator sees it: what the commands print and the admin API sends, over a running log and a stopped one
+//! alike. `docs/log.md` describes every field.
+
+mod change;
+mod line;
+mod read;
+mod selection;
+mod stat;
+
+pub(crate) use change::{Change, Changed, MAX_AT_ONCE, Numbers, change};
+pub(crate) use line::{AuditLine, FileLine, Line, PartLine, Printable, RecordLine, State, salvaged, wall};
+pub(crate) use read::{audit, files, follow, letters, records, tail, verify};
+pub(crate) use selection::{Selection, moment};
+pub(crate) use stat::{About, Live, Stat, stat};

@@ -1,0 +1,225 @@
+//! A directory that no process uses, opened for looking only: its files are opened for reading, so that nothing here
+//! can write to them, and what redb wants to repair stays in memory.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crate::disk::{Directory, LockGuard, Overlay, StorageFile};
+use crate::files::{self, CLOSED_CACHE, FileError, Files, LOCK, Recovered, contained, open_db, read_state};
+use crate::gauge::Gauges;
+use crate::progress::Tracker;
+use crate::rebuild::{Newest, rebuild};
+use crate::rescue::Remains;
+use crate::state::State;
+use crate::{InspectError, Stats};
+
+/// A stopped log, held so that none is started in it meanwhile.
+pub(crate) struct Stopped {
+    pub(crate) files: Files,
+    pub(crate) state: State,
+    pub(crate) tracker: Mutex<Tracker>,
+    /// Whether it had been closed properly.
+    pub(crate) clean: bool,
+    /// What was found wrong on the way, one sentence each.
+    pub(crate) notes: Vec<String>,
+    /// Shared: several may look, none may write. None = the directory has no lock file, so nobody ever used it.
+    _lock: Option<File>,
+}
+
+impl Stopped {
+    /// Opens what lies in `path` as [`crate::Log::open`] would, and leaves every byte of it as it is.
+    pub(crate) fn open(path: &Path) -> Result<Self, InspectError> {
+        let unusable = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => InspectError::NoLog { path: path.to_owned() },
+            _ => InspectError::Directory {
+                path: path.to_owned(),
+                source,
+            },
+        };
+        let directory: Arc<dyn Directory> = Arc::new(ReadOnly { path: path.to_owned() });
+        let names = directory.list().map_err(unusable)?;
+        let lock = lock_shared(path).map_err(unusable)?;
+        let Lock::Free(lock) = lock else {
+            return Err(InspectError::Locked { path: path.join(LOCK) });
+        };
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| files::number(name)).collect();
+        if numbers.is_empty() {
+            return Err(InspectError::NoLog { path: path.to_owned() });
+        }
+        let files = Files::new(directory, Arc::default());
+        let mut notes = Vec::new();
+        let (noted, last_row) = files.noted();
+        if numbers.last().is_some_and(|newest| *newest < noted) {
+            notes.push(format!(
+                "{} was the newest log file and is missing: what was only in it is lost",
+                files::name(noted)
+            ));
+        }
+        while let Some(number) = numbers.pop() {
+            // As the gateway would: after a failed write the page cache may show what is not on the disk.
+            let last_row = if number == noted { last_row } else { u64::MAX };
+            let error = match examine(files.directory.as_ref(), &files::name(number), last_row) {
+                Ok(recovered) => return Self::with(files, number, recovered, None, notes, lock),
+                Err(error) if error.is_lasting() => error,
+                Err(FileError::Io(source)) => return Err(unusable(source)),
+                Err(error) => error,
+            };
+            notes.push(format!(
+                "{} is the newest log file and does not open ({error}); when the gateway starts, what is whole in it is taken over, and \
+                 `forebay log salvage` shows it",
+                files::name(number)
+            ));
+            let (remains, mut rows) = Remains::look_for_all(&files, number).map_err(unusable)?;
+            rows.retain(|row, _| *row <= last_row);
+            if let Ok(recovered) = files::fold_rows(rows) {
+                return Self::with(files, number, recovered, Some(&remains), notes, lock);
+            }
+        }
+        Err(InspectError::Unreadable {
+            path: path.to_owned(),
+            what: notes.join("; "),
+        })
+    }
+
+    fn with(
+        files: Files,
+        newest: u64,
+        recovered: Recovered,
+        remains: Option<&Remains>,
+        mut notes: Vec<String>,
+        lock: Option<File>,
+    ) -> Result<Self, InspectError> {
+        let path = files.directory.path().to_owned();
+        let mut state = recovered.state;
+        if recovered.incomplete {
+            notes.push(format!(
+                "rows of the log's state in {} are damaged; what they said is rebuilt from the records, here in memory only",
+                files::name(newest)
+            ));
+            let newest = Newest {
+                number: newest,
+                remains,
+                appended: recovered.appended,
+                began: recovered.began,
+            };
+            rebuild(&files, &mut state, &newest).map_err(|error| InspectError::Unreadable {
+                path,
+                what: error.to_string(),
+            })?;
+        }
+        let tracker = Tracker::new(&state, Arc::new(Gauges::new()), Arc::new(Stats::default()));
+        Ok(Self {
+            files,
+            tracker: Mutex::new(tracker),
+            state,
+            clean: recovered.clean,
+            notes,
+            _lock: lock,
+        })
+    }
+}
+
+/// Opens a file in memory and folds the small state in it.
+pub(crate) fn examine(directory: &dyn Directory, name: &str, last_row: u64) -> Result<Recovered, FileError> {
+    let file = directory.open(name).map_err(FileError::Io)?;
+    let overlay = Overlay::new(file).map_err(FileError::Io)?;
+    contained(|| {
+        let (db, clean) = open_db(overlay, CLOSED_CACHE)?;
+        let mut recovered = read_state(db.db()?, last_row)?;
+        recovered.clean = clean;
+        Ok(recovered)
+    })
+}
+
+enum Lock {
+    Free(Option<File>),
+    Held,
+}
+
+fn lock_shared(directory: &Path) -> io::Result<Lock> {
+    let file = match File::open(directory.join(LOCK)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::Free(None)),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Lock::Free(Some(file))),
+        Err(TryLockError::WouldBlock) => Ok(Lock::Held),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// A directory in which nothing can be changed.
+#[derive(Debug)]
+pub(crate) struct ReadOnly {
+    pub(crate) path: PathBuf,
+}
+
+fn refused<T>() -> io::Result<T> {
+    Err(io::ErrorKind::ReadOnlyFilesystem.into())
+}
+
+impl Directory for ReadOnly {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn create(&self, _: &str) -> io::Result<Arc<dyn StorageFile>> {
+        refused()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(Arc::new(File::open(self.path.join(name))?))
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn allocated(&self, name: &str) -> io::Result<u64> {
+        Ok(std::fs::metadata(self.path.join(name))?.blocks() * 512)
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let system = rustix::fs::statvfs(&self.path)?;
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
+    }
+
+    fn reserve(&self, _: &str, _: u64) -> io::Result<()> {
+        refused()
+    }
+
+    fn lock(&self, _: &str) -> io::Result<Option<LockGuard>> {
+        refused()
+    }
+
+    fn note(&self, _: &str, _: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn noted(&self, name: &str) -> io::Result<String> {
+        std::fs::read_to_string(self.path.join(name))
+    }
+}
