@@ -10,9 +10,11 @@
 //!    generator itself was late is in it, and reported apart.
 //! 4. Everyone is connected before the clock starts; the warm-up is not counted.
 
+pub mod bench;
 pub mod certificates;
 mod client;
 mod diary;
+pub mod figures;
 pub mod generator;
 mod histogram;
 pub mod machine;
