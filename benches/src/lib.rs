@@ -19,11 +19,13 @@ pub mod engine;
 pub mod figures;
 pub mod generator;
 mod histogram;
+pub mod image;
 pub mod machine;
 mod pace;
 pub mod producers;
 pub mod report;
 pub mod server;
+pub mod sink;
 pub mod system;
 mod transport;
 
