@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use tempfile::TempDir;
 
-use crate::machine;
+use crate::{image, machine};
 
 /// The arguments that all benchmarks share.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// A directory for one run of the benchmark `name`, removed when dropped.
+    /// A directory for one run of the benchmark `name`, removed when dropped and by Ctrl-C: it may hold gigabytes.
     ///
     /// # Errors
     ///
@@ -43,10 +43,12 @@ impl Bench {
                 base.display()
             );
         }
-        tempfile::Builder::new()
+        let work = tempfile::Builder::new()
             .prefix(&format!("{name}-"))
             .tempdir_in(&base)
-            .with_context(|| format!("making a directory in {}", base.display()))
+            .with_context(|| format!("making a directory in {}", base.display()))?;
+        remove_on_interrupt(work.path().to_owned())?;
+        Ok(work)
     }
 
     /// Prints a run as a JSON line, if that is wanted.
@@ -73,6 +75,21 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+fn remove_on_interrupt(path: PathBuf) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            eprintln!("interrupted; removing {}", path.display());
+            image::unmount_below(&path);
+            if let Err(error) = std::fs::remove_dir_all(&path) {
+                eprintln!("{} is left: {error}", path.display());
+            }
+            std::process::exit(130);
+        }
+    });
+    Ok(())
 }
 
 /// Puts `text` between the markers of a benchmark.

@@ -96,6 +96,17 @@ impl Drop for Image {
     }
 }
 
+/// Unmounts whatever is mounted below a directory, also where files are still open.
+pub(crate) fn unmount_below(directory: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    for point in points.filter(|point| Path::new(point).starts_with(directory)) {
+        if let Err(error) = run("umount", &["--lazy", point]) {
+            eprintln!("{point} stays mounted: {error:#}");
+        }
+    }
+}
+
 fn path(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("{} is not text", path.display()))
 }

@@ -87,6 +87,7 @@ impl SettlingThread {
             while let Some(count) = control.next(&settler, backlog) {
                 if let Err(error) = settler.settle(count) {
                     control.lock().error = Some(format!("{error:#}"));
+                    control.bell.notify_all();
                     return;
                 }
             }
