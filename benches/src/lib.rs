@@ -10,16 +10,24 @@
 //!    generator itself was late is in it, and reported apart.
 //! 4. Everyone is connected before the clock starts; the warm-up is not counted.
 
+pub mod bench;
+mod calm;
 pub mod certificates;
 mod client;
 mod diary;
+pub mod engine;
+pub mod figures;
 pub mod generator;
 mod histogram;
+pub mod image;
 pub mod machine;
 mod pace;
+pub mod producers;
 pub mod report;
 pub mod server;
+pub mod sink;
 pub mod system;
 mod transport;
 
+pub use calm::Calm;
 pub use histogram::Histogram;

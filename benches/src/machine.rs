@@ -2,10 +2,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::Histogram;
 
@@ -14,6 +16,8 @@ use crate::Histogram;
 pub struct Usage {
     /// User and system time in seconds.
     pub cpu_s: f64,
+    /// Its memory now, in bytes.
+    pub rss: u64,
     /// The most memory it had at a time, in bytes.
     pub peak_rss: u64,
     /// Bytes it sent to storage.
@@ -30,6 +34,7 @@ pub fn usage(pid: u32) -> anyhow::Result<Usage> {
     let io = read(&format!("/proc/{pid}/io"))?;
     Ok(Usage {
         cpu_s: cpu_seconds(&pid.to_string())?,
+        rss: field(&status, "VmRSS:").context("no VmRSS in /proc")? * 1024,
         peak_rss: field(&status, "VmHWM:").context("no VmHWM in /proc")? * 1024,
         written: field(&io, "write_bytes:").context("no write_bytes in /proc")?,
     })
@@ -42,6 +47,32 @@ pub fn usage(pid: u32) -> anyhow::Result<Usage> {
 /// `/proc` is not there.
 pub fn own_cpu_seconds() -> anyhow::Result<f64> {
     cpu_seconds("self")
+}
+
+/// What this process has written so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Calls that wrote.
+    pub calls: u64,
+    /// Bytes handed to the kernel.
+    pub bytes: u64,
+    /// Bytes that the kernel sent towards storage.
+    pub stored: u64,
+}
+
+/// What this process has written so far, to files and to everything else.
+///
+/// # Errors
+///
+/// `/proc` is not there.
+pub fn own_written() -> anyhow::Result<Written> {
+    let io = read("/proc/self/io")?;
+    let of = |name| field(&io, name).with_context(|| format!("no {name} in /proc/self/io"));
+    Ok(Written {
+        calls: of("syscw:")?,
+        bytes: of("wchar:")?,
+        stored: of("write_bytes:")?,
+    })
 }
 
 /// Processor, cores and kernel in one line.
@@ -77,6 +108,47 @@ pub fn sync_cost(directory: &Path) -> anyhow::Result<(Duration, Duration)> {
     }
     fs::remove_file(&path)?;
     Ok((costs.quantile(0.5), costs.quantile(0.99)))
+}
+
+/// Bytes that the files of a directory occupy, those of its directories not included.
+///
+/// # Errors
+///
+/// The directory is not there.
+pub fn occupied(directory: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
+        // One that was just unlinked occupies nothing.
+        if let Ok(found) = entry?.metadata()
+            && found.is_file()
+        {
+            bytes += found.blocks() * 512;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Allows this process, and those it starts, as many open files as the system lets it have.
+///
+/// # Errors
+///
+/// They are fewer than `wanted`.
+pub fn allow_open_files(wanted: u64) -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.maximum.is_some_and(|maximum| maximum < wanted) {
+        bail!(
+            "{wanted} open files are needed, {:?} are allowed: raise `ulimit -Hn`",
+            limit.maximum
+        );
+    }
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            ..limit
+        };
+        setrlimit(Resource::Nofile, raised).context("raising the limit on open files")?;
+    }
+    Ok(())
 }
 
 /// Whether the directory is in memory, where durability costs nothing and means nothing.

@@ -1,16 +1,12 @@
-//! From measurements to the table people read.
+//! `ingest`: from measurements to the table people read.
 
 use std::fmt::Write;
-use std::path::Path;
 
-use anyhow::{Context, bail};
 use serde::Serialize;
 
+use crate::figures::{Spread, micros, thousands};
 use crate::generator::Outcome;
 use crate::system::System;
-
-const BEGIN: &str = "<!-- ingest:begin -->";
-const END: &str = "<!-- ingest:end -->";
 
 /// One server under one load, once.
 #[derive(Debug, Clone, Serialize)]
@@ -102,32 +98,9 @@ pub fn markdown(all: &[Measurement], duration_s: f64) -> String {
     text
 }
 
-/// Puts `text` between the markers in a file.
-///
-/// # Errors
-///
-/// The file or a marker is missing.
-pub fn write_between_markers(path: &Path, text: &str) -> anyhow::Result<()> {
-    let old = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let (Some(begin), Some(end)) = (old.find(BEGIN), old.find(END)) else {
-        bail!("{} lacks the markers {BEGIN} and {END}", path.display());
-    };
-    let new = format!("{}{BEGIN}\n{}\n{}", &old[..begin], text.trim_end(), &old[end..]);
-    std::fs::write(path, new).with_context(|| format!("writing {}", path.display()))
-}
-
 impl Medians {
     fn of(rounds: &[&Measurement]) -> Medians {
-        let median = |value: fn(&Measurement) -> f64| {
-            let mut values: Vec<_> = rounds.iter().map(|round| value(round)).collect();
-            values.sort_by(f64::total_cmp);
-            let middle = values.len() / 2;
-            if values.len() % 2 == 1 {
-                values[middle]
-            } else {
-                (values[middle - 1] + values[middle]) / 2.0
-            }
-        };
+        let median = |value: fn(&Measurement) -> f64| Spread::of(rounds.iter().map(|round| value(round))).median;
         Medians {
             rate: median(|one| one.outcome.acked_per_s),
             p50: median(|one| one.outcome.p50_us),
@@ -149,22 +122,6 @@ fn cells(all: &[Measurement]) -> Vec<(&'static str, &'static str)> {
         }
     }
     cells
-}
-
-fn thousands(rate: f64) -> String {
-    if rate >= 10_000.0 {
-        format!("{:.0} k", rate / 1000.0)
-    } else {
-        format!("{rate:.0}")
-    }
-}
-
-fn micros(value: f64) -> String {
-    if value >= 1000.0 {
-        format!("{:.1} ms", value / 1000.0)
-    } else {
-        format!("{value:.0} us")
-    }
 }
 
 fn name<S: serde::Serializer>(system: &System, serializer: S) -> Result<S::Ok, S::Error> {

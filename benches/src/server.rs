@@ -1,7 +1,7 @@
 //! A server under test: started, found ready, looked at, stopped.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,9 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::process::Signal;
+use serde_json::Value;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
 
 /// A running server with a plain and a mutual TLS listener. Dropping it kills it.
@@ -24,6 +27,8 @@ pub struct Server {
     pub plain: SocketAddr,
     /// Mutual TLS.
     pub tls: SocketAddr,
+    /// Its admin page, where it says that it has one.
+    pub admin: Option<SocketAddr>,
 }
 
 impl Server {
@@ -50,6 +55,7 @@ impl Server {
             log,
             plain: unspecified(),
             tls: unspecified(),
+            admin: None,
         };
         let Ok(line) = announced.recv_timeout(READY_TIMEOUT) else {
             bail!("no `ready` line within 30 s; its log ends:\n{}", server.log_end())
@@ -59,6 +65,8 @@ impl Server {
             let (plain, tls) = listeners?.split_once(',')?;
             Some((plain.parse().ok()?, tls.parse().ok()?))
         };
+        let admin = line.split_ascii_whitespace().find_map(|word| word.strip_prefix("admin="));
+        server.admin = admin.and_then(|address| address.parse().ok());
         (server.plain, server.tls) = parse().with_context(|| format!("two listeners expected in `{line}`"))?;
         Ok(server)
     }
@@ -71,7 +79,13 @@ impl Server {
     pub fn silent(mut command: Command, directory: &Path, plain: SocketAddr, tls: SocketAddr) -> anyhow::Result<Server> {
         let log = directory.join("server.log");
         let child = spawn(command.stdout(Stdio::null()), &log)?;
-        let mut server = Server { child, log, plain, tls };
+        let mut server = Server {
+            child,
+            log,
+            plain,
+            tls,
+            admin: None,
+        };
         let deadline = Instant::now() + READY_TIMEOUT;
         while TcpStream::connect(plain).is_err() || TcpStream::connect(tls).is_err() {
             if let Some(status) = server.child.try_wait()? {
@@ -90,13 +104,39 @@ impl Server {
         self.child.id()
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            signal,
+        )?)
+    }
+
+    /// Kills it, as a power cut ends it, and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// It has ended by itself.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("it ended by itself with {status}; its log ends:\n{}", self.log_end());
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Asks it to end and waits for that.
     ///
     /// # Errors
     ///
     /// It ends with a failure, or not within 30 s.
     pub fn stop(mut self) -> anyhow::Result<()> {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         let deadline = Instant::now() + STOP_TIMEOUT;
         loop {
             match self.child.try_wait()? {
@@ -106,6 +146,22 @@ impl Server {
                 None => thread::park_timeout(POLL),
             }
         }
+    }
+
+    /// What its admin page says of itself.
+    ///
+    /// # Errors
+    ///
+    /// It has no admin page, or does not answer within 10 s.
+    pub fn status(&self) -> anyhow::Result<Value> {
+        let address = self.admin.context("it has no admin page")?;
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        write!(stream, "GET /status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).context("reading /status")?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("/status has no body")?;
+        Ok(serde_json::from_str(body)?)
     }
 
     /// The last lines it logged.
@@ -143,7 +199,11 @@ pub fn first_line(command: &mut Command) -> Option<String> {
 }
 
 fn spawn(command: &mut Command, log: &Path) -> anyhow::Result<Child> {
-    let file = File::create(log).with_context(|| format!("creating {}", log.display()))?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("creating {}", log.display()))?;
     command
         .stdin(Stdio::null())
         .stderr(file)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::certificates::Certificates;
 use crate::server::{Server, first_line, free_port};
@@ -52,7 +52,9 @@ impl System {
     /// The program is missing or does not get ready.
     pub fn start(self, programs: &Programs, certificates: &Certificates, directory: &Path) -> anyhow::Result<Server> {
         let started = match self {
-            System::Forebay => start_forebay(&programs.forebay, certificates, directory),
+            System::Forebay => {
+                gateway_config(certificates, directory).and_then(|config| start_gateway(&programs.forebay, &config, directory))
+            }
             _ => self.start_mosquitto(&programs.mosquitto, certificates, directory),
         };
         started.with_context(|| format!("starting {}", self.name()))
@@ -138,9 +140,13 @@ impl Programs {
     }
 }
 
-fn start_forebay(program: &Path, certificates: &Certificates, directory: &Path) -> anyhow::Result<Server> {
-    // JSON is YAML, and quotes itself.
-    let config = json!({
+/// A gateway's configuration with a plain and a mutual TLS listener, its data in `directory` and a cloud that is away, to be changed at will.
+///
+/// # Errors
+///
+/// Loopback has no port left.
+pub fn gateway_config(certificates: &Certificates, directory: &Path) -> anyhow::Result<Value> {
+    Ok(json!({
         "gateway": {"id": "bench", "data_dir": directory.join("data")},
         "listeners": [
             {"bind": "127.0.0.1:0", "identity": "{client_id}"},
@@ -153,9 +159,18 @@ fn start_forebay(program: &Path, certificates: &Certificates, directory: &Path) 
         ],
         "cloud": {"profile": "mqtt", "endpoint": "127.0.0.1", "port": free_port()?},
         "admin": {"bind": "127.0.0.1:0"},
-    });
+    }))
+}
+
+/// Starts a gateway with such a configuration; what it logs goes to `directory`.
+///
+/// # Errors
+///
+/// As [`Server::announced`].
+pub fn start_gateway(program: &Path, config: &Value, directory: &Path) -> anyhow::Result<Server> {
+    // JSON is YAML, and quotes itself.
     let path = directory.join("forebay.yaml");
-    fs::write(&path, serde_json::to_string_pretty(&config)?)?;
+    fs::write(&path, serde_json::to_string_pretty(config)?)?;
     let mut command = Command::new(program);
     command.arg("run").arg("-c").arg(&path);
     Server::announced(command, directory)

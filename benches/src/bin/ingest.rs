@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
+use forebay_benches::bench::Bench;
 use forebay_benches::certificates::{self, Certificates};
 use forebay_benches::generator::{self, Edge, Load, Outcome};
 use forebay_benches::machine::{self, Usage};
-use forebay_benches::report::{Measurement, markdown, write_between_markers};
+use forebay_benches::report::{Measurement, markdown};
 use forebay_benches::server::Server;
 use forebay_benches::system::{Programs, System};
 use forebay_broker::codec::Version;
@@ -35,21 +36,14 @@ struct Arguments {
     /// How.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Shape::Window, Shape::Many, Shape::Paced])]
     loads: Vec<Shape>,
-    /// Where the servers keep their data; must be a disk. Left out: beside this program.
-    #[arg(long)]
-    directory: Option<PathBuf>,
     /// Left out: the one beside this program.
     #[arg(long)]
     forebay: Option<PathBuf>,
     /// Left out: the one in PATH or /usr/sbin.
     #[arg(long)]
     mosquitto: Option<PathBuf>,
-    /// Print a JSON line per run as well.
-    #[arg(long)]
-    json: bool,
-    /// Put the table into benches/README.md.
-    #[arg(long)]
-    write: bool,
+    #[command(flatten)]
+    bench: Bench,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -82,20 +76,7 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let systems: Vec<_> = arguments.systems.iter().map(|name| name.system()).collect();
     let programs = Programs::find(arguments.forebay.clone(), arguments.mosquitto.clone(), &systems)?;
-    let base = match &arguments.directory {
-        Some(directory) => directory.clone(),
-        None => std::env::current_exe()?
-            .parent()
-            .context("a program lies in a directory")?
-            .to_owned(),
-    };
-    if machine::is_in_memory(&base)? {
-        bail!(
-            "{} is in memory: durability would cost nothing there; name a directory on a disk with --directory",
-            base.display()
-        );
-    }
-    let work = tempfile::Builder::new().prefix("ingest-").tempdir_in(&base)?;
+    let work = arguments.bench.work("ingest")?;
     let certificates = certificates::make(work.path())?;
     let sync = machine::sync_cost(work.path())?;
 
@@ -106,17 +87,15 @@ fn main() -> anyhow::Result<()> {
                 for turn in 0..systems.len() {
                     // Nobody always comes first.
                     let system = systems[(turn + round as usize) % systems.len()];
-                    let bench = Bench {
+                    let contest = Contest {
                         arguments: &arguments,
                         programs: &programs,
                         certificates: &certificates,
                         work: work.path(),
                     };
-                    let measurement = bench.measure(system, link, shape)?;
+                    let measurement = contest.measure(system, link, shape)?;
                     eprintln!("round {}: {}", round + 1, summary(&measurement));
-                    if arguments.json {
-                        println!("{}", serde_json::to_string(&measurement)?);
-                    }
+                    arguments.bench.run_done(&measurement)?;
                     measurements.push(measurement);
                 }
             }
@@ -127,21 +106,17 @@ fn main() -> anyhow::Result<()> {
         conditions(&arguments, &programs, sync),
         markdown(&measurements, arguments.duration as f64)
     );
-    println!("{table}");
-    if arguments.write {
-        write_between_markers(&Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"), &table)?;
-    }
-    Ok(())
+    arguments.bench.table("ingest", &table)
 }
 
-struct Bench<'a> {
+struct Contest<'a> {
     arguments: &'a Arguments,
     programs: &'a Programs,
     certificates: &'a Certificates,
     work: &'a Path,
 }
 
-impl Bench<'_> {
+impl Contest<'_> {
     /// Starts the server afresh, runs one load against it, stops it and removes its data.
     fn measure(&self, system: System, link: Link, shape: Shape) -> anyhow::Result<Measurement> {
         let directory = tempfile::Builder::new().prefix("run-").tempdir_in(self.work)?;
