@@ -113,7 +113,7 @@ const KEYS: &[KeyDoc] = &[
     words("gateway.data_dir", Text, "`$STATE_DIRECTORY`, else `./data`", "The directory of the log and the sessions, created when missing. A relative path starts at the folder of the configuration file. Keep it on a local disk that honours sync."),
     value("gateway.max_disk", Bytes { min: "32MiB", max: "64TiB" }, "4GiB", "Bound on the bytes that the log's directory takes on disk. Reached: streams go by their `when_full`."),
     value("gateway.keep_free", Bytes { min: "0", max: "64TiB" }, "512MiB", "What the file system must keep free, whatever the streams allow. Reached: as if `max_disk` were reached."),
-    value("gateway.commit_wait", Duration { min: "0", max: "10s" }, "0ms", "How long an ack may wait for company. Each commit writes some 40KiB however small it is: 500ms at 40/s writes 15 to 20 times less to a flash card; every ack is that much later."),
+    value("gateway.commit_wait", Duration { min: "0", max: "10s" }, "0ms", "How long an ack may wait for company. Each commit writes some 40KiB however small it is: 500ms at 40/s writes 15 to 20 times less to a flash card; every ack is that much later, but for a lone message on an idle log (up to 720 an hour)."),
     words("gateway.survive", Map, "the three values below", "What the gateway is meant to survive; `forebay check` holds the disk against it."),
     value("gateway.survive.outage", Duration { min: "1s", max: "3650d" }, "12h", "The longest time that the cloud may be away."),
     value("gateway.survive.rate", Rate, "40/s", "Publishes per second bound for the cloud, over all devices."),

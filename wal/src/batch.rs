@@ -81,6 +81,11 @@ impl OpenBatch {
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty() && self.listeners.is_empty()
     }
+
+    /// Whether one device waits for one record.
+    pub(crate) fn is_lone(&self) -> bool {
+        self.records.len() == 1 && self.listeners.len() == 1
+    }
 }
 
 /// A batch that goes away unannounced, as when the writer thread panics, is not stored as far as anybody may believe.

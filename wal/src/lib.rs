@@ -39,6 +39,7 @@ mod codec;
 mod counted;
 mod dead;
 mod disk;
+mod early;
 mod error;
 #[cfg(test)]
 mod faults;

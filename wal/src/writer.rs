@@ -10,6 +10,7 @@ use crate::batch::{Appended, CommittedBatch, OpenBatch, WRITER_STOPPED};
 use crate::block::{self, Block, Entry};
 use crate::carry::{Carrying, Part};
 use crate::codec;
+use crate::early::Early;
 use crate::files::FileError;
 use crate::pending::DeadJob;
 use crate::recovery::Broken;
@@ -48,6 +49,7 @@ pub(crate) struct Writer {
     pub(crate) carrying: Carrying,
     next_tick: Instant,
     next_carry: Instant,
+    early: Early,
 }
 
 /// What there is to do.
@@ -90,6 +92,7 @@ impl Writer {
             carrying: Carrying::default(),
             next_tick: Instant::now(),
             next_carry: Instant::now(),
+            early: Early::new(),
         }
     }
 
@@ -176,7 +179,9 @@ impl Writer {
                 .since
                 .filter(|_| !intake.open.is_empty())
                 .map(|since| since + shared.options.commit_wait);
-            if commit_at.is_some_and(|at| at <= now) || intake.open.data.len() >= ENOUGH {
+            let wait = shared.options.commit_wait;
+            let is_early = commit_at.is_some() && intake.open.is_lone() && self.early.take(now, wait);
+            if is_early || commit_at.is_some_and(|at| at <= now) || intake.open.data.len() >= ENOUGH {
                 intake.dirty = None;
                 return Work::Commit(self.swap(&mut intake));
             }
@@ -460,6 +465,9 @@ impl Writer {
         let number = batch.number;
         for listener in batch.listeners.drain(..) {
             guarded("a listener", || listener.committed(number));
+        }
+        if !batch.records.is_empty() {
+            self.early.committed(Instant::now());
         }
         let mut streams = [false; 256];
         let mut records = 0;

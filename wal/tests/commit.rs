@@ -100,9 +100,10 @@ fn commit_wait_gathers_company_and_enough_bytes_cut_it_short() {
     let mut bench = open(limits);
     let before = bench.log.stats().commits.load(Ordering::Relaxed);
     let started = Instant::now();
-    bench.append("a", b"1");
-    let second = bench.append("b", b"2");
-    bench.acks.wait(second.batch).unwrap();
+    // Two at once: a lone one would not wait.
+    let both = [bench.record("a", b"1"), bench.record("b", b"2")];
+    let ticket = bench.producer.append(&both).unwrap();
+    bench.acks.wait(ticket.batch).unwrap();
     assert!(started.elapsed() >= Duration::from_millis(300));
     assert_eq!(bench.log.stats().commits.load(Ordering::Relaxed), before + 1);
     let mut slow = options(&directory.path().join("slow"));
@@ -267,4 +268,19 @@ fn dropping_the_last_handle_inside_a_listener_does_not_hang() {
         )
         .is_ok()
     });
+}
+
+#[test]
+fn a_lone_record_on_an_idle_log_does_not_wait_for_company_and_others_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut limits = options(directory.path());
+    limits.commit_wait = Duration::from_secs(3600);
+    let mut bench = open(limits);
+    bench.store("a", b"alone");
+    // Not idle any more, so these wait for the close, which commits them together.
+    bench.append("a", b"one");
+    bench.append("b", b"two");
+    bench.log.close().unwrap();
+    assert_eq!(bench.log.stats().commits.load(Ordering::Relaxed), 2);
+    assert_eq!(bench.read_all().len(), 3);
 }
