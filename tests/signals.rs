@@ -101,17 +101,20 @@ async fn what_a_device_does_wrong_is_named_and_ends_with_its_cause() {
         say(&mut device, TOPIC, seq, "a", 20.0).await;
     }
     scene.shows("forebay_watch_series 1").await;
-    let series = "{device=\"d1\",topic=\"devices/d1/telemetry\"";
+    let topic = "topic=\"devices/d1/telemetry\"";
+    let series = format!("{{device=\"d1\",{topic}");
 
     say(&mut device, TOPIC, 21, "a", 20.0).await;
-    scene.shows(&format!("forebay_device_missing{series},range=\"4-20\"}} 17")).await;
+    scene
+        .shows(&format!("forebay_device_missing{{device=\"d1\",range=\"4-20\",{topic}}} 17"))
+        .await;
     say(&mut device, TOPIC, 21, "a", 20.0).await;
     scene.shows(&format!("forebay_device_duplicates{series}}} 1")).await;
     say(&mut device, TOPIC, 10, "a", 20.0).await;
     scene.shows(&format!("forebay_device_reordered{series}}} 1")).await;
     say(&mut device, TOPIC, 1, "b", 99.0).await;
     scene.shows(&format!("forebay_device_restarts{series}}} 1")).await;
-    let range = format!("forebay_field_out_of_range{series},field=\"/temp\"}} 99");
+    let range = format!("forebay_field_out_of_range{{device=\"d1\",field=\"/temp\",{topic}}} 99");
     scene.shows(&range).await;
 
     let silent = format!("forebay_device_silent_seconds{series}}} ");
@@ -148,7 +151,9 @@ async fn what_a_device_does_wrong_is_named_and_ends_with_its_cause() {
     scene.gateway.start().await;
     let mut device = scene.connect("d1").await;
     say(&mut device, TOPIC, 5, "b", 20.0).await;
-    scene.shows(&format!("forebay_device_missing{series},range=\"3-4\"}} ")).await;
+    scene
+        .shows(&format!("forebay_device_missing{{device=\"d1\",range=\"3-4\",{topic}}} "))
+        .await;
     eventually("/status has the connections of both lives", || async {
         let status = scene.gateway.status().await;
         let list = status["devices"]["list"].as_array()?;
@@ -176,8 +181,10 @@ async fn flaps_misspelt_topics_and_wrong_names_are_named() {
         (scene.gateway.metric("forebay_config_file", &["same"]).await == 1.0).then_some(())
     })
     .await;
-    scene.shows("forebay_expiry_seconds{what=\"certificate\",file=").await;
-    scene.shows("forebay_expiry_seconds{what=\"device_ca\",file=").await;
+    for (file, what) in [("server.pem", "certificate"), ("devices-ca.pem", "device_ca")] {
+        let line = format!("forebay_expiry_seconds{{file=\"{}\",what=\"{what}\"}} ", scene.plant.path(file));
+        scene.shows(&line).await;
+    }
     scene.shows("forebay_fails_in_seconds{what=\"certificate\"} ").await;
     let (code, screen) = scene.screen().await;
     assert!(code == 0 && screen.contains("Nothing is wrong"), "{screen}");
@@ -198,7 +205,7 @@ async fn flaps_misspelt_topics_and_wrong_names_are_named() {
     let mut device = scene.connect("d1").await;
     say(&mut device, "devices/d1/telemetri/env", 1, "a", 20.0).await;
     scene
-        .shows("forebay_unrouted_topic_total{topic=\"devices/d1/telemetri/env\",nearest=\"devices/+/telemetry/#\"} 1")
+        .shows("forebay_unrouted_topic_total{nearest=\"devices/+/telemetry/#\",topic=\"devices/d1/telemetri/env\"} 1")
         .await;
     scene.shows("forebay_route_matched_total{route=\"devices/+/telemetry/#\"} 0").await;
     say(&mut device, TOPIC, 1, "a", 20.0).await;
