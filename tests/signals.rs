@@ -276,3 +276,29 @@ async fn the_canary_goes_the_whole_way_and_in_an_outage_one_waits() {
     assert_eq!(scene.gateway.stop().await, 0);
     assert_eq!(scene.cloud.violations(), Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_loopback_the_screen_wants_the_token() {
+    let mut gateway = Gateway::new(
+        "gateway: {id: far, max_disk: 64MiB, keep_free: 0B}\nlisteners: [{bind: \"127.0.0.1:0\"}]\n\
+         admin: {bind: \"0.0.0.0:0\", token_file: admin.token}\n",
+    );
+    let token = gateway.folder().join("admin.token");
+    std::fs::write(&token, "0123456789abcdef0123\n").unwrap();
+    gateway.start().await;
+    let url = format!("http://127.0.0.1:{}", gateway.admin.port());
+    let (code, _, err) = forebay(&["status", "--url", &url], gateway.folder()).await;
+    assert!(code == 1 && err.contains("--token-file"), "{err}");
+    let with_token = ["status", "--url", &url, "--token-file", token.to_str().unwrap(), "--json"];
+    let (code, out, err) = forebay(&with_token, gateway.folder()).await;
+    let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &status["gateway"], err.as_str()), (0, &"far".into(), ""), "{status}");
+    let bind = format!("admin.bind={}", gateway.admin);
+    let (code, out, _) = forebay(&["status", "--set", &bind], gateway.folder()).await;
+    assert!(
+        code == 0 && out.contains("no cloud is configured"),
+        "the configuration names listener and token: {out}"
+    );
+    assert_eq!(gateway.get("/").await.unwrap().0, 401);
+    assert_eq!(gateway.stop().await, 0);
+}

@@ -15,6 +15,10 @@ use crate::config;
 
 /// Series followed; one more is not, counted.
 pub(super) const MAX_SERIES: usize = 20_000;
+/// Of them of one publisher: one device that makes topics up keeps no room from the others.
+const MAX_OF_ONE: usize = 1_000;
+/// A longer topic is not followed.
+const MAX_TOPIC: usize = 256;
 /// Devices whose connections are followed; beyond it the one heard of longest ago makes room.
 pub(super) const MAX_DEVICES: usize = 10_000;
 /// Troubles listed for each signal.
@@ -28,6 +32,8 @@ pub(super) struct Engine {
     /// By topic and pointer.
     references: HashMap<String, Vec<(String, Option<Reference>)>>,
     pub(super) series: HashMap<String, Series>,
+    /// How many series each publisher has.
+    of_one: HashMap<String, usize>,
     pub(super) devices: HashMap<Arc<str>, Connections>,
     counters: Arc<Counters>,
     /// Publishes lost at the hand-off, as of the newest event.
@@ -58,6 +64,7 @@ impl Engine {
             items: watch.iter().map(item).collect(),
             references,
             series: HashMap::new(),
+            of_one: HashMap::new(),
             devices: HashMap::new(),
             counters,
             lost: 0,
@@ -75,9 +82,10 @@ impl Engine {
         let Some(place) = self.items.iter().position(|item| item.config.topic.as_str() == series.item) else {
             return;
         };
-        if self.series.len() >= self.max_series {
+        if self.series.len() >= self.max_series || self.topics_of(&series.device) >= MAX_OF_ONE {
             return;
         }
+        *self.of_one.entry(series.device.clone()).or_default() += 1;
         let mut known: HashMap<_, _> = series.pointers.drain(..).zip(series.fields.drain(..)).collect();
         let fields = &self.items[place].config.fields;
         series.fields = fields.iter().map(|field| known.remove(&field.at).unwrap_or_default()).collect();
@@ -133,8 +141,12 @@ impl Engine {
         }
         let watched = upto(&publish.topic, item.levels);
         let key = key(place, &publish.identity, watched);
-        if !self.series.contains_key(&key) && self.series.len() >= self.max_series {
-            return add(&self.counters.unfollowed, 1);
+        if !self.series.contains_key(&key) {
+            let is_full = self.series.len() >= self.max_series || self.topics_of(&publish.identity) >= MAX_OF_ONE;
+            if is_full || watched.len() > MAX_TOPIC {
+                return add(&self.counters.unfollowed, 1);
+            }
+            *self.of_one.entry(publish.identity.to_string()).or_default() += 1;
         }
         let series = self
             .series
@@ -147,6 +159,10 @@ impl Engine {
         };
         let references: Vec<_> = item.config.fields.iter().map(reference).collect();
         series.take(&item.config, payload, &references, now, &self.counters);
+    }
+
+    fn topics_of(&self, device: &str) -> usize {
+        self.of_one.get(device).copied().unwrap_or_default()
     }
 
     /// Numbers may have been missed: no series tells a gap before its next number.
@@ -171,7 +187,15 @@ impl Engine {
         let mut found = Vec::new();
         let items: HashMap<&str, &config::Watch> = self.items.iter().map(|item| (item.config.topic.as_str(), &item.config)).collect();
         let before = self.series.len();
-        self.series.retain(|_, series| now - series.last_seen <= FORGET);
+        let of_one = &mut self.of_one;
+        self.series.retain(|_, series| {
+            let stays = now - series.last_seen <= FORGET;
+            if let Some(count) = of_one.get_mut(&series.device).filter(|_| !stays) {
+                *count -= 1;
+            }
+            stays
+        });
+        self.of_one.retain(|_, count| *count > 0);
         add(&self.counters.forgotten, (before - self.series.len()) as u64);
         for series in self.series.values_mut() {
             let Some(item) = items.get(series.item.as_str()) else { continue };

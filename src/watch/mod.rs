@@ -6,7 +6,7 @@
 //! # Limits
 //!
 //! 8,192 publishes and 16 MiB wait; what comes then is not looked at, counted, and no gap is told over it. 20,000 series and
-//! 10,000 devices; one more is not followed, counted. A payload over 64 KiB is seen but not read. A hundred series of each
+//! 10,000 devices, and 1,000 series of one publisher; one more is not followed, counted. A payload over 64 KiB is seen but not read. A hundred series of each
 //! signal are listed, the worst first; the others are counted.
 
 mod checkpoint;

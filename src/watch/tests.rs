@@ -245,6 +245,22 @@ fn series_are_bounded_and_the_next_one_is_counted() {
 }
 
 #[test]
+fn one_device_that_makes_topics_up_takes_no_room_from_the_others() {
+    let mut watched = Watched::new("{topic: \"devices/+/+/env\", every: 60s}");
+    for number in 0..1_500 {
+        watched.publish_lost("bad", &format!("devices/bad/{number}/env"), "1", 0);
+    }
+    watched.publish_lost("bad", &format!("devices/{}/t/env", "x".repeat(300)), "1", 0);
+    assert_eq!((watched.report().series, watched.counted()), (1_000, vec![("unfollowed", 501)]));
+    watched.publish_lost("good", "devices/good/t/env", "1", 0);
+    assert_eq!(watched.report().series, 1_001);
+    watched.now += 8 * 86_400;
+    assert_eq!(watched.report().series, 0);
+    watched.publish_lost("bad", "devices/bad/1/env", "1", 0);
+    assert_eq!(watched.report().series, 1, "what is forgotten gives its room back");
+}
+
+#[test]
 fn a_hundred_of_each_signal_are_listed_the_worst_first_and_the_gone_are_forgotten() {
     let mut watched = Watched::new(ITEM);
     for number in 0..150 {
