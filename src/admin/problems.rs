@@ -16,6 +16,8 @@ const CRL_DAYS: i64 = 3;
 const DAY: i64 = 86_400;
 /// Findings of the self-check told.
 const MAX_FINDINGS: usize = 5;
+/// Publishes without a field that make its pointer doubtful.
+const ENOUGH: u64 = 10;
 /// Devices told for each signal.
 const SHOWN: usize = 3;
 
@@ -221,6 +223,14 @@ fn signals(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
         );
         if all > SHOWN {
             list.push(format!("and {} more with the signal `{}`", all - SHOWN, signal.label()));
+        }
+    }
+    for (item, field, _) in watch.fields.iter().filter(|(_, _, values)| *values == 0) {
+        let seen = watch.seen.iter().find(|(known, _)| known == item).map_or(0, |(_, seen)| *seen);
+        if seen >= ENOUGH {
+            list.push(format!(
+                "none of {seen} publishes on `{item}` had a number at {field}; is the pointer in `watch` misspelt?"
+            ));
         }
     }
     let overflow = watch.overflow.saturating_sub(day_ago.overflow);

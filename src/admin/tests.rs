@@ -334,6 +334,8 @@ async fn signals_and_the_self_check_are_told_and_a_device_in_trouble_stands_firs
     let figures = fake.figures.get_mut().unwrap();
     everything(figures);
     figures.front.wrong_names = vec![("gateway.local".to_owned(), 4)];
+    figures.watch.seen[0].1 = 10;
+    figures.watch.fields.push(("devices/+/t".to_owned(), "/tmep".to_owned(), 0));
     fake.devices = vec![DeviceStatus {
         identity: "a".to_owned(),
         connections: 1,
@@ -347,6 +349,7 @@ async fn signals_and_the_self_check_are_told_and_a_device_in_trouble_stands_firs
     let problems = status["problems"].to_string();
     for expected in [
         "d1 is in trouble: silent",
+        "none of 10 publishes on `devices/+/t` had a number at /tmep",
         "devices dial `gateway.local`, which our certificate lacks (4 handshakes failed)",
         "the configuration file is not what runs",
         "the self-check of disk: it is too small; make it larger",

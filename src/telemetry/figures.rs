@@ -64,6 +64,8 @@ pub(crate) struct Watch {
     pub(crate) report: Arc<Report>,
     /// Publishes by item.
     pub(crate) seen: ByLabel,
+    /// Values found, by item and field.
+    pub(crate) fields: Vec<(String, String, u64)>,
     pub(crate) unreadable: ByLabel,
     pub(crate) flaps: ByLabel,
     pub(crate) overflow: u64,

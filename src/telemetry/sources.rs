@@ -14,7 +14,7 @@ use crate::canary::Canary;
 use crate::check::record_bytes;
 use crate::config::{Config, WhenFull};
 use crate::self_check::SelfCheck;
-use crate::watch::{Moment, Watch};
+use crate::watch::{Counters, Moment, Watch};
 
 /// The running parts.
 pub(crate) struct Sources {
@@ -189,6 +189,7 @@ fn watch(watch: &Watch) -> figures::Watch {
     figures::Watch {
         report: watch.report(),
         seen: counters.seen.iter().map(|(item, count)| (item.clone(), value(count))).collect(),
+        fields: fields(counters),
         unreadable: labelled(counters.unreadable()),
         flaps: labelled(counters.flaps()),
         overflow: value(&counters.overflow),
@@ -205,6 +206,14 @@ fn watch(watch: &Watch) -> figures::Watch {
         stuck: value(&counters.stuck),
         drifts: value(&counters.drifts),
     }
+}
+
+fn fields(counters: &Counters) -> Vec<(String, String, u64)> {
+    let items = counters.seen.iter().zip(&counters.fields);
+    let of_item = items.flat_map(|((item, _), fields)| fields.iter().map(move |field| (item, field)));
+    of_item
+        .map(|(item, (field, count))| (item.clone(), field.clone(), value(count)))
+        .collect()
 }
 
 fn cloud(handle: &Handle) -> Cloud {

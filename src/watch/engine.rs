@@ -158,7 +158,8 @@ impl Engine {
             known.iter().find(|(at, _)| *at == drift.at)?.1
         };
         let references: Vec<_> = item.config.fields.iter().map(reference).collect();
-        series.take(&item.config, payload, &references, now, &self.counters);
+        let seen = self.counters.fields.get(place).map_or(&[][..], |fields| fields);
+        series.take(&item.config, payload, &references, seen, now, &self.counters);
     }
 
     fn topics_of(&self, device: &str) -> usize {

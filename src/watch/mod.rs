@@ -26,7 +26,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use connections::Moment;
-pub(crate) use report::{Report, SIGNALS, Signal, Trouble};
+pub(crate) use report::{Counters, Report, SIGNALS, Signal, Trouble};
 pub(crate) use series::rough;
 pub(crate) use worker::{Watch, start};
 

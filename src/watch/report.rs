@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::config;
+
 /// A kind of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Signal {
@@ -142,6 +144,8 @@ pub(crate) struct Counters {
     pub(crate) drifts: AtomicU64,
     /// Publishes seen, by item.
     pub(crate) seen: Box<[(String, AtomicU64)]>,
+    /// Values found at each field's pointer, by item, in the order of its fields.
+    pub(crate) fields: Box<[Box<[(String, AtomicU64)]>]>,
     /// Publishes that could not be read in full, by [`UNREADABLE`].
     unreadable: [AtomicU64; UNREADABLE.len()],
     /// Connections that ended as flaps, by the reason's place in `Disconnection::ALL`.
@@ -149,10 +153,18 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Counters of a watch with these items.
-    pub(super) fn new<'a>(items: impl Iterator<Item = &'a str>) -> Self {
+    /// Counters of a watch of these items.
+    pub(super) fn new(watch: &[config::Watch]) -> Self {
+        let fields = |item: &config::Watch| {
+            let counter = |field: &config::Field| (field.at.clone(), AtomicU64::default());
+            item.fields.iter().map(counter).collect()
+        };
         Self {
-            seen: items.map(|item| (item.to_owned(), AtomicU64::default())).collect(),
+            seen: watch
+                .iter()
+                .map(|item| (item.topic.as_str().to_owned(), AtomicU64::default()))
+                .collect(),
+            fields: watch.iter().map(fields).collect(),
             ..Self::default()
         }
     }

@@ -1,5 +1,6 @@
 //! One device on one item of `watch`: all that is known of it.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,7 @@ impl Series {
         item: &config::Watch,
         payload: Option<&Value>,
         references: &[Option<Reference>],
+        seen: &[(String, AtomicU64)],
         now: Ms,
         counters: &Counters,
     ) {
@@ -76,7 +78,8 @@ impl Series {
         if let Some(sequence) = &item.sequence {
             self.count(sequence, payload, now, counters);
         }
-        for ((field, config), reference) in self.fields.iter_mut().zip(&item.fields).zip(references) {
+        let fields = self.fields.iter_mut().zip(&item.fields).zip(references).zip(seen);
+        for (((field, config), reference), (_, seen)) in fields {
             let value = match payload.pointer(&config.at) {
                 None | Some(Value::Null) => continue,
                 Some(value) => value.as_f64(),
@@ -85,6 +88,7 @@ impl Series {
                 counters.unreadable_for("field");
                 continue;
             };
+            add(seen, 1);
             let said = field.take(value, config.range, now);
             add(&counters.out_of_range, u64::from(said.out_of_range));
             add(&counters.stuck, u64::from(said.stuck));

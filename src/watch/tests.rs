@@ -43,7 +43,7 @@ struct Watched {
 impl Watched {
     fn new(items: &str) -> Self {
         let config = config(items);
-        let counters = Arc::new(Counters::new(config.watch.iter().map(|item| item.topic.as_str())));
+        let counters = Arc::new(Counters::new(&config.watch));
         Self {
             engine: Engine::new(&config.watch, Arc::clone(&counters)),
             counters,
@@ -115,7 +115,11 @@ fn a_device_that_publishes_as_it_should_is_in_no_trouble() {
         assert_eq!(watched.report().troubles, []);
     }
     assert_eq!(watched.counted(), []);
-    assert_eq!((watched.report().series, value(&watched.counters.seen[0].1)), (2, 1000));
+    let values = value(&watched.counters.fields[0][0].1);
+    assert_eq!(
+        (watched.report().series, value(&watched.counters.seen[0].1), values),
+        (2, 1000, 1000)
+    );
 }
 
 #[test]
@@ -283,7 +287,7 @@ impl Observer for Nobody {
 
 #[test]
 fn a_full_hand_off_lets_nobody_wait_and_is_counted() {
-    let counters = Arc::new(Counters::new(std::iter::once("a/#")));
+    let counters = Arc::new(Counters::new(&[]));
     let (queue, events) = sync_channel(10);
     let witness = Witness {
         inner: Arc::new(Nobody),

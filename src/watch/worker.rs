@@ -60,7 +60,7 @@ struct Worker {
 /// # Errors
 /// The system's, when there can be no thread.
 pub(crate) fn start(config: &Config, clock: Arc<dyn Clock>, inner: Arc<dyn Observer>) -> std::io::Result<(Watch, Witness)> {
-    let counters = Arc::new(Counters::new(config.watch.iter().map(|item| item.topic.as_str())));
+    let counters = Arc::new(Counters::new(&config.watch));
     let mut engine = Engine::new(&config.watch, Arc::clone(&counters));
     let (queue, events) = sync_channel(QUEUE);
     let bytes = Arc::new(AtomicUsize::new(0));

@@ -204,6 +204,7 @@ pub(crate) fn everything(figures: &mut Figures) {
             count: SIGNALS.into_iter().map(|signal| (signal, 3)).collect(),
         }),
         seen: by("devices/+/t", 9),
+        fields: vec![("devices/+/t".to_owned(), "/temp".to_owned(), 9)],
         unreadable: by("not_json", 0),
         flaps: by("keep_alive", 3),
         ..Watch::default()
