@@ -113,6 +113,9 @@ impl Report {
     }
 }
 
+/// A counter for each name.
+pub(crate) type Named = Box<[(String, AtomicU64)]>;
+
 /// Counters since start; each rises only by what its name says.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -143,9 +146,9 @@ pub(crate) struct Counters {
     /// Drifts begun.
     pub(crate) drifts: AtomicU64,
     /// Publishes seen, by item.
-    pub(crate) seen: Box<[(String, AtomicU64)]>,
+    pub(crate) seen: Named,
     /// Values found at each field's pointer, by item, in the order of its fields.
-    pub(crate) fields: Box<[Box<[(String, AtomicU64)]>]>,
+    pub(crate) fields: Box<[Named]>,
     /// Publishes that could not be read in full, by [`UNREADABLE`].
     unreadable: [AtomicU64; UNREADABLE.len()],
     /// Connections that ended as flaps, by the reason's place in `Disconnection::ALL`.

@@ -40,6 +40,11 @@ fn is_full() -> bool {
     std::env::var_os("FOREBAY_SIMULATION").is_some_and(|what| what == "full")
 }
 
+/// Days of a story in which something happens on the tenth.
+fn days() -> u64 {
+    if is_full() { MONTH / DAY } else { 12 }
+}
+
 /// Devices, and the seconds between their messages.
 fn plant() -> (usize, u64) {
     if is_full() { (20, 60) } else { (6, 300) }
@@ -161,7 +166,7 @@ fn a_simulated_drift_of_twice_the_limit_is_found_in_every_device() {
         &[2.0][..]
     };
     for step in all {
-        let found = simulate(Story::Step(*step), 12, seed());
+        let found = simulate(Story::Step(*step), days(), seed());
         println!("a step of {step}, limit 1.0, seed {}: {found:?}", seed());
         assert_eq!(found.false_alarms, 0, "seed {}", seed());
         if *step >= 2.0 {
@@ -174,7 +179,7 @@ fn a_simulated_drift_of_twice_the_limit_is_found_in_every_device() {
 fn a_simulated_board_that_heats_itself_by_6_to_8_degrees_is_found_within_hours() {
     let all = if is_full() { &[6.0, 7.0, 8.0][..] } else { &[6.0][..] };
     for by in all {
-        let found = simulate(Story::SelfHeating(*by), 12, seed());
+        let found = simulate(Story::SelfHeating(*by), days(), seed());
         println!("self-heating by {by}, seed {}: {found:?}", seed());
         assert_eq!((found.found, found.false_alarms), (plant().0, 0), "seed {}", seed());
         // The window is 31 messages long.
