@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod canary;
 mod certs;
 mod check;
 mod cli;
@@ -11,7 +12,10 @@ mod demo;
 mod gateway;
 mod log;
 mod logging;
+mod screen;
+mod self_check;
 mod telemetry;
+mod watch;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -11,7 +11,6 @@
 use forebay_wal::{HoldKey, Offset, Settled, Settlement};
 use tokio::time::Instant;
 
-use crate::Ended;
 use crate::classify::{self, UNCLEAR_TRIES, Verdict};
 use crate::connection::Event;
 use crate::failure::Failure;
@@ -20,6 +19,7 @@ use crate::session::Session;
 use crate::source::Item;
 use crate::stats::add;
 use crate::window::Written;
+use crate::{Ended, Fate};
 
 impl Lane {
     pub(crate) fn on_event(&mut self, event: Event, session: &mut Session) -> Result<(), Failure> {
@@ -188,7 +188,16 @@ impl Lane {
         } else {
             None
         };
-        match self.log.settle(item.record.stream, item.record.offset, settlement) {
+        let fate = match (delivered, expired) {
+            (true, _) => Fate::Delivered,
+            (_, true) => Fate::Expired,
+            _ => Fate::Dead,
+        };
+        let settled = self.log.settle(item.record.stream, item.record.offset, settlement);
+        if settled == Settled::First {
+            self.observer.settled(item.record.id, fate);
+        }
+        match settled {
             Settled::First if delivered => {
                 add(&stats.delivered, 1);
                 add(&stats.duplicates_suspected, u64::from(item.seen));

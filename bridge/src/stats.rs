@@ -3,11 +3,27 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use forebay_wal::RecordId;
+
 /// Distributions, reported as they happen on the lane's task; implementations must not block.
 pub trait Observer: Send + Sync {
     /// A record was delivered `age` after the gateway accepted it, where that age can be proved; `late` = it was older
     /// than 30 s when it was first sent.
     fn delivered(&self, age: Duration, late: bool);
+
+    /// The bridge settled a record, for the first time that anybody did.
+    fn settled(&self, _id: RecordId, _fate: Fate) {}
+}
+
+/// What became of a record at the bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The cloud acked it.
+    Delivered,
+    /// Its own expiry was over.
+    Expired,
+    /// It became a dead letter.
+    Dead,
 }
 
 /// Why a connection ended or never came to be: the label of the reconnect counter.

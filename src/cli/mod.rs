@@ -3,6 +3,7 @@
 mod check;
 mod log;
 mod run;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Overrides};
 use crate::logging::LogArgs;
+use crate::self_check::Origin;
 
 /// Something else failed.
 pub(crate) const FAILED: u8 = 1;
@@ -60,6 +62,12 @@ enum Command {
     /// Recount the ledger by reading: what became of every record
     #[command(after_help = "Exit code 1 if it does not balance.\n\nExamples:\n  forebay audit\n  forebay audit --devices --json")]
     Audit(log::AuditArgs),
+    /// Show how a running gateway is, on one screen
+    #[command(
+        after_help = "Exit code 0 if nothing is wrong, 1 if something is or nobody answers.\n\nExamples:\n  forebay status -c /etc/forebay/forebay.yaml\n  \
+                      forebay status --watch\n  forebay status --json\n  forebay status --url http://gateway:9464 --token-file admin.token"
+    )]
+    Status(status::StatusArgs),
     /// Make and show certificates
     Certs(crate::certs::CertsCommand),
     /// Show the gateway at work: devices, an outage, a kill, and the balance
@@ -80,7 +88,16 @@ struct ConfigArgs {
 
 impl ConfigArgs {
     fn load(&self) -> Result<Config, ConfigError> {
-        crate::config::load(&self.config, &Overrides::from_process(self.set.clone()))
+        let origin = self.origin();
+        crate::config::load(&origin.path, &origin.overrides)
+    }
+
+    /// Where the configuration comes from.
+    fn origin(&self) -> Origin {
+        Origin {
+            path: self.config.clone(),
+            overrides: Overrides::from_process(self.set.clone()),
+        }
     }
 
     /// As [`ConfigArgs::load`], whether or not the files are there that only a running gateway needs.
@@ -101,6 +118,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Log(command) => ended(command.run()),
         Command::Dead(command) => ended(command.run()),
         Command::Audit(args) => ended(args.run()),
+        Command::Status(args) => status::run(&args),
         Command::Certs(command) => command.run(),
         #[cfg(feature = "demo")]
         Command::Demo(args) => args.run(),

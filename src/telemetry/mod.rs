@@ -9,6 +9,8 @@ mod health;
 #[cfg(test)]
 mod markdown;
 mod observers;
+mod outlook;
+mod past;
 mod rates;
 mod sources;
 mod watchdog;
@@ -28,18 +30,24 @@ use prometheus::{Registry, TextEncoder};
 use crate::admin;
 use crate::config::Config;
 use catalogue::{ACK_LATENCY, COMMIT_LATENCY, DELIVERY_AGE, Instrument, Kind, Moment, Read, instruments};
+use forebay_broker::UnroutedTopic;
 use observers::Observers;
+use past::Past;
 use rates::{Rates, Totals};
 use sources::Running;
 use watchdog::{Progress, Watchdog};
 
-pub(crate) use figures::{Cloud, Figures, Source, Stream};
+pub(crate) use figures::{ByLabel, Cloud, Figures, Log, Source, Stream};
 pub(crate) use health::{not_ready, restart_helps};
+pub(crate) use outlook::Failing;
+pub(crate) use past::Counted;
 pub(crate) use rates::Flow;
 pub(crate) use sources::Sources;
 
+/// Unrouted topics that `/metrics` names.
+const UNROUTED: usize = 10;
 /// Series per instrument; the catalogue stays far below, this is the belt beside it.
-const MAX_SERIES: usize = 256;
+const MAX_SERIES: usize = 300;
 
 /// Everything measured. Cheap to clone.
 #[derive(Clone)]
@@ -69,7 +77,7 @@ struct Inner {
     // Instruments work as long as their provider lives.
     _provider: SdkMeterProvider,
     source: OnceLock<Box<dyn Source>>,
-    sampled: Mutex<(Rates, Watchdog)>,
+    sampled: Mutex<(Rates, Watchdog, Past)>,
     /// What the instruments read during one scrape.
     scraped: Arc<Scraped>,
 }
@@ -85,9 +93,20 @@ pub(crate) struct Look {
     pub(crate) autonomy: Option<f64>,
     /// How long the log has taken records in without a commit; none = it is well.
     pub(crate) log_stalled: Option<Duration>,
+    /// What fails first, the nearest first.
+    pub(crate) outlook: Vec<Failing>,
+    /// The counters of a day ago.
+    pub(crate) day_ago: Arc<Counted>,
 }
 
-type Scraped = Mutex<Option<(Identity, Look)>>;
+/// What one scrape reads from.
+struct Scrape {
+    identity: Identity,
+    look: Look,
+    unrouted: Vec<UnroutedTopic>,
+}
+
+type Scraped = Mutex<Option<Scrape>>;
 
 impl Telemetry {
     /// Telemetry of this process; `fingerprint` is a hash of the configuration.
@@ -199,16 +218,21 @@ impl Telemetry {
             accepted: figures.front.accepted,
             delivered: figures.log.delivered,
             bytes: figures.log.bytes_committed,
+            waiting: figures.log.streams.iter().map(|stream| stream.waiting_bytes).sum(),
         };
         let mut sampled = lock(&self.inner.sampled);
-        let (rates, watchdog) = &mut *sampled;
+        let (rates, watchdog, past) = &mut *sampled;
         let flow = rates.flow(now, totals);
         rates.note(now, totals);
         watchdog.note(now, progress(&figures.log));
         let log_stalled = watchdog.stalled(now);
+        let day_ago = past.look(now, &figures);
         drop(sampled);
         let autonomy = autonomy(figures.log.headroom(), flow.bytes);
+        let outlook = outlook::outlook(&figures, &flow);
         Some(Look {
+            outlook,
+            day_ago,
             figures,
             flow,
             autonomy,
@@ -221,8 +245,12 @@ impl Telemetry {
     /// # Errors
     /// If the text cannot be made, which is a fault of the catalogue.
     pub(crate) fn metrics(&self, now: Instant) -> anyhow::Result<String> {
-        let look = self.look(now).map(|look| (self.inner.identity.clone(), look));
-        *lock(&self.inner.scraped) = look;
+        let unrouted = self.source().map_or_else(Vec::new, |source| source.unrouted(UNROUTED));
+        *lock(&self.inner.scraped) = self.look(now).map(|look| Scrape {
+            identity: self.inner.identity.clone(),
+            look,
+            unrouted,
+        });
         let families = self.inner.registry.gather();
         TextEncoder::new()
             .encode_to_string(&families)
@@ -230,7 +258,18 @@ impl Telemetry {
     }
 }
 
-fn progress(log: &figures::Log) -> Progress {
+impl Scrape {
+    fn moment(&self) -> Moment<'_> {
+        Moment {
+            identity: &self.identity,
+            look: &self.look,
+            figures: &self.look.figures,
+            unrouted: &self.unrouted,
+        }
+    }
+}
+
+fn progress(log: &Log) -> Progress {
     let waiting: u64 = log.streams.iter().map(|stream| stream.waiting).sum();
     Progress {
         commits: log.commits + log.commits_failed,
@@ -249,7 +288,7 @@ fn autonomy(headroom: u64, bytes_per_second: f64) -> Option<f64> {
 fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scraped>) {
     let scraped = scraped.clone();
     match instrument.kind {
-        Kind::Counter(read) => {
+        Kind::Counter(read) | Kind::ListedCounter(read) => {
             let read = move |observer: &dyn AsyncInstrument<f64>| observe(observer, instrument, read, &scraped);
             meter
                 .f64_observable_counter(instrument.name)
@@ -258,7 +297,7 @@ fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scrape
                 .with_callback(read)
                 .build();
         }
-        Kind::Gauge(read) => {
+        Kind::Gauge(read) | Kind::ListedGauge(read) => {
             let read = move |observer: &dyn AsyncInstrument<f64>| observe(observer, instrument, read, &scraped);
             meter
                 .f64_observable_gauge(instrument.name)
@@ -273,13 +312,8 @@ fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scrape
 
 fn observe(observer: &dyn AsyncInstrument<f64>, instrument: &Instrument, read: Read, scraped: &Scraped) {
     let scraped = lock(scraped);
-    let Some((identity, look)) = scraped.as_ref() else { return };
-    let moment = Moment {
-        identity,
-        look,
-        figures: &look.figures,
-    };
-    for series in read(&moment) {
+    let Some(scrape) = scraped.as_ref() else { return };
+    for series in read(&scrape.moment()) {
         let values = series.labels.into_iter().map(Value::from);
         let labels: Vec<_> = instrument
             .labels
@@ -299,7 +333,7 @@ fn view(instrument: &opentelemetry_sdk::metrics::Instrument) -> Option<opentelem
             boundaries: bounds.to_vec(),
             record_min_max: false,
         }),
-        Kind::Counter(_) | Kind::Gauge(_) => stream,
+        Kind::Counter(_) | Kind::Gauge(_) | Kind::ListedCounter(_) | Kind::ListedGauge(_) => stream,
     };
     stream.build().ok()
 }
