@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::tls::HandshakeFault;
+
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)+ }) => {
         $(#[$doc])*
@@ -177,15 +179,12 @@ impl Stats {
         self.disconnected.value(reason as usize)
     }
 
-    /// TLS handshakes failed, by label.
+    /// TLS handshakes failed, by label; every label is there from the start, so that the first failure is a rise.
     #[must_use]
     pub fn handshake_faults(&self) -> Vec<(&'static str, u64)> {
-        self.handshake_faults
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .iter()
-            .map(|(l, n)| (*l, *n))
-            .collect()
+        let faults = self.handshake_faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = |label| faults.get(label).copied().unwrap_or(0);
+        HandshakeFault::LABELS.iter().map(|label| (*label, count(label))).collect()
     }
 }
 
@@ -201,4 +200,20 @@ pub(crate) fn add(counter: &AtomicU64, n: u64) {
 
 pub(crate) fn sub(counter: &AtomicU64, n: u64) {
     counter.fetch_sub(n, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_handshake_fault_is_counted_from_zero() {
+        let stats = Stats::default();
+        assert!(stats.handshake_faults().iter().all(|(_, count)| *count == 0));
+        stats.handshake_fault("refused_ours");
+        let faults = stats.handshake_faults();
+        assert_eq!(faults.len(), HandshakeFault::LABELS.len());
+        assert_eq!(faults.iter().map(|(_, count)| count).sum::<u64>(), 1);
+        assert!(faults.contains(&("refused_ours", 1)));
+    }
 }
