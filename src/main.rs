@@ -11,6 +11,7 @@ mod demo;
 mod gateway;
 mod logging;
 mod telemetry;
+mod traces;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -1,13 +1,32 @@
 //! What the bridge counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use forebay_wal::Record;
 
 /// Distributions, reported as they happen on the lane's task; implementations must not block.
 pub trait Observer: Send + Sync {
     /// A record was delivered `age` after the gateway accepted it, where that age can be proved; `late` = it was older
     /// than 30 s when it was first sent.
     fn delivered(&self, age: Duration, late: bool);
+
+    /// A record was handed to a connection; `again` = not for the first time in this process.
+    fn sent(&self, _record: &Record, _again: bool) {}
+
+    /// What came of a record that was handed to a connection at `sent`.
+    fn answered(&self, _record: &Record, _sent: Instant, _answer: Answer) {}
+}
+
+/// What came of a publish to the cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// PUBACK with this reason code.
+    Code(u8),
+    /// It was written at QoS 0: there is no answer.
+    Written,
+    /// The connection ended before.
+    None,
 }
 
 /// Why a connection ended or never came to be: the label of the reconnect counter.

@@ -27,6 +27,7 @@ mod routing;
 mod session;
 mod stats;
 pub mod tls;
+mod trace;
 mod unrouted;
 mod waiting;
 
@@ -38,4 +39,5 @@ pub use listener::ListenerConfig;
 pub use routing::{Admission, AdmitAll, Route, Routes, Undeliverable};
 pub use session::durable::StateError;
 pub use stats::{ByReason, Disconnection, Observer, Refusal, Stats};
+pub use trace::TracedPublish;
 pub use unrouted::{UnroutedTopic, nearest};

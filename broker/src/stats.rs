@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use forebay_wal::{Offset, StreamId};
+
 use crate::tls::HandshakeFault;
+use crate::trace::TracedPublish;
 
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)+ }) => {
@@ -192,6 +195,14 @@ impl Stats {
 pub trait Observer: Send + Sync {
     /// Acks left for `count` publishes, the oldest of which waited `oldest` since it was read from the socket.
     fn acked(&self, oldest: Duration, count: u64);
+
+    /// Whether the record that a publish became is traced: asked once, right after it was appended.
+    fn traces(&self, _stream: StreamId, _offset: Offset) -> bool {
+        false
+    }
+
+    /// What became of a publish that is traced.
+    fn traced(&self, _publish: &TracedPublish) {}
 }
 
 pub(crate) fn add(counter: &AtomicU64, n: u64) {

@@ -13,14 +13,16 @@ use forebay_broker::tls::{CertificateClock, IdentityTemplate, ServerTls, TlsFile
 use forebay_broker::{AccessRule, AccessRules, Front, LocalFanout, Route, Routes};
 use forebay_wal::{Clock, Log, OpenError, Opened, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "demo")]
 pub(crate) use cloud::client_tls_from;
 
 use crate::admin;
-use crate::config::{Config, Listener, Stream, WhenFull};
+use crate::config::{Config, Listener, Otlp, Stream, WhenFull};
 use crate::telemetry::{Sources, Telemetry};
+use crate::traces::Tracer;
 
 /// No wall clock before this release can be right: 2026-11-01, in milliseconds since 1970.
 const RELEASED_MS: u64 = 1_793_491_200_000;
@@ -60,6 +62,12 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
     let log = opened.log;
     let report = opened.report;
     tracing::info!(clean = report.clean, waiting = report.recovered, damaged = report.damaged, took = ?report.took, "the log is open");
+
+    let traces_shutdown = CancellationToken::new();
+    let traces_task = match &config.admin.otlp {
+        Some(otlp) => Some(trace(otlp, &config, &log, &clock, &telemetry, &traces_shutdown).map_err(Exit::Internal)?),
+        None => None,
+    };
 
     let certificate_clock = certificate_clock(log.clone());
     let listeners = listeners(&config, &certificate_clock).map_err(Exit::Configuration)?;
@@ -139,6 +147,10 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
     if let Some(task) = bridge_task {
         join("the bridge", task).await;
     }
+    traces_shutdown.cancel();
+    if let Some(task) = traces_task {
+        join("the export of traces", task).await;
+    }
     shutdown.cancel();
     join("admin", admin_task).await;
     let closed = tokio::task::spawn_blocking(move || log.close()).await;
@@ -148,6 +160,19 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
         (Ok(()), Ok(Err(error))) => Err(Exit::Disk(error.into())),
         (Ok(()), Err(error)) => Err(Exit::Internal(error.into())),
     }
+}
+
+fn trace(
+    otlp: &Otlp,
+    config: &Config,
+    log: &Log,
+    clock: &Arc<dyn Clock>,
+    telemetry: &Telemetry,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<JoinHandle<()>> {
+    let (tracer, task) = Tracer::start(otlp, config.gateway.id.as_str(), log.clone(), Arc::clone(clock), shutdown.clone())?;
+    telemetry.trace(tracer)?;
+    Ok(task)
 }
 
 async fn open_log(config: &Config, clock: Arc<dyn Clock>, telemetry: &Telemetry, fanout: &LocalFanout) -> Result<Opened, Exit> {
@@ -278,7 +303,7 @@ fn certificates(listeners: &[NamedListener]) -> Vec<(String, i64)> {
         .collect()
 }
 
-async fn join(name: &str, task: tokio::task::JoinHandle<()>) {
+async fn join(name: &str, task: JoinHandle<()>) {
     match tokio::time::timeout(GRACE, task).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "{name} failed"),

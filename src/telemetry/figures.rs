@@ -1,5 +1,6 @@
 //! All figures at one moment: what `/metrics`, `/status` and the health checks are made from, so that they never disagree.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_bridge::BridgeStatus;
@@ -38,6 +39,8 @@ pub(crate) struct Figures {
     pub(crate) certificates: Vec<(String, i64)>,
     /// The outage that the configuration wants to survive.
     pub(crate) survive_outage: Duration,
+    /// What became of the spans; none = nothing is traced.
+    pub(crate) traces: Option<Arc<crate::traces::Counts>>,
 }
 
 /// The device side.

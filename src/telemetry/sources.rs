@@ -96,6 +96,8 @@ impl Source for Running {
             clock_trusted: now.trusted,
             certificates: self.sources.certificates.iter().map(left).collect(),
             survive_outage: self.survive_outage,
+            // Telemetry knows.
+            traces: None,
         }
     }
 
