@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod canary;
 mod certs;
 mod check;
 mod cli;
@@ -10,8 +11,10 @@ mod config;
 mod demo;
 mod gateway;
 mod logging;
+mod self_check;
 mod telemetry;
 mod traces;
+mod watch;
 
 fn main() -> std::process::ExitCode {
     cli::main()

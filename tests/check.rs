@@ -46,6 +46,7 @@ routes:
   - {from: "other/#", stream: telemetry, ack: cloud}
 cloud: {endpoint: "mqtt://example.com", profile: mqqt, in_flight: many}
 watch: [{topic: a}]
+commands: [{from: a}]
 "##;
 
 fn folder(config: &str) -> TempDir {

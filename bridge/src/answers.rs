@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::source::Item;
 use crate::stats::add;
 use crate::window::Written;
-use crate::{Answer, Ended};
+use crate::{Answer, Ended, Fate};
 
 impl Lane {
     pub(crate) fn on_event(&mut self, event: Event, session: &mut Session) -> Result<(), Failure> {
@@ -198,7 +198,16 @@ impl Lane {
         } else {
             None
         };
-        match self.log.settle(item.record.id.stream, item.record.id.offset, settlement) {
+        let fate = match (delivered, expired) {
+            (true, _) => Fate::Delivered,
+            (_, true) => Fate::Expired,
+            _ => Fate::Dead,
+        };
+        let settled = self.log.settle(item.record.id.stream, item.record.id.offset, settlement);
+        if settled == Settled::First {
+            self.observer.settled(item.record.id, fate);
+        }
+        match settled {
             Settled::First if delivered => {
                 add(&stats.delivered, 1);
                 add(&stats.duplicates_suspected, u64::from(item.seen));

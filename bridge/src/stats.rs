@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use forebay_wal::Record;
+use forebay_wal::{Record, RecordId};
 
 /// Distributions, reported as they happen on the lane's task; implementations must not block.
 pub trait Observer: Send + Sync {
@@ -16,6 +16,9 @@ pub trait Observer: Send + Sync {
 
     /// What came of a record that was handed to a connection at `sent`.
     fn answered(&self, _record: &Record, _sent: Instant, _answer: Answer) {}
+
+    /// The bridge settled a record, for the first time that anybody did.
+    fn settled(&self, _id: RecordId, _fate: Fate) {}
 }
 
 /// What came of a publish to the cloud.
@@ -27,6 +30,17 @@ pub enum Answer {
     Written,
     /// The connection ended before.
     None,
+}
+
+/// What became of a record at the bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The cloud acked it.
+    Delivered,
+    /// Its own expiry was over.
+    Expired,
+    /// It became a dead letter.
+    Dead,
 }
 
 /// Why a connection ended or never came to be: the label of the reconnect counter.

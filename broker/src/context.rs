@@ -11,7 +11,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::AccessRules;
 use crate::devices::Devices;
+use crate::dialled::WrongNames;
 use crate::fanout::Fanout;
+use crate::matches::Matches;
 use crate::routing::{Admission, Routes};
 use crate::session::Registry;
 use crate::stats::{Observer, Stats};
@@ -72,6 +74,8 @@ pub(crate) struct Context {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) unrouted: Arc<Unrouted>,
+    pub(crate) matches: Matches,
+    pub(crate) wrong_names: WrongNames,
     pub(crate) devices: Arc<Devices>,
     /// What is left of `limits.max_uncommitted_bytes`.
     pub(crate) budget: Semaphore,

@@ -16,6 +16,7 @@ use crate::context::{Context, Limits};
 use crate::devices::Devices;
 use crate::fanout::{self, Fanout};
 use crate::listener::{self, Gates, Listener, ListenerConfig};
+use crate::matches::{Matches, RouteStatus};
 use crate::routing::{Admission, Routes};
 use crate::session::{Registry, durable};
 use crate::stats::{Observer, Stats};
@@ -169,6 +170,7 @@ impl Front {
                 .iter()
                 .filter_map(|listener| Some(listener.identity.fixed_word()?.to_owned()))
                 .collect(),
+            matches: Matches::new(&config.routes),
             routes: config.routes,
             admission: parts.admission,
             budget: Semaphore::new(limits.max_uncommitted_bytes),
@@ -178,6 +180,7 @@ impl Front {
             observer: parts.observer,
             clock: parts.clock,
             unrouted: Arc::default(),
+            wrong_names: crate::dialled::WrongNames::default(),
             devices: Arc::default(),
             shutdown,
             tasks: TaskTracker::new(),
@@ -276,6 +279,18 @@ impl View {
     #[must_use]
     pub fn unrouted(&self, limit: usize) -> Vec<crate::unrouted::UnroutedTopic> {
         self.context.unrouted.top(limit, &self.context.routes)
+    }
+
+    /// The routes in order, with their last matches.
+    #[must_use]
+    pub fn routes(&self) -> Vec<RouteStatus> {
+        self.context.matches.status(&self.context.routes, &self.context.clock.now())
+    }
+
+    /// Names that devices dialled and our certificates lack, with how often a handshake failed over each; at most 33.
+    #[must_use]
+    pub fn wrong_names(&self) -> Vec<(String, u64)> {
+        self.context.wrong_names.list()
     }
 
     /// Sessions known, connected or not.

@@ -21,7 +21,7 @@ use crate::devices::Device;
 use crate::fanout::Message;
 use crate::session::SessionKey;
 use crate::session::durable::{self, Change};
-use crate::stats::{Refusal, add};
+use crate::stats::{Accepted, Refusal, add};
 use crate::trace::TracedPublish;
 
 /// One connection's way into the log.
@@ -76,7 +76,8 @@ impl Ingress {
             return Taken::Refused(ReasonCode::NOT_AUTHORIZED, Refusal::NotAuthorized);
         }
         let context = Arc::clone(&self.context);
-        let route = context.routes.find(topic).map(|(_, route)| route);
+        let found = context.routes.find(topic);
+        let route = found.map(|(_, route)| route);
         let stored = route.and_then(|route| Some((route.name.as_str(), route.stream?)));
         if let Some((name, _)) = stored
             && let Err(undeliverable) = context.admission.admit(name, &self.key.identity, topic, publish.payload.len())
@@ -100,11 +101,20 @@ impl Ingress {
             add(&context.stats.accepted, 1);
             add(&context.stats.payload_bytes, publish.payload.len() as u64);
             self.device.accepted();
+            if let Some((place, _)) = found {
+                context.matches.note(place, &now);
+            }
             match route {
                 None => self.unrouted(topic),
                 Some(route) if route.stream.is_none() => add(&context.stats.local, 1),
                 Some(_) => {}
             }
+            context.observer.accepted(&Accepted {
+                identity: &self.key.identity,
+                topic,
+                payload: &publish.payload,
+                received: now,
+            });
         }
         taken
     }

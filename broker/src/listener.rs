@@ -136,6 +136,7 @@ async fn handshake(
         Err(failure) => {
             context.stats.disconnect(Disconnection::Handshake);
             context.stats.handshake_fault(failure.fault.label());
+            context.wrong_names.note(&failure);
             if failure.fault.is_noise() {
                 tracing::debug!(peer = %address, "a TLS handshake failed: {failure}");
             } else {

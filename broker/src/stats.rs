@@ -1,9 +1,11 @@
 //! What the device side counts, each counter by what its name says, and the reasons it tells apart.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use forebay_wal::{Offset, StreamId};
+use forebay_wal::{Offset, StreamId, Timestamp};
 
 use crate::tls::HandshakeFault;
 use crate::trace::TracedPublish;
@@ -191,7 +193,20 @@ impl Stats {
     }
 }
 
-/// Distributions, reported as they happen; implementations must not block.
+/// A publish that was accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted<'a> {
+    /// Who published it.
+    pub identity: &'a Arc<str>,
+    /// On which topic.
+    pub topic: &'a str,
+    /// What it says; it shares the connection's read buffer, so copy what is to be kept.
+    pub payload: &'a [u8],
+    /// When.
+    pub received: Timestamp,
+}
+
+/// Hears of what happens on the device side as it happens; implementations must not block.
 pub trait Observer: Send + Sync {
     /// Acks left for `count` publishes, the oldest of which waited `oldest` since it was read from the socket.
     fn acked(&self, oldest: Duration, count: u64);
@@ -203,6 +218,15 @@ pub trait Observer: Send + Sync {
 
     /// What became of a publish that is traced.
     fn traced(&self, _publish: &TracedPublish) {}
+
+    /// A publish was accepted; called in its connection's order, before its ack.
+    fn accepted(&self, _publish: &Accepted<'_>) {}
+
+    /// A device's connection was accepted through CONNACK.
+    fn connected(&self, _identity: &Arc<str>, _address: SocketAddr, _at: Timestamp) {}
+
+    /// A device's connection ended; no cause = by its own DISCONNECT.
+    fn ended(&self, _identity: &Arc<str>, _address: SocketAddr, _cause: Option<Disconnection>, _at: Timestamp) {}
 }
 
 pub(crate) fn add(counter: &AtomicU64, n: u64) {

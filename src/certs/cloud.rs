@@ -87,6 +87,8 @@ fn policy(gateway: &str, topics: &[String]) -> anyhow::Result<String> {
         let resources = topics
             .iter()
             .map(|topic| topic_resource(topic))
+            // Always, or the canary would be denied.
+            .chain([topic_resource(&crate::canary::topic(gateway))])
             .collect::<anyhow::Result<Vec<_>>>()?;
         document["Statement"][1]["Resource"] = resources.into();
     }
@@ -159,6 +161,7 @@ mod tests {
     fn own_topics_replace_the_default_ones() {
         let text = policy("plant-7", &["a/b/*".into()]).unwrap();
         assert!(text.contains("topic/a/b/*") && !text.contains("topic/devices"), "{text}");
+        assert!(text.contains("topic/plant-7/canary\""), "the canary is allowed too: {text}");
         for bad in ["", "*", "/*", "a/#", "a/+/b", "a\"b", "${iot:ClientId}"] {
             policy("plant-7", &[bad.into()]).unwrap_err();
         }

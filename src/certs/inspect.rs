@@ -1,6 +1,7 @@
 //! What a certificate file holds, and what is wrong with it: for `forebay certs show` and `forebay check`.
 
 mod chain;
+mod ends;
 mod judge;
 mod rung;
 
@@ -17,6 +18,7 @@ use rustls::sign::CertifiedKey;
 use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+pub(crate) use ends::{crl_ends, first_end};
 pub(crate) use rung::Rung;
 
 const MAX_FILE: u64 = 1024 * 1024;

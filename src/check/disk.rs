@@ -32,6 +32,12 @@ pub(super) struct Space {
 }
 
 impl Space {
+    /// The same without what a log takes.
+    pub(super) const fn without(mut self, taken: u64) -> Self {
+        self.free = self.free.saturating_add(taken);
+        self
+    }
+
     /// Asks the file system of `directory`, or of the nearest parent that exists.
     pub(super) fn of(directory: &Path) -> Result<Self, String> {
         let there = existing(directory);
@@ -76,8 +82,8 @@ pub(super) fn check(config: &Config, space: Result<&Space, &str>, report: &mut R
     }
 }
 
-/// Bytes of one stored publish.
-fn record_bytes(config: &Config) -> u64 {
+/// Bytes of one stored publish of the size that `gateway.survive` names.
+pub(crate) fn record_bytes(config: &Config) -> u64 {
     let route = config
         .routes
         .iter()

@@ -19,7 +19,8 @@ use std::time::SystemTime;
 
 use crate::config::Config;
 use disk::Space;
-pub(crate) use report::{Report, Severity};
+pub(crate) use disk::record_bytes;
+pub(crate) use report::{AREAS, Report, Severity};
 
 /// What to look at besides the configuration.
 #[derive(Clone, Debug, Default)]
@@ -28,12 +29,14 @@ pub(crate) struct CheckOptions {
     pub(crate) sample: Option<String>,
     /// The identity that publishes the sample.
     pub(crate) identity: Option<String>,
+    /// Bytes that a running gateway's log takes of the disk already.
+    pub(crate) taken: u64,
 }
 
 /// Checks a valid configuration against this machine: its clock, its files, its disk.
 #[must_use]
 pub(crate) fn run(config: &Config, options: &CheckOptions) -> Report {
-    let space = Space::of(&config.gateway.data_dir);
+    let space = Space::of(&config.gateway.data_dir).map(|space| space.without(options.taken));
     run_with(config, options, SystemTime::now(), space.as_ref().map_err(String::as_str))
 }
 

@@ -18,6 +18,9 @@ pub(crate) enum Severity {
     Error,
 }
 
+/// What a check of a configuration that can be read is about.
+pub(crate) const AREAS: [&str; 5] = ["access", "routes", "topics", "certificates", "disk"];
+
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {

@@ -29,6 +29,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             &CheckOptions {
                 sample: args.sample.clone(),
                 identity: args.identity.clone(),
+                taken: 0,
             },
         ),
         Err(error) if args.json => Report::of_faults(&error),

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Overrides};
 use crate::logging::LogArgs;
+use crate::self_check::Origin;
 
 /// Something else failed.
 const FAILED: u8 = 1;
@@ -68,7 +69,16 @@ struct ConfigArgs {
 
 impl ConfigArgs {
     fn load(&self) -> Result<Config, ConfigError> {
-        crate::config::load(&self.config, &Overrides::from_process(self.set.clone()))
+        let origin = self.origin();
+        crate::config::load(&origin.path, &origin.overrides)
+    }
+
+    /// Where the configuration comes from.
+    fn origin(&self) -> Origin {
+        Origin {
+            path: self.config.clone(),
+            overrides: Overrides::from_process(self.set.clone()),
+        }
     }
 }
 

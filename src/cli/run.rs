@@ -11,14 +11,14 @@ const DISK: u8 = 74;
 /// Something in us failed (EX_SOFTWARE).
 const INTERNAL: u8 = 70;
 
-pub(super) fn run(config: &ConfigArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
-    let config = match config.load() {
+pub(super) fn run(args: &ConfigArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
+    let config = match args.load() {
         Ok(config) => config,
         Err(error) => return Ok(report(&error)),
     };
     log.start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let exit = runtime.block_on(gateway::run(config));
+    let exit = runtime.block_on(gateway::run(config, args.origin()));
     Ok(match exit {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {

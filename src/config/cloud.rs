@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::gateway::GatewayId;
 use super::listener::is_host_name;
@@ -32,6 +33,8 @@ pub(crate) struct Cloud {
     pub(crate) in_flight: u16,
     /// Bytes per second; none = the profile's.
     pub(crate) max_bandwidth: Option<u64>,
+    /// How often a message of our own goes the whole way; none = never. Default 5 min.
+    pub(crate) canary: Option<Duration>,
 }
 
 /// The files of the cloud's TLS.
@@ -99,6 +102,8 @@ pub(super) fn read(root: &Section<'_>, gateway: &GatewayId, reading: &mut Readin
         tls,
         in_flight: read_in_flight(&section, profile, reading),
         max_bandwidth: section.bandwidth("max_bandwidth"),
+        // `off` is no duration.
+        canary: section.duration("canary"),
     })
 }
 

@@ -56,6 +56,10 @@ pub(crate) enum Kind {
     Rate,
     /// A share of the whole.
     Percent,
+    /// A number, in the unit of what it is held against.
+    Number,
+    /// Two numbers, the lower one first.
+    Range,
     /// The word `off`, or a value of the other kind.
     OffOr(&'static Kind),
 }
@@ -79,6 +83,8 @@ impl Kind {
             Self::Bandwidth { min, max } => format!("bandwidth, {min} to {max}"),
             Self::Rate => "rate, such as 50/s".to_owned(),
             Self::Percent => "share, 0% to 100%".to_owned(),
+            Self::Number => "number".to_owned(),
+            Self::Range => "two numbers, [lowest, highest]".to_owned(),
             Self::OffOr(kind) => format!("off, or {}", kind.describe()),
         }
     }
@@ -95,6 +101,11 @@ impl Kind {
             Self::Bool => {
                 let ok = matches!(node.scalar().as_deref(), Some("true" | "false")) && !matches!(node.value, Value::Text(_));
                 expect(ok, node, "true or false, without quotes")
+            }
+            Self::Range => {
+                let bounds: Vec<f64> = node.items().iter().filter_map(number).collect();
+                let ok = matches!(bounds[..], [lowest, highest] if lowest < highest) && node.items().len() == 2;
+                expect(ok, node, "two numbers, the lower one first, as in [-40, 85]")
             }
             Self::OffOr(kind) => {
                 if node.scalar().as_deref() == Some("off") {
@@ -132,6 +143,10 @@ impl Kind {
                 Err(reason) => Err(reason),
             },
             Self::Percent => units::percent(text).map(drop),
+            Self::Number => match text.parse::<f64>() {
+                Ok(number) if number.is_finite() => Ok(()),
+                _ => Err("must be a number such as 1.5".to_owned()),
+            },
             _ => Ok(()),
         }
     }
@@ -145,6 +160,10 @@ fn within<T: PartialOrd>(text: &str, min: &str, max: &str, parse: fn(&str) -> Re
     } else {
         Err(format!("must be from {min} to {max}"))
     }
+}
+
+fn number(node: &Node) -> Option<f64> {
+    node.scalar()?.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 /// On a command line nobody quotes twice: there a number is text too where text is wanted.

@@ -22,6 +22,7 @@ mod section;
 mod stream;
 mod tree;
 mod units;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub(crate) use overrides::Overrides;
 pub(crate) use route::{CloudRoute, Route};
 pub(crate) use stream::{Stream, WhenFull};
 pub(crate) use units::{show_bytes, show_duration};
+pub(crate) use watch::{Field, Sequence, Watch};
 
 use section::{Reading, Section};
 use tree::{Node, Value};
@@ -63,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) streams: Vec<Stream>,
     /// What goes to the cloud, first match wins.
     pub(crate) routes: Vec<Route>,
+    /// What is watched of the devices' publishes.
+    pub(crate) watch: Vec<Watch>,
     /// The cloud; none = a local broker.
     pub(crate) cloud: Option<Cloud>,
     /// The admin listener.
@@ -125,6 +129,7 @@ pub(crate) fn parse(text: &str, base_dir: &Path, overrides: &Overrides) -> Resul
         limits: limits::read_limits(&section),
         sessions: limits::read_sessions(&section, &mut reading),
         routes: route::read(&section, &streams, cloud.is_some(), &mut reading),
+        watch: watch::read(&section, &mut reading),
         admin: admin::read(&section, &listeners, &mut reading),
         fingerprint: fingerprint(&root),
         gateway,

@@ -1,7 +1,9 @@
 //! Every configuration key, once: its type, limits, default and meaning. Unknown keys, nearest names, type and range
 //! checks, defaults and `docs/configuration.md` all come from this table.
 
-use super::kind::Kind::{self, Bandwidth, Bool, Bytes, Choice, Duration, File, Integer, List, Map, Percent, Rate, Socket, Text, TextList};
+use super::kind::Kind::{
+    self, Bandwidth, Bool, Bytes, Choice, Duration, File, Integer, List, Map, Number, Percent, Range, Rate, Socket, Text, TextList,
+};
 
 /// One configuration key.
 #[derive(Clone, Copy, Debug)]
@@ -178,19 +180,19 @@ const KEYS: &[KeyDoc] = &[
     required("commands[].to", Text, "The topic here.").not_yet(),
     words("commands[].expires", ANY_TIME, "never", "How long a command waits for its device.").not_yet(),
 
-    words("watch", List, "none", "Signals observed, never altered.").not_yet(),
-    required("watch[].topic", Text, "The filter of the publishes to watch.").not_yet(),
-    words("watch[].every", ANY_TIME, "no silence alarm", "The expected interval; silence alarm after three misses.").not_yet(),
-    words("watch[].sequence", Map, "none", "Where a counter stands: gaps, duplicates, reorder, restarts.").not_yet(),
-    required("watch[].sequence.counter", Text, "JSON pointer of the counter.").not_yet(),
-    words("watch[].sequence.boot", Text, "none", "JSON pointer of the boot id.").not_yet(),
-    words("watch[].fields", List, "none", "Fields with a range or a reference.").not_yet(),
-    required("watch[].fields[].at", Text, "JSON pointer of the field.").not_yet(),
-    words("watch[].fields[].range", TextList, "none", "Lowest and highest sensible value.").not_yet(),
-    words("watch[].fields[].drift", Map, "none", "A reference that it should not drift from.").not_yet(),
-    required("watch[].fields[].drift.topic", Text, "The reference's topic.").not_yet(),
-    required("watch[].fields[].drift.at", Text, "JSON pointer of the reference.").not_yet(),
-    required("watch[].fields[].drift.more_than", Text, "The difference that is too much.").not_yet(),
+    words("watch", List, "none", "What is noticed of the devices' publishes; nothing is altered or delayed. Every item whose filter matches looks at a publish. At most 64 items."),
+    required("watch[].topic", Text, "The filter of the publishes to watch. One series for each device and each topic up to the `#`."),
+    words("watch[].every", Duration { min: "1s", max: "30d" }, "silence is not watched", "The interval at which each device publishes. Nothing for 3.25 times as long: the device is silent."),
+    words("watch[].sequence", Map, "none", "Where a device's counter stands: gaps, duplicates, reorder, restarts. It counts over all topics that the filter's `#` matches."),
+    required("watch[].sequence.counter", Text, "JSON pointer of a whole number that rises by one with each message: `/seq`."),
+    words("watch[].sequence.boot", Text, "none: a counter that falls far has restarted", "JSON pointer of what changes with each boot: `/boot`."),
+    words("watch[].fields", List, "none", "Measured values, at most 16. Each is watched for being stuck."),
+    required("watch[].fields[].at", Text, "JSON pointer of a number: `/temp`. A message without it is passed by."),
+    words("watch[].fields[].range", Range, "any value", "The lowest and the highest sensible value."),
+    words("watch[].fields[].drift", Map, "none", "A reference that it must not drift from. The newest 31 differences count, by their median."),
+    required("watch[].fields[].drift.topic", Text, "The one topic of the reference."),
+    required("watch[].fields[].drift.at", Text, "JSON pointer of its number."),
+    required("watch[].fields[].drift.more_than", Number, "The difference that is too much, in the field's unit; a difference that was there from the start counts."),
 
     words("cloud", Map, "a local broker without a cloud", "Where the log is replayed to."),
     value("cloud.profile", Choice(&["aws-iot", "mqtt"]), "aws-iot", "The limits and habits of the other side: AWS IoT Core, or any MQTT broker."),
@@ -206,7 +208,7 @@ const KEYS: &[KeyDoc] = &[
     value("cloud.lanes", Integer { min: 1, max: 16 }, "1", "Connections side by side; a device is always on one. Further lanes add -2, -3 to the client id.").only(&["1"]),
     value("cloud.in_flight", Integer { min: 1, max: 1_000 }, "32", "Publishes per lane that the cloud has not acked, at most 100 for `aws-iot` and never above the cloud's Receive Maximum. A cut connection repeats at most this many."),
     words("cloud.max_bandwidth", Bandwidth { min: "1KiB/s", max: "1TiB/s" }, "the profile's: AWS's quota of 512KiB/s for `aws-iot`, none for `mqtt`", "For metered links. The bridge stays at nine tenths of it."),
-    words("cloud.canary", Kind::OffOr(&ANY_TIME), "`off`", "A small message of our own at this interval, to know that the way is open; its bytes count. `off` = never.").only(&["off"]),
+    value("cloud.canary", Kind::OffOr(&Duration { min: "1s", max: "7d" }), "5m", "A small message of our own at this interval to `GATEWAY/canary`, through log and bridge, to know that the whole way is open. Some 250 bytes each. `off` = never."),
 
     words("admin", Map, "the values below", "`/metrics`, `/healthz`, `/readyz`, `/status`."),
     value("admin.bind", Socket, "127.0.0.1:9464", "Address and port. Beyond loopback only `/metrics`, `/healthz` and `/readyz` answer without the token, and `token_file` is required."),

@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::canary;
 use crate::config::{ClientCertificate, Cloud, CloudTls, Config, Profile, Protocol};
 
 /// AWS wants this ALPN name on port 443, where it serves other protocols too.
@@ -58,7 +59,12 @@ pub(super) fn mapping(config: &Config) -> anyhow::Result<Mapping> {
             keep_retain: cloud.retain,
         })
     });
-    Mapping::new(config.gateway.id.as_str(), routes.collect(), limits).context("the routes cannot be used")
+    // Last, so that it takes nothing from the others.
+    let routes = routes
+        .map(Ok)
+        .chain([canary::route(config.gateway.id.as_str())])
+        .collect::<anyhow::Result<_>>()?;
+    Mapping::new(config.gateway.id.as_str(), routes, limits).context("the routes cannot be used")
 }
 
 /// Asks the mapping before a publish is acked.

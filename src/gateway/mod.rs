@@ -20,9 +20,12 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use cloud::client_tls_from;
 
 use crate::admin;
+use crate::canary::{self, Canary};
 use crate::config::{Config, Listener, Otlp, Stream, WhenFull};
+use crate::self_check::{Origin, SelfCheck};
 use crate::telemetry::{Sources, Telemetry};
 use crate::traces::Tracer;
+use crate::watch;
 
 /// No wall clock before this release can be right: 2026-11-01, in milliseconds since 1970.
 const RELEASED_MS: u64 = 1_793_491_200_000;
@@ -52,7 +55,7 @@ impl Exit {
 ///
 /// # Errors
 /// Why it could not start, or had to end.
-pub(crate) async fn run(config: Config) -> Result<(), Exit> {
+pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), Exit> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(RELEASED_MS));
     let telemetry = Telemetry::new(config.gateway.id.as_str(), &config.fingerprint).map_err(Exit::Internal)?;
     let limits = limits(&config);
@@ -79,6 +82,9 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
         .transpose()
         .map_err(Exit::Configuration)?;
 
+    let (watch, witness) = watch::start(&config, Arc::clone(&clock), telemetry.broker_observer())
+        .context("the watch's thread cannot be started")
+        .map_err(Exit::Internal)?;
     let shutdown = CancellationToken::new();
     let front = forebay_broker::Config {
         gateway: config.gateway.id.to_string(),
@@ -93,7 +99,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
         fanout,
         admission: Arc::new(cloud::MappedAdmission(Arc::clone(&mapping))),
         clock: Arc::clone(&clock),
-        observer: telemetry.broker_observer(),
+        observer: Arc::new(witness),
     };
     let front = Front::bind(front, parts, shutdown.clone()).await.map_err(|error| match error {
         error @ forebay_broker::FrontError::Bind { .. } => Exit::Configuration(error.into()),
@@ -109,6 +115,8 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
     let admin = admin.map_err(Exit::Configuration)?;
 
     let bridge_handle = bridge.is_some().then(forebay_bridge::Handle::new);
+    let canary = canary(&config, &log);
+    let self_check = SelfCheck::default();
     let sources = Sources {
         view: front.view(),
         log: log.clone(),
@@ -116,6 +124,9 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
         report,
         clock: Arc::clone(&clock),
         certificates: certificates(&listeners),
+        watch: watch.clone(),
+        canary: canary.clone(),
+        check: self_check.clone(),
     };
     let state = telemetry.observe(sources, &config).map_err(Exit::Internal)?;
     let admin_address = admin.address();
@@ -123,7 +134,14 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
 
     let bridge_shutdown = CancellationToken::new();
     let bridge_task = bridge.zip(bridge_handle).map(|(bridge, handle)| {
-        let observer = telemetry.bridge_observer();
+        let observer: Arc<dyn forebay_bridge::Observer> = match &canary {
+            Some(canary) => Arc::new(canary::Witness {
+                inner: telemetry.bridge_observer(),
+                canary: canary.clone(),
+            }),
+            None => telemetry.bridge_observer(),
+        };
+        let clock = Arc::clone(&clock);
         tokio::spawn(forebay_bridge::run(
             bridge,
             log.clone(),
@@ -134,6 +152,9 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
             bridge_shutdown.clone(),
         ))
     });
+
+    let canary_task = canary.map(|canary| tokio::spawn(canary.run(log.clone(), clock, shutdown.clone())));
+    let check_task = tokio::spawn(self_check.run(Arc::new(config), Arc::new(origin), log.clone(), shutdown.clone()));
 
     let addresses = front.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     // Before the ready line: who has read it may stop the gateway at once.
@@ -153,6 +174,14 @@ pub(crate) async fn run(config: Config) -> Result<(), Exit> {
     }
     shutdown.cancel();
     join("admin", admin_task).await;
+    join("the self-check", check_task).await;
+    if let Some(task) = canary_task {
+        join("the canary", task).await;
+    }
+    let stopped = tokio::task::spawn_blocking(move || watch.stop()).await;
+    if let Err(error) = stopped {
+        tracing::error!(%error, "the watch did not end well");
+    }
     let closed = tokio::task::spawn_blocking(move || log.close()).await;
     match (ended, closed) {
         (Err(error), _) => Err(Exit::Internal(error.into())),
@@ -173,6 +202,13 @@ fn trace(
     let (tracer, task) = Tracer::start(otlp, config.gateway.id.as_str(), log.clone(), Arc::clone(clock), shutdown.clone())?;
     telemetry.trace(tracer)?;
     Ok(task)
+}
+
+/// The canary goes through the first stream: what it tells is whether the way is open, not how long the last backlog is.
+fn canary(config: &Config, log: &Log) -> Option<Canary> {
+    let interval = config.cloud.as_ref()?.canary?;
+    let stream = log.stream(&config.streams.first()?.name)?;
+    Some(Canary::new(config.gateway.id.as_str(), interval, stream))
 }
 
 async fn open_log(config: &Config, clock: Arc<dyn Clock>, telemetry: &Telemetry, fanout: &LocalFanout) -> Result<Opened, Exit> {

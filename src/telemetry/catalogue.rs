@@ -1,7 +1,12 @@
 //! Every instrument, once: its name, unit, labels, kind, the question it answers, and where its value comes from.
 //! `/metrics` and `docs/metrics.md` are both made from this table.
 
+mod outlook;
+mod signals;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use forebay_broker::UnroutedTopic;
 
 use super::figures::{ByLabel, Cloud, Figures, Stream};
 use super::{Identity, Look, health};
@@ -30,6 +35,10 @@ pub(crate) enum Kind {
     Gauge(Read),
     /// A distribution with these bounds.
     Histogram(&'static [f64]),
+    /// A counter whose series come and go: it names topics or names that others choose.
+    ListedCounter(Read),
+    /// A level whose series come and go: there is one for each thing that is so now.
+    ListedGauge(Read),
 }
 
 /// Reads an instrument's series.
@@ -43,6 +52,8 @@ pub(crate) struct Moment<'a> {
     pub(crate) look: &'a Look,
     /// The parts' figures in it.
     pub(crate) figures: &'a Figures,
+    /// The unrouted topics seen most.
+    pub(crate) unrouted: &'a [UnroutedTopic],
 }
 
 /// One series of an instrument.
@@ -74,7 +85,16 @@ pub(super) const DELIVERY_AGE: &str = "forebay_delivery_age_seconds";
 /// The table, in the order of the documentation: a heading and its instruments.
 #[must_use]
 pub(crate) const fn catalogue() -> &'static [(&'static str, &'static [Instrument])] {
-    &[("Devices", DEVICES), ("Log", LOG), ("Cloud", CLOUD), ("Start and process", PROCESS)]
+    &[
+        ("Devices", DEVICES),
+        ("Routes and names", ROUTES),
+        ("Signals", signals::SIGNALS),
+        ("Log", LOG),
+        ("Cloud", CLOUD),
+        ("Canary", outlook::CANARY),
+        ("Outlook", outlook::OUTLOOK),
+        ("Start and process", PROCESS),
+    ]
 }
 
 /// All instruments.
@@ -99,6 +119,26 @@ const fn gauge(name: &'static str, unit: &'static str, question: &'static str, r
         labels: &[],
         question,
         kind: Kind::Gauge(read),
+    }
+}
+
+const fn listed(name: &'static str, unit: &'static str, question: &'static str, read: Read) -> Instrument {
+    Instrument {
+        name,
+        unit,
+        labels: &[],
+        question,
+        kind: Kind::ListedGauge(read),
+    }
+}
+
+const fn listed_counter(name: &'static str, unit: &'static str, question: &'static str, read: Read) -> Instrument {
+    Instrument {
+        name,
+        unit,
+        labels: &[],
+        question,
+        kind: Kind::ListedCounter(read),
     }
 }
 
@@ -146,6 +186,14 @@ const DEVICES: &[Instrument] = &[
 ];
 
 #[rustfmt::skip]
+const ROUTES: &[Instrument] = &[
+    by(&["route"], counter("forebay_route_matched_total", "publishes", "Publishes accepted on the route. Zero long after the start: is its filter misspelt?", |m| m.figures.front.routes.iter().map(|route| series(&[&route.name], route.matched as f64)).collect())),
+    by(&["route"], listed("forebay_route_last_match_seconds", "seconds", "Since the route's last publish; no series before the first.", |m| m.figures.front.routes.iter().filter_map(|route| Some(series(&[&route.name], route.last?.as_secs_f64()))).collect())),
+    by(&["topic", "nearest"], listed_counter("forebay_unrouted_topic_total", "publishes", "The ten unrouted topics seen most, with the nearest route's filter if one is near: which topic is misspelt? Topics over 128 bytes are cut.", |m| m.unrouted.iter().map(|topic| series(&[cut(&topic.topic), topic.nearest.as_ref().map_or("", |(filter, _)| filter)], topic.count as f64)).collect())),
+    by(&["name"], listed_counter("forebay_wrong_name_total", "handshakes", "TLS handshakes that failed over a name that our certificate lacks, by the name dialled; `none` = an address was dialled. At most 32 names, then `other`. Which name must the certificate get?", |m| labelled(&m.figures.front.wrong_names))),
+];
+
+#[rustfmt::skip]
 const LOG: &[Instrument] = &[
     counter("forebay_committed_records_total", "records", "Records committed to streams.", |m| one(m.figures.log.records_committed)),
     counter("forebay_committed_bytes_total", "bytes", "Encoded bytes of committed records.", |m| one(m.figures.log.bytes_committed)),
@@ -155,7 +203,7 @@ const LOG: &[Instrument] = &[
     by(&["stream"], gauge("forebay_waiting_records", "records", "Records that wait for the cloud.", |m| streams(m, |stream| Some(stream.waiting as f64)))),
     by(&["stream"], gauge("forebay_waiting_bytes", "bytes", "Encoded bytes of the records that wait.", |m| streams(m, |stream| Some(stream.waiting_bytes as f64)))),
     by(&["stream"], gauge("forebay_stream_max_bytes", "bytes", "The stream's bound on waiting bytes.", |m| streams(m, |stream| Some(stream.max_bytes as f64)))),
-    by(&["stream"], gauge("forebay_oldest_age_seconds", "seconds", "Age of the oldest record that waits; 0 when none does, no series when its age cannot be proved. Is the cloud behind?", |m| streams(m, oldest))),
+    by(&["stream"], listed("forebay_oldest_age_seconds", "seconds", "Age of the oldest record that waits; 0 when none does, no series when its age cannot be proved. Is the cloud behind?", |m| streams(m, oldest))),
     gauge("forebay_disk_bytes", "bytes", "Bytes that the log's directory takes on disk.", |m| one(m.figures.log.disk_bytes)),
     gauge("forebay_disk_max_bytes", "bytes", "`gateway.max_disk`, the bound of the former.", |m| one(m.figures.log.max_disk)),
     gauge("forebay_free_bytes", "bytes", "Bytes free in the log's file system.", |m| one(m.figures.log.free_bytes)),
@@ -194,6 +242,7 @@ const CLOUD: &[Instrument] = &[
     gauge("forebay_cloud_held_devices", "devices", "Devices that wait because the cloud refused one of their records for the moment.", |m| cloud(m, |cloud| cloud.status.held_devices as f64)),
     gauge("forebay_cloud_suspended", "pairs", "Pairs of route and device that the cloud denies; their records wait. `/status` names them.", |m| cloud(m, |cloud| cloud.status.suspended.len() as f64)),
     gauge("forebay_cloud_suspended_routes", "routes", "Routes that the cloud denies as a whole.", |m| cloud(m, |cloud| cloud.status.suspended_routes.len() as f64)),
+    by(&["route"], listed("forebay_cloud_denied", "devices", "Devices whose records on the route wait because the cloud's policy denies them; for a route denied as a whole those that have tried. Which topic does the policy lack?", denied)),
     counter("forebay_cloud_probes_total", "publishes", "Probes of suspended pairs.", |m| cloud(m, |cloud| cloud.probes as f64)),
     gauge("forebay_cloud_pace_limit", "publishes per second", "The rate that the bridge allows itself now; no series = no limit.", |m| m.figures.cloud.iter().filter_map(|cloud| cloud.status.messages_per_second).map(|pace| series(&[], pace)).collect()),
     counter("forebay_cloud_read_errors_total", "reads", "Reads of the log that failed. Any is a fault of the disk.", |m| cloud(m, |cloud| cloud.read_errors as f64)),
@@ -262,6 +311,28 @@ fn traces(moment: &Moment<'_>) -> Vec<Series> {
 
 fn cloud(moment: &Moment<'_>, read: fn(&Cloud) -> f64) -> Vec<Series> {
     moment.figures.cloud.iter().map(|cloud| series(&[], read(cloud))).collect()
+}
+
+fn denied(moment: &Moment<'_>) -> Vec<Series> {
+    let Some(cloud) = &moment.figures.cloud else { return vec![] };
+    let mut routes: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
+    for route in &cloud.status.suspended_routes {
+        routes.insert(route, 0.0);
+    }
+    for pair in &cloud.status.suspended {
+        *routes.entry(&pair.route).or_default() += 1.0;
+    }
+    routes
+        .into_iter()
+        .map(|(route, devices)| series(&[route], devices.max(1.0)))
+        .collect()
+}
+
+/// What a device chose, short enough for a label.
+fn cut(text: &str) -> &str {
+    const MAX: usize = 128;
+    let end = (0..=MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or_default()]
 }
 
 fn clouds(moment: &Moment<'_>, read: fn(&Cloud) -> &ByLabel) -> Vec<Series> {

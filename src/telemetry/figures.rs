@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_bridge::BridgeStatus;
-use forebay_broker::{DeviceStatus, UnroutedTopic};
+use forebay_broker::{DeviceStatus, RouteStatus, UnroutedTopic};
 use forebay_wal::{Audit, StartReport};
+
+use crate::canary::CanaryFigures;
+use crate::self_check::Findings;
+use crate::watch::{Moment, Report};
 
 /// Where figures come from; a trait so that a test can make them up.
 pub(crate) trait Source: Send + Sync {
@@ -15,6 +19,8 @@ pub(crate) trait Source: Send + Sync {
     fn devices(&self) -> Vec<DeviceStatus>;
     /// The unrouted topics seen most.
     fn unrouted(&self, limit: usize) -> Vec<UnroutedTopic>;
+    /// A device's newest connections, oldest first.
+    fn history(&self, identity: &str) -> Vec<Moment>;
     /// The ledger as of the last commit, over all devices and since the log was made.
     fn ledger(&self) -> Audit;
 }
@@ -41,6 +47,40 @@ pub(crate) struct Figures {
     pub(crate) survive_outage: Duration,
     /// What became of the spans; none = nothing is traced.
     pub(crate) traces: Option<Arc<crate::traces::Counts>>,
+    /// Bytes per second that the rate and size of `gateway.survive` make.
+    pub(crate) survive_bytes: f64,
+    /// What is watched.
+    pub(crate) watch: Watch,
+    /// The canary; none = off.
+    pub(crate) canary: Option<CanaryFigures>,
+    /// The newest self-check; none = the first has not ended.
+    pub(crate) check: Option<Arc<Findings>>,
+    /// The machine's clock, seconds since 1970.
+    pub(crate) now: i64,
+}
+
+/// What is watched.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watch {
+    /// Who is in trouble.
+    pub(crate) report: Arc<Report>,
+    /// Publishes by item.
+    pub(crate) seen: ByLabel,
+    pub(crate) unreadable: ByLabel,
+    pub(crate) flaps: ByLabel,
+    pub(crate) overflow: u64,
+    pub(crate) unfollowed: u64,
+    pub(crate) forgotten: u64,
+    pub(crate) checkpoint_failures: u64,
+    pub(crate) silences: u64,
+    pub(crate) gaps: u64,
+    pub(crate) missing: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) reordered: u64,
+    pub(crate) restarts: u64,
+    pub(crate) out_of_range: u64,
+    pub(crate) stuck: u64,
+    pub(crate) drifts: u64,
 }
 
 /// The device side.
@@ -69,6 +109,10 @@ pub(crate) struct Front {
     pub(crate) fanout_topics_refused: u64,
     pub(crate) fanout_alive: bool,
     pub(crate) parked: u64,
+    /// In their order.
+    pub(crate) routes: Vec<RouteStatus>,
+    /// Names that were dialled in vain.
+    pub(crate) wrong_names: ByLabel,
 }
 
 /// The log.

@@ -8,8 +8,11 @@ const HEAD: &str = "# Metrics
 
 `/metrics` on `admin.bind` (127.0.0.1:9464 by default), for Prometheus. Counters count since the process started; the
 ledger that outlives restarts is in `/status` ([status.md](status.md)). A series with the label `reason`, `code` or
-`stream` exists for every value that is known; without a `cloud` in the configuration the cloud's are missing. No label
-holds a device's name or a topic, so the number of series is bounded: some 250.
+`stream` exists for every value that is known; without a `cloud` in the configuration the cloud's are missing.
+
+A *listed* instrument has a series for each thing that is so now, and none otherwise: `forebay_device_silent_seconds > 0` is
+an alert that resolves by itself. Only these hold names of devices or topics; each has at most 256 series, those of the
+signals 100, the worst first. The others are bounded by the configuration: some 350 series.
 ";
 
 /// The catalogue as a page.
@@ -25,6 +28,8 @@ pub(crate) fn markdown() -> String {
                 Kind::Counter(_) => "counter",
                 Kind::Gauge(_) => "gauge",
                 Kind::Histogram(_) => "histogram",
+                Kind::ListedCounter(_) => "listed counter",
+                Kind::ListedGauge(_) => "listed gauge",
             };
             let Instrument { name, unit, question, .. } = instrument;
             page.push_str(&format!("| `{name}` | {kind} | {unit} | {} | {question} |\n", labels.join(", ")));

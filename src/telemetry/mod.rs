@@ -6,9 +6,11 @@
 mod catalogue;
 mod figures;
 mod health;
+mod listed;
 #[cfg(test)]
 mod markdown;
 mod observers;
+mod outlook;
 mod rates;
 mod sources;
 mod watchdog;
@@ -29,6 +31,8 @@ use crate::admin;
 use crate::config::Config;
 use crate::traces::Tracer;
 use catalogue::{ACK_LATENCY, COMMIT_LATENCY, DELIVERY_AGE, Instrument, Kind, Moment, Read, instruments};
+use forebay_broker::UnroutedTopic;
+use listed::Listed;
 use observers::Observers;
 use rates::{Rates, Totals};
 use sources::Running;
@@ -36,9 +40,12 @@ use watchdog::{Progress, Watchdog};
 
 pub(crate) use figures::{Cloud, Figures, Source, Stream};
 pub(crate) use health::{not_ready, restart_helps};
+pub(crate) use outlook::Failing;
 pub(crate) use rates::Flow;
 pub(crate) use sources::Sources;
 
+/// Unrouted topics that `/metrics` names.
+const UNROUTED: usize = 10;
 /// Series per instrument; the catalogue stays far below, this is the belt beside it.
 const MAX_SERIES: usize = 256;
 
@@ -86,9 +93,18 @@ pub(crate) struct Look {
     pub(crate) autonomy: Option<f64>,
     /// How long the log has taken records in without a commit; none = it is well.
     pub(crate) log_stalled: Option<Duration>,
+    /// What fails first, the nearest first.
+    pub(crate) outlook: Vec<Failing>,
 }
 
-type Scraped = Mutex<Option<(Identity, Look)>>;
+/// What one scrape reads from.
+struct Scrape {
+    identity: Identity,
+    look: Look,
+    unrouted: Vec<UnroutedTopic>,
+}
+
+type Scraped = Mutex<Option<Scrape>>;
 
 impl Telemetry {
     /// Telemetry of this process; `fingerprint` is a hash of the configuration.
@@ -112,6 +128,9 @@ impl Telemetry {
         for instrument in instruments() {
             register(&meter, instrument, &scraped);
         }
+        registry
+            .register(Box::new(Listed::new(Arc::clone(&scraped))))
+            .context("the listed series cannot be set up")?;
         let histogram = |name| {
             let (description, unit) = instruments()
                 .find(|known| known.name == name)
@@ -206,11 +225,14 @@ impl Telemetry {
     /// All figures now, and a sample for the rates. To be called every second or so.
     pub(crate) fn look(&self, now: Instant) -> Option<Look> {
         let mut figures = self.source()?.figures();
-        figures.traces = self.observers.tracer.get().map(|tracer| tracer.counts());
+        if let Some(tracer) = self.observers.tracer.get() {
+            figures.traces = Some(tracer.counts());
+        }
         let totals = Totals {
             accepted: figures.front.accepted,
             delivered: figures.log.delivered,
             bytes: figures.log.bytes_committed,
+            waiting: figures.log.streams.iter().map(|stream| stream.waiting_bytes).sum(),
         };
         let mut sampled = lock(&self.inner.sampled);
         let (rates, watchdog) = &mut *sampled;
@@ -220,7 +242,9 @@ impl Telemetry {
         let log_stalled = watchdog.stalled(now);
         drop(sampled);
         let autonomy = autonomy(figures.log.headroom(), flow.bytes);
+        let outlook = outlook::outlook(&figures, &flow);
         Some(Look {
+            outlook,
             figures,
             flow,
             autonomy,
@@ -233,12 +257,27 @@ impl Telemetry {
     /// # Errors
     /// If the text cannot be made, which is a fault of the catalogue.
     pub(crate) fn metrics(&self, now: Instant) -> anyhow::Result<String> {
-        let look = self.look(now).map(|look| (self.inner.identity.clone(), look));
-        *lock(&self.inner.scraped) = look;
+        let unrouted = self.source().map_or_else(Vec::new, |source| source.unrouted(UNROUTED));
+        *lock(&self.inner.scraped) = self.look(now).map(|look| Scrape {
+            identity: self.inner.identity.clone(),
+            look,
+            unrouted,
+        });
         let families = self.inner.registry.gather();
         TextEncoder::new()
             .encode_to_string(&families)
             .context("the metrics cannot be written as text")
+    }
+}
+
+impl Scrape {
+    fn moment(&self) -> Moment<'_> {
+        Moment {
+            identity: &self.identity,
+            look: &self.look,
+            figures: &self.look.figures,
+            unrouted: &self.unrouted,
+        }
     }
 }
 
@@ -279,19 +318,14 @@ fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scrape
                 .with_callback(read)
                 .build();
         }
-        Kind::Histogram(_) => {}
+        Kind::Histogram(_) | Kind::ListedCounter(_) | Kind::ListedGauge(_) => {}
     }
 }
 
 fn observe(observer: &dyn AsyncInstrument<f64>, instrument: &Instrument, read: Read, scraped: &Scraped) {
     let scraped = lock(scraped);
-    let Some((identity, look)) = scraped.as_ref() else { return };
-    let moment = Moment {
-        identity,
-        look,
-        figures: &look.figures,
-    };
-    for series in read(&moment) {
+    let Some(scrape) = scraped.as_ref() else { return };
+    for series in read(&scrape.moment()) {
         let values = series.labels.into_iter().map(Value::from);
         let labels: Vec<_> = instrument
             .labels
@@ -311,7 +345,7 @@ fn view(instrument: &opentelemetry_sdk::metrics::Instrument) -> Option<opentelem
             boundaries: bounds.to_vec(),
             record_min_max: false,
         }),
-        Kind::Counter(_) | Kind::Gauge(_) => stream,
+        Kind::Counter(_) | Kind::Gauge(_) | Kind::ListedCounter(_) | Kind::ListedGauge(_) => stream,
     };
     stream.build().ok()
 }

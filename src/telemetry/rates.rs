@@ -19,6 +19,8 @@ pub(crate) struct Totals {
     pub(crate) delivered: u64,
     /// Bytes committed.
     pub(crate) bytes: u64,
+    /// Bytes that wait, a level.
+    pub(crate) waiting: u64,
 }
 
 /// What flows at the moment.
@@ -30,6 +32,8 @@ pub(crate) struct Flow {
     pub(crate) delivered: f64,
     /// Bytes committed per second, over the last minute.
     pub(crate) bytes: f64,
+    /// What waits grows by these bytes per second, over the last minute; never negative.
+    pub(crate) growth: f64,
 }
 
 /// The samples of the last minute.
@@ -56,6 +60,7 @@ impl Rates {
             accepted: self.rate(now, FLOW, totals.accepted, |then| then.accepted),
             delivered: self.rate(now, FLOW, totals.delivered, |then| then.delivered),
             bytes: self.rate(now, FILL, totals.bytes, |then| then.bytes),
+            growth: self.rate(now, FILL, totals.waiting, |then| then.waiting),
         }
     }
 
@@ -86,6 +91,7 @@ mod tests {
             accepted: n,
             delivered: 2 * n,
             bytes: 100 * n,
+            waiting: 7 * n,
         }
     }
 
@@ -101,7 +107,8 @@ mod tests {
             Flow {
                 accepted: 40.0,
                 delivered: 80.0,
-                bytes: 4000.0
+                bytes: 4000.0,
+                growth: 280.0
             }
         );
         assert!(rates.0.len() <= 62, "{} samples", rates.0.len());

@@ -9,8 +9,12 @@ use forebay_bridge::Handle;
 use forebay_broker::{DeviceStatus, Disconnection, Refusal, UnroutedTopic, View};
 use forebay_wal::{Audit, Clock, StartReport};
 
-use super::figures::{ByLabel, Cloud, Figures, Front, Log, Source, Stream};
+use super::figures::{self, ByLabel, Cloud, Figures, Front, Log, Source, Stream};
+use crate::canary::Canary;
+use crate::check::record_bytes;
 use crate::config::{Config, WhenFull};
+use crate::self_check::SelfCheck;
+use crate::watch::{Moment, Watch};
 
 /// The running parts.
 pub(crate) struct Sources {
@@ -26,6 +30,12 @@ pub(crate) struct Sources {
     pub(crate) clock: Arc<dyn Clock>,
     /// When each TLS listener's certificate ends, in seconds since 1970.
     pub(crate) certificates: Vec<(String, i64)>,
+    /// What is watched.
+    pub(crate) watch: Watch,
+    /// The canary; none = off.
+    pub(crate) canary: Option<Canary>,
+    /// The self-check.
+    pub(crate) check: SelfCheck,
 }
 
 /// The running parts, and what the configuration says of them.
@@ -34,6 +44,7 @@ pub(super) struct Running {
     max_disk: u64,
     keep_free: u64,
     survive_outage: Duration,
+    survive_bytes: f64,
     refusing: HashSet<String>,
 }
 
@@ -45,6 +56,7 @@ impl Running {
             max_disk: config.gateway.max_disk,
             keep_free: config.gateway.keep_free,
             survive_outage: config.gateway.survive.outage,
+            survive_bytes: config.gateway.survive.rate * record_bytes(config) as f64,
             refusing: refusing.map(|stream| stream.name.clone()).collect(),
         }
     }
@@ -98,6 +110,11 @@ impl Source for Running {
             survive_outage: self.survive_outage,
             // Telemetry knows.
             traces: None,
+            survive_bytes: self.survive_bytes,
+            watch: watch(&self.sources.watch),
+            canary: self.sources.canary.as_ref().map(Canary::figures),
+            check: self.sources.check.findings(),
+            now: now_seconds,
         }
     }
 
@@ -107,6 +124,10 @@ impl Source for Running {
 
     fn unrouted(&self, limit: usize) -> Vec<UnroutedTopic> {
         self.sources.view.unrouted(limit)
+    }
+
+    fn history(&self, identity: &str) -> Vec<Moment> {
+        self.sources.watch.history(identity)
     }
 
     fn ledger(&self) -> Audit {
@@ -160,6 +181,31 @@ fn front(view: &View) -> Front {
         fanout_topics_refused: value(&stats.fanout_topics_refused),
         fanout_alive: view.fanout_is_alive(),
         parked: value(&stats.parked),
+        routes: view.routes(),
+        wrong_names: view.wrong_names(),
+    }
+}
+
+fn watch(watch: &Watch) -> figures::Watch {
+    let counters = watch.counters();
+    figures::Watch {
+        report: watch.report(),
+        seen: counters.seen.iter().map(|(item, count)| (item.clone(), value(count))).collect(),
+        unreadable: labelled(counters.unreadable()),
+        flaps: labelled(counters.flaps()),
+        overflow: value(&counters.overflow),
+        unfollowed: value(&counters.unfollowed),
+        forgotten: value(&counters.forgotten),
+        checkpoint_failures: value(&counters.checkpoint_failures),
+        silences: value(&counters.silences),
+        gaps: value(&counters.gaps),
+        missing: value(&counters.missing),
+        duplicates: value(&counters.duplicates),
+        reordered: value(&counters.reordered),
+        restarts: value(&counters.restarts),
+        out_of_range: value(&counters.out_of_range),
+        stuck: value(&counters.stuck),
+        drifts: value(&counters.drifts),
     }
 }
 

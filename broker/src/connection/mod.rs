@@ -58,8 +58,11 @@ where
     add(&context.stats.connected, 1);
     open.ingress.device.connected();
     let device = Arc::clone(&open.ingress.device);
+    let identity = Arc::clone(&open.ingress.key.identity);
+    context.observer.connected(&identity, peer.address, context.clock.now());
     let cause = run(stream, buffer, open, &context).await;
     device.disconnected(cause, peer.address);
+    context.observer.ended(&identity, peer.address, cause, context.clock.now());
     sub(&context.stats.connected, 1);
     match cause {
         Some(cause) => context.stats.disconnect(cause),

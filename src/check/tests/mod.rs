@@ -38,6 +38,7 @@ fn check(config: &Config) -> Report {
 
 fn sample(config: &Config, topic: &str, identity: &str) -> Report {
     let options = CheckOptions {
+        taken: 0,
         sample: Some(topic.to_owned()),
         identity: Some(identity.to_owned()),
     };

@@ -216,6 +216,7 @@ fn a_sample_that_is_refused_names_the_reason() {
 fn a_sample_needs_to_know_who() {
     let config = config("");
     let options = super::CheckOptions {
+        taken: 0,
         sample: Some("a".to_owned()),
         identity: None,
     };

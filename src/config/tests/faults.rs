@@ -164,7 +164,6 @@ fn an_unquoted_hash_in_a_list_is_told_to_be_quoted() {
 fn keys_of_later_versions_keep_their_place() {
     for more in [
         "commands: [{from: a, to: b, expires: 1h}]\n",
-        "watch: [{topic: a, every: 60s}]\n",
         "routes: [{from: a, ack: cloud}]\n",
         "routes: [{from: a, ack: memory}]\n",
         "routes: [{from: a, batch: {max_bytes: 5000B, max_wait: 500ms}}]\n",
@@ -182,7 +181,6 @@ fn keys_of_later_versions_keep_their_place() {
     }
     for (from, to) in [
         ("endpoint:", "lanes: 2, endpoint:"),
-        ("endpoint:", "canary: 5m, endpoint:"),
         ("bind:", "transport: websocket, bind:"),
         ("bind:", "passwords: users, bind:"),
     ] {
@@ -282,4 +280,44 @@ fn traces_go_over_plain_http() {
     let config = read(&minimal_and("admin: {otlp: {endpoint: \"http://127.0.0.1:4318/\"}}\n")).unwrap();
     let otlp = config.admin.otlp.unwrap();
     assert_eq!((otlp.endpoint.as_str(), otlp.sample), ("http://127.0.0.1:4318", 0.01));
+}
+
+#[test]
+fn what_cannot_be_watched_is_told() {
+    for (item, path, reason) in [
+        ("{topic: \"a/#/b\", every: 60s}", "watch[0].topic", "#"),
+        ("{topic: a}", "watch[0].topic", "nothing is watched here"),
+        ("{topic: a, every: 10ms}", "watch[0].every", "must be from 1s to 30d"),
+        ("{topic: a, sequence: {counter: seq}}", "watch[0].sequence.counter", "JSON pointer"),
+        ("{topic: a, sequence: {boot: /b}}", "watch[0].sequence.counter", "required"),
+        (
+            "{topic: a, fields: [{at: /a, range: [5, 1]}]}",
+            "watch[0].fields[0].range",
+            "the lower one first",
+        ),
+        (
+            "{topic: a, fields: [{at: /a, range: [5, 6, 7]}]}",
+            "watch[0].fields[0].range",
+            "two numbers",
+        ),
+        (
+            "{topic: a, fields: [{at: /a, drift: {topic: a/+, at: /t, more_than: 1}}]}",
+            "watch[0].fields[0].drift.topic",
+            "without wildcards",
+        ),
+        (
+            "{topic: a, fields: [{at: /a, drift: {topic: r, at: /t, more_than: much}}]}",
+            "watch[0].fields[0].drift.more_than",
+            "must be a number",
+        ),
+        (
+            "{topic: a, fields: [{at: /a, drift: {topic: r, at: /t, more_than: 0}}]}",
+            "watch[0].fields[0].drift.more_than",
+            "more than 0",
+        ),
+        ("{topic: a, every: 5s}, {topic: a, every: 6s}", "watch[1].topic", "the same filter"),
+    ] {
+        let shown = the_fault(&minimal_and(&format!("watch: [{item}]\n")));
+        assert!(shown.contains(path) && shown.contains(reason), "{item}\n{shown}");
+    }
 }

@@ -46,6 +46,12 @@ routes:
     retain: strip
     qos: 0
   - {from: "debug/#", local: true}
+watch:
+  - topic: devices/+/telemetry/#
+    every: 60s
+    sequence: {counter: /seq, boot: /boot}
+    fields:
+      - {at: /temp, range: [-40, 85], drift: {topic: devices/ref-1/telemetry/env, at: /temp, more_than: 1.0}}
 cloud:
   profile: aws-iot
   endpoint: example-ats.iot.eu-west-1.amazonaws.com
@@ -92,9 +98,22 @@ fn every_key_of_this_version_is_read() {
     let telemetry = config.routes[1].cloud().unwrap();
     assert_eq!((telemetry.stream, telemetry.qos, telemetry.retain), (1, 0, false));
     assert_eq!(config.routes[2].to, Destination::Local);
+    let watch = &config.watch[0];
+    assert_eq!(
+        (watch.topic.as_str(), watch.every),
+        ("devices/+/telemetry/#", Some(Duration::from_secs(60)))
+    );
+    assert_eq!(watch.sequence.as_ref().unwrap().boot.as_deref(), Some("/boot"));
+    let field = &watch.fields[0];
+    assert_eq!((field.at.as_str(), field.range), ("/temp", Some((-40.0, 85.0))));
+    let drift = field.drift.as_ref().unwrap();
+    assert_eq!(
+        (drift.topic.as_str(), drift.at.as_str(), drift.more_than),
+        ("devices/ref-1/telemetry/env", "/temp", 1.0)
+    );
     let cloud = config.cloud.unwrap();
     assert_eq!((cloud.client_id.as_str(), cloud.port, cloud.in_flight), ("plant-7", 8883, 32));
-    assert_eq!(cloud.max_bandwidth, Some(65_536));
+    assert_eq!((cloud.max_bandwidth, cloud.canary), (Some(65_536), None));
     assert_eq!(config.admin.token, None);
 }
 
@@ -122,7 +141,7 @@ fn a_minimal_file_has_the_defaults_of_the_whole_one() {
     let cloud = config.cloud.unwrap();
     assert_eq!((cloud.profile, cloud.protocol, cloud.port), (Profile::AwsIot, Protocol::V5, 8883));
     assert_eq!(cloud.tls.unwrap().identity.unwrap().key, Path::new("/etc/forebay/certs/cloud.key"));
-    assert_eq!(cloud.max_bandwidth, None);
+    assert_eq!((cloud.max_bandwidth, cloud.canary), (None, Some(Duration::from_secs(300))));
 }
 
 #[test]

@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use forebay_bridge::{BridgeStatus, LastError, State, Suspension};
-use forebay_broker::{DeviceStatus, UnroutedTopic};
+use forebay_broker::{DeviceStatus, RouteStatus, UnroutedTopic};
 use forebay_wal::{Audit, BootId, StartReport, Timestamp};
 
-use super::figures::{Cloud, Figures, Front, Log, Stream};
+use super::figures::{Cloud, Figures, Front, Log, Stream, Watch};
 use super::markdown::markdown;
 use super::*;
+use crate::canary::CanaryFigures;
+use crate::self_check::{Expiry, Findings};
+use crate::watch::{Report, SIGNALS, Trouble};
 
 /// A source that says what a test wants.
 pub(crate) struct Fake {
@@ -43,6 +46,9 @@ impl Source for Arc<Fake> {
     fn unrouted(&self, limit: usize) -> Vec<UnroutedTopic> {
         self.unrouted.iter().take(limit).cloned().collect()
     }
+    fn history(&self, _identity: &str) -> Vec<crate::watch::Moment> {
+        vec![]
+    }
     fn ledger(&self) -> Audit {
         self.ledger
     }
@@ -50,6 +56,15 @@ impl Source for Arc<Fake> {
 
 fn by(label: &str, count: u64) -> Vec<(String, u64)> {
     vec![(label.to_owned(), count)]
+}
+
+fn route(name: &str, matched: u64) -> RouteStatus {
+    RouteStatus {
+        name: name.to_owned(),
+        is_cloud: true,
+        matched,
+        last: (matched > 0).then(|| Duration::from_secs(4)),
+    }
 }
 
 /// A gateway in good health, with a series for every instrument.
@@ -76,6 +91,8 @@ pub(crate) fn figures() -> Figures {
             disconnects: by("keep_alive", 0),
             handshake_faults: by("unknown_ca", 0),
             fanout_alive: true,
+            routes: vec![route("devices/+/alarm", 5), route("devices/+/telemetry", 0)],
+            wrong_names: by("gateway.local", 2),
             ..Front::default()
         },
         log: Log {
@@ -109,6 +126,17 @@ pub(crate) fn figures() -> Figures {
         certificates: vec![("0.0.0.0:8883".to_owned(), 90 * 86_400)],
         survive_outage: Duration::from_secs(12 * 3600),
         traces: Some(Arc::default()),
+        survive_bytes: 16_000.0,
+        watch: Watch::default(),
+        canary: Some(CanaryFigures {
+            interval: Duration::from_secs(300),
+            sent: 3,
+            acked: 2,
+            failed: by("lost", 1),
+            ..CanaryFigures::default()
+        }),
+        check: Some(Arc::new(Findings::default())),
+        now: 1_800_000_000,
     }
 }
 
@@ -142,6 +170,7 @@ pub(crate) fn look() -> Look {
         flow: Flow::default(),
         autonomy: None,
         log_stalled: None,
+        outlook: vec![],
     }
 }
 
@@ -152,9 +181,58 @@ pub(crate) fn watching(fake: &Arc<Fake>) -> Telemetry {
     telemetry
 }
 
+/// One of each trouble, so that every listed instrument has a series.
+pub(crate) fn everything(figures: &mut Figures) {
+    let troubles = SIGNALS.map(|signal| Trouble {
+        signal,
+        device: "d1".to_owned(),
+        topic: "devices/d1/t".to_owned(),
+        detail: "/temp".to_owned(),
+        value: 17.0,
+        weight: 1.0,
+        lasts: Duration::from_secs(60),
+        text: format!("is in trouble: {}", signal.label()),
+    });
+    figures.watch = Watch {
+        report: Arc::new(Report {
+            series: 4,
+            troubles: troubles.into(),
+            count: SIGNALS.into_iter().map(|signal| (signal, 3)).collect(),
+        }),
+        seen: by("devices/+/t", 9),
+        unreadable: by("not_json", 0),
+        flaps: by("keep_alive", 3),
+        ..Watch::default()
+    };
+    figures.check = Some(Arc::new(Findings {
+        at: 1_800_000_000,
+        expiries: vec![Expiry {
+            what: "crl",
+            file: "devices.crl".to_owned(),
+            ends: 1_800_003_600,
+        }],
+        ..Findings::default()
+    }));
+    figures.canary.as_mut().unwrap().round_trip = Some(Duration::from_millis(80));
+    let status = &mut figures.cloud.as_mut().unwrap().status;
+    let pair = |identity: &str| Suspension {
+        stream: "telemetry".to_owned(),
+        route: "devices/+/t".to_owned(),
+        identity: identity.to_owned(),
+    };
+    status.suspended = vec![pair("d1"), pair("d2")];
+}
+
 /// The page with every distribution recorded once.
 fn full_page() -> String {
-    let telemetry = watching(&Fake::new());
+    let mut fake = Arc::into_inner(Fake::new()).unwrap();
+    everything(fake.figures.get_mut().unwrap());
+    fake.unrouted = vec![UnroutedTopic {
+        topic: "é".repeat(200),
+        count: 4,
+        nearest: Some(("devices/#".to_owned(), 1)),
+    }];
+    let telemetry = watching(&Arc::new(fake));
     telemetry.wal_observer().committed(Duration::from_millis(3), 5, 500);
     telemetry.broker_observer().acked(Duration::from_millis(4), 3);
     telemetry.bridge_observer().delivered(Duration::from_millis(70), false);
@@ -219,6 +297,8 @@ fn exactly_the_catalogue_is_exposed() {
             Kind::Counter(_) => "counter",
             Kind::Gauge(_) => "gauge",
             Kind::Histogram(_) => "histogram",
+            Kind::ListedCounter(_) => "counter",
+            Kind::ListedGauge(_) => "gauge",
         };
         assert_eq!(*kind, expected, "{}", instrument.name);
         for sample in samples {
@@ -249,7 +329,11 @@ fn names_keep_the_rules_of_prometheus() {
             !instrument.question.is_empty() && instrument.question.ends_with(['.', '?']),
             "{name}"
         );
-        assert_eq!(name.ends_with("_total"), matches!(instrument.kind, Kind::Counter(_)), "{name}");
+        assert_eq!(
+            name.ends_with("_total"),
+            matches!(instrument.kind, Kind::Counter(_) | Kind::ListedCounter(_)),
+            "{name}"
+        );
         let words: Vec<_> = name.split('_').collect();
         for word in [
             "count",
@@ -311,6 +395,7 @@ fn a_counter_is_read_at_the_scrape_and_a_distribution_has_its_own_bounds() {
 fn without_a_cloud_its_series_are_missing_and_all_others_there() {
     let fake = Fake::new();
     lock(&fake.figures).cloud = None;
+    lock(&fake.figures).canary = None;
     let page = watching(&fake).metrics(Instant::now()).unwrap();
     assert!(
         !page.contains("forebay_cloud_") && page.contains("forebay_waiting_records"),
@@ -363,4 +448,49 @@ fn metrics_page_is_the_catalogue() {
         found == markdown(),
         "docs/metrics.md is not what the catalogue gives. Make it with: FOREBAY_BLESS=1 cargo test --bin forebay metrics_page"
     );
+}
+
+#[test]
+fn a_series_of_what_is_over_goes() {
+    let fake = Fake::new();
+    let telemetry = watching(&fake);
+    everything(&mut lock(&fake.figures));
+    let during = telemetry.metrics(Instant::now()).unwrap();
+    for line in [
+        "forebay_device_silent_seconds{device=\"d1\",topic=\"devices/d1/t\"} 17",
+        "forebay_device_missing{device=\"d1\",topic=\"devices/d1/t\",range=\"/temp\"} 17",
+        "forebay_watch_trouble{signal=\"silent\"} 3",
+        "forebay_watch_unlisted{signal=\"silent\"} 2",
+        "forebay_cloud_denied{route=\"devices/+/t\"} 2",
+        "forebay_expiry_seconds{what=\"crl\",file=\"devices.crl\"} 3600",
+        "forebay_fails_in_seconds{what=\"crl\"} 3600",
+    ] {
+        assert!(during.lines().any(|found| found == line), "{line} is not in\n{during}");
+    }
+    *lock(&fake.figures) = figures();
+    let after = telemetry.metrics(Instant::now()).unwrap();
+    for name in [
+        "forebay_device_silent_seconds{",
+        "forebay_cloud_denied{",
+        "forebay_fails_in_seconds{",
+    ] {
+        assert!(during.contains(name) && !after.contains(name), "{name}");
+    }
+    assert!(after.contains("forebay_watch_trouble{signal=\"silent\"} 0\n"), "{after}");
+}
+
+#[test]
+fn a_listed_instrument_has_no_more_series_than_the_others() {
+    let fake = Fake::new();
+    lock(&fake.figures).front.wrong_names = (0..10_000).map(|number| (format!("n{number}"), 1)).collect();
+    let page = watching(&fake).metrics(Instant::now()).unwrap();
+    let shown = page.lines().filter(|line| line.starts_with("forebay_wrong_name_total{")).count();
+    assert_eq!(shown, MAX_SERIES);
+}
+
+#[test]
+fn a_topic_in_a_label_is_cut_at_a_character() {
+    let page = full_page();
+    let line = page.lines().find(|line| line.starts_with("forebay_unrouted_topic_total{")).unwrap();
+    assert!(line.contains(&format!("topic=\"{}\"", "é".repeat(64))), "{line}");
 }

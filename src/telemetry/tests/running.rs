@@ -53,12 +53,13 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
         limits: Limits::default(),
         state: directory.join("state.redb"),
     };
+    let (watch, witness) = crate::watch::start(&config, clock.clone(), telemetry.broker_observer()).unwrap();
     let parts = Parts {
         log: opened.log.clone(),
         fanout,
         admission: Arc::new(AdmitAll),
         clock: clock.clone(),
-        observer: telemetry.broker_observer(),
+        observer: Arc::new(witness),
     };
     let front = Front::bind(front, parts, CancellationToken::new()).await.unwrap();
     let not_after = i64::try_from(clock.now().wall_ms / 1000).unwrap() + 100;
@@ -69,6 +70,9 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
         report: opened.report,
         clock,
         certificates: vec![("127.0.0.1:8883".to_owned(), not_after)],
+        watch,
+        canary: None,
+        check: crate::self_check::SelfCheck::default(),
     };
     drop(telemetry.observe(sources, &config).unwrap());
     (telemetry, opened.log, front)

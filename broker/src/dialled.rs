@@ -1,0 +1,80 @@
+//! Names that devices dialled and our certificate lacks, where the handshake failed: the classic fault of a new certificate.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::tls::{HandshakeFailure, HandshakeFault, name_is_covered};
+
+/// Distinct names counted; further ones count as `other`.
+const MAX_NAMES: usize = 32;
+/// What is counted for a peer that sent no name, as those do that dial an address.
+const ADDRESS: &str = "none";
+const OTHER: &str = "other";
+
+/// Failed handshakes by the name that was dialled.
+#[derive(Debug, Default)]
+pub(crate) struct WrongNames(Mutex<BTreeMap<String, u64>>);
+
+impl WrongNames {
+    /// Counts the failure if the dialled name explains it. A peer that closed without a word is taken at its name only: without
+    /// one it may be anything.
+    pub(crate) fn note(&self, failure: &HandshakeFailure) {
+        let refused = matches!(failure.fault, HandshakeFault::RefusedOurs { .. });
+        let name = match (&failure.fault, failure.sni.as_deref()) {
+            (HandshakeFault::RefusedOurs { .. } | HandshakeFault::ClosedEarly, Some(name)) if !name_is_covered(&failure.names, name) => {
+                name
+            }
+            (_, None) if refused => ADDRESS,
+            _ => return,
+        };
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = names.contains_key(name) || names.len() < MAX_NAMES;
+        *names.entry(if is_known { name } else { OTHER }.to_owned()).or_insert(0) += 1;
+    }
+
+    /// The names and how often each was dialled in vain.
+    pub(crate) fn list(&self) -> Vec<(String, u64)> {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.iter().map(|(name, count)| (name.clone(), *count)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(fault: HandshakeFault, sni: Option<&str>) -> HandshakeFailure {
+        HandshakeFailure {
+            fault,
+            sni: sni.map(str::to_owned),
+            presented: None,
+            names: vec!["plant-7.local".to_owned()].into(),
+        }
+    }
+
+    const REFUSED: HandshakeFault = HandshakeFault::RefusedOurs { alert: "bad_certificate" };
+
+    #[test]
+    fn only_names_that_our_certificate_lacks_are_counted() {
+        let names = WrongNames::default();
+        names.note(&failure(REFUSED, Some("plant-7.local")));
+        names.note(&failure(HandshakeFault::UnknownCa, Some("gateway.local")));
+        names.note(&failure(HandshakeFault::ClosedEarly, None));
+        assert!(names.list().is_empty(), "{:?}", names.list());
+        names.note(&failure(REFUSED, Some("gateway.local")));
+        names.note(&failure(HandshakeFault::ClosedEarly, Some("gateway.local")));
+        names.note(&failure(REFUSED, None));
+        assert_eq!(names.list(), [("gateway.local".to_owned(), 2), (ADDRESS.to_owned(), 1)]);
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        let names = WrongNames::default();
+        for number in 0..1000 {
+            names.note(&failure(REFUSED, Some(&format!("n{number}"))));
+        }
+        let list = names.list();
+        assert_eq!(list.len(), MAX_NAMES + 1);
+        assert_eq!(list.iter().map(|(_, count)| count).sum::<u64>(), 1000);
+    }
+}

@@ -1,0 +1,163 @@
+//! `watch.json`: what the watch knows, across restarts.
+//!
+//! One JSON document with a version; written to `watch.json.tmp`, synced, renamed, the directory synced: it is the old one or
+//! the new one, never half. Bounded as the watch itself is. `clean` says that nothing was seen after it was written.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use forebay_wal::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::connections::Connections;
+use super::engine::{Engine, MAX_DEVICES, time};
+use super::series::Series;
+use crate::config;
+
+const FORMAT: &str = "forebay watch";
+const VERSION: u32 = 1;
+/// Twenty thousand series with sixteen drifting fields each would be some 150 MB; nobody has them.
+const MAX_BYTES: u64 = 256 << 20;
+
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    version: u32,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    clean: bool,
+    saved: Saved,
+    series: Vec<Series>,
+    devices: HashMap<String, Connections>,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    format: &'static str,
+    version: u32,
+    clean: bool,
+    saved: Saved,
+    series: Vec<&'a Series>,
+    devices: HashMap<&'a str, &'a Connections>,
+}
+
+/// When it was written.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    wall_ms: u64,
+    trusted: bool,
+    /// The kernel's name of that boot, in hex.
+    boot: String,
+    monotonic_ms: u64,
+}
+
+/// Why a checkpoint could not be used; it is set aside.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error("it cannot be read")]
+    Io(#[from] io::Error),
+    #[error("it is larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    #[error("it is damaged")]
+    Damaged(#[from] serde_json::Error),
+    #[error("it has format `{0}`, version {1}; this release reads `{FORMAT}`, up to version {VERSION}")]
+    Version(String, u32),
+}
+
+/// The state's file in this directory.
+pub(super) fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("watch.json")
+}
+
+/// Restores what the file knows; false = there is no file. Silences that had not begun start anew at `now`: the time without
+/// a gateway is nobody's.
+pub(super) fn load(path: &Path, engine: &mut Engine, watch: &[config::Watch], now: &Timestamp) -> Result<bool, Unusable> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Unusable::TooLarge);
+    }
+    let head: Head = serde_json::from_slice(&bytes)?;
+    if head.format != FORMAT || head.version > VERSION {
+        return Err(Unusable::Version(head.format, head.version));
+    }
+    let document: Document = serde_json::from_slice(&bytes)?;
+    let present = time(now);
+    let by = present - document.saved.monotonic() - document.saved.downtime(now);
+    for mut series in document.series {
+        if watch.iter().all(|item| item.topic.as_str() != series.item) {
+            continue;
+        }
+        series.shift(by);
+        if !series.silent {
+            series.last_seen = present;
+        }
+        engine.restore(series);
+    }
+    for (identity, mut device) in document.devices.into_iter().take(MAX_DEVICES) {
+        device.shift(by);
+        engine.devices.insert(Arc::from(identity), device);
+    }
+    if !document.clean {
+        engine.become_unsure();
+    }
+    Ok(true)
+}
+
+/// Writes what the engine knows. Blocks on the disk.
+pub(super) fn save(path: &Path, engine: &Engine, now: &Timestamp, clean: bool) -> io::Result<()> {
+    let view = View {
+        format: FORMAT,
+        version: VERSION,
+        clean,
+        saved: Saved {
+            wall_ms: now.wall_ms,
+            trusted: now.trusted,
+            boot: format!("{:032x}", now.boot.0),
+            monotonic_ms: now.monotonic_ms,
+        },
+        series: engine.series.values().collect(),
+        devices: engine.devices.iter().map(|(identity, device)| (&**identity, device)).collect(),
+    };
+    let temporary = path.with_extension("json.tmp");
+    let mut file = BufWriter::new(File::create(&temporary)?);
+    serde_json::to_writer(&mut file, &view)?;
+    file.flush()?;
+    file.get_ref().sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Puts a file that cannot be used out of the way, for whoever wants to look at it.
+pub(super) fn set_aside(path: &Path) -> io::Result<()> {
+    std::fs::rename(path, path.with_extension("json.unusable"))
+}
+
+impl Saved {
+    fn monotonic(&self) -> super::Ms {
+        super::Ms::try_from(self.monotonic_ms).unwrap_or_default()
+    }
+
+    /// How long ago it was saved, as far as that can be proved.
+    fn downtime(&self, now: &Timestamp) -> super::Ms {
+        let saved = Timestamp {
+            wall_ms: self.wall_ms,
+            boot: forebay_wal::BootId(u128::from_str_radix(&self.boot, 16).unwrap_or_default()),
+            monotonic_ms: self.monotonic_ms,
+            trusted: self.trusted,
+        };
+        let age = saved.age(now).unwrap_or_default();
+        super::Ms::try_from(age.as_millis()).unwrap_or_default()
+    }
+}

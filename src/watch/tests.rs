@@ -1,0 +1,304 @@
+//! What the watch promises: signals, counters that rise only by what they name, bounds, and its state across restarts.
+
+mod restart;
+mod simulation;
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use forebay_broker::{Accepted, Disconnection, Observer};
+use forebay_wal::{BootId, Timestamp};
+
+use super::engine::Engine;
+use super::field;
+use super::handoff::{Event, Publish, Witness};
+use super::report::{Counters, Report, Signal, value};
+
+const ITEM: &str = "{topic: \"devices/+/telemetry/#\", every: 60s, sequence: {counter: /seq, boot: /boot}, fields: [{at: /temp, range: [-40, 85], \
+                    drift: {topic: devices/ref/telemetry/env, at: /temp, more_than: 1.0}}]}";
+
+fn config(items: &str) -> crate::config::Config {
+    let text = format!("gateway: {{id: g}}\nlisteners: [{{bind: \"127.0.0.1:0\"}}]\nwatch: [{items}]\n");
+    let overrides = crate::config::Overrides::default();
+    crate::config::parse(&text, std::path::Path::new("/nowhere"), &overrides).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn at(second: u64) -> Timestamp {
+    Timestamp {
+        wall_ms: 1_800_000_000_000 + second * 1000,
+        boot: BootId(7),
+        monotonic_ms: second * 1000,
+        trusted: true,
+    }
+}
+
+/// An engine, and what it is told.
+struct Watched {
+    engine: Engine,
+    counters: Arc<Counters>,
+    now: u64,
+}
+
+impl Watched {
+    fn new(items: &str) -> Self {
+        let config = config(items);
+        let counters = Arc::new(Counters::new(config.watch.iter().map(|item| item.topic.as_str())));
+        Self {
+            engine: Engine::new(&config.watch, Arc::clone(&counters)),
+            counters,
+            now: 1_000_000,
+        }
+    }
+
+    fn publish_lost(&mut self, device: &str, topic: &str, payload: &str, lost: u64) {
+        self.engine.take(&Publish {
+            identity: device.into(),
+            topic: topic.into(),
+            payload: Some(payload.as_bytes().into()),
+            received: at(self.now),
+            lost,
+        });
+    }
+
+    fn publish(&mut self, device: &str, payload: &str) {
+        self.publish_lost(device, &format!("devices/{device}/telemetry/env"), payload, 0);
+    }
+
+    fn report(&mut self) -> Report {
+        self.engine.tick((self.now * 1000).cast_signed())
+    }
+
+    fn texts(&mut self, signal: Signal) -> Vec<String> {
+        let report = self.report();
+        report
+            .of(signal)
+            .map(|trouble| format!("{} {}", trouble.device, trouble.text))
+            .collect()
+    }
+
+    /// All counters of events, by name; only those that are not zero.
+    fn counted(&self) -> Vec<(&'static str, u64)> {
+        let counters = &self.counters;
+        let all = [
+            ("silences", &counters.silences),
+            ("gaps", &counters.gaps),
+            ("missing", &counters.missing),
+            ("duplicates", &counters.duplicates),
+            ("reordered", &counters.reordered),
+            ("restarts", &counters.restarts),
+            ("out_of_range", &counters.out_of_range),
+            ("stuck", &counters.stuck),
+            ("drifts", &counters.drifts),
+            ("unfollowed", &counters.unfollowed),
+            ("forgotten", &counters.forgotten),
+            ("overflow", &counters.overflow),
+            ("checkpoint_failures", &counters.checkpoint_failures),
+        ];
+        let counted = all.into_iter().map(|(name, counter)| (name, value(counter)));
+        counted.chain(counters.unreadable()).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+fn message(seq: u64, boot: &str, temp: f64) -> String {
+    format!("{{\"seq\":{seq},\"boot\":\"{boot}\",\"temp\":{temp}}}")
+}
+
+#[test]
+fn a_device_that_publishes_as_it_should_is_in_no_trouble() {
+    let mut watched = Watched::new(ITEM);
+    for seq in 0..500_u32 {
+        let temp = 20.0 + f64::from(seq % 10) * 0.1;
+        watched.publish("ref", &message(seq.into(), "r", temp));
+        watched.publish("d1", &message(seq.into(), "a", temp));
+        watched.now += 60;
+        assert_eq!(watched.report().troubles, []);
+    }
+    assert_eq!(watched.counted(), []);
+    assert_eq!((watched.report().series, value(&watched.counters.seen[0].1)), (2, 1000));
+}
+
+#[test]
+fn silence_is_told_after_three_misses_and_ends_with_the_next_message() {
+    let mut watched = Watched::new(ITEM);
+    watched.publish("d1", &message(1, "a", 20.0));
+    watched.now += 3 * 60 + 15;
+    assert_eq!(watched.texts(Signal::Silent), Vec::<String>::new());
+    watched.now += 1;
+    let text = "d1 has sent nothing on `devices/d1/telemetry` for 3 min; it should each 1m";
+    assert_eq!(watched.texts(Signal::Silent), [text]);
+    watched.now += 3600;
+    let report = watched.report();
+    assert_eq!(report.of(Signal::Silent).next().unwrap().value, 3796.0);
+    assert_eq!(watched.counted(), [("silences", 1)]);
+    watched.publish("d1", "not even JSON");
+    assert_eq!(watched.report().in_trouble(Signal::Silent), 0);
+}
+
+#[test]
+fn each_counter_rises_only_by_what_it_names() {
+    type Act = fn(&mut Watched);
+    let acts: [(&str, Act, &[(&str, u64)]); 9] = [
+        (
+            "a gap of 17",
+            |w| w.publish("d1", &message(28, "a", 20.1)),
+            &[("gaps", 1), ("missing", 17)],
+        ),
+        ("a duplicate", |w| w.publish("d1", &message(10, "a", 20.1)), &[("duplicates", 1)]),
+        ("a restart", |w| w.publish("d1", &message(0, "b", 20.1)), &[("restarts", 1)]),
+        (
+            "a value out of range",
+            |w| w.publish("d1", &message(11, "a", 85.5)),
+            &[("out_of_range", 1)],
+        ),
+        ("no JSON", |w| w.publish("d1", "{\"seq\":"), &[("not_json", 1)]),
+        ("no counter", |w| w.publish("d1", "{\"boot\":\"a\"}"), &[("counter", 1)]),
+        ("no boot id", |w| w.publish("d1", "{\"seq\":11}"), &[("boot", 1)]),
+        (
+            "a field that is no number",
+            |w| w.publish("d1", "{\"seq\":11,\"boot\":\"a\",\"temp\":\"warm\"}"),
+            &[("field", 1)],
+        ),
+        ("another topic", |w| w.publish_lost("d1", "devices/d1/other", "x", 0), &[]),
+    ];
+    for (what, act, expected) in acts {
+        let mut watched = Watched::new(ITEM);
+        watched.publish("ref", &message(1, "r", 20.0));
+        for seq in 1..=10_u32 {
+            watched.publish("d1", &message(seq.into(), "a", 20.0 + f64::from(seq) * 0.01));
+        }
+        act(&mut watched);
+        assert_eq!(watched.counted(), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_gap_is_listed_with_its_range_for_five_minutes() {
+    let mut watched = Watched::new(ITEM);
+    watched.publish("d1", &message(100, "a", 20.0));
+    watched.publish("d1", &message(118, "a", 20.0));
+    let report = watched.report();
+    let gap = report.of(Signal::Gap).next().unwrap();
+    assert_eq!(
+        (gap.value, gap.detail.as_str(), gap.topic.as_str()),
+        (17.0, "101-117", "devices/d1/telemetry")
+    );
+    watched.publish("d1", &message(110, "a", 20.0));
+    let report = watched.report();
+    assert_eq!(report.of(Signal::Gap).next().unwrap().value, 16.0, "one came late");
+    assert_eq!(report.in_trouble(Signal::Reorder), 1);
+    watched.now += 301;
+    watched.publish("ref", &message(1, "r", 20.0));
+    watched.publish("d1", &message(119, "a", 20.0));
+    assert_eq!(watched.report().troubles, []);
+}
+
+#[test]
+fn a_publish_lost_at_the_hand_off_makes_no_gap() {
+    let mut watched = Watched::new(ITEM);
+    let topic = "devices/d1/telemetry/env";
+    watched.publish_lost("d1", topic, &message(1, "a", 20.0), 0);
+    watched.publish_lost("d1", topic, &message(5, "a", 20.0), 3);
+    assert_eq!(watched.counted(), []);
+    watched.publish_lost("d1", topic, &message(7, "a", 20.0), 3);
+    assert_eq!(watched.counted(), [("gaps", 1), ("missing", 1)]);
+}
+
+#[test]
+fn a_publisher_of_many_devices_has_a_series_for_each() {
+    let mut watched = Watched::new("{topic: \"zigbee/+\", every: 60s}");
+    for name in ["kitchen", "cellar"] {
+        watched.publish_lost("local", &format!("zigbee/{name}"), "1", 0);
+    }
+    watched.now += 200;
+    watched.publish_lost("local", "zigbee/cellar", "1", 0);
+    let report = watched.report();
+    let silent: Vec<_> = report.of(Signal::Silent).map(|trouble| trouble.topic.as_str()).collect();
+    assert_eq!(silent, ["zigbee/kitchen"]);
+}
+
+#[test]
+fn a_reference_that_does_not_come_makes_the_field_blind_and_not_drift() {
+    let mut watched = Watched::new(ITEM);
+    for seq in 0..10 {
+        watched.publish("d1", &message(seq, "a", 90.0));
+        watched.now += 60;
+    }
+    let report = watched.report();
+    assert_eq!((report.in_trouble(Signal::Blind), report.in_trouble(Signal::Drift)), (1, 0));
+    watched.publish("ref", &message(1, "r", 20.0));
+    watched.publish("d1", &message(10, "a", 90.0));
+    assert_eq!(watched.report().in_trouble(Signal::Blind), 0);
+}
+
+#[test]
+fn series_are_bounded_and_the_next_one_is_counted() {
+    let mut watched = Watched::new(ITEM);
+    watched.engine = watched.engine.with_max_series(100);
+    for number in 0..150 {
+        watched.publish(&format!("d{number}"), &message(1, "a", 20.0));
+    }
+    assert_eq!((watched.report().series, watched.counted()), (100, vec![("unfollowed", 50)]));
+    watched.publish("d1", &message(2, "a", 20.0));
+    assert_eq!(watched.counted(), [("unfollowed", 50)], "a known one is followed on");
+}
+
+#[test]
+fn a_hundred_of_each_signal_are_listed_the_worst_first_and_the_gone_are_forgotten() {
+    let mut watched = Watched::new(ITEM);
+    for number in 0..150 {
+        watched.publish(&format!("d{number:03}"), &message(1, "a", 20.0));
+        watched.now += 1;
+    }
+    watched.now += 600;
+    let report = watched.report();
+    assert_eq!((report.in_trouble(Signal::Silent), report.of(Signal::Silent).count()), (150, 100));
+    assert_eq!(report.troubles[0].device, "d000", "silent for the longest time");
+    watched.now += 7 * 86_400;
+    assert_eq!((watched.report().series, value(&watched.counters.forgotten)), (0, 150));
+}
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn acked(&self, _oldest: Duration, _count: u64) {}
+}
+
+#[test]
+fn a_full_hand_off_lets_nobody_wait_and_is_counted() {
+    let counters = Arc::new(Counters::new(std::iter::once("a/#")));
+    let (queue, events) = sync_channel(10);
+    let witness = Witness {
+        inner: Arc::new(Nobody),
+        filters: vec![forebay_topic::TopicFilter::parse("a/#").unwrap()],
+        references: ["r".to_owned()].into(),
+        queue,
+        bytes: Arc::default(),
+        counters: Arc::clone(&counters),
+    };
+    let identity: Arc<str> = "d1".into();
+    let accepted = |topic, payload| {
+        witness.accepted(&Accepted {
+            identity: &identity,
+            topic,
+            payload,
+            received: at(1),
+        });
+    };
+    accepted("b", b"1");
+    for _ in 0..9 {
+        accepted("a/b", b"1");
+    }
+    accepted("r", b"1");
+    assert_eq!(value(&counters.overflow), 0, "what nobody watches takes no room");
+    accepted("a/b", b"1");
+    witness.ended(&identity, "127.0.0.1:1".parse().unwrap(), Some(Disconnection::KeepAlive), at(1));
+    assert_eq!(value(&counters.overflow), 2);
+    assert_eq!(events.try_iter().count(), 10);
+    let large = vec![b' '; (64 << 10) + 1];
+    accepted("a/b", &large);
+    match events.try_recv().unwrap() {
+        Event::Publish(publish) => assert_eq!((publish.payload, publish.lost), (None, 2)),
+        other => panic!("{other:?}"),
+    }
+}
