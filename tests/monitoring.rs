@@ -11,6 +11,7 @@ use support::prometheus::root;
 
 const RULES: &str = "dashboards/rules/forebay.yml";
 const RULE_TESTS: &str = "dashboards/rules/forebay_test.yml";
+const BOARDS: [&str; 4] = ["overview", "devices", "log-and-disk", "bridge"];
 /// What a page must tell a person who was just woken.
 const HEADINGS: [&str; 4] = ["## What it means", "## How to confirm", "## What to do", "## What not to do"];
 
@@ -108,6 +109,55 @@ fn links_between_the_pages_lead_somewhere() {
         let page = read(&format!("docs/runbooks/{name}.md"));
         for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             assert!(root().join("docs/runbooks").join(link).is_file(), "{name}.md links to {link}");
+        }
+    }
+}
+
+/// A misspelt metric in a query raises nothing and shows nothing for ever.
+#[test]
+fn rules_and_dashboards_ask_for_metrics_that_exist() {
+    let page = read("docs/metrics.md");
+    let catalogue: BTreeSet<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    assert!(catalogue.len() > 100, "docs/metrics.md has another form");
+    let boards = BOARDS.map(|board| format!("dashboards/grafana/{board}.json"));
+    for file in boards.iter().map(String::as_str).chain([RULES]) {
+        let text = read(file);
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
+        for word in words.filter(|word| word.starts_with("forebay_")) {
+            let known = ["", "_bucket", "_sum", "_count"]
+                .iter()
+                .any(|suffix| catalogue.contains(word.strip_suffix(suffix).unwrap_or("")));
+            assert!(known, "{file} asks for `{word}`, which docs/metrics.md does not have");
+        }
+    }
+}
+
+#[test]
+fn each_panel_says_what_it_answers_and_the_overview_has_six_at_most() {
+    for board in BOARDS {
+        let board: serde_json::Value = serde_json::from_str(&read(&format!("dashboards/grafana/{board}.json"))).unwrap();
+        let panels = board["panels"].as_array().unwrap();
+        assert!(board["uid"] != "forebay-overview" || panels.len() <= 6, "{} tiles", panels.len());
+        for panel in panels {
+            let text = |field: &str| panel[field].as_str().unwrap_or_default();
+            assert!(
+                !text("title").is_empty() && text("description").ends_with('.'),
+                "{}",
+                panel["title"]
+            );
+            assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{}", panel["title"]);
+            let targets = panel["targets"].as_array().unwrap();
+            assert!(
+                !targets.is_empty()
+                    && targets
+                        .iter()
+                        .all(|target| target["expr"].as_str().is_some_and(|expr| expr.contains("$instance"))),
+                "{}",
+                panel["title"]
+            );
         }
     }
 }
