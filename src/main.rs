@@ -11,6 +11,7 @@ mod config;
 mod demo;
 mod gateway;
 mod logging;
+mod screen;
 mod self_check;
 mod telemetry;
 mod traces;

@@ -1,6 +1,6 @@
-//! The admin server: `/metrics`, `/healthz`, `/readyz`, `/status` over plain HTTP.
+//! The admin server: `/`, `/metrics`, `/healthz`, `/readyz`, `/status` over plain HTTP.
 //!
-//! Bound to loopback, everything answers. Elsewhere `/status` wants `Authorization: Bearer` with the token of
+//! Bound to loopback, everything answers. Elsewhere `/` and `/status` want `Authorization: Bearer` with the token of
 //! `admin.token_file`. One request per connection, so that no peer keeps one of the few places.
 
 mod pages;

@@ -4,14 +4,20 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::{State, status};
+use crate::screen;
 use crate::telemetry::{Look, not_ready, restart_helps};
 
-const PATHS: &str = "not found; there are /metrics, /healthz, /readyz and /status\n";
+const PATHS: &str = "not found; there are /, /metrics, /healthz, /readyz and /status\n";
+/// How often the page in a browser fetches itself anew, in seconds.
+const REFRESH: u32 = 5;
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+/// The page brings its style and needs nothing else.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 const JSON: &str = "application/json";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -20,7 +26,7 @@ type Page = Response<Full<Bytes>>;
 /// Answers one request; `is_local` = it came over this machine's loopback.
 pub(super) fn answer<B>(request: &Request<B>, state: &State, is_local: bool) -> Page {
     let path = request.uri().path();
-    if !matches!(path, "/metrics" | "/healthz" | "/readyz" | "/status") {
+    if !matches!(path, "/" | "/metrics" | "/healthz" | "/readyz" | "/status") {
         return text(StatusCode::NOT_FOUND, PATHS.to_owned());
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -31,10 +37,12 @@ pub(super) fn answer<B>(request: &Request<B>, state: &State, is_local: bool) -> 
         page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return page;
     }
-    if path == "/status" && !is_local && !has_token(request, state) {
-        let advice = "wants the header `Authorization: Bearer TOKEN` with the token of admin.token_file\n";
+    if matches!(path, "/" | "/status") && !is_local && !has_token(request, state) {
+        let advice =
+            "wants the header `Authorization: Bearer TOKEN` with the token of admin.token_file; a browser asks for it as a password\n";
         let mut page = text(StatusCode::UNAUTHORIZED, advice.to_owned());
-        page.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        let challenge = if path == "/" { "Basic realm=\"forebay\"" } else { "Bearer" };
+        page.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         return page;
     }
     let now = Instant::now();
@@ -50,6 +58,7 @@ pub(super) fn answer<B>(request: &Request<B>, state: &State, is_local: bool) -> 
     match path {
         "/healthz" => verdict(&restart_helps(&look)),
         "/readyz" => verdict(&not_ready(&look)),
+        "/" => screen_page(state, look, now),
         _ => status_page(state, look, now),
     }
 }
@@ -77,13 +86,62 @@ fn status_page(state: &State, look: Look, now: Instant) -> Page {
     }
 }
 
+/// The screen of `forebay status`, for a browser.
+fn screen_page(state: &State, look: Look, now: Instant) -> Page {
+    let Some(source) = state.telemetry.source() else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting\n".to_owned());
+    };
+    let identity = state.telemetry.identity();
+    match serde_json::to_value(status::Status::new(identity, source, look, now)) {
+        Ok(status) => {
+            let document = screen::document(&identity.gateway, &screen::page(&status), REFRESH);
+            let mut page = page(StatusCode::OK, HTML, document);
+            page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+            page
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}; please report it\n")),
+    }
+}
+
 fn has_token<B>(request: &Request<B>, state: &State) -> bool {
     let Some(token) = &state.token else { return false };
     let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    let Some((scheme, given)) = given.and_then(|value| value.split_at_checked("Bearer ".len())) else {
-        return false;
+    let Some(given) = given else { return false };
+    let after = |scheme: &str| {
+        let (found, rest) = given.split_at_checked(scheme.len())?;
+        found.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest)
     };
-    scheme.eq_ignore_ascii_case(b"Bearer ") && is_same(token.expose().as_bytes(), given)
+    if let Some(given) = after("Bearer ") {
+        return is_same(token.expose().as_bytes(), given);
+    }
+    // A browser knows no Bearer: there the token is the password, of whatever user.
+    let password = after("Basic ").and_then(base64).and_then(|pair| {
+        let colon = pair.iter().position(|byte| *byte == b':')?;
+        Some(pair[colon + 1..].to_vec())
+    });
+    password.is_some_and(|password| is_same(token.expose().as_bytes(), &password))
+}
+
+/// Decodes Base64 (RFC 4648, section 4); none = it is none.
+fn base64(text: &[u8]) -> Option<Vec<u8>> {
+    let digits = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
+    let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len()), 0_u32, 0_u32);
+    for digit in digits {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        (bits, held) = (bits << 6 | u32::from(value), held + 6);
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held & 0xff) as u8);
+        }
+    }
+    Some(bytes)
 }
 
 /// Compares in a time that depends on the lengths alone, so that the token cannot be guessed letter by letter.

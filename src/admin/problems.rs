@@ -3,12 +3,21 @@
 use forebay_bridge::State;
 use forebay_broker::UnroutedTopic;
 
+use crate::check::Severity;
 use crate::config::{show_bytes, show_duration};
+use crate::self_check::FileState;
 use crate::telemetry::{Cloud, Figures, Look, not_ready};
+use crate::watch::{SIGNALS, rough};
 
 /// A certificate that ends sooner is a problem.
 const CERTIFICATE_DAYS: i64 = 30;
+/// A revocation list that is due sooner is one; they are renewed often.
+const CRL_DAYS: i64 = 3;
 const DAY: i64 = 86_400;
+/// Findings of the self-check told.
+const MAX_FINDINGS: usize = 5;
+/// Devices told for each signal.
+const SHOWN: usize = 3;
 
 /// The problems of the moment; empty = nothing to do.
 pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
@@ -20,7 +29,9 @@ pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
     }
     room(look, &mut list);
     certificates(figures, &mut list);
+    self_check(figures, &mut list);
     devices(figures, unrouted, &mut list);
+    signals(figures, &mut list);
     list
 }
 
@@ -79,6 +90,16 @@ fn link(cloud: &Cloud, figures: &Figures, list: &mut Vec<String>) {
             .as_ref()
             .map_or_else(String::new, |error| format!(": {} ({} in a row)", error.text, times(error.times)));
         list.push(format!("the cloud is not connected{why}; {} in the log", count(waiting, "record")));
+    }
+    if let Some(canary) = &figures.canary
+        && let Some(waiting) = canary.waiting
+        && cloud.is_connected()
+        && waiting > canary.interval * 3
+    {
+        list.push(format!(
+            "the canary has waited {} for the cloud's ack although the cloud is connected: a backlog drains, or the way is closed",
+            rough(waiting)
+        ));
     }
     if !status.suspended_routes.is_empty() {
         list.push(format!(
@@ -145,6 +166,65 @@ fn certificates(figures: &Figures, list: &mut Vec<String>) {
     }
 }
 
+/// What the hourly self-check found beyond what is told already.
+fn self_check(figures: &Figures, list: &mut Vec<String>) {
+    let Some(check) = &figures.check else { return };
+    match check.file {
+        FileState::Same => {}
+        FileState::Differs => list.push("the configuration file is not what runs; restart to use it, or put it back".to_owned()),
+        FileState::Broken => list.push("a restart would fail: the configuration file cannot be used; `forebay check` says why".to_owned()),
+    }
+    // The listeners' certificates stand above.
+    for expiry in check.expiries.iter().filter(|expiry| expiry.what != "certificate") {
+        let left = expiry.ends.saturating_sub(figures.now);
+        let soon = if expiry.what == "crl" { CRL_DAYS } else { CERTIFICATE_DAYS } * DAY;
+        let what = match expiry.what {
+            "crl" => "the revocation list",
+            "device_ca" => "a CA of the devices",
+            "cloud_ca" => "a CA of the cloud",
+            _ => "the certificate for the cloud",
+        };
+        if left < 0 {
+            list.push(format!("{what} in {} ran out {} ago; make a new one", expiry.file, days(-left)));
+        } else if left < soon {
+            list.push(format!("{what} in {} runs out in {}; make a new one", expiry.file, days(left)));
+        }
+    }
+    let expired = figures.certificates.iter().any(|(_, left)| *left < 0);
+    let errors = check.report.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    for finding in errors
+        .filter(|finding| finding.area != "certificates" || !expired)
+        .take(MAX_FINDINGS)
+    {
+        let hint = finding.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
+        list.push(format!("the self-check of {}: {}{hint}", finding.area, finding.text));
+    }
+}
+
+/// What `watch` notices: of each signal the worst three.
+fn signals(figures: &Figures, list: &mut Vec<String>) {
+    let watch = &figures.watch;
+    for signal in SIGNALS {
+        let all = watch.report.in_trouble(signal);
+        list.extend(
+            watch
+                .report
+                .of(signal)
+                .take(SHOWN)
+                .map(|trouble| format!("{} {}", trouble.device, trouble.text)),
+        );
+        if all > SHOWN {
+            list.push(format!("and {} more with the signal `{}`", all - SHOWN, signal.label()));
+        }
+    }
+    if watch.overflow > 0 {
+        list.push(format!(
+            "{} not looked at since start, because `watch` could not keep up",
+            count(watch.overflow, "publish")
+        ));
+    }
+}
+
 fn devices(figures: &Figures, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
     let front = &figures.front;
     if front.unrouted > 0 {
@@ -173,6 +253,17 @@ fn devices(figures: &Figures, unrouted: &[UnroutedTopic], list: &mut Vec<String>
         if counts.iter().any(|(_, count)| *count > 0) {
             list.push(format!("{what} since start: {}", reasons(counts)));
         }
+    }
+    for (name, handshakes) in front.wrong_names.iter().filter(|(_, handshakes)| *handshakes > 0) {
+        let dialled = if name == "none" {
+            "an address".to_owned()
+        } else {
+            format!("`{name}`")
+        };
+        list.push(format!(
+            "devices dial {dialled}, which our certificate lacks ({} failed); make one with `forebay certs server --name ...`",
+            count(*handshakes, "handshake")
+        ));
     }
     if front.fanout_dropped > 0 {
         list.push(format!(

@@ -1,15 +1,21 @@
 //! `/status`: the gateway at a glance, as JSON. The fields are described in `docs/status.md`.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay_broker::DeviceStatus;
+use forebay_broker::{DeviceStatus, RouteStatus};
 use forebay_wal::{Audit, Timestamp};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::problems::problems;
+use crate::canary::CanaryFigures;
+use crate::check::Severity;
+use crate::self_check::Findings;
 use crate::telemetry::{self, Figures, Identity, Look, Source, not_ready};
+use crate::watch::{self, Report, SIGNALS};
 
 /// Devices listed; those with trouble come first.
 const MAX_DEVICES: usize = 200;
@@ -17,6 +23,11 @@ const MAX_DEVICES: usize = 200;
 const MAX_UNROUTED: usize = 20;
 /// Suspended pairs listed.
 const MAX_SUSPENDED: usize = 200;
+
+/// Troubles of devices listed.
+const MAX_TROUBLES: usize = 200;
+/// Nothing holds out for longer: ten years.
+const LONGEST: f64 = 10.0 * 365.0 * 86_400.0;
 
 /// The gateway at a glance.
 #[derive(Debug, Serialize)]
@@ -29,9 +40,12 @@ pub(super) struct Status {
     not_ready: Vec<String>,
     problems: Vec<String>,
     flowing: Flowing,
+    fails_first: Vec<Failing>,
     streams: Vec<Stream>,
     disk: Disk,
     autonomy_seconds: Option<u64>,
+    survive_seconds: u64,
+    survive_autonomy_seconds: u64,
     cloud: Option<Cloud>,
     devices: Devices,
     unrouted: Unrouted,
@@ -39,10 +53,16 @@ pub(super) struct Status {
     start: Start,
     clock_trusted: bool,
     certificates: Vec<Certificate>,
+    routes: Vec<Route>,
+    wrong_names: Vec<WrongName>,
+    watch: Watch,
+    canary: Option<Canary>,
+    check: Option<Check>,
 }
 
 #[derive(Debug, Serialize)]
 struct Flowing {
+    state: &'static str,
     accepted_per_second: f64,
     delivered_per_second: f64,
 }
@@ -106,7 +126,90 @@ struct Device {
     accepted: u64,
     refused: u64,
     last_seen: Option<String>,
+    last_seen_seconds: Option<u64>,
     trouble: Option<String>,
+    troubles: Vec<String>,
+    signals: Vec<&'static str>,
+    history: Vec<Moment>,
+}
+
+#[derive(Debug, Serialize)]
+struct Moment {
+    at: String,
+    what: String,
+    address: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Failing {
+    what: &'static str,
+    in_seconds: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct Route {
+    from: String,
+    cloud: bool,
+    matched: u64,
+    last_match_seconds: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct WrongName {
+    name: String,
+    handshakes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Watch {
+    series: usize,
+    overflow: u64,
+    in_trouble: usize,
+    troubles: Vec<Trouble>,
+}
+
+#[derive(Debug, Serialize)]
+struct Trouble {
+    signal: &'static str,
+    device: String,
+    topic: String,
+    detail: String,
+    value: f64,
+    lasts_seconds: u64,
+    text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Canary {
+    interval_seconds: u64,
+    sent: u64,
+    acked: u64,
+    waiting_seconds: Option<u64>,
+    round_trip_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    at: String,
+    config_file: &'static str,
+    config_fault: String,
+    findings: Vec<Finding>,
+    expiries: Vec<Expiry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    severity: &'static str,
+    area: &'static str,
+    text: String,
+    hint: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Expiry {
+    what: &'static str,
+    file: String,
+    expires_in_seconds: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -156,9 +259,16 @@ impl Status {
         let unrouted = source.unrouted(MAX_UNROUTED);
         let problems = problems(&look, &unrouted);
         let not_ready = not_ready(&look);
+        let report = Arc::clone(&look.figures.watch.report);
+        let state = state(&look, &not_ready);
         let Look {
-            figures, flow, autonomy, ..
+            figures,
+            flow,
+            autonomy,
+            outlook,
+            ..
         } = look;
+        let headroom = figures.log.headroom() as f64;
         Self {
             gateway: identity.gateway.clone(),
             version: identity.version,
@@ -167,7 +277,11 @@ impl Status {
             ready: not_ready.is_empty(),
             not_ready,
             problems,
+            fails_first: outlook.iter().map(failing).collect(),
+            survive_seconds: figures.survive_outage.as_secs(),
+            survive_autonomy_seconds: (headroom / figures.survive_bytes.max(f64::MIN_POSITIVE)).min(LONGEST) as u64,
             flowing: Flowing {
+                state,
                 accepted_per_second: tenths(flow.accepted),
                 delivered_per_second: tenths(flow.delivered),
             },
@@ -177,7 +291,7 @@ impl Status {
             devices: Devices {
                 known: devices.len(),
                 connected: devices.iter().filter(|device| device.connections > 0).count(),
-                list: worst_first(devices),
+                list: worst_first(devices, &report, source, figures.now),
             },
             unrouted: Unrouted {
                 total: figures.front.unrouted,
@@ -192,6 +306,16 @@ impl Status {
                 took_seconds: figures.start.took.as_secs_f64(),
             },
             clock_trusted: figures.clock_trusted,
+            routes: figures.front.routes.into_iter().map(route).collect(),
+            wrong_names: figures
+                .front
+                .wrong_names
+                .into_iter()
+                .map(|(name, handshakes)| WrongName { name, handshakes })
+                .collect(),
+            watch: watch(&report, figures.watch.overflow),
+            canary: figures.canary.as_ref().map(canary),
+            check: figures.check.as_ref().map(|found| check(found, figures.now)),
             streams: figures.log.streams.into_iter().map(stream).collect(),
             certificates: figures
                 .certificates
@@ -256,18 +380,135 @@ fn cloud(cloud: &telemetry::Cloud) -> Cloud {
     }
 }
 
-/// The devices that a person should look at come first: those with trouble, then the others, each by identity.
-fn worst_first(mut devices: Vec<DeviceStatus>) -> Vec<Device> {
-    devices.sort_by_cached_key(|device| (device.last_end.is_none() && device.refused == 0, device.identity.clone()));
-    devices.truncate(MAX_DEVICES);
-    devices.into_iter().map(device).collect()
+/// In one word, what the stream of messages does.
+fn state(look: &Look, not_ready: &[String]) -> &'static str {
+    let moves = look.flow.accepted > 0.0 || look.flow.delivered > 0.0;
+    match &look.figures.cloud {
+        _ if !not_ready.is_empty() => "refusing",
+        Some(cloud) if cloud.is_stalled() => "stalled",
+        Some(cloud) if !cloud.is_connected() => "waiting",
+        _ if moves => "flowing",
+        _ => "idle",
+    }
 }
 
-fn device(device: DeviceStatus) -> Device {
+fn failing(failing: &telemetry::Failing) -> Failing {
+    Failing {
+        what: failing.what,
+        in_seconds: failing.seconds as i64,
+    }
+}
+
+fn route(route: RouteStatus) -> Route {
+    Route {
+        from: route.name,
+        cloud: route.is_cloud,
+        matched: route.matched,
+        last_match_seconds: route.last.map(|last| last.as_secs()),
+    }
+}
+
+fn watch(report: &Report, overflow: u64) -> Watch {
+    let trouble = |trouble: &watch::Trouble| Trouble {
+        signal: trouble.signal.label(),
+        device: trouble.device.clone(),
+        topic: trouble.topic.clone(),
+        detail: trouble.detail.clone(),
+        value: trouble.value,
+        lasts_seconds: trouble.lasts.as_secs(),
+        text: trouble.text.clone(),
+    };
+    Watch {
+        series: report.series,
+        overflow,
+        in_trouble: SIGNALS.iter().map(|signal| report.in_trouble(*signal)).sum(),
+        troubles: report.troubles.iter().take(MAX_TROUBLES).map(trouble).collect(),
+    }
+}
+
+fn canary(figures: &CanaryFigures) -> Canary {
+    Canary {
+        interval_seconds: figures.interval.as_secs(),
+        sent: figures.sent,
+        acked: figures.acked,
+        waiting_seconds: figures.waiting.map(|waiting| waiting.as_secs()),
+        round_trip_ms: figures.round_trip.map(|took| took.as_millis() as u64),
+    }
+}
+
+fn check(found: &Findings, now: i64) -> Check {
+    let findings = found.report.findings.iter().filter(|finding| finding.severity != Severity::Ok);
+    let finding = |finding: &crate::check::Finding| Finding {
+        severity: if finding.severity == Severity::Error { "error" } else { "warn" },
+        area: finding.area,
+        text: finding.text.clone(),
+        hint: finding.hint.clone(),
+    };
+    let expiry = |expiry: &crate::self_check::Expiry| Expiry {
+        what: expiry.what,
+        file: expiry.file.clone(),
+        expires_in_seconds: expiry.ends.saturating_sub(now),
+    };
+    Check {
+        at: wall(found.at.saturating_mul(1000)),
+        config_file: found.file.label(),
+        config_fault: found.fault.clone(),
+        findings: findings.map(finding).collect(),
+        expiries: found.expiries.iter().map(expiry).collect(),
+    }
+}
+
+/// The devices that a person should look at come first: those with trouble, then the others, each by identity.
+fn worst_first(mut devices: Vec<DeviceStatus>, report: &Report, source: &dyn Source, now: i64) -> Vec<Device> {
+    let mut signals: HashMap<&str, Vec<&watch::Trouble>> = HashMap::new();
+    for trouble in &report.troubles {
+        signals.entry(&trouble.device).or_default().push(trouble);
+    }
+    // A device that has not come since the start may be in trouble for that very reason.
+    let present: HashSet<&str> = devices.iter().map(|device| device.identity.as_str()).collect();
+    let absent: Vec<_> = signals
+        .keys()
+        .filter(|identity| !present.contains(*identity))
+        .map(|identity| absent(identity))
+        .collect();
+    devices.extend(absent);
+    let is_well = |device: &DeviceStatus| device.last_end.is_none() && device.refused == 0;
+    devices.sort_by_cached_key(|device| {
+        let signals = signals.get(device.identity.as_str()).map_or(0, Vec::len);
+        (std::cmp::Reverse(signals), is_well(device), device.identity.clone())
+    });
+    devices.truncate(MAX_DEVICES);
+    let told = |status: DeviceStatus| {
+        let signals = signals.remove(status.identity.as_str()).unwrap_or_default();
+        let history = source.history(&status.identity);
+        device(status, &signals, history, now)
+    };
+    devices.into_iter().map(told).collect()
+}
+
+fn absent(identity: &str) -> DeviceStatus {
+    DeviceStatus {
+        identity: identity.to_owned(),
+        connections: 0,
+        connects: 0,
+        accepted: 0,
+        refused: 0,
+        last_seen_ms: 0,
+        last_end: None,
+    }
+}
+
+fn device(device: DeviceStatus, signals: &[&watch::Trouble], history: Vec<watch::Moment>, now: i64) -> Device {
     let trouble = match (device.last_end, device.refused) {
         (Some((reason, address)), _) => Some(format!("its last connection, from {address}, ended: {}", reason.label())),
         (None, 0) => None,
         (None, refused) => Some(format!("{refused} of its publishes were refused or dropped")),
+    };
+    let seen = (device.last_seen_ms > 0).then_some(device.last_seen_ms);
+    let moment = |moment: watch::Moment| Moment {
+        at: wall(moment.at_ms),
+        what: moment.what,
+        address: moment.address,
     };
     Device {
         identity: device.identity,
@@ -275,8 +516,12 @@ fn device(device: DeviceStatus) -> Device {
         connects: device.connects,
         accepted: device.accepted,
         refused: device.refused,
-        last_seen: (device.last_seen_ms > 0).then(|| wall(device.last_seen_ms)),
+        last_seen: seen.map(wall),
+        last_seen_seconds: seen.map(|seen| now.saturating_sub_unsigned(seen / 1000).max(0).unsigned_abs()),
+        troubles: signals.iter().map(|trouble| trouble.text.clone()).chain(trouble.clone()).collect(),
         trouble,
+        signals: signals.iter().map(|trouble| trouble.signal.label()).collect(),
+        history: history.into_iter().map(moment).collect(),
     }
 }
 

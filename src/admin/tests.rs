@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{State, bind, pages, server};
-use crate::telemetry::tests::{Fake, trouble, watching};
+use crate::telemetry::tests::{Fake, everything, trouble, watching};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -68,6 +68,11 @@ async fn every_path_answers_on_loopback() {
         (200, "plant-7".into())
     );
     let (code, body) = fetch(running.address, "/").await;
+    assert!(
+        code == 200 && body.starts_with("<!doctype html>") && body.contains("plant-7"),
+        "{body}"
+    );
+    let (code, body) = fetch(running.address, "/favicon.ico").await;
     assert!(code == 404 && body.contains("/metrics"), "{body}");
 }
 
@@ -204,6 +209,19 @@ fn beyond_loopback_status_wants_the_token() {
     assert_eq!(from_afar(Some(token), "/status", Some("Bearer 0123456789abcdef0123")), 200);
     assert_eq!(from_afar(Some(token), "/status", Some("bearer 0123456789abcdef0123")), 200);
     assert_eq!(from_afar(None, "/status", Some("Bearer ")), 401, "no token opens nothing");
+    // Of a browser: `admin:0123456789abcdef0123`, a wrong password, no colon, no Base64.
+    assert_eq!(from_afar(Some(token), "/", Some("Basic YWRtaW46MDEyMzQ1Njc4OWFiY2RlZjAxMjM=")), 200);
+    assert_eq!(from_afar(Some(token), "/", Some("Bearer 0123456789abcdef0123")), 200);
+    for wrong in [
+        "Basic YWRtaW46MDEyMzQ1Njc4OWFiY2RlZjAxMjQ=",
+        "Basic MDEyMzQ1Njc4OWFiY2RlZjAxMjM=",
+        "Basic !",
+        "Basic ",
+        "",
+    ] {
+        assert_eq!(from_afar(Some(token), "/", Some(wrong)), 401, "{wrong}");
+    }
+    assert_eq!(from_afar(None, "/", Some("Basic Og==")), 401, "no token opens nothing");
 }
 
 #[test]
@@ -311,6 +329,46 @@ async fn every_fault_names_itself_in_a_sentence() {
 }
 
 #[tokio::test]
+async fn signals_and_the_self_check_are_told_and_a_device_in_trouble_stands_first() {
+    let mut fake = Arc::into_inner(Fake::new()).unwrap();
+    let figures = fake.figures.get_mut().unwrap();
+    everything(figures);
+    figures.front.wrong_names = vec![("gateway.local".to_owned(), 4)];
+    fake.devices = vec![DeviceStatus {
+        identity: "a".to_owned(),
+        connections: 1,
+        connects: 1,
+        accepted: 1,
+        refused: 3,
+        last_seen_ms: 1_799_999_990_000,
+        last_end: None,
+    }];
+    let status = status(&Arc::new(fake)).await;
+    let problems = status["problems"].to_string();
+    for expected in [
+        "d1 is in trouble: silent",
+        "devices dial `gateway.local`, which our certificate lacks (4 handshakes failed)",
+        "the configuration file is not what runs",
+        "the self-check of disk: it is too small; make it larger",
+        "the revocation list in devices.crl runs out in 1 h",
+    ] {
+        assert!(problems.contains(expected), "{expected} is not in {problems}");
+    }
+    let list = &status["devices"]["list"];
+    assert_eq!((&list[0]["identity"], &list[1]["identity"]), (&"d1".into(), &"a".into()));
+    assert_eq!(list[0]["signals"].as_array().unwrap().len(), 10);
+    assert_eq!(
+        (&list[1]["last_seen_seconds"], &list[1]["history"][0]["what"]),
+        (&10.into(), &"keep_alive".into())
+    );
+    assert_eq!(status["fails_first"][0], serde_json::json!({"what": "crl", "in_seconds": 3600}));
+    assert_eq!(
+        (&status["flowing"]["state"], &status["watch"]["in_trouble"]),
+        (&"idle".into(), &30.into())
+    );
+}
+
+#[tokio::test]
 async fn the_list_of_devices_is_bounded() {
     let mut fake = Arc::into_inner(Fake::new()).unwrap();
     let device = |number| DeviceStatus {
@@ -342,6 +400,7 @@ fn documented() -> Vec<String> {
 #[tokio::test]
 async fn status_has_the_documented_fields_and_no_others() {
     let mut fake = Arc::into_inner(Fake::new()).unwrap();
+    everything(fake.figures.get_mut().unwrap());
     trouble(fake.figures.get_mut().unwrap());
     fake.unrouted = vec![UnroutedTopic {
         topic: "t".to_owned(),

@@ -20,7 +20,7 @@ use std::time::SystemTime;
 use crate::config::Config;
 use disk::Space;
 pub(crate) use disk::record_bytes;
-pub(crate) use report::{AREAS, Report, Severity};
+pub(crate) use report::{AREAS, Finding, Report, Severity};
 
 /// What to look at besides the configuration.
 #[derive(Clone, Debug, Default)]

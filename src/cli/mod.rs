@@ -2,6 +2,7 @@
 
 mod check;
 mod run;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +50,12 @@ enum Command {
                       forebay check -c forebay.yaml --sample devices/board-1/telemetry/env --as board-1"
     )]
     Check(check::CheckArgs),
+    /// Show how a running gateway is, on one screen
+    #[command(
+        after_help = "Exit code 0 if nothing is wrong, 1 if something is or nobody answers.\n\nExamples:\n  forebay status -c /etc/forebay/forebay.yaml\n  \
+                      forebay status --watch\n  forebay status --json\n  forebay status --url http://gateway:9464 --token-file admin.token"
+    )]
+    Status(status::StatusArgs),
     /// Make and show certificates
     Certs(crate::certs::CertsCommand),
     /// Show the gateway at work: devices, an outage, a kill, and the balance
@@ -87,6 +94,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { config, log } => run::run(&config, &log),
         Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Certs(command) => command.run(),
         #[cfg(feature = "demo")]
         Command::Demo(args) => args.run(),

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use connections::Moment;
 pub(crate) use report::{Report, SIGNALS, Signal, Trouble};
+pub(crate) use series::rough;
 pub(crate) use worker::{Watch, start};
 
 /// Milliseconds on the watch's own clock: since boot, negative for what was before.

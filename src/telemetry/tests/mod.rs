@@ -15,7 +15,7 @@ use super::markdown::markdown;
 use super::*;
 use crate::canary::CanaryFigures;
 use crate::self_check::{Expiry, Findings};
-use crate::watch::{Report, SIGNALS, Trouble};
+use crate::watch::{Moment, Report, SIGNALS, Trouble};
 
 /// A source that says what a test wants.
 pub(crate) struct Fake {
@@ -46,8 +46,12 @@ impl Source for Arc<Fake> {
     fn unrouted(&self, limit: usize) -> Vec<UnroutedTopic> {
         self.unrouted.iter().take(limit).cloned().collect()
     }
-    fn history(&self, _identity: &str) -> Vec<crate::watch::Moment> {
-        vec![]
+    fn history(&self, _identity: &str) -> Vec<Moment> {
+        vec![Moment {
+            at_ms: 1_800_000_000_000,
+            what: "keep_alive".to_owned(),
+            address: "10.0.0.7:4711".to_owned(),
+        }]
     }
     fn ledger(&self) -> Audit {
         self.ledger
@@ -92,7 +96,7 @@ pub(crate) fn figures() -> Figures {
             handshake_faults: by("unknown_ca", 0),
             fanout_alive: true,
             routes: vec![route("devices/+/alarm", 5), route("devices/+/telemetry", 0)],
-            wrong_names: by("gateway.local", 2),
+            wrong_names: by("gateway.local", 0),
             ..Front::default()
         },
         log: Log {
@@ -206,6 +210,15 @@ pub(crate) fn everything(figures: &mut Figures) {
     };
     figures.check = Some(Arc::new(Findings {
         at: 1_800_000_000,
+        report: crate::check::Report {
+            findings: vec![crate::check::Finding {
+                severity: crate::check::Severity::Error,
+                area: "disk",
+                text: "it is too small".to_owned(),
+                hint: Some("make it larger".to_owned()),
+            }],
+        },
+        file: crate::self_check::FileState::Differs,
         expiries: vec![Expiry {
             what: "crl",
             file: "devices.crl".to_owned(),
