@@ -28,7 +28,7 @@ fn config(plant: &Plant, cloud: u16) -> String {
          listeners: [{{bind: \"127.0.0.1:0\", names: [localhost], tls: {}, identity: \"{{cn}}\"}}]\n\
          streams: [{{name: telemetry, max_bytes: 32MiB, max_age: {}s, when_full: refuse}}]\n\
          routes: [{{from: \"devices/+/telemetry\", to: \"dt/{{device}}\", stream: telemetry}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {cloud}}}\n\
+         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {cloud}, canary: off}}\n\
          admin: {{bind: \"127.0.0.1:0\"}}\n",
         plant.listener_tls(),
         EXPIRY.as_secs()

@@ -30,7 +30,7 @@ fn config(data_dir: &str, keep_free: &str, streams: &str, cloud: SocketAddr) -> 
          listeners: [{{bind: \"127.0.0.1:0\", identity: \"{{client_id}}\"}}]\n\
          streams: [{streams}]\n\
          routes: [{{from: \"devices/+/telemetry\", to: \"dt/{{device}}\", stream: telemetry}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}}}\n\
+         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}, canary: off}}\n\
          admin: {{bind: \"127.0.0.1:0\"}}\n",
         cloud.port()
     )

@@ -47,7 +47,7 @@ fn config(cloud: SocketAddr) -> String {
          listeners: [{{bind: \"127.0.0.1:0\", identity: \"{{client_id}}\"}}]\n\
          streams: [{{name: telemetry, max_bytes: 256MiB, when_full: refuse}}]\n\
          routes: [{{from: \"devices/+/telemetry\", to: \"dt/{{device}}\", stream: telemetry}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}, in_flight: {IN_FLIGHT}}}\n\
+         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}, in_flight: {IN_FLIGHT}, canary: off}}\n\
          admin: {{bind: \"127.0.0.1:0\"}}\n",
         cloud.port()
     )

@@ -30,7 +30,7 @@ fn config(cloud: SocketAddr) -> String {
          listeners: [{{bind: \"127.0.0.1:0\", identity: \"{{client_id}}\"}}]\n\
          streams: [{{name: telemetry, max_bytes: 1GiB, when_full: refuse}}]\n\
          routes: [{{from: \"devices/+/telemetry\", to: \"dt/{{device}}\", stream: telemetry}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}, in_flight: 100}}\n\
+         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}, in_flight: 100, canary: off}}\n\
          admin: {{bind: \"127.0.0.1:0\"}}\n",
         cloud.port()
     )

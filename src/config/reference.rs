@@ -210,7 +210,7 @@ const KEYS: &[KeyDoc] = &[
     words("cloud.max_bandwidth", Bandwidth { min: "1KiB/s", max: "1TiB/s" }, "the profile's: AWS's quota of 512KiB/s for `aws-iot`, none for `mqtt`", "For metered links. The bridge stays at nine tenths of it."),
     value("cloud.canary", Kind::OffOr(&Duration { min: "1s", max: "7d" }), "5m", "A small message of our own at this interval to `GATEWAY/canary`, through log and bridge, to know that the whole way is open. Some 250 bytes each. `off` = never."),
 
-    words("admin", Map, "the values below", "`/metrics`, `/healthz`, `/readyz`, `/status`."),
+    words("admin", Map, "the values below", "`/`, `/metrics`, `/healthz`, `/readyz`, `/status`; `forebay status` asks there."),
     value("admin.bind", Socket, "127.0.0.1:9464", "Address and port. Beyond loopback only `/metrics`, `/healthz` and `/readyz` answer without the token, and `token_file` is required."),
     words("admin.token_file", File, "none: loopback only", "A file with the token that the other paths want as `Authorization: Bearer`; at least 16 characters, readable by the gateway alone."),
     words("admin.otlp", Map, "none", "Traces of some records, from publish to the cloud's ack, for an OpenTelemetry collector; docs/traces.md."),

@@ -92,6 +92,9 @@ pub(crate) fn show_duration(value: Duration) -> String {
 /// A size for reading: `4GiB`, `1.7GiB`, `300B`.
 #[must_use]
 pub(crate) fn show_bytes(value: u64) -> String {
+    if value == 0 {
+        return "0B".to_owned();
+    }
     let binary = &BYTE_UNITS[..5];
     let exact = binary
         .iter()

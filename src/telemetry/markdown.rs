@@ -11,7 +11,7 @@ ledger that outlives restarts is in `/status` ([status.md](status.md)). A series
 `stream` exists for every value that is known; without a `cloud` in the configuration the cloud's are missing.
 
 A *listed* instrument has a series for each thing that is so now, and none otherwise: `forebay_device_silent_seconds > 0` is
-an alert that resolves by itself. Only these hold names of devices or topics; each has at most 256 series, those of the
+an alert that resolves by itself. Only these hold names of devices or topics; each has at most 300 series, those of the
 signals 100, the worst first. The others are bounded by the configuration: some 350 series.
 ";
 

@@ -6,7 +6,6 @@
 mod catalogue;
 mod figures;
 mod health;
-mod listed;
 #[cfg(test)]
 mod markdown;
 mod observers;
@@ -32,7 +31,6 @@ use crate::config::Config;
 use crate::traces::Tracer;
 use catalogue::{ACK_LATENCY, COMMIT_LATENCY, DELIVERY_AGE, Instrument, Kind, Moment, Read, instruments};
 use forebay_broker::UnroutedTopic;
-use listed::Listed;
 use observers::Observers;
 use rates::{Rates, Totals};
 use sources::Running;
@@ -47,7 +45,7 @@ pub(crate) use sources::Sources;
 /// Unrouted topics that `/metrics` names.
 const UNROUTED: usize = 10;
 /// Series per instrument; the catalogue stays far below, this is the belt beside it.
-const MAX_SERIES: usize = 256;
+const MAX_SERIES: usize = 300;
 
 /// Everything measured. Cheap to clone.
 #[derive(Clone)]
@@ -128,9 +126,6 @@ impl Telemetry {
         for instrument in instruments() {
             register(&meter, instrument, &scraped);
         }
-        registry
-            .register(Box::new(Listed::new(Arc::clone(&scraped))))
-            .context("the listed series cannot be set up")?;
         let histogram = |name| {
             let (description, unit) = instruments()
                 .find(|known| known.name == name)
@@ -300,7 +295,7 @@ fn autonomy(headroom: u64, bytes_per_second: f64) -> Option<f64> {
 fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scraped>) {
     let scraped = scraped.clone();
     match instrument.kind {
-        Kind::Counter(read) => {
+        Kind::Counter(read) | Kind::ListedCounter(read) => {
             let read = move |observer: &dyn AsyncInstrument<f64>| observe(observer, instrument, read, &scraped);
             meter
                 .f64_observable_counter(instrument.name)
@@ -309,7 +304,7 @@ fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scrape
                 .with_callback(read)
                 .build();
         }
-        Kind::Gauge(read) => {
+        Kind::Gauge(read) | Kind::ListedGauge(read) => {
             let read = move |observer: &dyn AsyncInstrument<f64>| observe(observer, instrument, read, &scraped);
             meter
                 .f64_observable_gauge(instrument.name)
@@ -318,7 +313,7 @@ fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scrape
                 .with_callback(read)
                 .build();
         }
-        Kind::Histogram(_) | Kind::ListedCounter(_) | Kind::ListedGauge(_) => {}
+        Kind::Histogram(_) => {}
     }
 }
 

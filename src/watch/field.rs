@@ -42,7 +42,7 @@ impl Field {
     /// Takes the next value.
     pub(super) fn take(&mut self, value: f64, range: Option<(f64, f64)>, now: Ms) -> Said {
         let limit = self.limit();
-        #[expect(clippy::float_cmp, reason = "a stuck sensor repeats the very same number")]
+        // A stuck sensor repeats the very same number.
         let same = self.last == Some(value);
         if same {
             self.run = self.run.saturating_add(1);

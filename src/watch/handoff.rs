@@ -70,8 +70,8 @@ impl Observer for Witness {
         if !self.references.contains(topic) && !self.filters.iter().any(|filter| filter.matches(topic)) {
             return;
         }
-        let payload = (publish.payload.len() <= MAX_PAYLOAD).then(|| Box::from(publish.payload));
-        let bytes = payload.as_ref().map_or(0, |payload: &Box<[u8]>| payload.len());
+        let payload: Option<Box<[u8]>> = (publish.payload.len() <= MAX_PAYLOAD).then(|| Box::from(publish.payload));
+        let bytes = payload.as_deref().map_or(0, <[u8]>::len);
         let waiting = self.bytes.fetch_add(bytes, Ordering::AcqRel);
         let event = Event::Publish(Publish {
             identity: Arc::clone(publish.identity),

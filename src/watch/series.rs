@@ -173,26 +173,21 @@ impl Series {
             let (first, last) = self.newest_gap.unwrap_or_default();
             let range = format!("{first}-{last}");
             let text = format!(
-                "{missing} messages on `{topic}` never came: {}",
+                "{} on `{topic}` never came: {}",
+                count(missing, "message"),
                 ranges(self.sequence.missing(), &range)
             );
             say(Signal::Gap, &range, float(missing), float(missing), self.missing.since, text);
         }
-        for (signal, recent, what) in [
-            (Signal::Duplicate, self.duplicates, "messages came twice on"),
-            (Signal::Reorder, self.reordered, "messages came out of order on"),
-            (Signal::Restart, self.restarts, "restarts, told by what it sends on"),
+        for (signal, recent, noun, what) in [
+            (Signal::Duplicate, self.duplicates, "message", "came twice on"),
+            (Signal::Reorder, self.reordered, "message", "came out of order on"),
+            (Signal::Restart, self.restarts, "restart", "lately, told by what it sends on"),
         ] {
-            let count = recent.count(now);
-            if count > 0 {
-                say(
-                    signal,
-                    "",
-                    float(count),
-                    float(count),
-                    recent.since,
-                    format!("{count} {what} `{topic}`"),
-                );
+            let times = recent.count(now);
+            if times > 0 {
+                let text = format!("{} {what} `{topic}`", count(times, noun));
+                say(signal, "", float(times), float(times), recent.since, text);
             }
         }
         for (field, config) in self.fields.iter().zip(&item.fields) {
@@ -251,6 +246,10 @@ fn ranges(missing: &[(u64, u64)], newest: &str) -> String {
     let shown: Vec<_> = shown.map(|(first, last)| format!("{first}-{last}")).collect();
     let others = if missing.len() > SHOWN { ", and earlier ones" } else { "" };
     format!("{}{others}", shown.join(", "))
+}
+
+fn count(times: u64, noun: &str) -> String {
+    format!("{times} {noun}{}", if times == 1 { "" } else { "s" })
 }
 
 fn length(ms: Ms) -> Duration {

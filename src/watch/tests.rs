@@ -138,7 +138,8 @@ fn silence_is_told_after_three_misses_and_ends_with_the_next_message() {
 #[test]
 fn each_counter_rises_only_by_what_it_names() {
     type Act = fn(&mut Watched);
-    let acts: [(&str, Act, &[(&str, u64)]); 9] = [
+    type Rises<'a> = &'a [(&'a str, u64)];
+    let acts: [(&str, Act, Rises<'_>); 9] = [
         (
             "a gap of 17",
             |w| w.publish("d1", &message(28, "a", 20.1)),

@@ -75,5 +75,5 @@ fn values_are_shown_as_they_are_written() {
     for text in ["4GiB", "300B", "1536MiB", "1TiB"] {
         assert_eq!(show_bytes(bytes(text).unwrap()), text);
     }
-    assert_eq!((show_bytes(1_000_000), show_bytes(0)), ("976.6KiB".to_owned(), "0.0B".to_owned()));
+    assert_eq!((show_bytes(1_000_000), show_bytes(0)), ("976.6KiB".to_owned(), "0B".to_owned()));
 }

