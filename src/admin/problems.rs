@@ -6,7 +6,7 @@ use forebay_broker::UnroutedTopic;
 use crate::check::Severity;
 use crate::config::{show_bytes, show_duration};
 use crate::self_check::FileState;
-use crate::telemetry::{Cloud, Figures, Look, not_ready};
+use crate::telemetry::{ByLabel, Cloud, Counted, Figures, Log, Look, not_ready};
 use crate::watch::{SIGNALS, rough};
 
 /// A certificate that ends sooner is a problem.
@@ -23,29 +23,32 @@ const SHOWN: usize = 3;
 pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
     let figures = &look.figures;
     let mut list = not_ready(look);
-    lost(figures, &mut list);
+    lost(figures, &look.day_ago, &mut list);
     if let Some(cloud) = &figures.cloud {
         link(cloud, figures, &mut list);
     }
     room(look, &mut list);
     certificates(figures, &mut list);
     self_check(figures, &mut list);
-    devices(figures, unrouted, &mut list);
-    signals(figures, &mut list);
+    devices(figures, &look.day_ago, unrouted, &mut list);
+    signals(figures, &look.day_ago, &mut list);
     list
 }
 
-/// What is lost, or was nearly.
-fn lost(figures: &Figures, list: &mut Vec<String>) {
+/// What was lost within a day, or nearly.
+fn lost(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
     let log = &figures.log;
-    if log.commits_failed > 0 {
+    let since = |read: fn(&Log) -> u64| read(log).saturating_sub(read(&day_ago.log));
+    let commits_failed = since(|log| log.commits_failed);
+    if commits_failed > 0 {
         list.push(format!(
-            "{} failed since start; nothing of them was acked, but the disk wants a look: `dmesg`",
-            count(log.commits_failed, "commit")
+            "{} failed within a day; nothing of them was acked, but the disk wants a look: `dmesg`",
+            count(commits_failed, "commit")
         ));
     }
-    if log.damaged + figures.start.damaged > 0 {
-        let damaged = count(log.damaged.max(figures.start.damaged), "record");
+    let damaged = since(|log| log.damaged).max(figures.start.damaged);
+    if damaged > 0 {
+        let damaged = count(damaged, "record");
         list.push(format!(
             "{damaged} could not be read back; their files are kept in the log's directory: check the disk with `dmesg`"
         ));
@@ -56,22 +59,25 @@ fn lost(figures: &Figures, list: &mut Vec<String>) {
             count(figures.start.set_aside, "log file")
         ));
     }
-    if log.evicted > 0 {
+    let evicted = since(|log| log.evicted);
+    if evicted > 0 {
         list.push(format!(
-            "{} dropped since start because a bound was reached; raise max_bytes or gateway.max_disk",
-            count(log.evicted, "record")
+            "{} dropped within a day because a bound was reached; raise max_bytes or gateway.max_disk",
+            count(evicted, "record")
         ));
     }
-    if log.expired > 0 {
+    let expired = since(|log| log.expired);
+    if expired > 0 {
         list.push(format!(
-            "{} dropped since start because they were older than allowed",
-            count(log.expired, "record")
+            "{} dropped within a day because they were older than allowed",
+            count(expired, "record")
         ));
     }
-    if log.dead_lettered > 0 {
+    let dead_lettered = since(|log| log.dead_lettered);
+    if dead_lettered > 0 {
         list.push(format!(
-            "{} will never be taken by the cloud and became dead letters since start; `forebay_cloud_dead_total` in /metrics says why",
-            count(log.dead_lettered, "record")
+            "{} will never be taken by the cloud and became dead letters within a day; `forebay_cloud_dead_total` in /metrics says why",
+            count(dead_lettered, "record")
         ));
     }
 }
@@ -202,7 +208,7 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
 }
 
 /// What `watch` notices: of each signal the worst three.
-fn signals(figures: &Figures, list: &mut Vec<String>) {
+fn signals(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
     let watch = &figures.watch;
     for signal in SIGNALS {
         let all = watch.report.in_trouble(signal);
@@ -217,17 +223,19 @@ fn signals(figures: &Figures, list: &mut Vec<String>) {
             list.push(format!("and {} more with the signal `{}`", all - SHOWN, signal.label()));
         }
     }
-    if watch.overflow > 0 {
+    let overflow = watch.overflow.saturating_sub(day_ago.overflow);
+    if overflow > 0 {
         list.push(format!(
-            "{} not looked at since start, because `watch` could not keep up",
-            count(watch.overflow, "publish")
+            "{} not looked at within a day, because `watch` could not keep up",
+            count(overflow, "publish")
         ));
     }
 }
 
-fn devices(figures: &Figures, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
-    let front = &figures.front;
-    if front.unrouted > 0 {
+fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
+    let (front, before) = (&figures.front, &day_ago.front);
+    let unrouted_within = front.unrouted.saturating_sub(before.unrouted);
+    if unrouted_within > 0 {
         let worst = unrouted.first().map_or_else(String::new, |worst| {
             let near = worst.nearest.as_ref().map_or_else(String::new, |(route, off)| {
                 format!(", {} from `{route}`", count(*off as u64, "letter"))
@@ -235,8 +243,8 @@ fn devices(figures: &Figures, unrouted: &[UnroutedTopic], list: &mut Vec<String>
             format!("; most on `{}`{near}", worst.topic)
         });
         list.push(format!(
-            "{} matched no route since start and stayed here{worst}",
-            count(front.unrouted, "publish")
+            "{} matched no route within a day and stayed here{worst}",
+            count(unrouted_within, "publish")
         ));
     }
     let reasons = |counts: &[(String, u64)]| {
@@ -246,15 +254,18 @@ fn devices(figures: &Figures, unrouted: &[UnroutedTopic], list: &mut Vec<String>
             .join(", ")
     };
     for (what, counts) in [
-        ("publishes were refused", &front.refused),
-        ("QoS 0 publishes were dropped", &front.dropped),
-        ("TLS handshakes failed", &front.handshake_faults),
+        ("publishes were refused", since(&front.refused, &before.refused)),
+        ("QoS 0 publishes were dropped", since(&front.dropped, &before.dropped)),
+        ("TLS handshakes failed", since(&front.handshake_faults, &before.handshake_faults)),
     ] {
         if counts.iter().any(|(_, count)| *count > 0) {
-            list.push(format!("{what} since start: {}", reasons(counts)));
+            list.push(format!("{what} within a day: {}", reasons(&counts)));
         }
     }
-    for (name, handshakes) in front.wrong_names.iter().filter(|(_, handshakes)| *handshakes > 0) {
+    for (name, handshakes) in since(&front.wrong_names, &before.wrong_names)
+        .iter()
+        .filter(|(_, handshakes)| *handshakes > 0)
+    {
         let dialled = if name == "none" {
             "an address".to_owned()
         } else {
@@ -265,12 +276,21 @@ fn devices(figures: &Figures, unrouted: &[UnroutedTopic], list: &mut Vec<String>
             count(*handshakes, "handshake")
         ));
     }
-    if front.fanout_dropped > 0 {
+    let dropped = front.fanout_dropped.saturating_sub(before.fanout_dropped);
+    if dropped > 0 {
         list.push(format!(
-            "local subscribers were too slow for {} since start",
-            count(front.fanout_dropped, "message")
+            "local subscribers were too slow for {} within a day",
+            count(dropped, "message")
         ));
     }
+}
+
+/// What was counted since `before`, by label.
+fn since(now: &ByLabel, before: &ByLabel) -> ByLabel {
+    let earlier = |label: &str| before.iter().find(|(known, _)| known == label).map_or(0, |(_, count)| *count);
+    now.iter()
+        .map(|(label, count)| (label.clone(), count.saturating_sub(earlier(label))))
+        .collect()
 }
 
 fn count(n: u64, one: &str) -> String {

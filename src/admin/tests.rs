@@ -292,15 +292,15 @@ async fn every_fault_names_itself_in_a_sentence() {
         .map(|line| line.as_str().unwrap())
         .collect();
     for expected in [
-        "1 record dropped since start because a bound was reached; raise max_bytes or gateway.max_disk",
+        "1 record dropped within a day because a bound was reached; raise max_bytes or gateway.max_disk",
         "the cloud is not connected: the name cannot be resolved; check DNS (4 times in a row); 6 records in the log",
         "denies 1 pair of route and device, `devices/+/t` of `d1`",
         "stream `telemetry` holds 1MiB of 1MiB; then its oldest records go",
         "the certificate of listener 0.0.0.0:8883 expires in 5 days",
         "the machine's clock is behind",
-        "7 publishes matched no route since start and stayed here; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
-        "publishes were refused since start: not_authorized 3",
-        "TLS handshakes failed since start: unknown_ca 2",
+        "7 publishes matched no route within a day and stayed here; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
+        "publishes were refused within a day: not_authorized 3",
+        "TLS handshakes failed within a day: unknown_ca 2",
     ] {
         assert!(
             problems.iter().any(|line| line.contains(expected)),

@@ -10,6 +10,7 @@ mod health;
 mod markdown;
 mod observers;
 mod outlook;
+mod past;
 mod rates;
 mod sources;
 mod watchdog;
@@ -32,13 +33,15 @@ use crate::traces::Tracer;
 use catalogue::{ACK_LATENCY, COMMIT_LATENCY, DELIVERY_AGE, Instrument, Kind, Moment, Read, instruments};
 use forebay_broker::UnroutedTopic;
 use observers::Observers;
+use past::Past;
 use rates::{Rates, Totals};
 use sources::Running;
 use watchdog::{Progress, Watchdog};
 
-pub(crate) use figures::{Cloud, Figures, Source, Stream};
+pub(crate) use figures::{ByLabel, Cloud, Figures, Log, Source, Stream};
 pub(crate) use health::{not_ready, restart_helps};
 pub(crate) use outlook::Failing;
+pub(crate) use past::Counted;
 pub(crate) use rates::Flow;
 pub(crate) use sources::Sources;
 
@@ -75,7 +78,7 @@ struct Inner {
     // Instruments work as long as their provider lives.
     _provider: SdkMeterProvider,
     source: OnceLock<Box<dyn Source>>,
-    sampled: Mutex<(Rates, Watchdog)>,
+    sampled: Mutex<(Rates, Watchdog, Past)>,
     /// What the instruments read during one scrape.
     scraped: Arc<Scraped>,
 }
@@ -93,6 +96,8 @@ pub(crate) struct Look {
     pub(crate) log_stalled: Option<Duration>,
     /// What fails first, the nearest first.
     pub(crate) outlook: Vec<Failing>,
+    /// The counters of a day ago.
+    pub(crate) day_ago: Arc<Counted>,
 }
 
 /// What one scrape reads from.
@@ -230,16 +235,18 @@ impl Telemetry {
             waiting: figures.log.streams.iter().map(|stream| stream.waiting_bytes).sum(),
         };
         let mut sampled = lock(&self.inner.sampled);
-        let (rates, watchdog) = &mut *sampled;
+        let (rates, watchdog, past) = &mut *sampled;
         let flow = rates.flow(now, totals);
         rates.note(now, totals);
         watchdog.note(now, progress(&figures.log));
         let log_stalled = watchdog.stalled(now);
+        let day_ago = past.look(now, &figures);
         drop(sampled);
         let autonomy = autonomy(figures.log.headroom(), flow.bytes);
         let outlook = outlook::outlook(&figures, &flow);
         Some(Look {
             outlook,
+            day_ago,
             figures,
             flow,
             autonomy,
@@ -276,7 +283,7 @@ impl Scrape {
     }
 }
 
-fn progress(log: &figures::Log) -> Progress {
+fn progress(log: &Log) -> Progress {
     let waiting: u64 = log.streams.iter().map(|stream| stream.waiting).sum();
     Progress {
         commits: log.commits + log.commits_failed,

@@ -175,6 +175,7 @@ pub(crate) fn look() -> Look {
         autonomy: None,
         log_stalled: None,
         outlook: vec![],
+        day_ago: Arc::default(),
     }
 }
 
