@@ -29,6 +29,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::canary;
 use crate::config::Otlp;
 use export::Queue;
 use ids::RecordIds;
@@ -134,7 +135,7 @@ impl Tracer {
     /// A record was handed to a connection: the span `wait`, the first time in this process.
     pub(crate) fn sent(&self, record: &Record, again: bool) {
         let (text, ids) = self.ids(record.id.epoch, record.id.stream, record.id.offset);
-        if again || !ids.is_sampled(self.sample) {
+        if again || !self.traces(record, &ids) {
             return;
         }
         let now = SystemTime::now();
@@ -156,7 +157,7 @@ impl Tracer {
     /// What came of a record that was handed to a connection: the span `cloud`.
     pub(crate) fn answered(&self, record: &Record, sent: Instant, answer: Answer) {
         let (text, ids) = self.ids(record.id.epoch, record.id.stream, record.id.offset);
-        if !ids.is_sampled(self.sample) {
+        if !self.traces(record, &ids) {
             return;
         }
         let (code, status) = match answer {
@@ -179,6 +180,11 @@ impl Tracer {
             status,
         };
         self.span(&ids, cloud, at(sent), SystemTime::now());
+    }
+
+    /// Whether a record at the bridge is traced. The canary is not: nobody published it.
+    fn traces(&self, record: &Record, ids: &RecordIds) -> bool {
+        ids.is_sampled(self.sample) && *record.identity != *canary::IDENTITY
     }
 
     fn ids(&self, epoch: Epoch, stream: StreamId, offset: Offset) -> (String, RecordIds) {
