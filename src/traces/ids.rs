@@ -52,7 +52,7 @@ impl RecordIds {
 /// An id for a span that nobody refers to.
 pub(super) fn random() -> SpanId {
     // Zero is no id. A system without randomness has long refused to start.
-    SpanId::from_bytes(getrandom::u64().unwrap_or(1).max(1).to_ne_bytes())
+    SpanId::from_bytes(getrandom::u64().unwrap_or(1).max(1).to_be_bytes())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use forebay_aws_standin::{Standin, StandinConfig, Which};
 use forebay_broker::codec::Version;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::task::AbortHandle;
@@ -320,9 +320,13 @@ async fn serve(listener: TcpListener, values: Arc<Mutex<BTreeMap<String, f64>>>)
             .iter()
             .map(|(name, value)| format!("{name} {value}\n"))
             .collect();
-        let mut request = [0; 4096];
-        // The request is one packet; a scraper that goes away is its own affair.
-        stream.read(&mut request).await.ok();
+        // The head of the request says nothing that we do not know; a scraper that goes away is its own affair.
+        let mut request = BufReader::new(&mut stream).lines();
+        while request
+            .next_line()
+            .await
+            .is_ok_and(|line| line.is_some_and(|line| !line.is_empty()))
+        {}
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             page.len()

@@ -96,7 +96,7 @@ pub(super) struct Released {
     pub(super) lost: u64,
     pub(super) budget: usize,
     /// Publishes that are traced and have left.
-    pub(super) traced: Vec<Box<TracedPublish>>,
+    pub(super) traced: Vec<TracedPublish>,
     /// When the next place becomes free by itself.
     pub(super) next: Option<Instant>,
     /// Nothing is pending and the connection is to end.
@@ -245,7 +245,7 @@ impl Outbox {
             if let Some(mut trace) = done.trace.take() {
                 trace.read = done.since.into_std();
                 trace.durable = (outcome == Outcome::Durable).then(std::time::Instant::now);
-                released.traced.push(trace);
+                released.traced.push(*trace);
             }
             match outcome {
                 Outcome::Durable => {
