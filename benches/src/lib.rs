@@ -12,6 +12,7 @@
 
 pub mod certificates;
 mod client;
+pub mod collector;
 mod diary;
 pub mod generator;
 mod histogram;

@@ -55,6 +55,7 @@ struct Arguments {
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
     Forebay,
+    ForebayEverything,
     MosquittoQueue,
     MosquittoAutosave,
     MosquittoBare,
@@ -257,6 +258,7 @@ impl Name {
     fn system(self) -> System {
         match self {
             Name::Forebay => System::Forebay,
+            Name::ForebayEverything => System::ForebayEverything,
             Name::MosquittoQueue => System::MosquittoQueue,
             Name::MosquittoAutosave => System::MosquittoAutosave,
             Name::MosquittoBare => System::MosquittoBare,
