@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use forebay_bridge::Fate;
+use forebay_bridge::{Answer, Fate};
 use forebay_topic::{Template, TopicFilter};
-use forebay_wal::{Batch, Clock, CommitError, CommitListener, Log, NewRecord, Producer, RecordId, StreamId};
+use forebay_wal::{Batch, Clock, CommitError, CommitListener, Log, NewRecord, Producer, Record, RecordId, StreamId};
 use tokio_util::sync::CancellationToken;
 
 /// The route's name in records and in `/status`: no filter can be written so.
@@ -254,6 +254,14 @@ pub(crate) struct Witness {
 impl forebay_bridge::Observer for Witness {
     fn delivered(&self, age: Duration, late: bool) {
         self.inner.delivered(age, late);
+    }
+
+    fn sent(&self, record: &Record, again: bool) {
+        self.inner.sent(record, again);
+    }
+
+    fn answered(&self, record: &Record, sent: Instant, answer: Answer) {
+        self.inner.answered(record, sent, answer);
     }
 
     fn settled(&self, id: RecordId, fate: Fate) {

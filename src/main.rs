@@ -15,6 +15,7 @@ mod logging;
 mod screen;
 mod self_check;
 mod telemetry;
+mod traces;
 mod watch;
 
 fn main() -> std::process::ExitCode {

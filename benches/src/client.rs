@@ -23,7 +23,8 @@ pub(crate) struct Client {
     /// One whole PUBLISH; packet id and sequence number are written over it.
     template: Vec<u8>,
     id_at: usize,
-    payload_at: usize,
+    /// Where the number of the reading stands, if it has one.
+    number_at: Option<usize>,
     sequence: u64,
     /// When the publish with packet id `index + 1` was due, while it is in flight.
     in_flight: Vec<Option<Instant>>,
@@ -32,6 +33,25 @@ pub(crate) struct Client {
     /// Due times when paced; a closed loop has none.
     due: Option<mpsc::Receiver<Instant>>,
     diary: Rc<RefCell<Diary>>,
+}
+
+/// Before the number of a reading.
+const HEAD: &[u8] = br#"{"seq":"#;
+/// After it, before what fills the payload up.
+const MIDDLE: &[u8] = br#","fill":""#;
+const TAIL: &[u8] = br#""}"#;
+const AROUND: usize = HEAD.len() + DIGITS + MIDDLE.len() + TAIL.len();
+const NUMBER_AT: usize = HEAD.len();
+/// So many digits has each number: a payload keeps its length.
+const DIGITS: usize = 16;
+const FIRST_NUMBER: u64 = 1_000_000_000_000_000;
+
+/// A reading as devices send it, in JSON with a number that counts; what is too short for that is filled with `x`.
+fn payload(size: usize) -> Vec<u8> {
+    let Some(fill) = size.checked_sub(AROUND) else {
+        return vec![b'x'; size];
+    };
+    [HEAD, FIRST_NUMBER.to_string().as_bytes(), MIDDLE, &vec![b'x'; fill], TAIL].concat()
 }
 
 impl Client {
@@ -58,13 +78,13 @@ impl Client {
         let payload_at = template.len();
         // The packet id ends the header but for the empty properties of MQTT 5.
         let id_at = payload_at - if version == Version::V5 { 3 } else { 2 };
-        template.resize(payload_at + size, b'x');
+        template.extend_from_slice(&payload(size));
         let in_flight = in_flight.get();
         Ok(Client {
             version,
             template: template.to_vec(),
             id_at,
-            payload_at,
+            number_at: (size >= AROUND).then_some(payload_at + NUMBER_AT),
             sequence: 0,
             in_flight: vec![None; usize::from(in_flight)],
             free: (1..=in_flight).rev().collect(),
@@ -116,8 +136,8 @@ impl Client {
             let Some(id) = self.free.pop() else { return };
             self.in_flight[usize::from(id) - 1] = Some(since);
             self.template[self.id_at..self.id_at + 2].copy_from_slice(&id.to_be_bytes());
-            if let Some(number) = self.template[self.payload_at..].first_chunk_mut() {
-                *number = self.sequence.to_be_bytes();
+            if let Some(digits) = self.number_at.and_then(|at| self.template.get_mut(at..at + DIGITS)) {
+                digits.copy_from_slice((FIRST_NUMBER + self.sequence).to_string().as_bytes());
             }
             self.sequence += 1;
             self.out.extend_from_slice(&self.template);

@@ -14,6 +14,7 @@ pub mod bench;
 mod calm;
 pub mod certificates;
 mod client;
+pub mod collector;
 mod diary;
 pub mod engine;
 pub mod figures;

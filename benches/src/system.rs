@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::certificates::Certificates;
+use crate::collector;
 use crate::server::{Server, first_line, free_port};
 
 /// A server and what it does with a publish.
@@ -17,6 +18,8 @@ use crate::server::{Server, first_line, free_port};
 pub enum System {
     /// Acks after the commit to its log; the cloud is away.
     Forebay,
+    /// The same with all that watches switched on: `watch:`, a canary, traces of one record in a hundred.
+    ForebayEverything,
     /// Queues in memory for a bridge whose cloud is away; acks at once.
     MosquittoQueue,
     /// The same, and writes its whole state to disk each second, behind the acks.
@@ -39,10 +42,16 @@ impl System {
     pub fn name(self) -> &'static str {
         match self {
             System::Forebay => "Forebay",
+            System::ForebayEverything => "Forebay, everything on",
             System::MosquittoQueue => "Mosquitto, queue in RAM",
             System::MosquittoAutosave => "Mosquitto, autosave 1 s",
             System::MosquittoBare => "Mosquitto, nothing stored",
         }
+    }
+
+    /// Whether it is Forebay.
+    fn is_ours(self) -> bool {
+        matches!(self, System::Forebay | System::ForebayEverything)
     }
 
     /// Starts it with a data directory of its own.
@@ -52,12 +61,29 @@ impl System {
     /// The program is missing or does not get ready.
     pub fn start(self, programs: &Programs, certificates: &Certificates, directory: &Path) -> anyhow::Result<Server> {
         let started = match self {
-            System::Forebay => {
-                gateway_config(certificates, directory).and_then(|config| start_gateway(&programs.forebay, &config, directory))
-            }
+            System::Forebay | System::ForebayEverything => gateway_config(certificates, directory)
+                .and_then(|config| self.observed(config))
+                .and_then(|config| start_gateway(&programs.forebay, &config, directory)),
             _ => self.start_mosquitto(&programs.mosquitto, certificates, directory),
         };
         started.with_context(|| format!("starting {}", self.name()))
+    }
+
+    /// The configuration with everything on that looks, or with none of it.
+    fn observed(self, mut config: Value) -> anyhow::Result<Value> {
+        if self == System::ForebayEverything {
+            config["watch"] = json!([{
+                "topic": "devices/+/telemetry",
+                "every": "60s",
+                "sequence": {"counter": "/seq"},
+                "fields": [{"at": "/seq", "range": [0, 1e18]}],
+            }]);
+            config["cloud"]["canary"] = json!("1m");
+            config["admin"]["otlp"] = json!({"endpoint": format!("http://{}", collector::start()?), "sample": "1%"});
+        } else {
+            config["cloud"]["canary"] = json!("off");
+        }
+        Ok(config)
     }
 
     fn start_mosquitto(self, program: &Path, certificates: &Certificates, directory: &Path) -> anyhow::Result<Server> {
@@ -107,7 +133,7 @@ impl Programs {
     /// One that is needed is missing.
     pub fn find(forebay: Option<PathBuf>, mosquitto: Option<PathBuf>, systems: &[System]) -> anyhow::Result<Programs> {
         let forebay = forebay.map_or_else(|| Ok(std::env::current_exe()?.with_file_name("forebay")), anyhow::Ok)?;
-        if systems.contains(&System::Forebay) && !forebay.is_file() {
+        if systems.iter().any(|system| system.is_ours()) && !forebay.is_file() {
             bail!(
                 "{} is missing: build it with `cargo build --release`, or name one with --forebay",
                 forebay.display()
@@ -121,7 +147,7 @@ impl Programs {
                 forebay,
                 mosquitto: mosquitto.clone(),
             }),
-            None if systems.iter().all(|system| *system == System::Forebay) => Ok(Programs {
+            None if systems.iter().all(|system| system.is_ours()) => Ok(Programs {
                 forebay,
                 mosquitto: places[0].clone(),
             }),

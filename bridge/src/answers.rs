@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::source::Item;
 use crate::stats::add;
 use crate::window::Written;
-use crate::{Ended, Fate};
+use crate::{Answer, Ended, Fate};
 
 impl Lane {
     pub(crate) fn on_event(&mut self, event: Event, session: &mut Session) -> Result<(), Failure> {
@@ -28,7 +28,10 @@ impl Lane {
                 let now = Instant::now();
                 match session.window.written(id, now) {
                     Written::Waiting => {}
-                    Written::Done(item) => self.delivered(item, now),
+                    Written::Done(item) => {
+                        self.trace(&item, Answer::Written);
+                        self.delivered(item, now);
+                    }
                     Written::Unknown => {
                         return Err(Failure::new(
                             Ended::Protocol,
@@ -59,6 +62,7 @@ impl Lane {
     }
 
     fn answered(&mut self, item: Item, code: u8, text: Option<&str>, session: &mut Session, now: Instant) {
+        self.trace(&item, Answer::Code(code));
         let verdict = classify::puback(code);
         if verdict == Verdict::Delivered {
             return self.delivered(item, now);
@@ -78,6 +82,12 @@ impl Lane {
                 let detail = format!("the cloud refused it for ever: {code:#04x} {}{said}", classify::words(code));
                 self.bury(item, reason, detail, now);
             }
+        }
+    }
+
+    pub(crate) fn trace(&self, item: &Item, answer: Answer) {
+        if let Some(sent) = item.sent {
+            self.observer.answered(&item.record, sent.into_std(), answer);
         }
     }
 

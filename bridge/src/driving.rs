@@ -14,7 +14,7 @@ use crate::session::{End, Session};
 use crate::source::{ReadDone, Source};
 use crate::stats::add;
 use crate::window::Window;
-use crate::{Ended, LastError, State};
+use crate::{Answer, Ended, LastError, State};
 
 /// No ack for so long while acks are owed: stalled, says the status.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
@@ -278,6 +278,7 @@ impl Lane {
         let guilty = failure.and_then(|failure| self.judge(&in_flight, failure, sent_unacked));
         for (item, written) in in_flight {
             if written {
+                self.trace(&item, Answer::None);
                 self.seen.insert(item.place(), item.late);
             }
         }

@@ -67,7 +67,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::{Backoff, Config, Pacing, Version};
 pub use mapping::{CloudLimits, Mapped, Mapping, MappingError, Qos, Route, Unmappable};
-pub use stats::{DEAD_REASONS, Ended, Fate, Observer, REFUSAL_CODES, Stats};
+pub use stats::{Answer, DEAD_REASONS, Ended, Fate, Observer, REFUSAL_CODES, Stats};
 pub use status::{BridgeStatus, Handle, LastError, State, Suspension};
 
 /// Runs one lane until `shutdown`: then nothing more is sent, outstanding acks are waited for within the grace period, and

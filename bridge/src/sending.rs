@@ -45,7 +45,7 @@ impl Lane {
 
     fn send(&mut self, staged: Staged, client: &Client, session: &mut Session, now: Instant) -> Result<(), Failure> {
         let Staged {
-            item,
+            mut item,
             publish,
             retry: _,
             maybe_sent,
@@ -64,6 +64,8 @@ impl Lane {
         add(&stats.retried, u64::from(item.refused));
         add(&stats.replayed, u64::from(item.seen && !item.refused));
         add(&stats.replayed_perhaps, u64::from(maybe_sent));
+        self.observer.sent(&item.record, item.seen || item.refused);
+        item.sent = Some(now);
         session.sent_unacked |= !acked;
         session.window.queue(item, acked, size, now);
         Ok(())

@@ -32,6 +32,8 @@ pub(crate) struct Item {
     pub(crate) seen: bool,
     /// The cloud refused it for the moment on this connection.
     pub(crate) refused: bool,
+    /// When it was handed to the connection.
+    pub(crate) sent: Option<Instant>,
     /// Its bytes count against the stream's read-ahead.
     counted: bool,
 }
@@ -45,6 +47,7 @@ impl Item {
             late: false,
             seen: false,
             refused: false,
+            sent: None,
             counted: false,
         }
     }

@@ -1,9 +1,9 @@
 //! What the bridge counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use forebay_wal::RecordId;
+use forebay_wal::{Record, RecordId};
 
 /// Distributions, reported as they happen on the lane's task; implementations must not block.
 pub trait Observer: Send + Sync {
@@ -11,8 +11,25 @@ pub trait Observer: Send + Sync {
     /// than 30 s when it was first sent.
     fn delivered(&self, age: Duration, late: bool);
 
+    /// A record was handed to a connection; `again` = not for the first time in this process.
+    fn sent(&self, _record: &Record, _again: bool) {}
+
+    /// What came of a record that was handed to a connection at `sent`.
+    fn answered(&self, _record: &Record, _sent: Instant, _answer: Answer) {}
+
     /// The bridge settled a record, for the first time that anybody did.
     fn settled(&self, _id: RecordId, _fate: Fate) {}
+}
+
+/// What came of a publish to the cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// PUBACK with this reason code.
+    Code(u8),
+    /// It was written at QoS 0: there is no answer.
+    Written,
+    /// The connection ended before.
+    None,
 }
 
 /// What became of a record at the bridge.

@@ -9,9 +9,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use forebay_wal::{AppendError, Batch, NewRecord, Producer, Timestamp};
+use forebay_wal::{AppendError, Batch, NewRecord, Offset, Producer, StreamId, Timestamp};
 
 use crate::access::Access;
 use crate::codec::{Publish, QoS, ReasonCode, Version};
@@ -21,6 +22,7 @@ use crate::fanout::Message;
 use crate::session::SessionKey;
 use crate::session::durable::{self, Change};
 use crate::stats::{Accepted, Refusal, add};
+use crate::trace::TracedPublish;
 
 /// One connection's way into the log.
 pub(crate) struct Ingress {
@@ -45,7 +47,8 @@ pub(crate) struct Inbound {
 /// What became of a publish.
 pub(crate) enum Taken {
     /// It is in this batch; a message beside it is in no batch and goes to local subscribers in its turn.
-    Stored(Batch, Option<Message>),
+    /// It is traced if there is something to tell it by.
+    Stored(Batch, Option<Message>, Option<Box<TracedPublish>>),
     /// It needs no storage; `fanout` goes to local subscribers in its turn.
     Passed(Option<Message>),
     /// A QoS 2 publish that was taken in before; only the answer is due again.
@@ -144,7 +147,7 @@ impl Ingress {
         })
     }
 
-    fn append(&mut self, inbound: &Inbound, topic: &str, stored: Option<(&str, forebay_wal::StreamId)>, now: Timestamp) -> Taken {
+    fn append(&mut self, inbound: &Inbound, topic: &str, stored: Option<(&str, StreamId)>, now: Timestamp) -> Taken {
         let publish = &inbound.publish;
         let id = match (publish.qos, publish.packet_id) {
             (QoS::ExactlyOnce, Some(id)) if self.is_durable => Some(durable::encode(&[Change::Qos2Received(self.key.clone(), id.get())])),
@@ -170,9 +173,11 @@ impl Ingress {
             (None, None) => return Taken::Passed(self.message(inbound)),
         };
         match result {
-            // What is only a packet id in the log reaches local subscribers by the other way.
-            Ok(ticket) if message.is_some() => Taken::Stored(ticket.batch, None),
-            Ok(ticket) => Taken::Stored(ticket.batch, self.message(inbound)),
+            Ok(ticket) => match stored {
+                Some((_, stream)) => Taken::Stored(ticket.batch, None, self.traced(inbound, topic, stream, ticket.offset)),
+                // What is only a packet id in the log reaches local subscribers by the other way.
+                None => Taken::Stored(ticket.batch, self.message(inbound), None),
+            },
             Err(AppendError::StreamFull { .. } | AppendError::DiskFull) => Taken::Full(Refusal::LogFull),
             Err(error @ AppendError::TooLarge { .. }) => {
                 tracing::warn!(identity = %self.key.identity, topic, %error, "a publish was refused");
@@ -180,6 +185,25 @@ impl Ingress {
             }
             Err(_) => Taken::Full(Refusal::LogUnavailable),
         }
+    }
+
+    fn traced(&self, inbound: &Inbound, topic: &str, stream: StreamId, offset: Offset) -> Option<Box<TracedPublish>> {
+        if !self.context.observer.traces(stream, offset) {
+            return None;
+        }
+        let now = Instant::now();
+        Some(Box::new(TracedPublish {
+            stream,
+            offset,
+            identity: Arc::clone(&self.key.identity),
+            topic: topic.to_owned(),
+            qos: inbound.publish.qos.level(),
+            // Its reader knows better.
+            read: now,
+            appended: now,
+            durable: None,
+            answered: None,
+        }))
     }
 
     fn undeliverable(&self, why: &crate::routing::Undeliverable) -> Taken {

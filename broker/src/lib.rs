@@ -29,6 +29,7 @@ mod routing;
 mod session;
 mod stats;
 pub mod tls;
+mod trace;
 mod unrouted;
 mod waiting;
 
@@ -41,4 +42,5 @@ pub use matches::RouteStatus;
 pub use routing::{Admission, AdmitAll, Route, Routes, Undeliverable};
 pub use session::durable::StateError;
 pub use stats::{Accepted, ByReason, Disconnection, Observer, Refusal, Stats};
+pub use trace::TracedPublish;
 pub use unrouted::{UnroutedTopic, nearest};

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use forebay_wal::Timestamp;
+use forebay_wal::{Offset, StreamId, Timestamp};
+
+use crate::tls::HandshakeFault;
+use crate::trace::TracedPublish;
 
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)+ }) => {
@@ -181,15 +184,12 @@ impl Stats {
         self.disconnected.value(reason as usize)
     }
 
-    /// TLS handshakes failed, by label.
+    /// TLS handshakes failed, by label; every label is there from the start, so that the first failure is a rise.
     #[must_use]
     pub fn handshake_faults(&self) -> Vec<(&'static str, u64)> {
-        self.handshake_faults
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .iter()
-            .map(|(l, n)| (*l, *n))
-            .collect()
+        let faults = self.handshake_faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = |label| faults.get(label).copied().unwrap_or(0);
+        HandshakeFault::LABELS.iter().map(|label| (*label, count(label))).collect()
     }
 }
 
@@ -211,6 +211,14 @@ pub trait Observer: Send + Sync {
     /// Acks left for `count` publishes, the oldest of which waited `oldest` since it was read from the socket.
     fn acked(&self, oldest: Duration, count: u64);
 
+    /// Whether the record that a publish became is traced: asked once, right after it was appended.
+    fn traces(&self, _stream: StreamId, _offset: Offset) -> bool {
+        false
+    }
+
+    /// What became of a publish that is traced.
+    fn traced(&self, _publish: &TracedPublish) {}
+
     /// A publish was accepted; called in its connection's order, before its ack.
     fn accepted(&self, _publish: &Accepted<'_>) {}
 
@@ -227,4 +235,20 @@ pub(crate) fn add(counter: &AtomicU64, n: u64) {
 
 pub(crate) fn sub(counter: &AtomicU64, n: u64) {
     counter.fetch_sub(n, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_handshake_fault_is_counted_from_zero() {
+        let stats = Stats::default();
+        assert!(stats.handshake_faults().iter().all(|(_, count)| *count == 0));
+        stats.handshake_fault("refused_ours");
+        let faults = stats.handshake_faults();
+        assert_eq!(faults.len(), HandshakeFault::LABELS.len());
+        assert_eq!(faults.iter().map(|(_, count)| count).sum::<u64>(), 1);
+        assert!(faults.contains(&("refused_ours", 1)));
+    }
 }

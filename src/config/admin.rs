@@ -11,7 +11,7 @@ const MIN_TOKEN: usize = 16;
 const MAX_TOKEN: usize = 4096;
 
 /// `admin`: metrics, health, status.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Admin {
     /// Address and port. Default 127.0.0.1:9464.
     pub(crate) bind: SocketAddr,
@@ -19,6 +19,17 @@ pub(crate) struct Admin {
     pub(crate) token_file: Option<PathBuf>,
     /// What the file held when the configuration was read.
     pub(crate) token: Option<Secret>,
+    /// Traces; none = no record is traced.
+    pub(crate) otlp: Option<Otlp>,
+}
+
+/// `admin.otlp`: where traces go.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Otlp {
+    /// The collector's address without a path at its end, as in `http://127.0.0.1:4318`.
+    pub(crate) endpoint: String,
+    /// The share of records traced, 0 to 1. Default 0.01.
+    pub(crate) sample: f64,
 }
 
 /// A text that must not be shown.
@@ -61,7 +72,30 @@ pub(super) fn read(root: &Section<'_>, listeners: &[Listener], reading: &mut Rea
             None
         }
     });
-    Admin { bind, token_file, token }
+    let otlp = otlp(&section.section("otlp"), reading);
+    Admin {
+        bind,
+        token_file,
+        token,
+        otlp,
+    }
+}
+
+fn otlp(section: &Section<'_>, reading: &mut Reading<'_>) -> Option<Otlp> {
+    if !section.present() {
+        return None;
+    }
+    let endpoint = section.text("endpoint")?;
+    let uri = endpoint.parse::<hyper::Uri>().ok();
+    let is_plain = uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none());
+    if !is_plain {
+        let reason = "must be like http://127.0.0.1:4318: OTLP goes over plain HTTP to a collector beside the gateway, which can send it on over TLS";
+        reading.faults.push(section.fault("endpoint", reason));
+    }
+    Some(Otlp {
+        endpoint: endpoint.trim_end_matches('/').to_owned(),
+        sample: section.share("sample").unwrap_or_default(),
+    })
 }
 
 /// None if the file cannot be read, which is reported already.

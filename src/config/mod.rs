@@ -30,7 +30,7 @@ mod tests;
 use std::path::Path;
 
 pub(crate) use access::AccessRule;
-pub(crate) use admin::{Admin, Secret, read_token};
+pub(crate) use admin::{Admin, Otlp, Secret, read_token};
 pub(crate) use cloud::{ClientCertificate, Cloud, CloudTls, Profile, Protocol};
 pub(crate) use fault::{ConfigError, Fault};
 pub(crate) use gateway::Gateway;

@@ -213,7 +213,7 @@ const KEYS: &[KeyDoc] = &[
     words("admin", Map, "the values below", "`/`, `/metrics`, `/healthz`, `/readyz`, `/status`; `forebay status` asks there."),
     value("admin.bind", Socket, "127.0.0.1:9464", "Address and port. Beyond loopback only `/metrics`, `/healthz` and `/readyz` answer without the token, and `token_file` is required."),
     words("admin.token_file", File, "none: loopback only", "A file with the token that the other paths want as `Authorization: Bearer`; at least 16 characters, readable by the gateway alone."),
-    words("admin.otlp", Map, "none", "Traces.").not_yet(),
-    required("admin.otlp.endpoint", Text, "The collector's URL.").not_yet(),
-    value("admin.otlp.sample", Percent, "1%", "The share of messages traced.").not_yet(),
+    words("admin.otlp", Map, "none", "Traces of some records, from publish to the cloud's ack, for an OpenTelemetry collector; docs/traces.md."),
+    required("admin.otlp.endpoint", Text, "The collector's address, as in `http://127.0.0.1:4318`: OTLP over plain HTTP, at `/v1/traces` below it. Spans that it does not take are dropped and counted."),
+    value("admin.otlp.sample", Percent, "1%", "The share of records traced. Which ones follows from their ids, so that a restart changes nothing."),
 ];

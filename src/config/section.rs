@@ -124,6 +124,11 @@ impl<'n> Section<'n> {
         units::rate(&self.text(name)?).ok()
     }
 
+    /// A share from 0 to 1.
+    pub(super) fn share(&self, name: &str) -> Option<f64> {
+        units::percent(&self.text(name)?).ok()
+    }
+
     pub(super) fn socket(&self, name: &str) -> Option<SocketAddr> {
         self.text(name)?.parse().ok()
     }

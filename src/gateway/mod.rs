@@ -14,6 +14,7 @@ use forebay_broker::tls::{CertificateClock, IdentityTemplate, ServerTls, TlsFile
 use forebay_broker::{AccessRule, AccessRules, Front, LocalFanout, Route, Routes};
 use forebay_wal::{Clock, Log, OpenError, Opened, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "demo")]
@@ -21,10 +22,11 @@ pub(crate) use cloud::client_tls_from;
 
 use crate::admin;
 use crate::canary::{self, Canary};
-use crate::config::{Config, Listener, Stream, WhenFull};
+use crate::config::{Config, Listener, Otlp, Stream, WhenFull};
 use crate::log::About;
 use crate::self_check::{Origin, SelfCheck};
 use crate::telemetry::{Sources, Telemetry};
+use crate::traces::Tracer;
 use crate::watch;
 
 /// No wall clock before this release can be right: 2026-11-01, in milliseconds since 1970.
@@ -65,6 +67,12 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), Exit> {
     let log = opened.log;
     let report = opened.report;
     tracing::info!(clean = report.clean, waiting = report.recovered, damaged = report.damaged, took = ?report.took, "the log is open");
+
+    let traces_shutdown = CancellationToken::new();
+    let traces_task = match &config.admin.otlp {
+        Some(otlp) => Some(trace(otlp, &config, &log, &clock, &telemetry, &traces_shutdown).map_err(Exit::Internal)?),
+        None => None,
+    };
 
     let certificate_clock = certificate_clock(log.clone());
     let listeners = listeners(&config, &certificate_clock).map_err(Exit::Configuration)?;
@@ -166,6 +174,10 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), Exit> {
     if let Some(task) = bridge_task {
         join("the bridge", task).await;
     }
+    traces_shutdown.cancel();
+    if let Some(task) = traces_task {
+        join("the export of traces", task).await;
+    }
     shutdown.cancel();
     join("admin", admin_task).await;
     join("the self-check", check_task).await;
@@ -183,6 +195,19 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), Exit> {
         (Ok(()), Ok(Err(error))) => Err(Exit::Disk(error.into())),
         (Ok(()), Err(error)) => Err(Exit::Internal(error.into())),
     }
+}
+
+fn trace(
+    otlp: &Otlp,
+    config: &Config,
+    log: &Log,
+    clock: &Arc<dyn Clock>,
+    telemetry: &Telemetry,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<JoinHandle<()>> {
+    let (tracer, task) = Tracer::start(otlp, config.gateway.id.as_str(), log.clone(), Arc::clone(clock), shutdown.clone())?;
+    telemetry.trace(tracer)?;
+    Ok(task)
 }
 
 /// The canary goes through the first stream: what it tells is whether the way is open, not how long the last backlog is.
@@ -336,7 +361,7 @@ fn certificates(listeners: &[NamedListener]) -> Vec<(String, i64)> {
         .collect()
 }
 
-async fn join(name: &str, task: tokio::task::JoinHandle<()>) {
+async fn join(name: &str, task: JoinHandle<()>) {
     match tokio::time::timeout(GRACE, task).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "{name} failed"),

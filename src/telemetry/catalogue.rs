@@ -4,10 +4,13 @@
 mod outlook;
 mod signals;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use forebay_broker::UnroutedTopic;
 
 use super::figures::{ByLabel, Cloud, Figures, Stream};
 use super::{Identity, Look, health};
+use crate::traces::Counts;
 
 /// One instrument.
 pub(crate) struct Instrument {
@@ -257,6 +260,7 @@ const PROCESS: &[Instrument] = &[
     by(&["gateway", "version", "config"], gauge("forebay_build_info", "always 1", "Which gateway, version and configuration (a hash of it) run here.", |m| vec![series(&[&m.identity.gateway, m.identity.version, &m.identity.fingerprint], 1.0)])),
     gauge("forebay_clock_trusted", "0 or 1", "Whether the wall clock is believed. While it is not, nothing expires.", |m| flag(m.figures.clock_trusted)),
     by(&["listener"], gauge("forebay_certificate_expiry_seconds", "seconds", "Time until the listener's certificate expires; negative = it has.", |m| m.figures.certificates.iter().map(|(listener, left)| series(&[listener], *left as f64)).collect())),
+    by(&["outcome"], counter("forebay_trace_spans_total", "spans", "Spans of traces by what became of them: taken by the collector, or dropped because the queue was full or the collector did not take them. No series without `admin.otlp`.", traces)),
     gauge("forebay_accepted_rate", "publishes per second", "Publishes accepted over the last ten seconds, for a glance without a Prometheus.", |m| vec![series(&[], m.look.flow.accepted)]),
     gauge("forebay_delivered_rate", "records per second", "Records delivered over the last ten seconds.", |m| vec![series(&[], m.look.flow.delivered)]),
 ];
@@ -291,6 +295,18 @@ fn oldest(stream: &Stream) -> Option<f64> {
     } else {
         stream.oldest.map(|age| age.as_secs_f64())
     }
+}
+
+fn traces(moment: &Moment<'_>) -> Vec<Series> {
+    let outcomes = |counts: &Counts| {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        [
+            series(&["exported"], read(&counts.exported)),
+            series(&["queue_full"], read(&counts.queue_full)),
+            series(&["export_failed"], read(&counts.export_failed)),
+        ]
+    };
+    moment.figures.traces.iter().flat_map(|counts| outcomes(counts)).collect()
 }
 
 fn cloud(moment: &Moment<'_>, read: fn(&Cloud) -> f64) -> Vec<Series> {

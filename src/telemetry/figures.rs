@@ -45,6 +45,8 @@ pub(crate) struct Figures {
     pub(crate) certificates: Vec<(String, i64)>,
     /// The outage that the configuration wants to survive.
     pub(crate) survive_outage: Duration,
+    /// What became of the spans; none = nothing is traced.
+    pub(crate) traces: Option<Arc<crate::traces::Counts>>,
     /// Bytes per second that the rate and size of `gateway.survive` make.
     pub(crate) survive_bytes: f64,
     /// What is watched.

@@ -29,6 +29,7 @@ use prometheus::{Registry, TextEncoder};
 
 use crate::admin;
 use crate::config::Config;
+use crate::traces::Tracer;
 use catalogue::{ACK_LATENCY, COMMIT_LATENCY, DELIVERY_AGE, Instrument, Kind, Moment, Read, instruments};
 use forebay_broker::UnroutedTopic;
 use observers::Observers;
@@ -140,6 +141,7 @@ impl Telemetry {
             commit: histogram(COMMIT_LATENCY),
             ack: histogram(ACK_LATENCY),
             age: histogram(DELIVERY_AGE),
+            tracer: OnceLock::new(),
         };
         let identity = Identity {
             gateway: gateway.to_owned(),
@@ -182,6 +184,15 @@ impl Telemetry {
         self.observers.clone()
     }
 
+    /// Traces records from now on; to be called before the first part runs.
+    ///
+    /// # Errors
+    /// If they are traced already.
+    pub(crate) fn trace(&self, tracer: Arc<Tracer>) -> anyhow::Result<()> {
+        let set = self.observers.tracer.set(tracer);
+        set.map_err(|_| anyhow::anyhow!("telemetry traces one gateway; it was given a second tracer"))
+    }
+
     /// Watches the running parts from now on, and gives what the admin server shows.
     ///
     /// # Errors
@@ -213,7 +224,10 @@ impl Telemetry {
 
     /// All figures now, and a sample for the rates. To be called every second or so.
     pub(crate) fn look(&self, now: Instant) -> Option<Look> {
-        let figures = self.source()?.figures();
+        let mut figures = self.source()?.figures();
+        if let Some(tracer) = self.observers.tracer.get() {
+            figures.traces = Some(tracer.counts());
+        }
         let totals = Totals {
             accepted: figures.front.accepted,
             delivered: figures.log.delivered,

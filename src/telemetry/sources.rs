@@ -108,6 +108,8 @@ impl Source for Running {
             clock_trusted: now.trusted,
             certificates: self.sources.certificates.iter().map(left).collect(),
             survive_outage: self.survive_outage,
+            // Telemetry knows.
+            traces: None,
             survive_bytes: self.survive_bytes,
             watch: watch(&self.sources.watch),
             canary: self.sources.canary.as_ref().map(Canary::figures),

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use forebay_broker::{Accepted, Disconnection, Observer};
+use forebay_broker::{Accepted, Disconnection, Observer, TracedPublish};
 use forebay_topic::TopicFilter;
-use forebay_wal::Timestamp;
+use forebay_wal::{Offset, StreamId, Timestamp};
 
 use super::report::{Counters, add, value};
 
@@ -62,6 +62,14 @@ impl Witness {
 impl Observer for Witness {
     fn acked(&self, oldest: Duration, count: u64) {
         self.inner.acked(oldest, count);
+    }
+
+    fn traces(&self, stream: StreamId, offset: Offset) -> bool {
+        self.inner.traces(stream, offset)
+    }
+
+    fn traced(&self, publish: &TracedPublish) {
+        self.inner.traced(publish);
     }
 
     fn accepted(&self, publish: &Accepted<'_>) {

@@ -7,6 +7,7 @@ pub mod disk;
 pub mod gateway;
 pub mod plant;
 pub mod program;
+pub mod prometheus;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -49,6 +49,7 @@ struct Arguments {
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
     Forebay,
+    ForebayEverything,
     MosquittoQueue,
     MosquittoAutosave,
     MosquittoBare,
@@ -232,6 +233,7 @@ impl Name {
     fn system(self) -> System {
         match self {
             Name::Forebay => System::Forebay,
+            Name::ForebayEverything => System::ForebayEverything,
             Name::MosquittoQueue => System::MosquittoQueue,
             Name::MosquittoAutosave => System::MosquittoAutosave,
             Name::MosquittoBare => System::MosquittoBare,

@@ -175,7 +175,7 @@ async fn publish_will(will: Will, ingress: &mut Ingress, context: &Context, outb
         publish,
     };
     match ingress.take(&inbound, &mut std::collections::BTreeSet::new(), context.clock.now()) {
-        Taken::Stored(batch, _) => {
+        Taken::Stored(batch, ..) => {
             if outbox.commits.wait(batch).await == Outcome::Lost {
                 not_published(Refusal::CommitFailed, ingress, context);
             }

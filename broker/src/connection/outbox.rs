@@ -14,6 +14,7 @@ use crate::codec::{ReasonCode, Version, encode_puback, encode_pubcomp, encode_pu
 use crate::commits::{Commits, Outcome};
 use crate::fanout::{Fanout, Message};
 use crate::stats::Disconnection;
+use crate::trace::TracedPublish;
 
 /// Bytes of deliveries that may wait for a peer that reads slowly; more are dropped and counted (they are QoS 0).
 const MAX_DELIVERY_BYTES: usize = 1 << 20;
@@ -63,6 +64,8 @@ pub(super) struct Pending {
     pub(super) since: Instant,
     /// Bytes of the shared budget to give back.
     pub(super) budget: usize,
+    /// The trace of its publish.
+    pub(super) trace: Option<Box<TracedPublish>>,
 }
 
 /// When a place may leave.
@@ -92,6 +95,8 @@ pub(super) struct Released {
     /// Publishes whose batch failed.
     pub(super) lost: u64,
     pub(super) budget: usize,
+    /// Publishes that are traced and have left.
+    pub(super) traced: Vec<TracedPublish>,
     /// When the next place becomes free by itself.
     pub(super) next: Option<Instant>,
     /// Nothing is pending and the connection is to end.
@@ -235,8 +240,13 @@ impl Outbox {
                 }
                 Ready::At(_) => Outcome::Durable,
             };
-            let Some(done) = inner.pending.pop_front() else { break };
+            let Some(mut done) = inner.pending.pop_front() else { break };
             released.budget += done.budget;
+            if let Some(mut trace) = done.trace.take() {
+                trace.read = done.since.into_std();
+                trace.durable = (outcome == Outcome::Durable).then(std::time::Instant::now);
+                released.traced.push(*trace);
+            }
             match outcome {
                 Outcome::Durable => {
                     if !inner.is_silenced {

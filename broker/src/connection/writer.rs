@@ -23,17 +23,22 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox
     let mut is_open = true;
     let mut bytes = BytesMut::new();
     loop {
-        let released = outbox.release(&context.fanout, bytes);
+        let mut released = outbox.release(&context.fanout, bytes);
         settle(&released, &context);
+        let mut is_written = false;
         if is_open && !released.bytes.is_empty() {
             match write(&mut output, &released.bytes, &outbox).await {
-                Ok(()) => report(&released, &context),
+                Ok(()) => {
+                    is_written = true;
+                    report(&released, &context);
+                }
                 Err(cause) => {
                     is_open = false;
                     outbox.close(Closing::silently(cause));
                 }
             }
         }
+        trace(&mut released, is_written, &context);
         if let Some(closing) = released.finished {
             if is_open {
                 say_goodbye(&mut output, closing, outbox.version()).await;
@@ -106,5 +111,12 @@ fn report(released: &Released, context: &Context) {
     if let Some(oldest) = released.oldest {
         add(&context.stats.acked, released.acked);
         context.observer.acked(oldest.elapsed(), released.acked);
+    }
+}
+
+fn trace(released: &mut Released, is_written: bool, context: &Context) {
+    for mut publish in released.traced.drain(..) {
+        publish.answered = (is_written && publish.qos > 0).then(std::time::Instant::now);
+        context.observer.traced(&publish);
     }
 }

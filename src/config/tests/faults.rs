@@ -172,7 +172,6 @@ fn keys_of_later_versions_keep_their_place() {
         "access: [{who: \"*\", max_rate: 50/s}]\n",
         "access: [{who: \"*\", max_bandwidth: 1KiB/s}]\n",
         "access: [{who: \"*\", max_connections: 2}]\n",
-        "admin: {otlp: {endpoint: \"http://127.0.0.1:4318\", sample: 1%}}\n",
     ] {
         let shown = the_fault(&minimal_and(more));
         assert!(
@@ -267,6 +266,20 @@ fn a_weak_token_is_refused_and_a_good_one_never_shown() {
     let config = parse(text, folder.path(), &Overrides::default()).unwrap();
     assert_eq!(config.admin.token.as_ref().map(Secret::expose), Some("0123456789abcdef"));
     assert!(!format!("{config:?}").contains("0123456789abcdef"));
+}
+
+#[test]
+fn traces_go_over_plain_http() {
+    for endpoint in ["127.0.0.1:4318", "https://collector:4318", "http://", "collector"] {
+        let shown = the_fault(&minimal_and(&format!("admin: {{otlp: {{endpoint: \"{endpoint}\"}}}}\n")));
+        assert!(
+            shown.contains("admin.otlp.endpoint") && shown.contains("must be like http://127.0.0.1:4318"),
+            "{endpoint}\n{shown}"
+        );
+    }
+    let config = read(&minimal_and("admin: {otlp: {endpoint: \"http://127.0.0.1:4318/\"}}\n")).unwrap();
+    let otlp = config.admin.otlp.unwrap();
+    assert_eq!((otlp.endpoint.as_str(), otlp.sample), ("http://127.0.0.1:4318", 0.01));
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn the_unit_file_starts_what_this_version_is() {
         assert!(unit.lines().any(|found| found == line), "{line}");
     }
     assert!(unit.contains("forebay run -c"));
-    let scrape = std::fs::read_to_string(root().join("config/prometheus.yml")).unwrap();
+    let scrape = std::fs::read_to_string(root().join("dashboards/prometheus.yml")).unwrap();
     let admin = load(
         &root().join("config/minimal.yaml"),
         &Overrides {

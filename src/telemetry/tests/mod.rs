@@ -129,6 +129,7 @@ pub(crate) fn figures() -> Figures {
         clock_trusted: true,
         certificates: vec![("0.0.0.0:8883".to_owned(), 90 * 86_400)],
         survive_outage: Duration::from_secs(12 * 3600),
+        traces: Some(Arc::default()),
         survive_bytes: 16_000.0,
         watch: Watch::default(),
         canary: Some(CanaryFigures {

@@ -58,8 +58,10 @@ impl Reader {
         let taken = self.ingress.take(&inbound, &mut self.attached.state.qos2, now);
         let answer = |reason| answer(&inbound.publish, reason);
         let id = inbound.publish.packet_id.map_or(0, NonZeroU16::get);
+        let mut trace = None;
         let (ready, answer, fanout) = match taken {
-            Taken::Stored(batch, message) => {
+            Taken::Stored(batch, message, traced) => {
+                trace = traced;
                 if inbound.publish.qos == QoS::ExactlyOnce {
                     self.qos2_batches.insert(id, batch);
                 }
@@ -98,6 +100,7 @@ impl Reader {
             fanout,
             since,
             budget,
+            trace,
         });
         Ok(None)
     }
@@ -177,6 +180,7 @@ impl Reader {
             fanout: None,
             since,
             budget: 0,
+            trace: None,
         });
         Ok(())
     }

@@ -118,6 +118,7 @@ impl Reader {
             fanout: None,
             since: Instant::now(),
             budget: 0,
+            trace: None,
         });
         self.drained().await?;
         match self.outbox.commits.outcome(batch) {

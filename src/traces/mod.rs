@@ -1,0 +1,236 @@
+//! Traces: one record's way from its publish to the cloud's PUBACK, told to an OpenTelemetry collector.
+//!
+//! ```text
+//! publish    from the packet's reading to its ack         (root; the device's side)
+//! ├─ commit  from the open batch to "survives a power cut"
+//! ├─ wait    from accepted to handed to a connection       (once per process that sends it)
+//! └─ cloud   from handed over to the cloud's answer        (once per try; linked to commit)
+//! ```
+//!
+//! Trace and parent ids are derived from the record's id ([`ids`]), so that what one process began another one goes on with
+//! after a restart, without anything stored: the sender after a SIGKILL hangs its spans under a publish that it never saw.
+//! Whether a record is traced is derived likewise, so that all its spans are sampled or none.
+//!
+//! Nothing here may delay a message: spans go into a bounded queue ([`export`]), what finds it full is dropped and counted.
+
+mod export;
+mod http;
+mod ids;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use forebay_bridge::Answer;
+use forebay_broker::TracedPublish;
+use forebay_wal::{Clock, Epoch, Log, Offset, Record, StreamId};
+use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::canary;
+use crate::config::Otlp;
+use export::Queue;
+use ids::RecordIds;
+
+pub(crate) use export::Counts;
+
+/// Makes spans of what the parts report. None exists while `admin.otlp` is left out.
+#[derive(Debug)]
+pub(crate) struct Tracer {
+    gateway: String,
+    log: Log,
+    streams: Vec<(StreamId, String)>,
+    clock: Arc<dyn Clock>,
+    sample: f64,
+    queue: Queue,
+    scope: InstrumentationScope,
+}
+
+/// What a span is about, beside its times.
+struct Span {
+    name: &'static str,
+    kind: SpanKind,
+    parent: SpanId,
+    id: SpanId,
+    attributes: Vec<KeyValue>,
+    links: SpanLinks,
+    status: Status,
+}
+
+impl Tracer {
+    /// Starts exporting; ends some seconds at most after `shutdown`.
+    ///
+    /// # Errors
+    /// An endpoint that the exporter does not take.
+    pub(crate) fn start(
+        otlp: &Otlp,
+        gateway: &str,
+        log: Log,
+        clock: Arc<dyn Clock>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<(Arc<Self>, JoinHandle<()>)> {
+        let (queue, task) = export::start(otlp, gateway, shutdown)?;
+        let streams = log.status().streams.into_iter().map(|stream| (stream.id, stream.name)).collect();
+        let tracer = Self {
+            gateway: gateway.to_owned(),
+            log,
+            streams,
+            clock,
+            sample: otlp.sample,
+            queue,
+            scope: InstrumentationScope::builder("forebay")
+                .with_version(env!("CARGO_PKG_VERSION"))
+                .build(),
+        };
+        Ok((Arc::new(tracer), task))
+    }
+
+    /// What became of the spans so far.
+    pub(crate) fn counts(&self) -> Arc<Counts> {
+        self.queue.counts()
+    }
+
+    /// Whether a record of this process is traced.
+    pub(crate) fn samples(&self, stream: StreamId, offset: Offset) -> bool {
+        self.ids(self.log.epoch(), stream, offset).1.is_sampled(self.sample)
+    }
+
+    /// A publish has left its connection's order: the spans `publish` and `commit`.
+    pub(crate) fn publish(&self, publish: &TracedPublish) {
+        let (text, ids) = self.ids(self.log.epoch(), publish.stream, publish.offset);
+        let failed = publish.durable.is_none();
+        let durable = publish.durable.unwrap_or_else(Instant::now);
+        let status = |text: &'static str| if failed { Status::error(text) } else { Status::Unset };
+        let commit = Span {
+            name: "commit",
+            kind: SpanKind::Internal,
+            parent: ids.publish,
+            id: ids.commit,
+            attributes: vec![KeyValue::new("forebay.id", text.clone())],
+            links: SpanLinks::default(),
+            status: status("the commit failed; nothing was stored"),
+        };
+        self.span(&ids, commit, at(publish.appended), at(durable));
+        let root = Span {
+            name: "publish",
+            kind: SpanKind::Server,
+            parent: SpanId::INVALID,
+            id: ids.publish,
+            attributes: vec![
+                KeyValue::new("forebay.id", text),
+                KeyValue::new("forebay.device", publish.identity.to_string()),
+                KeyValue::new("messaging.system", "mqtt"),
+                KeyValue::new("messaging.destination.name", publish.topic.clone()),
+                KeyValue::new("mqtt.qos", i64::from(publish.qos)),
+                KeyValue::new("mqtt.acked", publish.answered.is_some()),
+            ],
+            links: SpanLinks::default(),
+            status: status("the publish was not stored"),
+        };
+        self.span(&ids, root, at(publish.read), at(publish.answered.unwrap_or(durable)));
+    }
+
+    /// A record was handed to a connection: the span `wait`, the first time in this process.
+    pub(crate) fn sent(&self, record: &Record, again: bool) {
+        let (text, ids) = self.ids(record.id.epoch, record.id.stream, record.id.offset);
+        if again || !self.traces(record, &ids) {
+            return;
+        }
+        let now = SystemTime::now();
+        let wait = Span {
+            name: "wait",
+            kind: SpanKind::Internal,
+            parent: ids.publish,
+            id: ids::random(),
+            attributes: vec![
+                KeyValue::new("forebay.id", text),
+                KeyValue::new("forebay.route", record.route.to_string()),
+            ],
+            links: SpanLinks::default(),
+            status: Status::Unset,
+        };
+        self.span(&ids, wait, self.accepted(record, now), now);
+    }
+
+    /// What came of a record that was handed to a connection: the span `cloud`.
+    pub(crate) fn answered(&self, record: &Record, sent: Instant, answer: Answer) {
+        let (text, ids) = self.ids(record.id.epoch, record.id.stream, record.id.offset);
+        if !self.traces(record, &ids) {
+            return;
+        }
+        let (code, status) = match answer {
+            Answer::Code(code) if code >= 0x80 => (Some(code), Status::error("the cloud refused it")),
+            Answer::Code(code) => (Some(code), Status::Unset),
+            Answer::Written => (None, Status::Unset),
+            Answer::None => (None, Status::error("the connection ended before an answer came")),
+        };
+        let mut attributes = vec![KeyValue::new("forebay.id", text)];
+        attributes.extend(code.map(|code| KeyValue::new("mqtt.puback.code", i64::from(code))));
+        let mut links = SpanLinks::default();
+        links.links.push(Link::new(ids.context(ids.commit), Vec::new(), 0));
+        let cloud = Span {
+            name: "cloud",
+            kind: SpanKind::Client,
+            parent: ids.publish,
+            id: ids::random(),
+            attributes,
+            links,
+            status,
+        };
+        self.span(&ids, cloud, at(sent), SystemTime::now());
+    }
+
+    /// Whether a record at the bridge is traced. The canary is not: nobody published it.
+    fn traces(&self, record: &Record, ids: &RecordIds) -> bool {
+        ids.is_sampled(self.sample) && *record.identity != *canary::IDENTITY
+    }
+
+    fn ids(&self, epoch: Epoch, stream: StreamId, offset: Offset) -> (String, RecordIds) {
+        let name = self.streams.iter().find(|(id, _)| *id == stream).map_or("", |(_, name)| name);
+        let text = format!("{}/{epoch}/{name}/{}", self.gateway, offset.0);
+        let ids = RecordIds::of(&text);
+        (text, ids)
+    }
+
+    /// When the record was accepted, as far as it can be proved; else now.
+    fn accepted(&self, record: &Record, now: SystemTime) -> SystemTime {
+        let received = &record.received;
+        if received.trusted {
+            return UNIX_EPOCH + Duration::from_millis(received.wall_ms);
+        }
+        let age = received.age(&self.clock.now()).unwrap_or_default();
+        now.checked_sub(age).unwrap_or(now)
+    }
+
+    fn span(&self, ids: &RecordIds, span: Span, start: SystemTime, end: SystemTime) {
+        self.queue.push(SpanData {
+            span_context: ids.context(span.id),
+            parent_span_id: span.parent,
+            parent_span_is_remote: false,
+            span_kind: span.kind,
+            name: span.name.into(),
+            start_time: start,
+            end_time: end.max(start),
+            attributes: span.attributes,
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: span.links,
+            status: span.status,
+            instrumentation_scope: self.scope.clone(),
+        });
+    }
+}
+
+impl RecordIds {
+    fn context(&self, span: SpanId) -> SpanContext {
+        SpanContext::new(self.trace, span, TraceFlags::SAMPLED, false, TraceState::default())
+    }
+}
+
+/// An instant by the machine's clock.
+fn at(instant: Instant) -> SystemTime {
+    let now = SystemTime::now();
+    now.checked_sub(instant.elapsed()).unwrap_or(now)
+}

@@ -1,0 +1,122 @@
+//! docs/detection.md: what the last written run took.
+
+use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::judge::Row;
+use super::mosquitto::Raised;
+use super::support::prometheus::root;
+
+/// The page, from its root.
+const PAGE: &str = "docs/detection.md";
+/// The table stands between these.
+const BEGIN: &str = "<!-- the twelve faults: FOREBAY_DETECTION=write cargo test --test detection -->\n";
+const END: &str = "<!-- end of the twelve faults -->\n";
+
+/// The comparison stands between these.
+const BEGIN_OTHER: &str = "<!-- the same faults against Mosquitto -->\n";
+const END_OTHER: &str = "<!-- end of the same faults against Mosquitto -->\n";
+
+/// Writes the table if asked to; holds the page against this run otherwise: the same faults, alerts and words, and each
+/// named within the minute that is promised.
+pub(crate) fn write(rows: &[Row], others: &[String], took: Duration) {
+    let table = table(rows, others, took);
+    println!("{table}");
+    let Some(shown) = shown_or_written(BEGIN, END, &table) else {
+        return;
+    };
+    for row in rows {
+        let line = shown.lines().find(|line| line.starts_with(&format!("| {} |", row.fault)));
+        let line = line.unwrap_or_else(|| panic!("{PAGE} does not list `{}`", row.fault));
+        assert!(line.contains(row.alert), "{PAGE} names `{}` otherwise: {line}", row.fault);
+        let seconds = line.split('|').nth(4).and_then(|cell| cell.trim().parse::<f64>().ok());
+        assert!(
+            seconds.is_some_and(|seconds| seconds <= 60.0),
+            "{PAGE}: not within a minute: {line}"
+        );
+    }
+    let listed = shown
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| fault"))
+        .count();
+    assert_eq!(listed, rows.len(), "{PAGE} lists other faults than there are");
+}
+
+/// The same for the comparison: which alerts fired for each fault, and how many of the faults they name.
+pub(crate) fn write_comparison(raised: &[Raised]) {
+    let mut table = "\n| fault | alerts of the common rules | names it |\n|---|---|---|\n".to_owned();
+    for raised in raised {
+        let alerts = if raised.alerts.is_empty() {
+            "none".to_owned()
+        } else {
+            raised.alerts.join(", ")
+        };
+        let names = if raised.is_named { "yes" } else { "no" };
+        writeln!(table, "| {} | {alerts} | {names} |", raised.fault).unwrap();
+    }
+    let named = raised.iter().filter(|raised| raised.is_named).count();
+    let any = raised.iter().filter(|raised| !raised.alerts.is_empty()).count();
+    writeln!(
+        table,
+        "\n{any} of {} raise an alert at all, {named} of them one that names the fault.\n",
+        raised.len()
+    )
+    .unwrap();
+    println!("{table}");
+    let Some(shown) = shown_or_written(BEGIN_OTHER, END_OTHER, &table) else {
+        return;
+    };
+    for raised in raised {
+        assert!(
+            shown.contains(&format!("| {} |", raised.fault)),
+            "{PAGE} does not list `{}` against Mosquitto",
+            raised.fault
+        );
+    }
+}
+
+/// What the page shows between two marks; none if it was written now.
+fn shown_or_written(begin: &str, end: &str, table: &str) -> Option<String> {
+    // Two tests may write their parts at the same time.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = root().join(PAGE);
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(begin).unwrap_or_else(|| panic!("{PAGE} lacks its mark `{begin}`"));
+    let (shown, after) = rest.split_once(end).unwrap_or_else(|| panic!("{PAGE} lacks its mark `{end}`"));
+    if std::env::var("FOREBAY_DETECTION").is_ok_and(|mode| mode == "write") {
+        std::fs::write(&path, format!("{before}{begin}{table}{end}{after}")).unwrap();
+        return None;
+    }
+    Some(shown.to_owned())
+}
+
+fn table(rows: &[Row], others: &[String], took: Duration) -> String {
+    let mut table = "\n| fault | alert | its words | s to the alert | s from the cure to resolved |\n|---|---|---|---|---|\n".to_owned();
+    for row in rows {
+        let page = row.runbook.trim_start_matches("docs/");
+        let (named, resolved) = (row.named.as_secs_f64(), row.resolved.as_secs_f64());
+        let summary = row.summary.replace('|', "\\|");
+        writeln!(
+            table,
+            "| {} | [{}]({page}) | {summary} | {named:.0} | {resolved:.0} |",
+            row.fault, row.alert
+        )
+        .unwrap();
+    }
+    let mut also: Vec<_> = others.to_vec();
+    also.sort();
+    also.dedup();
+    write!(table, "\nThe run took {} s. ", took.as_secs()).unwrap();
+    if also.is_empty() {
+        table.push_str("No other alert fired.\n\n");
+    } else {
+        table.push_str("Other alerts that fired at the faulty gateways, mostly consequences of the faults:\n\n");
+        for summary in also {
+            writeln!(table, "* {summary}").unwrap();
+        }
+        table.push('\n');
+    }
+    table
+}
