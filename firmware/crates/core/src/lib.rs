@@ -1,0 +1,3 @@
+//! What a device does: measure, queue, publish, reconnect.
+#![no_std]
+#![forbid(unsafe_code)]
