@@ -10,6 +10,8 @@
 
 pub mod map;
 mod region;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 pub use region::{Region, Shared};
