@@ -117,9 +117,9 @@ fn choose<F: NorFlash>(flash: &mut F, mut state: State, judged: [(Slot, Result<H
             }
         }
     }
-    let given_up = state.evidence.filter(|evidence| evidence.kind == EvidenceKind::GivenUp);
+    let evidence = state.evidence;
     let rank = |slot: Slot, header: &Header| {
-        let failed = given_up.is_some_and(|evidence| evidence.slot == slot && header.hash.starts_with(&evidence.hash));
+        let failed = evidence.is_some_and(|evidence| evidence.slot == slot && evidence.gave_up(header));
         (!failed, header.security_counter, header.version)
     };
     let good = judged.map(|(slot, result)| result.ok().map(|header| (slot, header)));

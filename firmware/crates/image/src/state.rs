@@ -104,6 +104,11 @@ impl Evidence {
         }
     }
 
+    /// Whether this is the image with that header, given up after its tries.
+    pub(crate) fn gave_up(&self, header: &Header) -> bool {
+        self.kind == EvidenceKind::GivenUp && self.version == header.version && header.hash.starts_with(&self.hash)
+    }
+
     fn same_image(&self, other: &Evidence) -> bool {
         (self.kind, self.slot, self.version, self.hash) == (other.kind, other.slot, other.version, other.hash)
     }

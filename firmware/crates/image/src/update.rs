@@ -46,7 +46,7 @@ impl<'k, F: NorFlash + Clone> Control<'k, F> {
     /// Begins an update of the other slot with the image whose header is given.
     ///
     /// # Errors
-    /// If the running image is not confirmed, or the new one may not run in the other slot.
+    /// If the running image is not confirmed, or the new one may not run in the other slot or was just tried there and given up.
     pub fn update(&mut self, header: &[u8; HEADER_BYTES]) -> Result<Update<'_, 'k, F>, UpdateError> {
         if self.status() != Status::Confirmed {
             return Err(UpdateError::NotConfirmed);
@@ -57,6 +57,10 @@ impl<'k, F: NorFlash + Clone> Control<'k, F> {
             Err(refusal) => return Err(self.refuse(slot, refusal, Header::decode(header).as_ref())),
         };
         let state = *self.log.state();
+        if state.evidence.is_some_and(|evidence| evidence.gave_up(&verified)) {
+            // The evidence stays what it is, so that the image is known the next time as well.
+            return Err(UpdateError::Refused(Refusal::GivenUp));
+        }
         if state.trial.is_some() {
             self.log.append(State { trial: None, ..state }).map_err(UpdateError::State)?;
         }

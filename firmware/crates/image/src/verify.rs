@@ -53,10 +53,12 @@ pub enum Refusal {
     Hash = 12,
     /// The flash could not be read.
     Unreadable = 13,
+    /// It was tried before and given up.
+    GivenUp = 14,
 }
 
 impl Refusal {
-    const ALL: [Refusal; 13] = [
+    const ALL: [Refusal; 14] = [
         Refusal::Empty,
         Refusal::NoHeader,
         Refusal::UnknownKey,
@@ -70,6 +72,7 @@ impl Refusal {
         Refusal::KeyFloor,
         Refusal::Hash,
         Refusal::Unreadable,
+        Refusal::GivenUp,
     ];
 
     pub(crate) fn from_code(code: u8) -> Option<Refusal> {
@@ -92,6 +95,7 @@ impl Refusal {
             Refusal::KeyFloor => "key-floor",
             Refusal::Hash => "hash",
             Refusal::Unreadable => "unreadable",
+            Refusal::GivenUp => "given-up",
         }
     }
 }

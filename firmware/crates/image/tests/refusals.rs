@@ -250,6 +250,23 @@ fn both_keys_are_trusted_during_a_rotation_and_the_old_one_is_retired_by_an_imag
 }
 
 #[test]
+fn an_image_that_was_given_up_is_not_taken_again() {
+    let device = Device::confirmed(&Release::new(1), 1);
+    device.update(Slot::A, &Release::new(2)).unwrap();
+    assert!(device.boot().unwrap().on_trial);
+    assert!(device.boot().unwrap().on_trial);
+    assert_eq!(device.boot().unwrap().slot, Slot::A);
+    for _ in 0..2 {
+        assert_eq!(
+            device.update(Slot::A, &Release::new(2)),
+            Err(UpdateError::Refused(Refusal::GivenUp))
+        );
+    }
+    assert_eq!(evidence(&device, Slot::A).unwrap().kind, EvidenceKind::GivenUp);
+    device.update(Slot::A, &Release::new(3)).unwrap();
+}
+
+#[test]
 fn an_unconfirmed_image_may_not_overwrite_the_one_to_go_back_to() {
     let device = Device::confirmed(&Release::new(1), 1);
     device.update(Slot::A, &Release::new(2)).unwrap();

@@ -1,5 +1,6 @@
 //! A device for tests: simulated flash, two keys, and images that are small and quick to verify.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
 
 use std::cell::RefCell;
 
