@@ -24,4 +24,8 @@ fn main() {
     fs::write(out.join("memory.x"), memory).expect("OUT_DIR is writable");
     println!("cargo::rustc-link-search={}", out.display());
     println!("cargo::rustc-link-arg=-Tlink.x");
+    if env::var_os("CARGO_FEATURE_IOT01A").is_some() {
+        // What no image for the real board may hold.
+        println!("cargo::rustc-link-arg=-Tboard.x");
+    }
 }
