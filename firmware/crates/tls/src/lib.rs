@@ -12,6 +12,7 @@
 //! No session is resumed: each connection judges the certificate again. rustls and the crates below it do the judging;
 //! this crate gives them a clock, numbers and bytes.
 #![no_std]
+#![forbid(unsafe_code)]
 
 extern crate alloc;
 

@@ -1,0 +1,3 @@
+//! Signed images, slots, trial and rollback, and the state that survives power cuts.
+#![no_std]
+#![forbid(unsafe_code)]
