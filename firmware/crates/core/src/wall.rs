@@ -115,7 +115,11 @@ mod tests {
         assert_eq!(clock.told_at(at(30)), Some(BUILD + day / 2));
         assert_eq!(clock.tell(BUILD - Duration::from_secs(1), None, at(30)), Told::Refused);
         assert_eq!(clock.told_at(at(30)), Some(BUILD + day / 2));
-        assert_eq!(clock.at(at(0)), BUILD + day / 2 - Duration::from_secs(30), "an older sample's time follows");
+        assert_eq!(
+            clock.at(at(0)),
+            BUILD + day / 2 - Duration::from_secs(30),
+            "an older sample's time follows"
+        );
     }
 
     #[test]

@@ -42,7 +42,10 @@ pub enum NotUsable {
 impl fmt::Display for NotUsable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name(name) => write!(f, "{name:?} is neither a DNS name nor an IP address: give the name in the gateway's certificate"),
+            Self::Name(name) => write!(
+                f,
+                "{name:?} is neither a DNS name nor an IP address: give the name in the gateway's certificate"
+            ),
             Self::Ca(why) => write!(f, "the CA's certificate cannot be used: {why}"),
             Self::Certificate(why) => write!(f, "the device's certificate and key cannot be used: {why}"),
         }
@@ -93,7 +96,7 @@ impl Client {
 
     /// Why the last connection was not trusted, in rustls's words.
     pub fn why(&self) -> Option<String> {
-        self.error.as_ref().map(ToString::to_string)
+        self.error.as_ref().map(|error| error.to_string())
     }
 }
 

@@ -139,8 +139,12 @@ impl<'c, S: Socket> Stream<'c, S> {
             }
             Ok(ConnectionState::WriteTraffic(mut traffic)) => match outgoing {
                 Outgoing::Nothing => Ok(Step::Ready),
-                Outgoing::Text(text) => append(&mut self.outgoing, |buffer| fitted(traffic.encrypt(text, buffer))).map(|()| Step::Encrypted),
-                Outgoing::Goodbye => append(&mut self.outgoing, |buffer| fitted(traffic.queue_close_notify(buffer))).map(|()| Step::Encrypted),
+                Outgoing::Text(text) => {
+                    append(&mut self.outgoing, |buffer| fitted(traffic.encrypt(text, buffer))).map(|()| Step::Encrypted)
+                }
+                Outgoing::Goodbye => {
+                    append(&mut self.outgoing, |buffer| fitted(traffic.queue_close_notify(buffer))).map(|()| Step::Encrypted)
+                }
             },
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Step::Closed),
             Ok(_) => Err(Error::HandshakeNotComplete),

@@ -78,15 +78,19 @@ fn time(bytes: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 fn digits(text: &[u8], count: usize) -> Option<u64> {
-    text.get(..count)?.iter().try_fold(0, |sum, byte| {
-        byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'))
-    })
+    text.get(..count)?
+        .iter()
+        .try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0')))
 }
 
 /// Days of the Gregorian calendar; none before 1970.
 fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     // Years are counted from March, so that the leap day is a year's last.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year.checked_sub(1)?, month + 9)
+    };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
     days.checked_sub(719_468)
 }
