@@ -5,10 +5,20 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod clock;
+mod journal;
 mod network;
+mod notes;
+mod queue;
+mod sample;
 mod wall;
 
+pub use backoff::{Backoff, Random};
 pub use clock::{Clock, Uptime};
+pub use journal::{Journal, NotWritten};
 pub use network::{Lost, Network, Secure, Socket};
+pub use notes::{Cause, NotNoted, Note, Notes};
+pub use queue::{Queue, QueueCounters, RAM_SAMPLES};
+pub use sample::{Reading, Sample, SampleId};
 pub use wall::{Told, WallClock, WallTime};
