@@ -127,6 +127,6 @@ pub trait Secure {
     /// [`Lost::NotTrusted`] when the peer is not who it must be; else what became of the socket.
     async fn secure<S: Socket>(&mut self, socket: S, now: WallTime, until: Uptime) -> Result<Self::Stream<'_, S>, Lost>;
 
-    /// The seconds since 1970 until which the peer's certificate is valid, once a handshake has succeeded.
-    fn peer_valid_until(&self) -> Option<u64>;
+    /// The seconds since 1970 until which the certificate is valid that the peer of this stream has shown, if it showed one.
+    fn valid_until<S: Socket>(stream: &Self::Stream<'_, S>) -> Option<u64>;
 }

@@ -58,7 +58,7 @@ impl core::error::Error for NotUsable {}
 pub struct Client {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-    clock: Arc<HandshakeClock>,
+    pub(crate) clock: Arc<HandshakeClock>,
     pub(crate) incoming: Vec<u8>,
     pub(crate) error: Option<Error>,
 }
@@ -117,7 +117,7 @@ impl Secure for Client {
         Stream::open(self, config, name, socket, until).await
     }
 
-    fn peer_valid_until(&self) -> Option<u64> {
-        self.clock.valid_until()
+    fn valid_until<S: Socket>(stream: &Stream<'_, S>) -> Option<u64> {
+        stream.valid_until()
     }
 }

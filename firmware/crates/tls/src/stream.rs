@@ -54,6 +54,11 @@ enum Outgoing<'t> {
 }
 
 impl<'c, S: Socket> Stream<'c, S> {
+    /// The end of the peer's certificate, in seconds since 1970.
+    pub(crate) fn valid_until(&self) -> Option<u64> {
+        self.client.clock.valid_until()
+    }
+
     pub(crate) async fn open(
         client: &'c mut Client,
         config: Arc<ClientConfig>,

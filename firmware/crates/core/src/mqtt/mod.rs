@@ -7,8 +7,8 @@
 mod decode;
 mod encode;
 
-pub(crate) use decode::{ConnAck, Decoded, Malformed, decode};
-pub(crate) use encode::{Connect, Full, connect, disconnect, ping, publish};
+pub(crate) use decode::{Decoded, decode};
+pub(crate) use encode::{Connect, connect, disconnect, ping, publish};
 
 /// Reason codes of MQTT 5 that the device tells apart.
 pub(crate) mod reason {
