@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use super::Peer;
 use super::outbox::Outbox;
 use crate::codec::{
-    ConnAck, ConnAckProperties, Connect, DecodeError, Fault, Packet, ReasonCode, Text, UserProperties, Version, Will, decode_connect, encode,
+    ConnAck, ConnAckProperties, Connect, DecodeError, Fault, Packet, ReasonCode, Text, UserProperties, Version, Will, decode_connect,
+    encode,
 };
 use crate::context::Context;
 use crate::ingress::Ingress;

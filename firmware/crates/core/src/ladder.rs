@@ -101,7 +101,11 @@ mod tests {
         let mut ladder = Ladder::default();
         for number in 1..10_000 {
             let lost = if number % 50 == 0 { Lost::Unreachable } else { Lost::Module };
-            assert_ne!(ladder.failed(lost, minute(number)), Rung::Reboot, "a module that answers once in a while");
+            assert_ne!(
+                ladder.failed(lost, minute(number)),
+                Rung::Reboot,
+                "a module that answers once in a while"
+            );
         }
     }
 }

@@ -53,7 +53,11 @@ impl Window {
         }
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-            if !self.entries[..self.length].iter().flatten().any(|entry| entry.packet_id == self.last_id) {
+            if !self.entries[..self.length]
+                .iter()
+                .flatten()
+                .any(|entry| entry.packet_id == self.last_id)
+            {
                 break;
             }
         }

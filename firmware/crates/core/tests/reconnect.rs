@@ -98,7 +98,11 @@ async fn three_failed_tries_are_neither_a_fault_nor_a_restart() {
             // The ring holds about two hours of samples at one in ten seconds; the rest was counted.
             let health = world.health.borrow();
             assert_eq!(health.len(), 1);
-            assert!(evicted > 0 && health[0]["queue"]["evicted"].as_u64().unwrap() >= evicted, "{}", health[0]);
+            assert!(
+                evicted > 0 && health[0]["queue"]["evicted"].as_u64().unwrap() >= evicted,
+                "{}",
+                health[0]
+            );
         })
         .await;
     }
@@ -120,9 +124,21 @@ async fn a_thousand_devices_do_not_dial_at_once_when_their_gateway_returns() {
             })
             .await;
             let began = world.began;
-            let while_down = world.dials.borrow().iter().filter(|at| (60..660).contains(&at.duration_since(began).as_secs())).count();
+            let while_down = world
+                .dials
+                .borrow()
+                .iter()
+                .filter(|at| (60..660).contains(&at.duration_since(began).as_secs()))
+                .count();
             assert!((8..120).contains(&while_down), "{while_down} dials in ten minutes");
-            dials.extend(world.dials.borrow().iter().map(|at| at.duration_since(began).as_secs()).filter(|at| *at >= 660));
+            dials.extend(
+                world
+                    .dials
+                    .borrow()
+                    .iter()
+                    .map(|at| at.duration_since(began).as_secs())
+                    .filter(|at| *at >= 660),
+            );
         }
         let mut busiest = [0; 120];
         for at in dials {

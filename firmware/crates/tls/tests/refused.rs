@@ -4,8 +4,8 @@
 mod support;
 
 use forebay_device_core::{Lost, Secure as _, WallTime};
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, date_time_ymd};
 use forebay_device_tls::Client;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, date_time_ymd};
 use support::{Authority, Credentials, Line, NAME, NOW, SOON, client, handshake, leaf, server, server_leaf, told};
 
 struct Plant {

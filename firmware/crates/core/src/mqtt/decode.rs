@@ -33,7 +33,9 @@ const TIME: &[u8] = b"forebay-time";
 
 /// The first packet and its length; none if more bytes are needed.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Decoded, usize)>, Malformed> {
-    let Some((&head, rest)) = bytes.split_first() else { return Ok(None) };
+    let Some((&head, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
     let Some((length, rest)) = number(rest)? else { return Ok(None) };
     let Some(body) = rest.get(..length) else { return Ok(None) };
     let used = bytes.len() - rest.len() + length;
@@ -132,7 +134,9 @@ fn binary(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
 
 fn decimal(digits: &[u8]) -> Option<u64> {
     (1..=15).contains(&digits.len()).then_some(())?;
-    digits.iter().try_fold(0, |sum: u64, byte| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0')))
+    digits
+        .iter()
+        .try_fold(0, |sum: u64, byte| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0')))
 }
 
 #[cfg(test)]

@@ -1,5 +1,11 @@
 //! Certificates of every kind, a gateway on the host's `ring` provider, and a line between it and the device.
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses its part"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
