@@ -18,11 +18,16 @@ use crate::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, PAGE, ReadNor
 const WORD_BYTES: usize = WORD as usize;
 const WORDS_PER_PAGE: usize = (PAGE / WORD) as usize;
 const ERASED: [u8; WORD_BYTES] = [0xff; WORD_BYTES];
+const BLANK: Word = Word {
+    value: ERASED,
+    condition: Condition::Erased,
+};
 
 /// The simulated flash.
 #[derive(Clone, Debug)]
 pub struct Sim {
-    words: Vec<Word>,
+    /// A page that was never written is not kept.
+    pages: Vec<Option<Vec<Word>>>,
     erases: Vec<u32>,
     random: Random,
     operations: u64,
@@ -82,12 +87,8 @@ impl Sim {
     /// If `bytes` is no multiple of [`PAGE`].
     pub fn new(bytes: u32, seed: u64) -> Sim {
         assert!(bytes.is_multiple_of(PAGE));
-        let erased = Word {
-            value: ERASED,
-            condition: Condition::Erased,
-        };
         Sim {
-            words: vec![erased; (bytes / WORD) as usize],
+            pages: vec![None; (bytes / PAGE) as usize],
             erases: vec![0; (bytes / PAGE) as usize],
             random: Random(seed),
             operations: 0,
@@ -124,9 +125,19 @@ impl Sim {
 
     /// Flips a bit, as decay or an attacker would, behind the back of every check.
     pub fn flip_bit(&mut self, offset: u32, bit: u8) {
-        let word = &mut self.words[(offset / WORD) as usize];
+        let word = self.word(offset as usize / WORD_BYTES);
         word.value[(offset % WORD) as usize] ^= 1 << bit;
         word.condition = Condition::Written;
+    }
+
+    /// The same flash with other randomness to come.
+    pub fn reseed(&mut self, seed: u64) {
+        self.random = Random(seed);
+    }
+
+    fn word(&mut self, index: usize) -> &mut Word {
+        let page = self.pages[index / WORDS_PER_PAGE].get_or_insert_with(|| vec![BLANK; WORDS_PER_PAGE]);
+        &mut page[index % WORDS_PER_PAGE]
     }
 
     fn begin(&mut self) -> Result<bool, SimError> {
@@ -141,17 +152,17 @@ impl Sim {
 
     fn write_word(&mut self, index: usize, new: [u8; WORD_BYTES]) -> Result<(), SimError> {
         let torn = self.begin()?;
-        let old = self.words[index];
+        let old = *self.word(index);
         let zero = new == [0; WORD_BYTES];
         if !zero && !matches!(old.condition, Condition::Erased | Condition::Weak) {
             return Err(SimError::NotErased);
         }
         if torn {
-            self.words[index] = self.torn(old.value, new);
+            *self.word(index) = self.torn(old.value, new);
             return Err(SimError::PowerCut);
         }
         let holds = zero || old.condition != Condition::Weak || self.random.below(2) == 0;
-        self.words[index] = if holds {
+        *self.word(index) = if holds {
             Word {
                 value: new,
                 condition: Condition::Written,
@@ -175,21 +186,22 @@ impl Sim {
         self.erases[page] += 1;
         // A torn erase does one thing to the whole page or something else to each word of it.
         let whole = self.random.below(4);
+        if !torn {
+            self.pages[page] = None;
+            return Ok(());
+        }
         for index in page * WORDS_PER_PAGE..(page + 1) * WORDS_PER_PAGE {
-            self.words[index] = match (torn, whole) {
-                (false, _) => Word {
-                    value: ERASED,
-                    condition: Condition::Erased,
-                },
-                (true, 0) => continue,
-                (true, 1) => Word {
+            let old = *self.word(index);
+            *self.word(index) = match whole {
+                0 => old,
+                1 => Word {
                     value: ERASED,
                     condition: Condition::Weak,
                 },
-                (true, _) => self.torn(self.words[index].value, ERASED),
+                _ => self.torn(old.value, ERASED),
             };
         }
-        if torn { Err(SimError::PowerCut) } else { Ok(()) }
+        Err(SimError::PowerCut)
     }
 
     fn torn(&mut self, old: [u8; WORD_BYTES], new: [u8; WORD_BYTES]) -> Word {
@@ -213,7 +225,7 @@ impl Sim {
         if !offset.is_multiple_of(unit) || !length.is_multiple_of(unit as usize) {
             return Err(SimError::NotAligned);
         }
-        if offset as usize + length > self.words.len() * WORD_BYTES {
+        if offset as usize + length > self.capacity() {
             return Err(SimError::OutOfBounds);
         }
         Ok(())
@@ -237,7 +249,8 @@ impl ReadNorFlash for Sim {
         while !rest.is_empty() {
             let within = at % WORD_BYTES;
             let length = rest.len().min(WORD_BYTES - within);
-            let word = self.words[at / WORD_BYTES];
+            let page = &self.pages[at / PAGE as usize];
+            let word = page.as_ref().map_or(BLANK, |page| page[at / WORD_BYTES % WORDS_PER_PAGE]);
             let value = match word.condition {
                 Condition::EccError => return Err(SimError::Ecc),
                 Condition::Unstable(mask) => mix(word.value, xor(word.value, mask), self.random.mask()),
@@ -252,7 +265,7 @@ impl ReadNorFlash for Sim {
     }
 
     fn capacity(&self) -> usize {
-        self.words.len() * WORD_BYTES
+        self.pages.len() * PAGE as usize
     }
 }
 
