@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep_until};
 use super::balance::{Balance, Sent, recount};
 use super::child::Gateway;
 use super::devices::Devices;
-use super::figures::Figures;
 use super::{CALM, DemoArgs};
 use crate::certs::make::{self, Terms};
 
@@ -137,10 +136,10 @@ impl<'a> Teller<'a> {
     }
 
     async fn play(&mut self) -> anyhow::Result<Balance> {
-        let total = self.devices.len() as u32 * self.args.rate;
+        let total = self.args.devices * self.args.rate;
         self.say(&format!(
             "{} devices publish {total} messages a second; each is acked once it would survive a power cut",
-            self.devices.len()
+            self.args.devices
         ));
         println_header(self.args.json);
         let away_at = (self.args.length / 4).max(CALM);

@@ -8,6 +8,7 @@
 mod clock;
 mod device;
 mod flash;
+pub mod module;
 mod network;
 mod sensors;
 
