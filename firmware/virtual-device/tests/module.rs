@@ -28,7 +28,10 @@ impl Read for Pipe {
 
 impl Write for Pipe {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, embedded_io_async::ErrorKind> {
-        self.0.write(&bytes[..bytes.len().min(5)]).await.map_err(|error| error.kind().into())
+        self.0
+            .write(&bytes[..bytes.len().min(5)])
+            .await
+            .map_err(|error| error.kind().into())
     }
 
     async fn flush(&mut self) -> Result<(), embedded_io_async::ErrorKind> {

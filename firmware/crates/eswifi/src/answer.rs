@@ -47,12 +47,26 @@ mod tests {
         assert_eq!(parse(b"\r\nOK\r\n> "), Answer::Well(b""));
         assert_eq!(parse(b"\r\n\r\nOK\r\n> "), Answer::Well(b""));
         assert_eq!(parse(b"\r\n-45\r\nOK\r\n> "), Answer::Well(b"-45"));
-        assert_eq!(parse(b"\r\n\r\nOK\r\n> x\r\nOK\r\n> "), Answer::Well(b"\r\nOK\r\n> x"), "data may look like an end");
+        assert_eq!(
+            parse(b"\r\n\r\nOK\r\n> x\r\nOK\r\n> "),
+            Answer::Well(b"\r\nOK\r\n> x"),
+            "data may look like an end"
+        );
         assert_eq!(parse(b"\r\n[JOIN   ] plant\r\n[JOIN   ] Failed\r\nERROR\r\n> "), Answer::Refused);
-        for nonsense in [&b""[..], b"> ", b"\r\nOK\r\n>", b"\xff\x00", b"\r\nOK\r\n> \x15", b"\r\nhello\r\n> "] {
+        for nonsense in [
+            &b""[..],
+            b"> ",
+            b"\r\nOK\r\n>",
+            b"\xff\x00",
+            b"\r\nOK\r\n> \x15",
+            b"\r\nhello\r\n> ",
+        ] {
             assert_eq!(parse(nonsense), Answer::Nonsense, "{nonsense:?}");
         }
-        assert_eq!((number(b"-61"), number(b"1024\r\n"), number(b"x"), number(b"")), (Some(-61), Some(1024), None, None));
+        assert_eq!(
+            (number(b"-61"), number(b"1024\r\n"), number(b"x"), number(b"")),
+            (Some(-61), Some(1024), None, None)
+        );
         assert_eq!(address(b"192.168.1.2"), Some(core::net::Ipv4Addr::new(192, 168, 1, 2)));
         assert_eq!(address(b"192.168.1"), None);
     }

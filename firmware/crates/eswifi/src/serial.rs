@@ -62,7 +62,10 @@ impl<L: Read + Write> Transport for Serial<L> {
         self.write(payload).await?;
         let mut length = 0;
         loop {
-            let room = answer.get_mut(length..).filter(|room| !room.is_empty()).ok_or(SerialError::TooLong)?;
+            let room = answer
+                .get_mut(length..)
+                .filter(|room| !room.is_empty())
+                .ok_or(SerialError::TooLong)?;
             let count = self.0.read(room).await.map_err(SerialError::Line)?;
             if count == 0 {
                 return Err(SerialError::Ended);
