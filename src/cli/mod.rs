@@ -1,6 +1,10 @@
 //! The command line: one screen per command, `--help` with examples, exit codes 0 well, 1 failed, 70 us, 74 disk, 78 configuration.
 
 mod check;
+#[cfg(feature = "demo")]
+mod device;
+#[cfg(feature = "demo")]
+mod duration;
 mod run;
 
 use std::path::PathBuf;
@@ -10,6 +14,9 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Overrides};
 use crate::logging::LogArgs;
+
+#[cfg(feature = "demo")]
+pub(crate) use duration::duration;
 
 /// Something else failed.
 const FAILED: u8 = 1;
@@ -53,6 +60,9 @@ enum Command {
     /// Show the gateway at work: devices, an outage, a kill, and the balance
     #[cfg(feature = "demo")]
     Demo(crate::demo::DemoArgs),
+    /// Run virtual devices: the firmware's own logic, with certificates from `forebay certs device`
+    #[cfg(feature = "demo")]
+    Device(device::DeviceArgs),
 }
 
 /// Which configuration, with what laid over it.
@@ -80,6 +90,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Certs(command) => command.run(),
         #[cfg(feature = "demo")]
         Command::Demo(args) => args.run(),
+        #[cfg(feature = "demo")]
+        Command::Device(args) => device::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("forebay: {error:#}");

@@ -15,9 +15,6 @@ use forebay_wal::{Clock, Log, OpenError, Opened, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "demo")]
-pub(crate) use cloud::client_tls_from;
-
 use crate::admin;
 use crate::config::{Config, Listener, Stream, WhenFull};
 use crate::telemetry::{Sources, Telemetry};

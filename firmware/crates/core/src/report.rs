@@ -59,11 +59,12 @@ pub(crate) fn sample<'b, Q: NorFlash, S: NorFlash>(
 
 /// The health report: how one sees into a locked device.
 pub(crate) fn health<'b, Q: NorFlash, S: NorFlash>(
-    state: &State<Q, S>,
+    state: &mut State<Q, S>,
     settings: &Settings<'_>,
     now: Uptime,
     buffer: &'b mut [u8],
 ) -> Option<&'b [u8]> {
+    let slowest_ack = state.take_slowest_ack();
     let (counters, queue) = (state.counters, state.queue.counters());
     let mut object = Object::new(buffer);
     object.text("device", settings.device);
@@ -87,6 +88,7 @@ pub(crate) fn health<'b, Q: NorFlash, S: NorFlash>(
     object.number("module_resets", counters.module_resets);
     object.number("measured", counters.measured);
     object.number("acked", counters.acked);
+    object.number("ack_ms", slowest_ack);
     object.number("refused", counters.refused);
     object.number("times_refused", counters.times_refused);
     object.object("queue", |inner| {

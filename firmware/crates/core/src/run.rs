@@ -185,6 +185,7 @@ async fn connect<N: Network, T: Secure, C: Clock, R: Random, Q: NorFlash, S: Nor
             let mut state = state.borrow_mut();
             state.is_connected = false;
             state.counters.lost[lost.index()] += 1;
+            state.last_lost = Some(lost);
             state.progress.connecting(now);
             if state.is_stopping() && state.queue.is_empty() {
                 return Exit::Stopped;

@@ -264,7 +264,7 @@ impl<'s, K: Socket, C: Clock, Q: NorFlash, S: NorFlash> Session<'s, K, C, Q, S> 
         let packet = {
             let mut state = self.state.borrow_mut();
             let (subject, payload) = match carried {
-                Carried::Health => ("/health", report::health(&state, self.settings, now, &mut payload)),
+                Carried::Health => ("/health", report::health(&mut state, self.settings, now, &mut payload)),
                 Carried::Sample(id) => {
                     // In flight and evicted since: there is nothing left to send, and its id is free.
                     let found = (0..WINDOW + 1)
@@ -302,7 +302,7 @@ impl<'s, K: Socket, C: Clock, Q: NorFlash, S: NorFlash> Session<'s, K, C, Q, S> 
                 if let Carried::Sample(id) = entry.carried
                     && state.queue.release(id)
                 {
-                    state.counters.acked += 1;
+                    state.acked(now.since(entry.sent));
                 }
                 state.note_the_time(now);
                 stable();

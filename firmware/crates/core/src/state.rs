@@ -15,6 +15,9 @@ use crate::wall::{Told, WallClock};
 /// How often the time is noted in flash.
 const NOTE_EVERY: Duration = Duration::from_secs(3600);
 
+/// Waits for acks that are kept for whoever takes them; of more the oldest are forgotten.
+const ACK_WAITS: usize = 64;
+
 /// Who the device is, and how it behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
@@ -69,6 +72,11 @@ pub struct State<Q, S> {
     /// Bytes of stack: all, and the most that was used.
     pub(crate) stack: Option<(u32, u32)>,
     pub(crate) is_connected: bool,
+    pub(crate) last_lost: Option<Lost>,
+    /// The latest waits from publish to ack, in milliseconds, and how many were not taken yet.
+    ack_waits: [u16; ACK_WAITS],
+    ack_waits_new: usize,
+    slowest_ack_ms: u16,
     noted_at: Uptime,
     stop: bool,
 }
@@ -103,6 +111,10 @@ impl<Q: NorFlash, S: NorFlash> State<Q, S> {
             signal_dbm: None,
             stack: None,
             is_connected: false,
+            last_lost: None,
+            ack_waits: [0; ACK_WAITS],
+            ack_waits_new: 0,
+            slowest_ack_ms: 0,
             noted_at: now,
             stop: false,
         }
@@ -133,6 +145,11 @@ impl<Q: NorFlash, S: NorFlash> State<Q, S> {
         self.is_connected
     }
 
+    /// Why the last connection, or try, ended.
+    pub fn last_lost(&self) -> Option<Lost> {
+        self.last_lost
+    }
+
     /// Tells how far the stack has grown: bytes in all, and the most that was used.
     pub fn note_stack(&mut self, size: u32, most: u32) {
         self.stack = Some((size, most));
@@ -141,6 +158,25 @@ impl<Q: NorFlash, S: NorFlash> State<Q, S> {
     /// Ends measuring; what waits is still sent if the gateway is there, then [`run`](crate::run) returns.
     pub fn stop(&mut self) {
         self.stop = true;
+    }
+
+    /// Gives the waits from publish to ack since the last call, in milliseconds; at most the 64 latest, in no order.
+    pub fn take_ack_waits(&mut self) -> impl Iterator<Item = u16> + '_ {
+        let count = core::mem::take(&mut self.ack_waits_new).min(ACK_WAITS);
+        self.ack_waits[..count].iter().copied()
+    }
+
+    pub(crate) fn acked(&mut self, wait: Duration) {
+        self.counters.acked += 1;
+        let wait = u16::try_from(wait.as_millis()).unwrap_or(u16::MAX);
+        self.ack_waits[self.ack_waits_new % ACK_WAITS] = wait;
+        self.ack_waits_new += 1;
+        self.slowest_ack_ms = self.slowest_ack_ms.max(wait);
+    }
+
+    /// The slowest ack since the last health report, in milliseconds.
+    pub(crate) fn take_slowest_ack(&mut self) -> u16 {
+        core::mem::take(&mut self.slowest_ack_ms)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
