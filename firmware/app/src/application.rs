@@ -8,12 +8,15 @@ use core::time::Duration;
 
 use embassy_futures::select::{Either, select};
 use embassy_time::Timer;
+use embedded_hal_async::i2c::I2c;
 use forebay_board::{NoEntropy, ResetCause};
-use forebay_device_core::{Clock as _, Exit, Network, Parts, Probe, Reading, Settings, State, run as run_device};
+use forebay_device_core::{Clock as _, Exit, Parts, Settings, State, run as run_device};
 use forebay_device_tls::{Client, provider};
+use forebay_eswifi::{Access, Module, Transport};
 use forebay_flash::{NorFlash, Region, map};
 use forebay_identity::{Fault, Identity};
 use forebay_image::{Control, Slot, Status, Version};
+use forebay_sensors::Sensors;
 use log::{error, info, warn};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -32,10 +35,11 @@ const LOOK_EVERY_MS: u64 = 500;
 static ENTROPY: Entropy = Entropy;
 
 /// Runs the device. Never returns; every end is a reset.
-pub(crate) async fn run<F, N>(flash: F, network: N, cause: ResetCause, control: &RefCell<Control<'_, F>>) -> !
+pub(crate) async fn run<F, T, I>(flash: F, wifi: T, bus: I, cause: ResetCause, control: &RefCell<Control<'_, F>>) -> !
 where
     F: NorFlash + Clone,
-    N: Network,
+    T: Transport,
+    I: I2c,
 {
     report::at_start(&mut control.borrow_mut(), cause);
     if !generator_works() {
@@ -43,7 +47,7 @@ where
         platform::reset()
     }
     match Identity::read(&mut flash.clone()) {
-        Ok(identity) => work(flash, network, cause, control, &identity).await,
+        Ok(identity) => work(flash, wifi, bus, cause, control, &identity).await,
         Err(Fault::Blank) => wait_for_identity(control).await,
         Err(fault) => {
             // No image confirms itself without having published: one that cannot read the identity is given up.
@@ -55,12 +59,32 @@ where
     }
 }
 
-async fn work<F, N>(flash: F, mut network: N, cause: ResetCause, control: &RefCell<Control<'_, F>>, identity: &Identity) -> !
+async fn work<F, T, I>(flash: F, wifi: T, bus: I, cause: ResetCause, control: &RefCell<Control<'_, F>>, identity: &Identity) -> !
 where
     F: NorFlash + Clone,
-    N: Network,
+    T: Transport,
+    I: I2c,
 {
-    info!("device {}, gateway {} at {}", identity.name(), identity.server_name(), identity.gateway());
+    let Some((host, port)) = identity
+        .gateway()
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse().ok()?)))
+    else {
+        error!("`{}` is no gateway: provision the device anew", identity.gateway());
+        platform::reset()
+    };
+    let access = Access {
+        ssid: identity.network(),
+        pass_phrase: identity.pass_phrase(),
+        host,
+        port,
+    };
+    info!(
+        "device {}, gateway {} at {}",
+        identity.name(),
+        identity.server_name(),
+        identity.gateway()
+    );
     let Version { major, minor, patch } = control.borrow().version();
     let version = format!("{major}.{minor}.{patch}");
     let clock = DeviceClock;
@@ -87,11 +111,11 @@ where
         }
     };
     let parts = Parts {
-        network: &mut network,
+        network: &mut Module::new(wifi, clock, access),
         secure: &mut client,
         clock: &clock,
         random: &mut Jitter,
-        probe: &mut Board,
+        probe: &mut Sensors::new(bus, platform::die_temperature),
         watchdog: &mut Dog,
     };
     match select(run_device(parts, &state, &settings), confirm_when_acked(control, &state)).await {
@@ -185,16 +209,4 @@ fn generator_works() -> bool {
     let (mut first, mut second) = ([0; 32], [0; 32]);
     let both = platform::entropy(&mut first).and_then(|()| platform::entropy(&mut second));
     both != Err(NoEntropy) && first != second
-}
-
-/// What the board measures of itself. The sensors' drivers come with `crates/sensors`.
-struct Board;
-
-impl Probe for Board {
-    async fn read(&mut self) -> Reading {
-        Reading {
-            die: platform::die_temperature(),
-            ..Reading::default()
-        }
-    }
 }

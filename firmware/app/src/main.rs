@@ -10,8 +10,6 @@ mod delivered;
 mod heap;
 mod platform;
 mod report;
-#[cfg(feature = "qemu")]
-mod wire;
 
 use core::cell::RefCell;
 use core::panic::PanicInfo;
@@ -22,6 +20,8 @@ use board_iot01a as board;
 use board_qemu as board;
 use embassy_executor::Spawner;
 use forebay_board::{Parts, Platform as _};
+#[cfg(feature = "qemu")]
+use forebay_eswifi::Serial;
 use forebay_flash::Shared;
 use forebay_image::{Control, Slot, Target};
 use log::error;
@@ -36,7 +36,11 @@ async fn main(_spawner: Spawner) {
     board::console::begin();
     heap::begin();
     let Parts {
-        platform, flash, wifi, ..
+        platform,
+        flash,
+        wifi,
+        sensors,
+        ..
     } = match board::parts() {
         Ok(parts) => parts,
         Err(failure) => {
@@ -62,12 +66,12 @@ async fn main(_spawner: Spawner) {
     };
     #[cfg(feature = "qemu")]
     embassy_futures::join::join(
-        application::run(flash, wire::Wire(wifi), cause, &control),
+        application::run(flash, Serial(wifi), sensors, cause, &control),
         delivered::watch(&control),
     )
     .await;
     #[cfg(feature = "iot01a")]
-    application::run(flash, wifi, cause, &control).await;
+    application::run(flash, wifi, sensors, cause, &control).await;
 }
 
 fn own_address() -> u32 {

@@ -36,7 +36,9 @@ pub(crate) fn stack() -> Option<StackUse> {
 
 /// See [`Platform::die_temperature`].
 pub(crate) fn die_temperature() -> Option<i16> {
-    with(Platform::die_temperature).flatten().and_then(|hundredths| i16::try_from(hundredths).ok())
+    with(Platform::die_temperature)
+        .flatten()
+        .and_then(|hundredths| i16::try_from(hundredths).ok())
 }
 
 /// Ends this run.
@@ -69,6 +71,7 @@ impl Random for Jitter {
 }
 
 /// The device's clock.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct DeviceClock;
 
 impl Clock for DeviceClock {
@@ -82,7 +85,7 @@ impl Clock for DeviceClock {
 }
 
 /// A moment of this boot as embassy counts it; nothing waits for longer than a day.
-pub(crate) fn instant(moment: Uptime) -> Instant {
+fn instant(moment: Uptime) -> Instant {
     const DAY: Duration = Duration::from_secs(86_400);
     let longest = Instant::now().as_millis() + DAY.as_millis() as u64;
     Instant::from_millis(moment.as_millis().min(longest))
