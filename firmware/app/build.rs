@@ -1,10 +1,16 @@
 //! Gives the linker the memory of the slot this image is linked for.
 
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-env-changed=FOREBAY_SLOT");
+    println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    // The device believes no time before this one.
+    let built = env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse::<u64>().ok());
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    println!("cargo::rustc-env=FOREBAY_BUILT={}", built.unwrap_or_else(now));
     println!("cargo::rerun-if-changed=build.rs");
     // The slot and its header of 1 KiB; the vector table behind it is aligned by that.
     let origin = match env::var("FOREBAY_SLOT").as_deref() {

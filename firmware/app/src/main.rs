@@ -2,10 +2,16 @@
 #![no_std]
 #![no_main]
 
+extern crate alloc;
+
 mod application;
 #[cfg(feature = "qemu")]
 mod delivered;
+mod heap;
+mod platform;
 mod report;
+#[cfg(feature = "qemu")]
+mod wire;
 
 use core::cell::RefCell;
 use core::panic::PanicInfo;
@@ -15,7 +21,7 @@ use board_iot01a as board;
 #[cfg(feature = "qemu")]
 use board_qemu as board;
 use embassy_executor::Spawner;
-use forebay_board::{Parts, Platform};
+use forebay_board::{Parts, Platform as _};
 use forebay_flash::Shared;
 use forebay_image::{Control, Slot, Target};
 use log::error;
@@ -28,12 +34,9 @@ const TARGET: Target = match Target::new(trust::PRODUCT, board::HARDWARE) {
 #[embassy_executor::main(executor = "embassy_executor::Executor")]
 async fn main(_spawner: Spawner) {
     board::console::begin();
+    heap::begin();
     let Parts {
-        mut platform,
-        delay,
-        flash,
-        wifi,
-        sensors,
+        platform, flash, wifi, ..
     } = match board::parts() {
         Ok(parts) => parts,
         Err(failure) => {
@@ -41,35 +44,34 @@ async fn main(_spawner: Spawner) {
             board::reset()
         }
     };
+    let cause = platform.reset_cause();
+    platform::share(platform);
     let flash = RefCell::new(flash);
     let flash = Shared(&flash);
     // Where our own code is, there we run.
-    let Some(slot) = Slot::of_address(application_address()) else {
+    let Some(slot) = Slot::of_address(own_address()) else {
         error!("this image runs in no slot");
-        platform.reset()
+        board::reset()
     };
     let control = match Control::open(flash, slot, TARGET, trust::KEYS) {
         Ok(control) => RefCell::new(control),
         Err(failure) => {
             error!("our own header cannot be believed: {failure:?}");
-            platform.reset()
+            board::reset()
         }
     };
-    let parts = Parts {
-        platform,
-        delay,
-        flash,
-        wifi,
-        sensors,
-    };
     #[cfg(feature = "qemu")]
-    embassy_futures::join::join(application::run(parts, &control), delivered::watch(&control)).await;
-    #[cfg(not(feature = "qemu"))]
-    application::run(parts, &control).await;
+    embassy_futures::join::join(
+        application::run(flash, wire::Wire(wifi), cause, &control),
+        delivered::watch(&control),
+    )
+    .await;
+    #[cfg(feature = "iot01a")]
+    application::run(flash, wifi, cause, &control).await;
 }
 
-fn application_address() -> u32 {
-    application_address as *const () as u32
+fn own_address() -> u32 {
+    own_address as *const () as u32
 }
 
 #[panic_handler]

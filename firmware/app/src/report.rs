@@ -49,3 +49,15 @@ fn say(evidence: &Evidence) {
 pub(crate) fn stack(stack: StackUse) {
     info!("stack {} of {}", stack.most, stack.size);
 }
+
+/// The word for a reset's cause.
+pub(crate) fn word(cause: ResetCause) -> &'static str {
+    match cause {
+        ResetCause::PowerOn => "power-on",
+        ResetCause::Pin => "pin",
+        ResetCause::Software => "software",
+        ResetCause::Watchdog => "watchdog",
+        ResetCause::BrownOut => "brown-out",
+        ResetCause::Unknown => "unknown",
+    }
+}

@@ -22,7 +22,7 @@ mod platform;
 mod wifi;
 
 #[cfg(feature = "app")]
-pub use app::{IotBoard, Sensors, parts};
+pub use app::{IotBoard, IotBoard as ThisBoard, Sensors, parts};
 pub use fault::{end, jump, reset};
 #[cfg(feature = "app")]
 pub use platform::IotPlatform;

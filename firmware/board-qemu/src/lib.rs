@@ -25,7 +25,7 @@ mod time;
 mod wifi;
 
 #[cfg(feature = "app")]
-pub use app::{NoBus, QemuBoard, parts};
+pub use app::{NoBus, QemuBoard, QemuBoard as ThisBoard, parts};
 pub use fault::{end, jump, reset};
 #[cfg(feature = "app")]
 pub use platform::QemuPlatform;

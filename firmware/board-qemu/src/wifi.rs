@@ -17,6 +17,13 @@ static RECEIVED: Pipe<CriticalSectionRawMutex, ROOM> = Pipe::new();
 #[derive(Debug)]
 pub struct Wifi;
 
+impl Wifi {
+    /// Throws away what was received and not read.
+    pub fn forget(&mut self) {
+        RECEIVED.clear();
+    }
+}
+
 pub(crate) fn begin() -> Wifi {
     RCC.apb1enr1().modify(|register| register.set_usart2en(true));
     USART2.brr().write(|register| register.set_brr(35));

@@ -48,7 +48,6 @@ fn main() -> ! {
                 patch.text(),
                 standing,
             ]);
-            drop(flash);
             board::start_watchdog();
             // SAFETY: `boot` verified the image, and nothing of ours is used again.
             unsafe { board::jump(start.vectors()) }

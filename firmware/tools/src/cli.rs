@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use forebay_firmware_tools::flash_file::FlashFile;
-use forebay_firmware_tools::keys;
+use forebay_firmware_tools::keys::{self, write_secret};
+use forebay_firmware_tools::provision::{Device, identity};
 use forebay_firmware_tools::release::{Release, VersionText, make};
 use forebay_image::{Evidence, EvidenceKind, Slot, Version};
 
@@ -15,7 +16,8 @@ use forebay_image::{Evidence, EvidenceKind, Slot, Version};
 #[command(
     name = "fw",
     after_help = "Examples:\n  fw keys --id 1 keys/\n  fw sign --key keys/release-1.key --key-id 1 --slot a --version 1.4.2 app-a.bin app-a.img\n  \
-    fw pack --boot boot.bin --slot-a app-a.img flash.bin\n  fw show flash.bin"
+    fw provision --ca certs/ca.pem --certificate certs/pump-1.pem --key certs/pump-1.key --name pump-1 --gateway 192.168.10.2:8883 pump-1.bin\n  \
+    fw pack --boot boot.bin --slot-a app-a.img --identity pump-1.bin flash.bin\n  fw show flash.bin"
 )]
 struct Command {
     #[command(subcommand)]
@@ -34,6 +36,8 @@ enum Action {
     },
     /// Put a signed header in front of a linked image
     Sign(Sign),
+    /// Put together what makes one device this device, from the files of `forebay certs`
+    Provision(Provision),
     /// Put bootloader and images together to a whole flash
     Pack {
         /// The bootloader, as objcopy writes it
@@ -45,6 +49,9 @@ enum Action {
         /// The signed image for slot B
         #[arg(long)]
         slot_b: Option<PathBuf>,
+        /// The device's identity, as `fw provision` writes it
+        #[arg(long)]
+        identity: Option<PathBuf>,
         /// The flash, 1 MiB, for address 0x08000000
         output: PathBuf,
     },
@@ -84,6 +91,36 @@ struct Sign {
     output: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct Provision {
+    /// The CA that signs gateways, PEM
+    #[arg(long)]
+    ca: PathBuf,
+    /// The device's certificate, PEM
+    #[arg(long)]
+    certificate: PathBuf,
+    /// The device's key, PEM
+    #[arg(long)]
+    key: PathBuf,
+    /// The common name in the device's certificate
+    #[arg(long)]
+    name: String,
+    /// The gateway's address
+    #[arg(long, value_name = "HOST:PORT")]
+    gateway: String,
+    /// The name in the gateway's certificate; left out, the gateway's host
+    #[arg(long)]
+    server_name: Option<String>,
+    /// The Wi-Fi network
+    #[arg(long, requires = "pass_phrase_file")]
+    wifi: Option<String>,
+    /// A file with its pass phrase
+    #[arg(long, requires = "wifi")]
+    pass_phrase_file: Option<PathBuf>,
+    /// The identity, for address 0x08008000
+    output: PathBuf,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SlotName {
     A,
@@ -103,10 +140,12 @@ pub(crate) fn run() -> Result<()> {
             Ok(())
         }
         Action::Sign(arguments) => sign(&arguments),
+        Action::Provision(arguments) => provision(&arguments),
         Action::Pack {
             boot,
             slot_a,
             slot_b,
+            identity,
             output,
         } => {
             let mut flash = FlashFile::new(&read(&boot)?)?;
@@ -114,6 +153,9 @@ pub(crate) fn run() -> Result<()> {
                 if let Some(path) = image {
                     flash.place(&read(&path)?, slot)?;
                 }
+            }
+            if let Some(path) = identity {
+                flash.provision(&read(&path)?)?;
             }
             flash.write_to(&output)
         }
@@ -139,6 +181,30 @@ fn sign(arguments: &Sign) -> Result<()> {
     let signed = make(&read(&arguments.binary)?, slot, &release, &keys::read_secret(&arguments.key)?)?;
     fs::write(&arguments.output, &signed).with_context(|| format!("cannot write {}", arguments.output.display()))?;
     println!("{}: {} bytes", arguments.output.display(), signed.len());
+    Ok(())
+}
+
+fn provision(arguments: &Provision) -> Result<()> {
+    let pass_phrase = match &arguments.pass_phrase_file {
+        Some(path) => Some(fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?),
+        None => None,
+    };
+    let device = Device {
+        name: &arguments.name,
+        gateway: &arguments.gateway,
+        server_name: arguments.server_name.as_deref(),
+        ca: &arguments.ca,
+        certificate: &arguments.certificate,
+        key: &arguments.key,
+        wifi: arguments.wifi.as_deref().zip(pass_phrase.as_deref().map(str::trim_end)),
+    };
+    let identity = identity(&device)?;
+    write_secret(&arguments.output, &identity)?;
+    println!(
+        "{}: {} bytes, with the device's key: treat it as one",
+        arguments.output.display(),
+        identity.len()
+    );
     Ok(())
 }
 

@@ -70,6 +70,21 @@ impl FlashFile {
         Ok(())
     }
 
+    /// Gives the device its identity.
+    ///
+    /// # Errors
+    /// If it does not fit.
+    pub fn provision(&mut self, identity: &[u8]) -> Result<()> {
+        let range = map::PROVISION;
+        if identity.len() > range.len() {
+            bail!("the identity has {} bytes, there is room for {}", identity.len(), range.len());
+        }
+        let start = range.start as usize;
+        self.0[start..range.end as usize].fill(0xff);
+        self.0[start..start + identity.len()].copy_from_slice(identity);
+        Ok(())
+    }
+
     /// Asks the bootloader to try what is in `slot`, as a completed update does.
     ///
     /// # Errors

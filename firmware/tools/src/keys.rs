@@ -40,18 +40,25 @@ pub fn create(folder: &Path, id: u32) -> Result<PathBuf> {
     let pem = SigningKey::from_bytes(&secret).to_pkcs8_pem(LineEnding::LF);
     let pem = pem.map_err(|error| anyhow::anyhow!("cannot encode the key: {error}"))?;
     let path = folder.join(format!("release-{id}.key"));
+    write_secret(&path, pem.as_bytes())?;
+    keys.push(public(id, &secret));
+    write_trusted(&trusted, &keys)?;
+    Ok(path)
+}
+
+/// Writes a new file that only its owner can read.
+///
+/// # Errors
+/// If it exists or cannot be written.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&path)
+        .open(path)
         .with_context(|| format!("cannot make {}", path.display()))?;
-    file.write_all(pem.as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    file.sync_all().with_context(|| format!("cannot write {}", path.display()))?;
-    keys.push(public(id, &secret));
-    write_trusted(&trusted, &keys)?;
-    Ok(path)
+    file.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    file.sync_all().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Reads a secret key.

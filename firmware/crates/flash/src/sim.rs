@@ -2,8 +2,8 @@
 //!
 //! * A word can be written only when it is erased, except with zeros; anything else is an error, as on the chip.
 //! * A power cut tears the operation it meets: a word write (each is an operation of its own) or a page erase.
-//! * A torn word holds its old value, its new value, a mixture, a mixture that reads differently each time, or reads as an ECC
-//!   error. One that still looks erased is *weak*: what is written there later may not hold, until the page is erased again.
+//! * A torn word holds its old value, its new value, a mixture, its new value but for a cell that reads differently each time, or reads
+//!   as an ECC error. One that still looks erased is *weak*: what is written there later may not hold, until the page is erased again.
 //! * After the cut every operation fails until [`Sim::power_on`].
 //!
 //! Everything random comes from the seed given to [`Sim::new`].
@@ -206,11 +206,16 @@ impl Sim {
 
     fn torn(&mut self, old: [u8; WORD_BYTES], new: [u8; WORD_BYTES]) -> Word {
         let mixture = mix(old, new, self.random.mask());
+        // Nearly programmed: one cell at the threshold reads as either. The most treacherous tear, as it may pass for whole.
+        let bit = self.random.below(u64::from(WORD) * 8) as usize;
+        let mut cell = [0; WORD_BYTES];
+        cell[bit / 8] = 1 << (bit % 8);
+        let threshold = mix([0; WORD_BYTES], xor(old, new), cell);
         let (value, condition) = match self.random.below(5) {
             0 => (old, Condition::Written),
             1 => (new, Condition::Written),
             2 => (mixture, Condition::Written),
-            3 => (mixture, Condition::Unstable(xor(old, new))),
+            3 => (new, Condition::Unstable(threshold)),
             _ => (mixture, Condition::EccError),
         };
         let condition = if value == ERASED && condition == Condition::Written {

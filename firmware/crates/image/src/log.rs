@@ -7,8 +7,8 @@
 //! 2. It is read back. A record that does not read as it was written is left behind and written again further on.
 //! 3. Only then its seal is written. A record without a seal may be one that a cut left half programmed, and may read well today and
 //!    badly tomorrow.
-//! 4. Opening takes the good record with the highest sequence number. If that one has no seal, or if anything else lies behind it in its
-//!    page, the state is written anew under a number two higher: whatever a cut left behind can then never outrank it.
+//! 4. Opening takes the good record with the highest sequence number. If that one has no seal, or if anything lies behind it that may be
+//!    a record half written, the state is written anew under a number two higher: whatever a cut left behind can then never outrank it.
 //!
 //! A page that could not be erased in full is erased again before its next use, because step 1 erases always.
 
@@ -55,9 +55,15 @@ impl<F: NorFlash> StateLog<F> {
             next: 0,
         };
         let mut newest_sealed = true;
+        let mut garbage = false;
         for index in 0..log.records() {
-            let Found::Record { sequence, state, sealed } = log.look(index) else {
-                continue;
+            let (sequence, state, sealed) = match log.look(index) {
+                Found::Record { sequence, state, sealed } => (sequence, state, sealed),
+                Found::Garbage => {
+                    garbage = true;
+                    continue;
+                }
+                Found::Nothing => continue,
             };
             // Equal numbers stand for one state written twice, the second time because the first did not read back.
             if log.current.is_none() || sequence >= log.sequence {
@@ -68,7 +74,11 @@ impl<F: NorFlash> StateLog<F> {
                 newest_sealed = sealed;
             }
         }
-        if log.current.is_some() && (!newest_sealed || log.garbage_behind()) {
+        let unsure = match log.current {
+            Some(_) => !newest_sealed || log.garbage_behind(),
+            None => garbage,
+        };
+        if unsure {
             let (sequence, state) = (log.sequence, log.state);
             log.sequence = sequence.wrapping_add(1);
             if log.append(state).is_err() {
@@ -160,8 +170,17 @@ impl<F: NorFlash> StateLog<F> {
         }
     }
 
+    /// Whether something lies where the next records would go that is not erased, or no record of old.
     fn garbage_behind(&mut self) -> bool {
         let mut index = self.next;
+        if index.is_multiple_of(PER_PAGE) {
+            return match self.look(index) {
+                Found::Nothing => false,
+                Found::Garbage => true,
+                // A torn one may read well now though it did not a moment ago.
+                Found::Record { sequence, sealed, .. } => !sealed || sequence > self.sequence,
+            };
+        }
         while !index.is_multiple_of(PER_PAGE) {
             if self.look(index) != Found::Nothing {
                 return true;

@@ -1,5 +1,7 @@
 //! What may not run does not run, and leaves evidence.
 
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
+
 mod support;
 
 use forebay_flash::ReadNorFlash;
