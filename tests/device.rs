@@ -88,7 +88,8 @@ async fn restarts_of_the_gateway_cost_no_device_restart_and_no_sample() {
                 }
                 gateway.start().await;
             }
-            for (_, handle, _) in &devices {
+            for (name, handle, _) in &devices {
+                assert!(handle.status().is_time_told, "{name}: the gateway tells the time");
                 handle.stop();
             }
             for (name, _, task) in devices {

@@ -80,6 +80,8 @@ pub struct Status {
     pub is_connected: bool,
     /// Why the last connection, or try, ended.
     pub last_lost: Option<Lost>,
+    /// Whether a gateway told the time.
+    pub is_time_told: bool,
 }
 
 /// How it ended.
@@ -127,6 +129,7 @@ impl Handle {
                 waiting: state.waiting(),
                 is_connected: state.is_connected(),
                 last_lost: state.last_lost(),
+                is_time_told: state.is_time_told(),
             }
         })
     }

@@ -150,6 +150,11 @@ impl<Q: NorFlash, S: NorFlash> State<Q, S> {
         self.last_lost
     }
 
+    /// Whether a gateway told the time in this boot, and was believed.
+    pub fn is_time_told(&self) -> bool {
+        self.wall.told_at(self.next_sample).is_some()
+    }
+
     /// Tells how far the stack has grown: bytes in all, and the most that was used.
     pub fn note_stack(&mut self, size: u32, most: u32) {
         self.stack = Some((size, most));

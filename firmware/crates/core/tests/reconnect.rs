@@ -221,6 +221,42 @@ async fn a_module_that_is_dead_for_an_hour_reboots_the_device_and_costs_no_sampl
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_stands_still_is_not_fed_and_ends_in_a_reboot_that_costs_no_sample() {
+    for (hang, cause) in [
+        ((|world| world.sensors_hang.set(true)) as fn(&World), Cause::MeasuringStalled),
+        (|world| world.radio_hangs.set(true), Cause::ConnectingStalled),
+    ] {
+        local(async {
+            let (world, mut flash) = (World::new(), Flash::new(1));
+            world.open.set(Some(Lost::Unreachable));
+            let mut measured = 0;
+            let mut fed = 0;
+            let exit = boot(&world, &mut flash, 1, false, async |state| {
+                pass(600).await;
+                assert!(world.fed.get() >= 600, "a gateway that is away is no reason to starve the watchdog");
+                hang(&world);
+                fed = world.fed.get();
+                loop {
+                    pass(1).await;
+                    measured = u64::from(state.borrow().counters().measured);
+                }
+            })
+            .await;
+            assert_eq!(exit, Some(Exit::Reboot(cause)));
+            assert!(world.fed.get() - fed < 130, "{}", world.fed.get() - fed);
+            world.sensors_hang.set(false);
+            world.radio_hangs.set(false);
+            world.open.set(None);
+            boot(&world, &mut flash, 2, false, async |_| pass(60).await).await;
+            let first = world.got.borrow().keys().filter(|(boot, _)| *boot == 1).count() as u64;
+            assert!(first >= measured, "{first} of {measured}");
+            assert_eq!(world.health.borrow()[0]["gave_up"], cause.word());
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_power_cut_costs_at_most_the_last_minute() {
     local(async {
         let (world, mut flash) = (World::new(), Flash::new(1));

@@ -65,6 +65,10 @@ pub struct World {
     pub pings: Cell<u32>,
     /// The next so many publishes are taken and their line is cut before the ack.
     pub cut_before_ack: Cell<u32>,
+    /// A sensor, or the radio's driver, never comes back, whatever its deadline.
+    pub sensors_hang: Cell<bool>,
+    pub radio_hangs: Cell<bool>,
+    pub fed: Cell<u32>,
 }
 
 impl World {
@@ -91,6 +95,9 @@ impl World {
             health: RefCell::default(),
             pings: Cell::new(0),
             cut_before_ack: Cell::new(0),
+            sensors_hang: Cell::new(false),
+            radio_hangs: Cell::new(false),
+            fed: Cell::new(0),
         })
     }
 
@@ -194,6 +201,9 @@ impl Network for Air {
 
     async fn join(&mut self, until: Uptime) -> Result<(), Lost> {
         self.0.joins.set(self.0.joins.get() + 1);
+        if self.0.radio_hangs.get() {
+            std::future::pending::<()>().await;
+        }
         match self.0.join.get() {
             Some(Lost::TimedOut) => {
                 PausedClock(self.0.began).wait_until(until).await;
@@ -279,10 +289,13 @@ impl Jitter for Draws {
     }
 }
 
-pub struct Sensors;
+pub struct Sensors(pub Rc<World>);
 
 impl Probe for Sensors {
     async fn read(&mut self) -> Reading {
+        if self.0.sensors_hang.get() {
+            std::future::pending::<()>().await;
+        }
         Reading {
             temperature: Some(2150),
             die: Some(3125),
@@ -291,12 +304,11 @@ impl Probe for Sensors {
     }
 }
 
-#[derive(Default)]
-pub struct Dog(pub Rc<RefCell<Vec<Instant>>>);
+pub struct Dog(pub Rc<World>);
 
 impl Watchdog for Dog {
     fn feed(&mut self) {
-        self.0.borrow_mut().push(Instant::now());
+        self.0.fed.set(self.0.fed.get() + 1);
     }
 }
 
@@ -347,8 +359,8 @@ pub async fn boot<'f, F: Future<Output = ()>>(
         secure: &mut Plain,
         clock: &clock,
         random: &mut Draws(Random(seed)),
-        probe: &mut Sensors,
-        watchdog: &mut Dog::default(),
+        probe: &mut Sensors(Rc::clone(world)),
+        watchdog: &mut Dog(Rc::clone(world)),
     };
     let device = run(parts, &state, &settings);
     let mut device = std::pin::pin!(device);
