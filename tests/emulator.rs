@@ -103,7 +103,8 @@ impl Board {
         .unwrap();
         let said = emulator.lines.join("\n");
         self.emulator = Some(emulator);
-        assert!(matches!(ended.unwrap(), Ended::Seen(_)), "`{text}` did not come:\n{said}");
+        let ended = ended.unwrap_or_else(|error| panic!("{error}\n{said}"));
+        assert!(matches!(ended, Ended::Seen(_)), "`{text}` did not come:\n{said}");
     }
 
     fn starts(&self) -> u32 {

@@ -6,7 +6,8 @@
 //! What holds after a power cut at any operation:
 //! 1. A sample whose [`Journal::append`] returned well is found again, until it was released or evicted.
 //! 2. What is found is a sample that was appended, never a mixture; order is the order of appending.
-//! 3. A sample that was released before the cut comes back only if the cut tore the release itself.
+//! 3. A sample that was released before the cut comes back only if the cut tore the release itself. A torn word may read
+//!    differently at each boot, so what a cut met may also come back later.
 //!
 //! How: only pages erased in this very run are written (a page that looks erased after a cut may not hold); each write is
 //! read back, and a slot that did not take it is passed over; a page's header is zeroed before the page is erased, so that a

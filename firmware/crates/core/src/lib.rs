@@ -2,8 +2,12 @@
 //!
 //! Everything here is `no_std` and owns no hardware: the clock, the network, the flash, the watchdog and randomness are
 //! arguments. The board, the emulator and the host's virtual devices run the same code.
+//!
+//! Buffers are allocated, once per boot or per connection: as parts of futures they would be moved over a small stack.
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
 
 mod backoff;
 mod clock;

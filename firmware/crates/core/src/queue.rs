@@ -1,5 +1,8 @@
 //! What was measured and not yet acked: first in RAM, then in flash.
 
+use alloc::boxed::Box;
+use alloc::vec;
+
 use forebay_flash::NorFlash;
 
 use crate::clock::Uptime;
@@ -27,7 +30,7 @@ pub struct QueueCounters {
 #[derive(Debug)]
 pub struct Queue<F> {
     journal: Journal<F>,
-    ram: [Option<Sample>; RAM_SAMPLES],
+    ram: Box<[Option<Sample>]>,
     /// The oldest in RAM.
     first: usize,
     in_ram: usize,
@@ -41,7 +44,7 @@ impl<F: NorFlash> Queue<F> {
         let waiting = journal.len();
         Self {
             journal,
-            ram: [None; RAM_SAMPLES],
+            ram: vec![None; RAM_SAMPLES].into_boxed_slice(),
             first: 0,
             in_ram: 0,
             counters: QueueCounters {

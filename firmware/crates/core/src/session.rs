@@ -1,5 +1,7 @@
 //! One MQTT connection, from CONNECT to its end.
 
+use alloc::vec;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::time::Duration;
 
@@ -64,7 +66,9 @@ pub(crate) struct Session<'s, K, C, Q, S> {
     pub(crate) continued: &'s mut Continued,
     /// The end of the gateway's certificate, in seconds since 1970.
     pub(crate) peer_valid_until: Option<u64>,
-    incoming: [u8; MAX_INCOMING],
+    incoming: Vec<u8>,
+    payload: Vec<u8>,
+    outgoing: Vec<u8>,
     filled: usize,
     keep_alive: Duration,
     receive_maximum: usize,
@@ -89,7 +93,9 @@ impl<'s, K: Socket, C: Clock, Q: NorFlash, S: NorFlash> Session<'s, K, C, Q, S> 
             settings,
             continued,
             peer_valid_until,
-            incoming: [0; MAX_INCOMING],
+            incoming: vec![0; MAX_INCOMING],
+            payload: vec![0; MAX_PAYLOAD],
+            outgoing: vec![0; MAX_OUTGOING],
             filled: 0,
             keep_alive: KEEP_ALIVE,
             receive_maximum: WINDOW,
@@ -102,7 +108,6 @@ impl<'s, K: Socket, C: Clock, Q: NorFlash, S: NorFlash> Session<'s, K, C, Q, S> 
     /// CONNECT and CONNACK.
     pub(crate) async fn connect(&mut self) -> Result<(), Lost> {
         let deadline = self.clock.now() + CONNECT_DEADLINE;
-        let mut buffer = [0; 256];
         let packet = Connect {
             client_id: self.settings.device,
             clean_start: !self.continued.has_session,
@@ -110,7 +115,7 @@ impl<'s, K: Socket, C: Clock, Q: NorFlash, S: NorFlash> Session<'s, K, C, Q, S> 
             session_expiry: SESSION_EXPIRY.as_secs() as u32,
             maximum_packet: MAX_INCOMING as u32,
         };
-        let packet = mqtt::connect(&packet, &mut buffer).map_err(|_| Lost::Protocol)?;
+        let packet = mqtt::connect(&packet, &mut self.outgoing).map_err(|_| Lost::Protocol)?;
         self.socket.write_all(packet, deadline).await?;
         let connack = loop {
             match self.next_packet()? {
@@ -259,12 +264,10 @@ impl<'s, K: Socket, C: Clock, Q: NorFlash, S: NorFlash> Session<'s, K, C, Q, S> 
 
     async fn send(&mut self, carried: Carried, packet_id: u16, is_again: bool) -> Result<(), Lost> {
         let now = self.clock.now();
-        let mut payload = [0; MAX_PAYLOAD];
-        let mut buffer = [0; MAX_OUTGOING];
         let packet = {
             let mut state = self.state.borrow_mut();
             let (subject, payload) = match carried {
-                Carried::Health => ("/health", report::health(&mut state, self.settings, now, &mut payload)),
+                Carried::Health => ("/health", report::health(&mut state, self.settings, now, &mut self.payload)),
                 Carried::Sample(id) => {
                     // In flight and evicted since: there is nothing left to send, and its id is free.
                     let found = (0..WINDOW + 1)
@@ -274,12 +277,12 @@ impl<'s, K: Socket, C: Clock, Q: NorFlash, S: NorFlash> Session<'s, K, C, Q, S> 
                         self.continued.window.free(packet_id);
                         return Ok(());
                     };
-                    ("/telemetry/env", report::sample(&sample, &state, self.settings, &mut payload))
+                    ("/telemetry/env", report::sample(&sample, &state, self.settings, &mut self.payload))
                 }
             };
             let topic = ["devices/", self.settings.device, subject];
             // A payload that does not fit is a mistake of ours that no other try mends; MAX_PAYLOAD has room (see the tests).
-            mqtt::publish(topic, packet_id, is_again, payload.unwrap_or(b"{}"), &mut buffer).map_err(|_| Lost::Protocol)?
+            mqtt::publish(topic, packet_id, is_again, payload.unwrap_or(b"{}"), &mut self.outgoing).map_err(|_| Lost::Protocol)?
         };
         self.socket.write_all(packet, now + WRITE_DEADLINE).await?;
         self.last_sent = now;

@@ -1,5 +1,6 @@
 //! rustls's unbuffered connection over a [`Socket`].
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -21,7 +22,8 @@ const OVERHEAD: usize = 5 + 1 + 16;
 /// An open TLS connection. Dropping it closes it without a word; [`Socket::close`] says goodbye.
 pub struct Stream<'c, S> {
     client: &'c mut Client,
-    connection: UnbufferedClientConnection,
+    /// Boxed: by value it would be moved through every future above, over a small stack.
+    connection: Box<UnbufferedClientConnection>,
     socket: S,
     /// Bytes of `client.incoming` that hold what came.
     filled: usize,
@@ -72,7 +74,7 @@ impl<'c, S: Socket> Stream<'c, S> {
         })?;
         let mut stream = Self {
             client,
-            connection,
+            connection: Box::new(connection),
             socket,
             filled: 0,
             outgoing: Vec::with_capacity(FRAGMENT + OVERHEAD),
