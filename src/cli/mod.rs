@@ -1,6 +1,10 @@
 //! The command line: one screen per command, `--help` with examples, exit codes 0 well, 1 failed, 70 us, 74 disk, 78 configuration.
 
 mod check;
+#[cfg(feature = "demo")]
+mod device;
+#[cfg(feature = "demo")]
+mod duration;
 mod log;
 mod run;
 mod status;
@@ -13,6 +17,9 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::logging::LogArgs;
 use crate::self_check::Origin;
+
+#[cfg(feature = "demo")]
+pub(crate) use duration::duration;
 
 /// Something else failed.
 pub(crate) const FAILED: u8 = 1;
@@ -73,6 +80,9 @@ enum Command {
     /// Show the gateway at work: devices, an outage, a kill, and the balance
     #[cfg(feature = "demo")]
     Demo(crate::demo::DemoArgs),
+    /// Run virtual devices: the firmware's own logic, with certificates from `forebay certs device`
+    #[cfg(feature = "demo")]
+    Device(device::DeviceArgs),
 }
 
 /// Which configuration, with what laid over it.
@@ -122,6 +132,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Certs(command) => command.run(),
         #[cfg(feature = "demo")]
         Command::Demo(args) => args.run(),
+        #[cfg(feature = "demo")]
+        Command::Device(args) => device::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("forebay: {error:#}");

@@ -29,13 +29,29 @@ pub(crate) struct Balance {
     pub(super) out_of_order: u64,
 }
 
+/// What one device did. All that it measured and did not drop was acked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    /// Samples, numbered from 1.
+    pub(super) measured: u64,
+    /// Samples that it dropped unsent because its flash was full.
+    pub(super) evicted: u64,
+    /// Publishes that were refused, and sent again.
+    pub(super) refused: u64,
+}
+
 impl Balance {
-    /// Compares the gateway's recount with what the devices saw acked and what the cloud has.
-    pub(super) fn of(audit: &Audit, acked: &BTreeMap<String, u64>, cloud: &Ledger, refused: u64) -> Self {
-        let lost = acked
+    /// Compares the gateway's recount with what the devices measured and saw acked, and with what the cloud has.
+    pub(super) fn of(audit: &Audit, sent: &BTreeMap<String, Sent>, cloud: &Ledger) -> Self {
+        let lost = sent
             .iter()
-            .map(|(device, last)| (1..=*last).filter(|seq| !cloud.contains_key(device, *seq)).count() as u64)
+            .map(|(device, sent)| {
+                let missing = (1..=sent.measured).filter(|seq| !cloud.contains_key(device, *seq)).count() as u64;
+                // What a device dropped itself, because its flash was full, was never acked.
+                missing.saturating_sub(sent.evicted)
+            })
             .sum();
+        let refused = sent.values().map(|sent| sent.refused).sum();
         let report = cloud.report();
         Self {
             accepted: audit.accepted + audit.requeued,

@@ -1,12 +1,12 @@
 //! `forebay demo`: a story of about a minute in which nothing is lost.
 //!
-//! Everything in it is real: the gateway is a child process of this binary, the devices are MQTT clients with
-//! certificates, the stand-in cloud demands mutual TLS and keeps a ledger of its own. At the end the gateway's log is
+//! Everything in it is real: the gateway is a child process of this binary, the devices run the firmware's own core and TLS
+//! with a certificate each, the stand-in cloud demands mutual TLS and keeps a ledger of its own. At the end the gateway's log is
 //! recounted by reading, and compared with what the devices saw acked and what the cloud has.
 
 mod balance;
 mod child;
-mod device;
+mod devices;
 mod figures;
 mod story;
 
@@ -14,6 +14,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::ensure;
+use tokio::task::LocalSet;
+
+use crate::cli::duration;
 
 /// Time at the beginning in which messages simply flow.
 const CALM: Duration = Duration::from_secs(5);
@@ -58,26 +61,10 @@ impl DemoArgs {
             CALM + self.outage + TAIL
         );
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let balance = runtime.block_on(story::tell(self))?;
+        let balance = runtime.block_on(LocalSet::new().run_until(story::tell(self)))?;
         if self.json {
             println!("{}", serde_json::to_string(&balance)?);
         }
         Ok(if balance.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    }
-}
-
-/// `500ms`, `30s`, `2m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "give a number with a unit, such as 60s or 2m".to_owned())?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        "h" => Ok(Duration::from_secs(number * 3600)),
-        _ => Err("units are ms, s, m and h, such as 60s or 2m".to_owned()),
     }
 }

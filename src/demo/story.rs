@@ -5,20 +5,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use forebay_aws_standin::{Ledger, LedgerConfig, Standin, StandinConfig, TlsConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
-use super::balance::{Balance, recount};
+use super::balance::{Balance, Sent, recount};
 use super::child::Gateway;
-use super::device::Device;
-use super::figures::Figures;
+use super::devices::Devices;
 use super::{CALM, DemoArgs};
 use crate::certs::make::{self, Terms};
 
@@ -48,9 +44,7 @@ struct Teller<'a> {
     cloud: Standin,
     ledger: Arc<Ledger>,
     gateway: Option<Gateway>,
-    devices: JoinSet<(String, u64)>,
-    figures: Arc<Figures>,
-    stop: CancellationToken,
+    devices: Devices,
     log: forebay_wal::Options,
     began: Instant,
     cloud_is_there: bool,
@@ -113,24 +107,7 @@ impl<'a> Teller<'a> {
             file("demo-1.key"),
         ));
 
-        let figures = Arc::<Figures>::default();
-        let stop = CancellationToken::new();
-        let mut devices = JoinSet::new();
-        for name in names {
-            let device = Device {
-                tls: Arc::new(crate::gateway::client_tls_from(
-                    &devices_dir.join(make::CA_CERTIFICATE),
-                    &devices_dir.join(format!("{name}.pem")),
-                    &devices_dir.join(format!("{name}.key")),
-                )?),
-                gateway: gateway.devices,
-                rate: args.rate,
-                figures: Arc::clone(&figures),
-                name: name.clone(),
-            };
-            let stop = stop.clone();
-            devices.spawn(async move { (name, device.run(stop).await) });
-        }
+        let devices = Devices::start(&names, &devices_dir, gateway.devices, args.rate)?;
         let log = forebay_wal::Options {
             directory: folder.join("data/log"),
             max_disk: MAX_DISK,
@@ -151,8 +128,6 @@ impl<'a> Teller<'a> {
             ledger,
             gateway,
             devices,
-            figures,
-            stop,
             log,
             began,
             cloud_is_there: true,
@@ -161,10 +136,10 @@ impl<'a> Teller<'a> {
     }
 
     async fn play(&mut self) -> anyhow::Result<Balance> {
-        let total = self.devices.len() as u32 * self.args.rate;
+        let total = self.args.devices * self.args.rate;
         self.say(&format!(
             "{} devices publish {total} messages a second; each is acked once it would survive a power cut",
-            self.devices.len()
+            self.args.devices
         ));
         println_header(self.args.json);
         let away_at = (self.args.length / 4).max(CALM);
@@ -185,14 +160,9 @@ impl<'a> Teller<'a> {
         self.rows_until(self.args.length).await?;
 
         self.say("the devices stop; the log drains");
-        self.stop.cancel();
-        let mut acked = BTreeMap::new();
-        while let Some(device) = self.devices.join_next().await {
-            let (name, count) = device?;
-            acked.insert(name, count);
-        }
+        let sent = self.devices.stop().await?;
         self.drain().await?;
-        self.draw_the_balance(acked).await
+        self.draw_the_balance(sent).await
     }
 
     async fn kill_and_return(&mut self) -> anyhow::Result<()> {
@@ -225,13 +195,13 @@ impl<'a> Teller<'a> {
         }
     }
 
-    async fn draw_the_balance(&mut self, acked: BTreeMap<String, u64>) -> anyhow::Result<Balance> {
+    async fn draw_the_balance(&mut self, sent: BTreeMap<String, Sent>) -> anyhow::Result<Balance> {
         self.say("the gateway stops; its log is recounted by reading");
         if let Some(gateway) = self.gateway.take() {
             gateway.stop().await?;
         }
         let audit = recount(self.log.clone()).await?;
-        let balance = Balance::of(&audit, &acked, &self.ledger, self.figures.refused.load(Ordering::Relaxed));
+        let balance = Balance::of(&audit, &sent, &self.ledger);
         for line in balance.lines() {
             narrate(self.args.json, &format!("   {line}"));
         }
@@ -250,7 +220,7 @@ impl<'a> Teller<'a> {
     }
 
     fn row(&mut self, row: Option<Row>) {
-        let (accepted, p99) = self.figures.look();
+        let figures = self.devices.look();
         let delivered = row.map_or(0, |row| row.delivered.saturating_sub(self.last.delivered));
         let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         narrate(
@@ -258,12 +228,12 @@ impl<'a> Teller<'a> {
             &format!(
                 "{:>6.0}s {:>8} {:>10} {:>9} {:>8} {:>11} {:>8}  {}",
                 self.began.elapsed().as_secs_f64(),
-                self.figures.connected.load(Ordering::Relaxed),
-                accepted,
+                figures.connected,
+                figures.acked,
                 text(row.map(|row| row.waiting.to_string())),
                 text(row.and_then(|row| row.oldest).map(|age| format!("{age:.1}s"))),
                 delivered,
-                text(p99.map(|p99| format!("{:.1}ms", p99.as_secs_f64() * 1000.0))),
+                text(figures.p99.map(|p99| format!("{}ms", p99.as_millis()))),
                 if self.cloud_is_there { "there" } else { "away" },
             ),
         );
@@ -312,7 +282,7 @@ fn configuration(cloud: SocketAddr) -> String {
         "gateway: {{id: demo, data_dir: data, max_disk: {MAX_DISK}B, keep_free: 0B}}\n\
          listeners:\n  - {{bind: \"127.0.0.1:0\", names: [localhost], tls: {{certificate: certs/server.pem, key: certs/server.key, client_ca: certs/devices-ca.pem}}}}\n\
          streams:\n  - {{name: telemetry, max_bytes: {STREAM_BYTES}B, when_full: refuse}}\n\
-         routes:\n  - {{from: \"devices/+/telemetry/#\", to: \"dt/{{gateway}}/{{device}}/{{#}}\", stream: telemetry}}\n\
+         routes:\n  - {{from: \"devices/+/telemetry/#\", to: \"dt/{{gateway}}/{{device}}/{{#}}\", stream: telemetry}}\n  - {{from: \"devices/+/health\", to: \"dt/{{gateway}}/{{device}}/health\", stream: telemetry}}\n\
          cloud:\n  profile: mqtt\n  endpoint: localhost\n  port: {}\n  in_flight: 100\n  \
          tls: {{certificate: cloud/gateway.pem, key: cloud/gateway.key, ca: cloud/devices-ca.pem}}\n\
          admin: {{bind: \"127.0.0.1:0\"}}\n",

@@ -80,16 +80,6 @@ impl Admission for MappedAdmission {
     }
 }
 
-/// A TLS client that believes `ca` and presents a certificate of its own: how a device sees a gateway.
-#[cfg(feature = "demo")]
-pub(crate) fn client_tls_from(ca: &Path, certificate: &Path, key: &Path) -> anyhow::Result<ClientConfig> {
-    let identity = ClientCertificate {
-        certificate: certificate.to_owned(),
-        key: key.to_owned(),
-    };
-    client_config(roots_from(ca)?, Some(&identity))
-}
-
 fn client_tls(cloud: &Cloud, tls: &CloudTls) -> anyhow::Result<ClientConfig> {
     let mut client = client_config(roots(cloud, tls)?, tls.identity.as_ref())?;
     if cloud.profile == Profile::AwsIot && cloud.port == HTTPS {

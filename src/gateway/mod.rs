@@ -17,9 +17,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "demo")]
-pub(crate) use cloud::client_tls_from;
-
 use crate::admin;
 use crate::canary::{self, Canary};
 use crate::config::{Config, Listener, Otlp, Stream, WhenFull};

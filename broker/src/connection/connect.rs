@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use super::Peer;
 use super::outbox::Outbox;
 use crate::codec::{
-    ConnAck, ConnAckProperties, Connect, DecodeError, Fault, Packet, ReasonCode, Text, Version, Will, decode_connect, encode,
+    ConnAck, ConnAckProperties, Connect, DecodeError, Fault, Packet, ReasonCode, Text, UserProperties, Version, Will, decode_connect,
+    encode,
 };
 use crate::context::Context;
 use crate::ingress::Ingress;
@@ -23,6 +24,8 @@ use crate::tls::Identity;
 const MAX_CLIENT_ID: usize = 256;
 /// Topic aliases that a version 5 peer may use.
 pub(super) const TOPIC_ALIAS_MAXIMUM: u16 = 32;
+/// The user property of CONNACK that tells the time.
+const TIME_PROPERTY: &str = "forebay-time";
 
 /// A connection that has its CONNACK.
 pub(super) struct Open {
@@ -219,6 +222,7 @@ fn connack(connect: &Connect, attached: &Attached, assigned: Option<Text>, expir
             retain_available: Some(false),
             shared_available: Some(false),
             server_keep_alive: is_too_long.then_some(limit),
+            user: time(context),
             ..ConnAckProperties::default()
         },
     };
@@ -227,6 +231,15 @@ fn connack(connect: &Connect, attached: &Attached, assigned: Option<Text>, expir
         code: ReasonCode::SUCCESS,
         properties,
     }
+}
+
+/// The time for devices that have no clock of their own, in milliseconds since 1970; nothing while ours is not trusted.
+fn time(context: &Context) -> UserProperties {
+    let now = context.clock.now();
+    if !now.trusted {
+        return UserProperties::new();
+    }
+    vec![(Text::from_static(TIME_PROPERTY), Text::from(now.wall_ms.to_string()))]
 }
 
 fn attach_refused(error: AttachError, identity: &Identity) -> Refused {

@@ -1,0 +1,49 @@
+//! What the emulated board hands to the application.
+
+use embedded_hal_async::i2c::{self, I2c, NoAcknowledgeSource, Operation};
+use forebay_board::{Board, Parts};
+
+use crate::flash::{Flash, FlashError};
+use crate::{QemuPlatform, Wifi, platform, time, wifi};
+
+/// The emulated board.
+#[derive(Debug)]
+pub struct QemuBoard;
+
+impl Board for QemuBoard {
+    type Platform = QemuPlatform;
+    type Delay = embassy_time::Delay;
+    type Flash = Flash;
+    type Wifi = Wifi;
+    type Sensors = NoBus;
+}
+
+/// Takes the board into use. Called once.
+///
+/// # Errors
+/// If `flash.bin` is missing.
+pub fn parts() -> Result<Parts<QemuPlatform, embassy_time::Delay, Flash, Wifi, NoBus>, FlashError> {
+    platform::paint_stack();
+    time::begin();
+    Ok(Parts {
+        platform: QemuPlatform::new(),
+        delay: embassy_time::Delay,
+        flash: Flash::open()?,
+        wifi: wifi::begin(),
+        sensors: NoBus,
+    })
+}
+
+/// A bus on which nobody answers: the emulator has no I2C.
+#[derive(Debug)]
+pub struct NoBus;
+
+impl i2c::ErrorType for NoBus {
+    type Error = i2c::ErrorKind;
+}
+
+impl I2c for NoBus {
+    async fn transaction(&mut self, _: u8, _: &mut [Operation<'_>]) -> Result<(), i2c::ErrorKind> {
+        Err(i2c::ErrorKind::NoAcknowledge(NoAcknowledgeSource::Address))
+    }
+}

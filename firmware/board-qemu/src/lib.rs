@@ -1,0 +1,42 @@
+//! The emulated B-L475E-IOT01A: QEMU's machine `b-l475e-iot01a`.
+//!
+//! It runs the real instruction set on the real memory map, but most peripherals of the chip are stubs there and its flash is
+//! read-only to the guest. What stands in for them:
+//!
+//! * [`flash`]: writes go to `flash.bin` in the emulator's folder by semihosting and show in memory after the next start.
+//! * [`console`]: log lines, by semihosting.
+//! * time from SysTick, randomness from a fixed seed, Wi-Fi over USART2, no sensors' bus, no watchdog.
+#![no_std]
+
+pub mod console;
+mod fault;
+pub mod flash;
+pub mod semihosting;
+
+#[cfg(feature = "app")]
+mod app;
+#[cfg(feature = "app")]
+pub mod delivery;
+#[cfg(feature = "app")]
+mod platform;
+#[cfg(feature = "app")]
+mod time;
+#[cfg(feature = "app")]
+mod wifi;
+
+#[cfg(feature = "app")]
+pub use app::{NoBus, QemuBoard, QemuBoard as ThisBoard, parts};
+pub use fault::{end, jump, reset};
+#[cfg(feature = "app")]
+pub use platform::QemuPlatform;
+#[cfg(feature = "app")]
+pub use wifi::Wifi;
+
+/// The hardware's name in a header. Not the real board's: neither accepts the other's images.
+pub const HARDWARE: &str = "qemu-l475e-iot01";
+
+/// What the bootloader does first. The emulator needs nothing.
+pub fn begin_boot() {}
+
+/// The watchdog, from before the jump on. The emulator has none: its harness cuts the power of what hangs.
+pub fn start_watchdog() {}

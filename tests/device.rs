@@ -1,0 +1,150 @@
+//! The device's own core and TLS against the real gateway: what it measures arrives in the cloud, over restarts of either.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_aws_standin::{Ledger, LedgerConfig, Standin, StandinConfig};
+use forebay_virtual_device::{Credentials, Options, VirtualDevice};
+use serde_json::Value;
+use support::eventually;
+use support::gateway::{Gateway, forebay};
+use support::plant::Plant;
+use tokio::task::LocalSet;
+
+fn config(plant: &Plant, cloud: SocketAddr) -> String {
+    format!(
+        "gateway: {{id: plant, max_disk: 256MiB, keep_free: 0B}}\n\
+         listeners: [{{bind: \"127.0.0.1:0\", names: [localhost], tls: {}}}]\n\
+         streams: [{{name: telemetry, max_bytes: 128MiB, when_full: refuse}}]\n\
+         routes:\n  - {{from: \"devices/+/telemetry/#\", to: \"dt/{{device}}/{{#}}\", stream: telemetry}}\n  \
+         - {{from: \"devices/+/health\", to: \"dt/{{device}}/health\", stream: telemetry}}\n\
+         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}}}\n\
+         admin: {{bind: \"127.0.0.1:0\"}}\n",
+        plant.listener_tls(),
+        cloud.port()
+    )
+}
+
+async fn cloud() -> (Standin, Arc<Ledger>) {
+    let ledger = Arc::new(Ledger::new(LedgerConfig::default()));
+    let cloud = Standin::start(StandinConfig {
+        ledger: Some(Arc::clone(&ledger)),
+        ..StandinConfig::default()
+    });
+    (cloud.await.unwrap(), ledger)
+}
+
+fn device(plant: &Plant, name: &str, gateway: SocketAddr) -> VirtualDevice {
+    VirtualDevice::new(Options {
+        name: name.to_owned(),
+        gateway: gateway.to_string(),
+        server_name: "localhost".to_owned(),
+        credentials: Credentials {
+            ca: plant.path("devices-ca.pem").into(),
+            certificate: plant.path(&format!("{name}.pem")).into(),
+            key: plant.path(&format!("{name}.key")).into(),
+        },
+        sample_every: Duration::from_millis(50),
+        health_every: Duration::from_secs(3600),
+        flash: None,
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn restarts_of_the_gateway_cost_no_device_restart_and_no_sample() {
+    let plant = Plant::new(&["board-1", "board-2"]);
+    let (_cloud, ledger) = cloud().await;
+    let mut gateway = Gateway::new(&config(&plant, _cloud.address()));
+    gateway.start().await;
+    LocalSet::new()
+        .run_until(async {
+            let devices = ["board-1", "board-2"].map(|name| {
+                let device = device(&plant, name, gateway.listeners[0]);
+                (name, device.handle(), tokio::task::spawn_local(device.run()))
+            });
+            for round in 1..=5_u32 {
+                eventually("both devices are acked", || async {
+                    devices
+                        .iter()
+                        .all(|(_, handle, _)| handle.status().counters.connections >= round && handle.status().is_connected)
+                        .then_some(())
+                })
+                .await;
+                let before: u32 = devices.iter().map(|(_, handle, _)| handle.status().counters.acked).sum();
+                eventually("samples are acked", || async {
+                    let now: u32 = devices.iter().map(|(_, handle, _)| handle.status().counters.acked).sum();
+                    (now > before + 20).then_some(())
+                })
+                .await;
+                if round % 2 == 0 {
+                    assert_eq!(gateway.stop().await, 0);
+                } else {
+                    gateway.kill().await;
+                }
+                gateway.start().await;
+            }
+            for (name, handle, _) in &devices {
+                assert!(handle.status().is_time_told, "{name}: the gateway tells the time");
+                handle.stop();
+            }
+            for (name, _, task) in devices {
+                let outcome = task.await.unwrap().unwrap();
+                assert_eq!((outcome.boots, outcome.evicted, outcome.waiting), (1, 0, 0), "{name}: {outcome:?}");
+                assert_eq!(outcome.acked, outcome.measured);
+                eventually("the cloud has all", || async {
+                    (1..=outcome.measured)
+                        .all(|sequence| ledger.contains_key(name, sequence))
+                        .then_some(())
+                })
+                .await;
+                println!("{name}: {outcome:?}");
+            }
+        })
+        .await;
+    let report = ledger.report();
+    assert_eq!((report.gaps, report.out_of_order), (0, 0), "{report:?}");
+    assert_eq!(gateway.stop().await, 0);
+}
+
+#[tokio::test]
+async fn forebay_device_runs_devices_and_says_what_became_of_their_samples() {
+    let plant = Plant::new(&["board-1", "board-2"]);
+    let (_cloud, ledger) = cloud().await;
+    let mut gateway = Gateway::new(&config(&plant, _cloud.address()));
+    gateway.start().await;
+    let address = format!("localhost:{}", gateway.listeners[0].port());
+    let certs = plant.folder().display().to_string();
+    let flash = tempfile::tempdir().unwrap();
+    let flash = flash.path().display().to_string();
+    let base = ["device", "--gateway", &address, "--certs", &certs, "--json", "--every", "20ms"];
+    let (code, stdout, stderr) = forebay(
+        &[base.as_slice(), &["--flash", &flash, "--for", "2s", "board-1", "board-2"]].concat(),
+        plant.folder(),
+    )
+    .await;
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    let total: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(total["devices"], 2);
+    assert!(total["measured"].as_u64().unwrap() > 20, "{total}");
+    assert_eq!((&total["acked"], &total["waiting"]), (&total["measured"], &0.into()), "{total}");
+    eventually("the cloud has them", || async { ledger.contains_key("board-2", 10).then_some(()) }).await;
+
+    // Without a gateway nothing is acked, and the exit code tells it; with flash it waits for the next run.
+    assert_eq!(gateway.stop().await, 0);
+    let away = [base.as_slice(), &["--for", "300ms", "board-1"]].concat();
+    let (code, _, stderr) = forebay(&away, plant.folder()).await;
+    assert_eq!(code, 1);
+    assert!(stderr.contains("never reached the gateway"), "{stderr}");
+    let (code, _, stderr) = forebay(
+        &[base.as_slice(), &["--flash", &flash, "--for", "300ms", "board-9"]].concat(),
+        plant.folder(),
+    )
+    .await;
+    assert_eq!(code, 1);
+    assert!(stderr.contains("board-9.pem") && stderr.contains("forebay certs"), "{stderr}");
+}
