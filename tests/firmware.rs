@@ -89,6 +89,14 @@ async fn module(board: &mut Emulator) -> Control {
     control
 }
 
+/// A line of firmware/README.md's table of budgets, in bytes.
+fn budget(image: &str, what: &str) -> u32 {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware/README.md")).unwrap();
+    let start = format!("| `{image}` | {what} | ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&start)).unwrap();
+    line.split(' ').next().unwrap().parse().unwrap()
+}
+
 fn see(board: &mut Emulator, text: &str) {
     let ended = block_in_place(|| board.run_until(text, SOON)).unwrap();
     assert!(
@@ -164,8 +172,19 @@ async fn the_signed_device_publishes_over_restarts_of_everything() {
     see(&mut board, "boot: slot B version 1.0.1 on trial");
     board.offer(None).unwrap();
     see(&mut board, CONFIRMED);
-    let used = board.stack_used().unwrap();
-    println!("{used} bytes of stack with TLS");
+    see(&mut board, ", heap ");
+    let stack = board.stack_used().unwrap();
+    let said = board.lines.last().unwrap();
+    let heap = said
+        .split(", heap ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .unwrap()
+        .parse()
+        .unwrap();
+    println!("{stack} bytes of stack and {heap} of heap, TLS included");
+    assert!(stack <= budget("app", "stack"), "{stack} bytes of stack");
+    assert!(heap <= budget("app", "heap"), "{heap} bytes of heap");
     board.cut_power();
     assert_eq!(board.flash().unwrap().state().unwrap().confirmed, Some(Slot::B));
 

@@ -31,6 +31,8 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 const HEALTH_EVERY: Duration = Duration::from_secs(3600);
 const LOOK_EVERY_MS: u64 = 500;
+/// Acks between two lines on the console.
+const SAY_EVERY: u32 = 5;
 
 static ENTROPY: Entropy = Entropy;
 
@@ -167,11 +169,10 @@ where
         }
         if acked > 0 && seen.1 == 0 {
             confirm(control);
-            let (used, size) = heap::used();
-            info!("heap {used} of {size}");
         }
-        if acked / 10 > seen.1 / 10 {
-            info!("acked {acked}");
+        if acked / SAY_EVERY > seen.1 / SAY_EVERY {
+            let (most, size) = heap::most();
+            info!("acked {acked}, heap {most} of {size}");
         }
         seen = (is_connected, acked, lost);
     }
