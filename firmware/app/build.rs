@@ -22,10 +22,10 @@ fn main() {
         }
     };
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
-    // The stack alone is in SRAM2: one that overflows runs out of memory and faults instead of overwriting something.
+    // The stack is at the very beginning of SRAM1: one that overflows runs out of memory and faults instead of overwriting something.
     let memory = format!(
-        "MEMORY {{\n  FLASH : ORIGIN = {origin}, LENGTH = 447K\n  RAM : ORIGIN = 0x20000000, LENGTH = 96K\n  STACK : ORIGIN = 0x10000000, LENGTH = 32K\n}}\n\
-        _stack_start = ORIGIN(STACK) + LENGTH(STACK);\n_stack_end = ORIGIN(STACK);\n"
+        "MEMORY {{\n  FLASH : ORIGIN = {origin}, LENGTH = 447K\n  RAM : ORIGIN = 0x10000000, LENGTH = 32K\n  STACK : ORIGIN = 0x20000000, LENGTH = 52K\n  HEAP : ORIGIN = 0x2000d000, LENGTH = 44K\n}}\n\
+        _stack_start = ORIGIN(STACK) + LENGTH(STACK);\n_stack_end = ORIGIN(STACK);\n_heap_start = ORIGIN(HEAP);\n_heap_end = ORIGIN(HEAP) + LENGTH(HEAP);\n"
     );
     fs::write(out.join("memory.x"), memory).expect("OUT_DIR is writable");
     println!("cargo::rustc-link-search={}", out.display());

@@ -5,8 +5,8 @@ use std::{env, fs};
 
 fn main() {
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
-    // The stack alone is in SRAM2: one that overflows runs out of memory and faults instead of overwriting something.
-    let memory = "MEMORY {\n  FLASH : ORIGIN = 0x08000000, LENGTH = 32K\n  RAM : ORIGIN = 0x20000000, LENGTH = 96K\n  STACK : ORIGIN = 0x10000000, LENGTH = 32K\n}\n\
+    // The stack is at the very beginning of SRAM1: one that overflows runs out of memory and faults instead of overwriting something.
+    let memory = "MEMORY {\n  FLASH : ORIGIN = 0x08000000, LENGTH = 32K\n  RAM : ORIGIN = 0x10000000, LENGTH = 32K\n  STACK : ORIGIN = 0x20000000, LENGTH = 52K\n}\n\
         _stack_start = ORIGIN(STACK) + LENGTH(STACK);\n_stack_end = ORIGIN(STACK);\n";
     fs::write(out.join("memory.x"), memory).expect("OUT_DIR is writable");
     println!("cargo::rustc-link-search={}", out.display());

@@ -17,9 +17,7 @@ use tempfile::TempDir;
 use crate::flash_file::FlashFile;
 
 /// Where the stack is.
-pub const STACK: (u32, u32) = (0x1000_0000, 0x8000);
-/// Where data and heap are.
-pub const RAM: (u32, u32) = (0x2000_0000, 0x1_8000);
+pub const STACK: (u32, u32) = (0x2000_0000, 0xd000);
 
 /// A board in a folder of its own: its flash, the update that is offered, and QEMU while the power is on.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 mod support;
 
-use forebay_flash::sim::{Random, Sim};
-use forebay_flash::{PAGE, map};
+use forebay_flash::sim::{Random, Sim, SimError};
+use forebay_flash::{ErrorType, NorFlash, PAGE, ReadNorFlash, map};
 use forebay_image::{EvidenceKind, Refusal, Slot, State, StateLog, Status, TRIES, Trial, UpdateError};
 use support::{Device, Release, STRANGER};
 
@@ -269,4 +269,50 @@ fn the_state_survives_many_cuts_close_together() {
             }
         }
     }
+}
+
+/// A flash of which only the first page still takes anything.
+struct WornOut(Sim);
+
+impl ErrorType for WornOut {
+    type Error = SimError;
+}
+
+impl ReadNorFlash for WornOut {
+    const READ_SIZE: usize = 1;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), SimError> {
+        self.0.read(offset, bytes)
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
+impl NorFlash for WornOut {
+    const WRITE_SIZE: usize = Sim::WRITE_SIZE;
+    const ERASE_SIZE: usize = Sim::ERASE_SIZE;
+
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), SimError> {
+        self.0.erase(from, to)
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), SimError> {
+        if offset >= PAGE {
+            Err(SimError::NotErased)
+        } else {
+            self.0.write(offset, bytes)
+        }
+    }
+}
+
+#[test]
+fn worn_pages_never_cost_the_state_that_was_written() {
+    let mut flash = WornOut(Sim::new(STATE_BYTES, 1));
+    let per_page = PAGE / 64;
+    let mut log = StateLog::open(&mut flash);
+    (1..=per_page).for_each(|number| log.append(state(number)).unwrap());
+    log.append(state(9999)).unwrap_err();
+    assert_eq!(*StateLog::open(&mut flash).state(), state(per_page));
 }
