@@ -42,27 +42,6 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
-/// A heap that remembers the most that was in use.
-struct Heap {
-    inner: LlffHeap,
-    most: AtomicUsize,
-}
-
-// SAFETY: the inner heap does the work; this only counts.
-unsafe impl GlobalAlloc for Heap {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are the inner heap's.
-        let memory = unsafe { self.inner.alloc(layout) };
-        self.most.fetch_max(self.inner.used(), Ordering::Relaxed);
-        memory
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are the inner heap's.
-        unsafe { self.inner.dealloc(memory, layout) }
-    }
-}
-
 /// Opens the heap. Called once, before anything is allocated.
 pub(crate) fn begin() {
     let (start, end) = bounds();
