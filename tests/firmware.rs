@@ -175,7 +175,7 @@ async fn the_signed_device_publishes_over_restarts_of_everything() {
     see(&mut board, ", heap ");
     let stack = board.stack_used().unwrap();
     let said = board.lines.last().unwrap();
-    let heap = said
+    let heap: u32 = said
         .split(", heap ")
         .nth(1)
         .and_then(|rest| rest.split(' ').next())
