@@ -129,6 +129,10 @@ pub(crate) struct Log {
     pub(crate) evicted: u64,
     pub(crate) dead_lettered: u64,
     pub(crate) damaged: u64,
+    pub(crate) set_aside: u64,
+    pub(crate) carried: u64,
+    pub(crate) device_bytes: u64,
+    pub(crate) device_syncs: u64,
     pub(crate) late_settlements: u64,
     pub(crate) rotations: u64,
     /// In order of priority.

@@ -45,6 +45,8 @@ mod error;
 mod faults;
 mod files;
 pub mod format;
+#[cfg(test)]
+mod fuzz;
 mod gauge;
 mod holds;
 mod inspector;

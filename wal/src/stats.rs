@@ -28,6 +28,8 @@ pub struct Stats {
     pub damaged: AtomicU64,
     /// Log files set aside because they were damaged.
     pub set_aside: AtomicU64,
+    /// Records carried from one log file to another because little waited in it, or it had failed.
+    pub carried: AtomicU64,
     /// Settlements that came after a first one.
     pub late_settlements: AtomicU64,
     /// Payload bytes of records committed to user streams.

@@ -417,6 +417,9 @@ impl Writer {
                         self.shared.gauges.leave(*stream, *records, *bytes);
                     }
                     Change::DropFile { file } => dropped.push(*file),
+                    Change::Carried { records, .. } => {
+                        self.shared.stats.carried.fetch_add(*records, Ordering::Relaxed);
+                    }
                     Change::Removed { stream, first, end } => tracker.removed(*stream, *first, *end),
                     _ => {}
                 }

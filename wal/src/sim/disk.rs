@@ -225,6 +225,10 @@ impl SimDisk {
         lock(&self.platter).is_off
     }
 
+    pub(crate) fn operations(&self) -> u64 {
+        lock(&self.platter).operations
+    }
+
     pub(crate) fn trace(&self) -> u64 {
         lock(&self.platter).trace
     }

@@ -13,11 +13,13 @@
 mod disk;
 mod model;
 mod rng;
+mod rotation;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use disk::Omission;
+pub(crate) use rng::Rng;
 use world::{Weather, World};
 
 fn number(name: &str) -> Option<u64> {
@@ -58,22 +60,22 @@ fn simulate(weather: Weather, default_seeds: u64) {
 
 #[test]
 fn simulated_power_cuts_and_kills_lose_nothing_acked() {
-    simulate(Weather::PowerCuts, 150);
+    simulate(Weather::PowerCuts, 120);
 }
 
 #[test]
 fn simulated_disk_errors_lose_nothing_acked() {
-    simulate(Weather::DiskErrors, 150);
+    simulate(Weather::DiskErrors, 120);
 }
 
 #[test]
 fn simulated_full_disks_lose_nothing_acked() {
-    simulate(Weather::FullDisks, 100);
+    simulate(Weather::FullDisks, 80);
 }
 
 #[test]
 fn simulated_damage_is_counted_and_never_served() {
-    simulate(Weather::Damage, 150);
+    simulate(Weather::Damage, 120);
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! A log as version 1 of the format wrote it stays readable.
+//!
+//! `FOREBAY_GOLDEN=write cargo test -p forebay-wal --test golden` makes it anew, which no released version may need.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use forebay_wal::{DeadLetter, HoldKey, Offset, Options, PartitionSet, Settlement, StreamId, WhenFull};
+use support::{Bench, MAIN, copy, open, options, stream};
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+}
+
+fn golden_options(directory: &Path) -> Options {
+    let mut options = options(directory);
+    options.max_disk = 128 << 20;
+    options.streams = vec![
+        stream("main", 64 << 20, WhenFull::Refuse),
+        stream("alarms", 1 << 20, WhenFull::DropOldest),
+    ];
+    options
+}
+
+fn letters(bench: &Bench) -> Vec<forebay_wal::Record> {
+    bench.log.reader(StreamId::DEAD, PartitionSet::ALL).read(1 << 20).unwrap()
+}
+
+/// Six records: one delivered, two dead of which one is put back, one suspended, two waiting.
+fn write(directory: &Path) {
+    let mut bench = open(golden_options(directory));
+    for (nth, device) in ["a", "b", "c", "d", "e", "f"].iter().enumerate() {
+        bench.store(device, format!("{{\"n\":{nth}}}").as_bytes());
+    }
+    let records = bench.read_all();
+    let dead = |detail: &str| Settlement::Dead {
+        reason: "topic-too-long",
+        detail: detail.into(),
+    };
+    bench.log.settle(MAIN, Offset(0), Settlement::Delivered);
+    bench.log.settle(MAIN, Offset(1), dead("first"));
+    bench.log.settle(MAIN, Offset(2), dead("second"));
+    let key = HoldKey {
+        stream: MAIN,
+        route: records[3].route.clone(),
+        identity: "d".into(),
+    };
+    bench.log.hold(key, Offset(3));
+    support::until("the letters are stored", || letters(&bench).len() == 2);
+    assert_eq!(bench.log.requeue(&[Offset(0)]).unwrap().requeued, 1);
+    bench.log.close().unwrap();
+}
+
+#[test]
+fn format_version_1_is_read_as_it_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    if std::env::var_os("FOREBAY_GOLDEN").is_some_and(|what| what == "write") {
+        write(&path);
+        std::fs::remove_dir_all(folder()).ok();
+        copy(&path, &folder());
+        for name in ["ballast", "lock"] {
+            std::fs::remove_file(folder().join(name)).ok();
+        }
+    }
+    let path = copy(&folder(), &directory.path().join("golden"));
+    let bench = open(golden_options(&path));
+    assert!(bench.report.clean);
+    let payloads: Vec<_> = bench
+        .read_all()
+        .iter()
+        .map(|record| (record.offset.0, record.id.offset.0, record.payload.to_vec()))
+        .collect();
+    let payload = |nth: u64| format!("{{\"n\":{nth}}}").into_bytes();
+    assert_eq!(payloads, [(4, 4, payload(4)), (5, 5, payload(5)), (6, 1, payload(1))]);
+    let holds = bench.log.holds(MAIN);
+    assert_eq!(holds.len(), 1);
+    let held = bench.log.read_held(&holds[0].key, 10).unwrap();
+    assert_eq!(
+        (held.len(), held[0].payload.to_vec(), held[0].identity.as_str()),
+        (1, payload(3), "d")
+    );
+    let letters = letters(&bench);
+    assert_eq!(letters.len(), 1);
+    let letter = DeadLetter::open(&letters[0]).unwrap();
+    assert_eq!(
+        (letter.detail.as_str(), letter.payload.to_vec(), letter.id.offset),
+        ("second", payload(2), Offset(2))
+    );
+    let audit = bench.log.audit().unwrap();
+    assert_eq!(
+        (audit.accepted, audit.requeued, audit.delivered, audit.dead_lettered, audit.waiting),
+        (6, 1, 1, 2, 4)
+    );
+    assert!(audit.balances());
+}
