@@ -199,7 +199,7 @@ fn decode_all(bytes: &[u8], known: &BTreeMap<&str, Vec<u8>>) {
         expiry: None,
         properties: Bytes::new(),
     };
-    DeadLetter::open(&as_payload);
+    drop(DeadLetter::open(&as_payload));
 }
 
 fn mutate(bytes: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut crate::sim::Rng) {
