@@ -160,7 +160,7 @@ impl<Q: NorFlash, S: NorFlash> State<Q, S> {
         self.stack = Some((size, most));
     }
 
-    /// Ends measuring; what waits is still sent if the gateway is there, then [`run`](crate::run) returns.
+    /// Ends measuring; what waits is still sent if the gateway is there, then [`run`](crate::run()) returns.
     pub fn stop(&mut self) {
         self.stop = true;
     }

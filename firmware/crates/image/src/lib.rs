@@ -3,7 +3,7 @@
 //! # The promises
 //!
 //! 1. The bootloader jumps only into an image whose whole header is signed by a trusted key, whose hash matches, and that was made for
-//!    this product, this hardware and this slot ([`boot`]).
+//!    this product, this hardware and this slot ([`boot()`]).
 //! 2. An update touches only the slot that is not running, and only while the running image is confirmed, so that there is always one to
 //!    go back to ([`Update`]).
 //! 3. A new image is on trial: [`TRIES`] starts, each counted before the jump. Unless it confirms itself it is given up for good and
