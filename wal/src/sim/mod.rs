@@ -69,7 +69,7 @@ fn simulated_disk_errors_lose_nothing_acked() {
 }
 
 #[test]
-fn simulated_full_disks_lose_nothing_acked() {
+fn simulated_disks_that_fill_up_lose_nothing_acked() {
     simulate(Weather::FullDisks, 80);
 }
 

@@ -33,7 +33,7 @@ impl Weather {
         match self {
             Self::PowerCuts => "simulated_power_cuts",
             Self::DiskErrors => "simulated_disk_errors",
-            Self::FullDisks => "simulated_full_disks",
+            Self::FullDisks => "simulated_disks_that_fill_up",
             Self::Damage => "simulated_damage",
         }
     }
