@@ -234,14 +234,20 @@ impl Files {
         (newest, words.next().and_then(|row| row.trim().parse().ok()).unwrap_or(u64::MAX))
     }
 
-    /// Opens the newest file for appending and reads the small state in it, up to the row `last`.
+    /// Opens the newest file for appending and reads the small state in it. One that failed is believed up to the row
+    /// `last` and only looked at: a repair would write over what is still good in it.
     pub(crate) fn open_active(&self, number: u64, last: u64) -> Result<Recovered, FileError> {
+        if last != u64::MAX {
+            let overlay = Overlay::new(self.raw(number).map_err(FileError::Io)?).map_err(FileError::Io)?;
+            let mut recovered = contained(|| read_state(open_db(overlay, CLOSED_CACHE)?.0.db()?, last))?;
+            (recovered.has_failed, recovered.clean) = (true, false);
+            return Ok(recovered);
+        }
         let file = Counted::over(self.directory.open(&name(number)).map_err(FileError::Io)?, &self.stats);
         let (active, recovered) = contained(|| {
             let (db, clean) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
             let mut recovered = read_state(db.db()?, last)?;
-            recovered.has_failed = last != u64::MAX;
-            recovered.clean = clean && !recovered.has_failed;
+            recovered.clean = clean;
             Ok((Active { number, db, file }, recovered))
         })?;
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = Some(active);

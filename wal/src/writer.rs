@@ -221,8 +221,13 @@ impl Writer {
             result = self.commit_progress();
         }
         self.shared.files.discard_ahead();
+        let active = self.shared.files.active_number();
         if let Err(error) = self.shared.files.close_active() {
             tracing::warn!(%error, "the log's file could not be closed properly; it is repaired when it is opened again");
+            // The page cache may show it closed: it takes no more records.
+            if let Some(file) = active {
+                self.shared.files.note(file, self.row);
+            }
         }
         result
     }
