@@ -99,5 +99,5 @@
 //! 5. A file takes its first record after its snapshot, its name and the directory are durable; it is unlinked after
 //!    the commit that drops it from the catalogue.
 //! 6. At most one file is unclean, unless one failed: that one is never written again, repairs of it stay in memory, and
-//!    what waits in it is carried to another.
+//!    what waits in it is carried to another by the process that saw it fail.
 //!    A file that was not closed properly takes no more records after a restart, unless there is no room for another.

@@ -774,7 +774,7 @@ impl World {
             }
             Ok(())
         })?;
-        self.with(|world, process| {
+        self.with(|_, process| {
             for _ in 0..4 {
                 process.writer.commit_progress().map_err(|error| chain(&error))?;
             }
@@ -787,7 +787,6 @@ impl World {
             if strays.is_empty() {
                 return Ok(());
             }
-            world.note("strays");
             Err(format!("files are left that nothing waits in: {strays:?}"))
         })
     }
