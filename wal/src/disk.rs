@@ -35,10 +35,10 @@ pub(crate) trait Directory: Send + Sync + Debug {
     fn reserve(&self, name: &str, bytes: u64) -> io::Result<()>;
     /// Takes the lock file for as long as the guard lives; none = another process has it.
     fn lock(&self, name: &str) -> io::Result<Option<LockGuard>>;
-    /// Writes a few durable words into a file that exists.
-    fn note(&self, name: &str, text: &str) -> io::Result<()>;
-    /// What was noted last.
-    fn noted(&self, name: &str) -> io::Result<String>;
+    /// Writes a few durable words into a file that exists; what stands elsewhere in it stays.
+    fn note(&self, name: &str, at: u64, text: &str) -> io::Result<()>;
+    /// All that stands in such a file.
+    fn noted(&self, name: &str) -> io::Result<Vec<u8>>;
 }
 
 /// One open file.
@@ -156,15 +156,14 @@ impl Directory for RealDirectory {
         }
     }
 
-    fn note(&self, name: &str, text: &str) -> io::Result<()> {
-        // Not truncated first: a crash must not leave less than was there.
+    fn note(&self, name: &str, at: u64, text: &str) -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(self.at(name))?;
-        file.write_all_at(text.as_bytes(), 0)?;
+        file.write_all_at(text.as_bytes(), at)?;
         file.sync_data()
     }
 
-    fn noted(&self, name: &str) -> io::Result<String> {
-        fs::read_to_string(self.at(name))
+    fn noted(&self, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.at(name))
     }
 }
 

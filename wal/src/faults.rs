@@ -85,10 +85,10 @@ impl Directory for Moody {
     fn lock(&self, name: &str) -> io::Result<Option<LockGuard>> {
         self.real.lock(name)
     }
-    fn note(&self, name: &str, text: &str) -> io::Result<()> {
-        self.real.note(name, text)
+    fn note(&self, name: &str, at: u64, text: &str) -> io::Result<()> {
+        self.real.note(name, at, text)
     }
-    fn noted(&self, name: &str) -> io::Result<String> {
+    fn noted(&self, name: &str) -> io::Result<Vec<u8>> {
         self.real.noted(name)
     }
 }

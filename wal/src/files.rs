@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::block;
 use crate::counted::Counted;
 use crate::disk::{Backend, Directory, Overlay, StorageFile};
+use crate::note::Note;
 use crate::rescue::Rows;
 use crate::row::{self, Row, RowKind, encode_row};
 use crate::state::{Change, State};
@@ -221,17 +222,18 @@ impl Files {
 
     /// Notes which file is the newest, and up to which row it is believed: less than all after a write to it failed.
     pub(crate) fn note(&self, number: u64, last_row: u64) {
-        if let Err(error) = self.directory.note(LOCK, &format!("{} {last_row:020}", name(number))) {
+        let noted = self.directory.noted(LOCK).and_then(|bytes| {
+            let (at, line) = Note::parse(&bytes).next(number, last_row).line();
+            self.directory.note(LOCK, at, &line)
+        });
+        if let Err(error) = noted {
             tracing::warn!(%error, "the newest log file's number could not be noted");
         }
     }
 
-    /// The newest file that there was and its last row that is believed; 0 = none is known.
-    pub(crate) fn noted(&self) -> (u64, u64) {
-        let noted = self.directory.noted(LOCK).unwrap_or_default();
-        let mut words = noted.split(' ');
-        let newest = words.next().and_then(number).unwrap_or(0);
-        (newest, words.next().and_then(|row| row.trim().parse().ok()).unwrap_or(u64::MAX))
+    /// What was noted last.
+    pub(crate) fn noted(&self) -> Note {
+        Note::parse(&self.directory.noted(LOCK).unwrap_or_default())
     }
 
     /// Opens the newest file for appending and reads the small state in it. One that failed is believed up to the row

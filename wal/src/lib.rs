@@ -51,6 +51,7 @@ mod gauge;
 mod holds;
 mod inspector;
 mod log;
+mod note;
 mod open;
 mod options;
 mod pending;

@@ -12,6 +12,7 @@ use crate::clock::random_u64;
 use crate::disk::{Directory, LockGuard, RealDirectory};
 use crate::files::{self, FileError, Files, LOCK, Recovered};
 use crate::gauge::Gauges;
+use crate::note::Note;
 use crate::progress::Tracker;
 use crate::rebuild::{Newest, rebuild};
 use crate::rescue::Remains;
@@ -207,7 +208,7 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         appendable: false,
         reusable: false,
     };
-    let (noted, last_row) = files.noted();
+    let Note { file: noted, last_row, .. } = files.noted();
     let is_lost = noted > highest;
     if is_lost {
         tracing::error!(

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use crate::disk::{Directory, LockGuard, Overlay, StorageFile};
 use crate::files::{self, CLOSED_CACHE, FileError, Files, LOCK, Recovered, contained, open_db, read_state};
 use crate::gauge::Gauges;
+use crate::note::Note;
 use crate::progress::Tracker;
 use crate::rebuild::{Newest, rebuild};
 use crate::rescue::Remains;
@@ -51,7 +52,7 @@ impl Stopped {
         }
         let files = Files::new(directory, Arc::default());
         let mut notes = Vec::new();
-        let (noted, last_row) = files.noted();
+        let Note { file: noted, last_row, .. } = files.noted();
         if numbers.last().is_some_and(|newest| *newest < noted) {
             notes.push(format!(
                 "{} was the newest log file and is missing: what was only in it is lost",
@@ -215,11 +216,11 @@ impl Directory for ReadOnly {
         refused()
     }
 
-    fn note(&self, _: &str, _: &str) -> io::Result<()> {
+    fn note(&self, _: &str, _: u64, _: &str) -> io::Result<()> {
         refused()
     }
 
-    fn noted(&self, name: &str) -> io::Result<String> {
-        std::fs::read_to_string(self.path.join(name))
+    fn noted(&self, name: &str) -> io::Result<Vec<u8>> {
+        std::fs::read(self.path.join(name))
     }
 }

@@ -409,17 +409,17 @@ impl Directory for SimDisk {
         Ok(Some(LockGuard::of_nobody()))
     }
 
-    fn note(&self, name: &str, text: &str) -> io::Result<()> {
+    fn note(&self, name: &str, at: u64, text: &str) -> io::Result<()> {
         let file = Directory::open(self, name)?;
-        file.write(0, text.as_bytes())?;
+        file.write(at, text.as_bytes())?;
         file.sync()
     }
 
-    fn noted(&self, name: &str) -> io::Result<String> {
+    fn noted(&self, name: &str) -> io::Result<Vec<u8>> {
         let file = Directory::open(self, name)?;
         let mut text = vec![0; file.len()? as usize];
         file.read(0, &mut text)?;
-        String::from_utf8(text).map_err(io::Error::other)
+        Ok(text)
     }
 }
 

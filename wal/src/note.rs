@@ -1,0 +1,104 @@
+//! What the lock file says: which log file is the newest, and how much of it is believed.
+//!
+//! Two lines, each in a sector of its own, are written in turn, so that one that is torn leaves the one before it. Each has a
+//! number, so that the newer one is known, and a checksum.
+
+/// Where a line begins: each in its own sector.
+const SECTOR: usize = 512;
+
+/// The newest log file and its last row of the state that is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Note {
+    /// Counts the notes.
+    turn: u64,
+    /// 0 = none is known.
+    pub(crate) file: u64,
+    /// `u64::MAX` = all of them; less after a write to the file failed, or closing it.
+    pub(crate) last_row: u64,
+}
+
+impl Note {
+    /// Nothing was noted.
+    pub(crate) const NONE: Self = Self {
+        turn: 0,
+        file: 0,
+        last_row: u64::MAX,
+    };
+
+    /// The newer of the two lines of a lock file.
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        let lines = bytes.chunks(SECTOR).take(2).filter_map(Self::parse_line);
+        lines.max_by_key(|note| note.turn).unwrap_or(Self::NONE)
+    }
+
+    fn parse_line(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let (words, crc) = std::str::from_utf8(&bytes[..end]).ok()?.rsplit_once(' ')?;
+        if crc != checksum(words) {
+            return None;
+        }
+        let mut words = words.split(' ').map(str::parse);
+        let mut word = || words.next()?.ok();
+        Some(Self {
+            turn: word()?,
+            file: word()?,
+            last_row: word()?,
+        })
+    }
+
+    /// The note that follows this one.
+    pub(crate) const fn next(self, file: u64, last_row: u64) -> Self {
+        Self {
+            turn: self.turn + 1,
+            file,
+            last_row,
+        }
+    }
+
+    /// Its line, and where in the file that is written.
+    pub(crate) fn line(self) -> (u64, String) {
+        let words = format!("{:020} {:010} {:020}", self.turn, self.file, self.last_row);
+        let at = self.turn % 2 * SECTOR as u64;
+        (at, format!("{words} {}\n", checksum(&words)))
+    }
+}
+
+fn checksum(words: &str) -> String {
+    format!("{:08x}", crc32c::crc32c(words.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(bytes: &mut Vec<u8>, note: Note, until: usize) {
+        let (at, line) = note.line();
+        let at = at as usize;
+        bytes.resize(bytes.len().max(at + line.len()), 0);
+        bytes[at..at + until].copy_from_slice(&line.as_bytes()[..until]);
+    }
+
+    #[test]
+    fn a_torn_note_leaves_the_one_before_it() {
+        let first = Note::NONE.next(4, 27);
+        let second = first.next(5, u64::MAX);
+        let third = second.next(6, 30);
+        let whole = first.line().1.len();
+        for torn_at in 0..whole {
+            let mut bytes = Vec::new();
+            write(&mut bytes, first, whole);
+            write(&mut bytes, second, whole);
+            write(&mut bytes, third, torn_at);
+            assert_eq!(Note::parse(&bytes), second, "torn at {torn_at}");
+            write(&mut bytes, third, whole);
+            assert_eq!(Note::parse(&bytes), third);
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_from_what_is_no_note() {
+        for bytes in [&b""[..], b"\n", b"0000000005.redb 27", &[0; 2048], &[0xff; 600]] {
+            assert_eq!(Note::parse(bytes), Note::NONE);
+        }
+    }
+}
