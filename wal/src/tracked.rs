@@ -147,15 +147,19 @@ impl StreamTracker {
         holds.any(|hold| (hold.from..hold.until).contains(&offset))
     }
 
-    /// Whether a record without an entry waits. It is at or above the floor.
+    /// Whether a record without an entry waits. It is at or above the floor. One that cannot be read and may be the business
+    /// of a suspension does not: if it waited, the catalogue counts one more than is found, and that one is charged.
     pub(crate) fn waits_unseen(&self, block: &Block, nth: usize) -> bool {
         let offset = block.offset(nth);
         if self.removed.contains(offset) {
             return false;
         }
-        let unread = self.internal || offset >= self.read_to[usize::from(block.entries[nth].partition % 64)];
-        let view = if self.holds.is_empty() { None } else { block.record(nth) };
-        let Some(view) = view else { return unread };
+        let partition = block.entries[nth].partition % 64;
+        let unread = self.internal || offset >= self.read_to[usize::from(partition)];
+        if !self.may_be_held(offset, partition) {
+            return unread;
+        }
+        let Some(view) = block.record(nth) else { return false };
         let covers =
             |hold: &&HeldPair| hold.route == view.route && hold.identity == view.identity && (hold.from..hold.until).contains(&offset);
         self.holds
