@@ -223,7 +223,7 @@ impl Files {
     /// Notes which file is the newest, and up to which row it is believed: less than all after a write to it failed.
     pub(crate) fn note(&self, number: u64, last_row: u64) {
         let noted = self.directory.noted(LOCK).and_then(|bytes| {
-            let (at, line) = Note::parse(&bytes).next(number, last_row).line();
+            let (at, line) = Note::parse(&bytes).0.next(number, last_row).line();
             self.directory.note(LOCK, at, &line)
         });
         if let Err(error) = noted {
@@ -231,24 +231,33 @@ impl Files {
         }
     }
 
-    /// What was noted last.
-    pub(crate) fn noted(&self) -> Note {
-        Note::parse(&self.directory.noted(LOCK).unwrap_or_default())
+    /// What was noted last, and whether that is sure.
+    pub(crate) fn noted(&self) -> (Note, bool) {
+        match self.directory.noted(LOCK) {
+            Ok(bytes) => Note::parse(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Note::NONE, true),
+            Err(error) => {
+                tracing::warn!(%error, "which log file is the newest could not be read; none is written again");
+                (Note::NONE, false)
+            }
+        }
     }
 
-    /// Opens the newest file for appending and reads the small state in it. One that failed is believed up to the row
-    /// `last` and only looked at: a repair would write over what is still good in it.
-    pub(crate) fn open_active(&self, number: u64, last: u64) -> Result<Recovered, FileError> {
-        if last != u64::MAX {
-            let overlay = Overlay::new(self.raw(number).map_err(FileError::Io)?).map_err(FileError::Io)?;
-            let mut recovered = contained(|| read_state(open_db(overlay, CLOSED_CACHE)?.0.db()?, last))?;
-            (recovered.has_failed, recovered.clean) = (true, false);
-            return Ok(recovered);
-        }
+    /// Reads the small state in the newest file after a write to it failed. It is believed up to the row `last` and only
+    /// looked at: a repair would write over what is still good in it.
+    pub(crate) fn look_at(&self, number: u64, last: u64) -> Result<Recovered, FileError> {
+        let overlay = Overlay::new(self.raw(number).map_err(FileError::Io)?).map_err(FileError::Io)?;
+        let mut recovered = contained(|| read_state(open_db(overlay, CLOSED_CACHE)?.0.db()?, last))?;
+        (recovered.has_failed, recovered.clean) = (true, false);
+        Ok(recovered)
+    }
+
+    /// Opens the newest file for appending and reads the small state in it.
+    pub(crate) fn open_active(&self, number: u64) -> Result<Recovered, FileError> {
         let file = Counted::over(self.directory.open(&name(number)).map_err(FileError::Io)?, &self.stats);
         let (active, recovered) = contained(|| {
             let (db, clean) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
-            let mut recovered = read_state(db.db()?, last)?;
+            let mut recovered = read_state(db.db()?, u64::MAX)?;
             recovered.clean = clean;
             Ok((Active { number, db, file }, recovered))
         })?;

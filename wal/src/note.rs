@@ -25,10 +25,12 @@ impl Note {
         last_row: u64::MAX,
     };
 
-    /// The newer of the two lines of a lock file.
-    pub(crate) fn parse(bytes: &[u8]) -> Self {
-        let lines = bytes.chunks(SECTOR).take(2).filter_map(Self::parse_line);
-        lines.max_by_key(|note| note.turn).unwrap_or(Self::NONE)
+    /// The newer of the two lines of a lock file, and whether that is sure: the other one is whole, or was never written.
+    pub(crate) fn parse(bytes: &[u8]) -> (Self, bool) {
+        let sectors = || bytes.chunks(SECTOR).take(2);
+        let newest = sectors().filter_map(Self::parse_line).max_by_key(|note| note.turn);
+        let is_sure = sectors().all(|sector| sector.iter().all(|byte| *byte == 0) || Self::parse_line(sector).is_some());
+        (newest.unwrap_or(Self::NONE), is_sure)
     }
 
     fn parse_line(bytes: &[u8]) -> Option<Self> {
@@ -84,21 +86,28 @@ mod tests {
         let second = first.next(5, u64::MAX);
         let third = second.next(6, 30);
         let whole = first.line().1.len();
-        for torn_at in 0..whole {
+        // Its end is the same as that of the line that was there.
+        for torn_at in 0..whole - 1 {
             let mut bytes = Vec::new();
             write(&mut bytes, first, whole);
             write(&mut bytes, second, whole);
             write(&mut bytes, third, torn_at);
-            assert_eq!(Note::parse(&bytes), second, "torn at {torn_at}");
+            assert_eq!(Note::parse(&bytes).0, second, "torn at {torn_at}");
             write(&mut bytes, third, whole);
-            assert_eq!(Note::parse(&bytes), third);
+            assert_eq!(Note::parse(&bytes), (third, true));
         }
     }
 
     #[test]
     fn nothing_is_read_from_what_is_no_note() {
-        for bytes in [&b""[..], b"\n", b"0000000005.redb 27", &[0; 2048], &[0xff; 600]] {
-            assert_eq!(Note::parse(bytes), Note::NONE);
+        for (bytes, is_sure) in [
+            (&b""[..], true),
+            (&[0; 2048], true),
+            (b"\n", false),
+            (b"0 5 27 0", false),
+            (&[0xff; 600], false),
+        ] {
+            assert_eq!(Note::parse(bytes), (Note::NONE, is_sure));
         }
     }
 }

@@ -42,6 +42,8 @@ struct Found {
     appendable: bool,
     /// It does so when there is no room for another.
     reusable: bool,
+    /// A file of which a write failed before: what waits in it is carried away.
+    failed: Option<u64>,
 }
 
 impl Found {
@@ -119,6 +121,7 @@ pub(crate) fn prepare(
         number,
         set_aside,
         broken,
+        failed,
         ..
     } = found;
     let mending = Mending {
@@ -176,7 +179,8 @@ pub(crate) fn prepare(
         set_aside,
         took: started.elapsed(),
     };
-    let writer = Writer::new(shared.clone(), tap, row, number, space);
+    let mut writer = Writer::new(shared.clone(), tap, row, number, space);
+    failed.into_iter().for_each(|file| writer.carrying.distrust(file));
     Ok(Prepared {
         shared,
         writer,
@@ -207,8 +211,9 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         changes: Vec::new(),
         appendable: false,
         reusable: false,
+        failed: None,
     };
-    let Note { file: noted, last_row, .. } = files.noted();
+    let (Note { file: noted, last_row, .. }, is_sure) = files.noted();
     let is_lost = noted > highest;
     if is_lost {
         tracing::error!(
@@ -223,7 +228,14 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
     while let Some(number) = numbers.pop() {
         // After a failed write the page cache may show what is not on the disk.
         let last_row = if number == noted { last_row } else { u64::MAX };
-        let error = match open_newest(files, number, last_row) {
+        let open = || {
+            if last_row == u64::MAX && is_sure {
+                files.open_active(number)
+            } else {
+                files.look_at(number, last_row)
+            }
+        };
+        let error = match patiently(open) {
             Ok(mut recovered) => {
                 recovered.renew |= is_lost;
                 take_over(files, options, &mut found, number, &numbers, recovered, None)?;
@@ -259,12 +271,12 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
     Ok(found)
 }
 
-/// Opens the newest file; what the disk could not read is tried again, because a good deal hangs on it.
-fn open_newest(files: &Files, number: u64, last_row: u64) -> Result<Recovered, FileError> {
-    let mut opened = files.open_active(number, last_row);
+/// What the disk could not read is tried again, because a good deal hangs on the newest file.
+fn patiently(open: impl Fn() -> Result<Recovered, FileError>) -> Result<Recovered, FileError> {
+    let mut opened = open();
     for _ in 1..TRIES {
         match &opened {
-            Err(error) if error.is_of_disk() => opened = files.open_active(number, last_row),
+            Err(error) if error.is_of_disk() => opened = open(),
             _ => break,
         }
     }
@@ -314,6 +326,7 @@ fn take_over(
     } = recovered;
     found.state = recovered.state;
     found.row = recovered.last_row;
+    found.failed = recovered.has_failed.then_some(number);
     found.clean &= recovered.clean && recovered.damaged_rows == 0 && !incomplete;
     if recovered.renew {
         found.apply(Change::Epoch { epoch: random_u64() });

@@ -52,7 +52,7 @@ impl Stopped {
         }
         let files = Files::new(directory, Arc::default());
         let mut notes = Vec::new();
-        let Note { file: noted, last_row, .. } = files.noted();
+        let (Note { file: noted, last_row, .. }, _) = files.noted();
         if numbers.last().is_some_and(|newest| *newest < noted) {
             notes.push(format!(
                 "{} was the newest log file and is missing: what was only in it is lost",

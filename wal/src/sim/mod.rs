@@ -65,7 +65,7 @@ fn simulated_power_cuts_and_kills_lose_nothing_acked() {
 
 #[test]
 fn simulated_disk_errors_lose_nothing_acked() {
-    simulate(Weather::DiskErrors, 120);
+    simulate(Weather::DiskErrors, 150);
 }
 
 #[test]
