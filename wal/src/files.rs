@@ -1,26 +1,21 @@
 //! The redb files of the directory: one active, the others only read.
 
-use std::any::Any;
-use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
-use rustix::io::Errno;
 
+use crate::Stats;
 use crate::block;
 use crate::counted::Counted;
 use crate::disk::{Backend, Directory, Overlay, StorageFile};
+use crate::fold::{Recovered, read_state};
 use crate::note::Note;
-use crate::rescue::Rows;
-use crate::row::{self, Row, RowKind, encode_row};
-use crate::state::{Change, State};
+use crate::row::{RowKind, encode_row};
+use crate::state::Change;
+use crate::store::{FileError, Store, contained, open_db};
 use crate::sync::lock;
-use crate::{Stats, StreamId};
 
 /// Records, by stream and first offset.
 pub(crate) const BLOCKS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("blocks");
@@ -50,110 +45,6 @@ pub(crate) fn number(name: &str) -> Option<u64> {
 /// Whether a name is that of a log file that was set aside.
 pub(crate) fn is_set_aside(name: &str) -> bool {
     name.contains(".redb.damaged")
-}
-
-/// Why a file could not be used.
-#[derive(Debug)]
-pub(crate) enum FileError {
-    /// The system said no; another time it may say yes.
-    Io(io::Error),
-    /// The content is wrong.
-    Damaged(String),
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(error) => write!(f, "{error}"),
-            Self::Damaged(what) => write!(f, "damaged: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for FileError {}
-
-impl FileError {
-    /// Whether trying again is of no use: the content is wrong, the disk cannot read it, or the file is gone.
-    pub(crate) fn is_lasting(&self) -> bool {
-        match self {
-            Self::Damaged(_) => true,
-            Self::Io(error) => error.kind() == io::ErrorKind::NotFound || self.is_of_disk(),
-        }
-    }
-
-    /// Whether the disk could not read or write, which it may another time.
-    pub(crate) fn is_of_disk(&self) -> bool {
-        matches!(self, Self::Io(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()))
-    }
-
-    /// Whether the disk is full.
-    pub(crate) fn is_full(&self) -> bool {
-        matches!(self, Self::Io(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-    }
-}
-
-impl<E: Into<redb::Error>> From<E> for FileError {
-    fn from(error: E) -> Self {
-        match error.into() {
-            // redb says so when the file is no redb database at all.
-            redb::Error::Io(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
-                Self::Damaged(error.to_string())
-            }
-            redb::Error::Io(error) => Self::Io(error),
-            redb::Error::PreviousIo => Self::Io(io::Error::other("an earlier write to this file failed")),
-            other => Self::Damaged(other.to_string()),
-        }
-    }
-}
-
-/// Runs what touches redb. It panics on some damaged pages; here that is an answer like any other, because nothing of
-/// ours is left half done by it and the file is not used again.
-pub(crate) fn contained<T>(action: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileError> {
-    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|panic| Err(FileError::Damaged(panic_text(panic.as_ref()))))
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("redb panicked: {}", text.unwrap_or("no text"))
-}
-
-/// A database whose end is contained, too: redb writes when it is dropped, and may meet damaged pages then.
-#[derive(Debug)]
-pub(crate) struct Store(Option<Database>);
-
-impl Store {
-    /// Compares redb's own checksums with its pages; false = they did not agree, and what redb could mend is mended.
-    pub(crate) fn check_integrity(&mut self) -> Result<bool, FileError> {
-        match &mut self.0 {
-            Some(db) => contained(|| Ok(db.check_integrity()?)),
-            None => Err(FileError::Damaged("it is closed".into())),
-        }
-    }
-
-    fn close(mut self) -> Result<(), FileError> {
-        let db = self.0.take();
-        contained(|| db.map_or(Ok(()), |db| Ok(db.close()?)))
-    }
-
-    pub(crate) fn db(&self) -> Result<&Database, FileError> {
-        self.0.as_ref().ok_or_else(|| FileError::Damaged("it is closed".into()))
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        let db = self.0.take();
-        let end = contained(|| {
-            drop(db);
-            Ok(())
-        });
-        if let Err(error) = end {
-            tracing::debug!(%error, "a log file could not be left in order");
-        }
-    }
 }
 
 /// The file that takes appends.
@@ -188,25 +79,6 @@ pub(crate) struct RawBlock {
     /// Where the next one begins, or the end of what was asked for.
     pub(crate) until: u64,
     pub(crate) bytes: Bytes,
-}
-
-/// What an opened newest file says.
-pub(crate) struct Recovered {
-    pub(crate) state: State,
-    pub(crate) last_row: u64,
-    pub(crate) clean: bool,
-    /// Rows of the state that could not be read.
-    pub(crate) damaged_rows: u64,
-    /// A change was lost with one: the state is to be rebuilt.
-    pub(crate) incomplete: bool,
-    /// Records of user streams that the file's rows say were appended to it.
-    pub(crate) appended: u64,
-    /// Each stream's next offset when the file began.
-    pub(crate) began: BTreeMap<u8, u64>,
-    /// Its epoch is over: it cannot be proved that the next offsets were never used.
-    pub(crate) renew: bool,
-    /// A write to it failed.
-    pub(crate) has_failed: bool,
 }
 
 impl Files {
@@ -469,17 +341,6 @@ impl Files {
     }
 }
 
-/// Opens a database; says whether it had been closed properly.
-pub(crate) fn open_db(backend: impl redb::StorageBackend, cache: usize) -> Result<(Store, bool), FileError> {
-    let repaired = Arc::new(AtomicBool::new(false));
-    let noted = repaired.clone();
-    let db = Database::builder()
-        .set_cache_size(cache)
-        .set_repair_callback(move |_| noted.store(true, Ordering::Relaxed))
-        .create_with_backend(backend)?;
-    Ok((Store(Some(db)), !repaired.load(Ordering::Relaxed)))
-}
-
 /// `Durability::Immediate` with one phase is what redb does by default: one `fdatasync`.
 fn write(db: &Database, blocks: &[(u8, u64, Vec<u8>)], rows: &[(u64, &[u8])]) -> Result<(), FileError> {
     let transaction = db.begin_write()?;
@@ -495,87 +356,4 @@ fn write(db: &Database, blocks: &[(u8, u64, Vec<u8>)], rows: &[(u64, &[u8])]) ->
     }
     transaction.commit()?;
     Ok(())
-}
-
-/// Folds the newest snapshot of a file and the deltas after it.
-pub(crate) fn read_state(db: &Database, last: u64) -> Result<Recovered, FileError> {
-    let transaction = db.begin_read()?;
-    let table = transaction.open_table(STATE)?;
-    let mut folded = Folded::default();
-    for entry in table.range::<u64>(..=last)? {
-        let (number, value) = entry?;
-        folded.take(number.value(), row::decode_row(value.value()));
-    }
-    folded.into_recovered()
-}
-
-/// Folds the rows that were found in the bytes of a file that does not open. What followed the last one is not known.
-pub(crate) fn fold_rows(rows: Rows) -> Result<Recovered, FileError> {
-    let mut folded = Folded::default();
-    for (number, row) in rows {
-        folded.take(number, Some(row));
-    }
-    folded.incomplete = true;
-    folded.into_recovered()
-}
-
-/// Rows on their way to a state.
-#[derive(Default)]
-struct Folded {
-    state: Option<State>,
-    last_row: u64,
-    damaged_rows: u64,
-    incomplete: bool,
-    appended: u64,
-    began: BTreeMap<u8, u64>,
-}
-
-impl Folded {
-    fn take(&mut self, number: u64, row: Option<Row>) {
-        let is_next = self.state.is_none() || number == self.last_row + 1;
-        self.last_row = number;
-        let row = row.filter(|row| row.number == number);
-        match (row, &mut self.state) {
-            (Some(row), _) if row.kind == RowKind::Snapshot => {
-                let mut state = State::default();
-                row.changes.iter().for_each(|change| state.apply(change));
-                self.began = state.streams.iter().map(|stream| (stream.id, stream.next)).collect();
-                self.state = Some(state);
-                self.incomplete = false;
-            }
-            (Some(row), Some(state)) => {
-                self.incomplete |= !is_next;
-                for change in &row.changes {
-                    if let Change::Appended { stream, records, .. } = change
-                        && *stream < StreamId::LOCAL.0
-                    {
-                        self.appended += records;
-                    }
-                    // The lost row may have suspended what this progress passes over.
-                    if !(self.incomplete && matches!(change, Change::Progress { .. })) {
-                        state.apply(change);
-                    }
-                }
-            }
-            (Some(_), None) | (None, _) => {
-                self.damaged_rows += 1;
-                self.incomplete = true;
-            }
-        }
-    }
-
-    fn into_recovered(self) -> Result<Recovered, FileError> {
-        let missing = || FileError::Damaged("it holds no readable snapshot of the log's state".into());
-        Ok(Recovered {
-            state: self.state.ok_or_else(missing)?,
-            last_row: self.last_row,
-            clean: true,
-            damaged_rows: self.damaged_rows,
-            incomplete: self.incomplete,
-            appended: self.appended,
-            began: self.began,
-            renew: self.incomplete || self.damaged_rows > 0,
-            has_failed: false,
-        })
-    }
 }

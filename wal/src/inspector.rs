@@ -7,11 +7,12 @@ use std::sync::{Arc, MutexGuard};
 
 use crate::browse::Cursor;
 use crate::disk::Directory;
-use crate::files::{self, FileError, Files, RawBlock};
+use crate::files::{self, Files, RawBlock};
 use crate::progress::Tracker;
 use crate::shared::Shared;
 use crate::state::{FileEntry, State};
 use crate::stopped::Stopped;
+use crate::store::FileError;
 use crate::sync::lock;
 use crate::{Audit, Epoch, LedgerLine, Offset, ReadError, StreamId, Timestamp, audit};
 

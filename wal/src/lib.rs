@@ -44,6 +44,7 @@ mod error;
 #[cfg(test)]
 mod faults;
 mod files;
+mod fold;
 pub mod format;
 #[cfg(test)]
 mod fuzz;
@@ -73,6 +74,7 @@ mod sim;
 mod state;
 mod stats;
 mod stopped;
+mod store;
 mod sync;
 pub mod testing;
 #[cfg(test)]

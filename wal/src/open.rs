@@ -10,7 +10,8 @@ use std::time::Instant;
 use crate::batch::{Intake, OpenBatch, Slots};
 use crate::clock::random_u64;
 use crate::disk::{Directory, LockGuard, RealDirectory};
-use crate::files::{self, FileError, Files, LOCK, Recovered};
+use crate::files::{self, Files, LOCK};
+use crate::fold::{Recovered, fold_rows};
 use crate::gauge::Gauges;
 use crate::note::Note;
 use crate::progress::Tracker;
@@ -20,6 +21,7 @@ use crate::retention::{BALLAST, Space};
 use crate::row::{RowKind, encode_row};
 use crate::shared::{Mending, Shared};
 use crate::state::{Change, Count, State};
+use crate::store::FileError;
 use crate::writer::Writer;
 use crate::{Batch, Clock, Epoch, Observer, OpenError, Options, StartReport, Stats, StreamId, Tap};
 
@@ -250,7 +252,7 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         let looked = Remains::look_for_all(files, number);
         let (remains, mut rows) = looked.map_err(|error| storage(options, number, FileError::Io(error)))?;
         rows.retain(|row, _| *row <= last_row);
-        match files::fold_rows(rows) {
+        match fold_rows(rows) {
             Ok(recovered) => {
                 take_over(files, options, &mut found, number, &numbers, recovered, Some(&remains))?;
                 adopt(files, options, &mut found, silent)?;

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::batch::OpenBatch;
-use crate::files::FileError;
 use crate::shared::Shared;
 use crate::state::Change;
+use crate::store::FileError;
 use crate::sync::lock;
 use crate::writer::{Failure, Writer};
 use crate::{Batch, CommitError};

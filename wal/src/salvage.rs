@@ -18,9 +18,11 @@ use crate::block::{self, Block};
 use crate::carve::{self, Carved};
 use crate::codec::{FIXED, MAX_RECORD, View};
 use crate::disk::{Directory as _, Overlay, StorageFile};
-use crate::files::{BLOCKS, CLOSED_CACHE, FileError, RawBlock, contained, open_db, read_state};
+use crate::files::{BLOCKS, CLOSED_CACHE, RawBlock};
+use crate::fold::read_state;
 use crate::state::State;
 use crate::stopped::ReadOnly;
+use crate::store::{FileError, contained, open_db};
 use crate::{Epoch, Record};
 
 /// Bytes searched at a time, beside a record that reaches beyond them.

@@ -10,10 +10,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use crate::batch::Intake;
-use crate::files::{FileError, Files};
+use crate::files::Files;
 use crate::gauge::Gauges;
 use crate::progress::Tracker;
 use crate::state::State;
+use crate::store::FileError;
 use crate::sync::lock;
 use crate::{Clock, CommitError, Epoch, Observer, Options, Stats, StreamId, StreamOptions, Timestamp};
 

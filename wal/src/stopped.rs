@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::disk::{Directory, LockGuard, Overlay, StorageFile};
-use crate::files::{self, CLOSED_CACHE, FileError, Files, LOCK, Recovered, contained, open_db, read_state};
+use crate::files::{self, CLOSED_CACHE, Files, LOCK};
+use crate::fold::{Recovered, fold_rows, read_state};
 use crate::gauge::Gauges;
 use crate::note::Note;
 use crate::progress::Tracker;
 use crate::rebuild::{Newest, rebuild};
 use crate::rescue::Remains;
 use crate::state::State;
+use crate::store::{FileError, contained, open_db};
 use crate::{InspectError, Stats};
 
 /// A stopped log, held so that none is started in it meanwhile.
@@ -75,7 +77,7 @@ impl Stopped {
             ));
             let (remains, mut rows) = Remains::look_for_all(&files, number).map_err(unusable)?;
             rows.retain(|row, _| *row <= last_row);
-            if let Ok(recovered) = files::fold_rows(rows) {
+            if let Ok(recovered) = fold_rows(rows) {
                 return Self::with(files, number, recovered, Some(&remains), notes, lock);
             }
         }

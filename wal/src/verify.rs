@@ -8,9 +8,10 @@ use redb::{ReadTransaction, ReadableDatabase as _};
 
 use crate::block::{self, Block};
 use crate::disk::Overlay;
-use crate::files::{BLOCKS, CLOSED_CACHE, FileError, RawBlock, STATE, contained, name, open_db};
+use crate::files::{BLOCKS, CLOSED_CACHE, RawBlock, STATE, name};
 use crate::inspector::Source;
 use crate::row::{RowKind, decode_row};
+use crate::store::{FileError, contained, open_db};
 use crate::{Audit, Inspector, Partition, StreamId};
 
 /// How much is read at a time.

@@ -11,7 +11,6 @@ use crate::block::{self, Block, Entry};
 use crate::carry::{Carrying, Part};
 use crate::codec;
 use crate::early::Early;
-use crate::files::FileError;
 use crate::pending::DeadJob;
 use crate::recovery::Broken;
 use crate::requeue::{Job, Leaving};
@@ -19,6 +18,7 @@ use crate::retention::{Room, Space};
 use crate::row::{RowKind, encode_row};
 use crate::shared::Shared;
 use crate::state::{Change, Count};
+use crate::store::FileError;
 use crate::sync::{guarded, lock};
 use crate::{Batch, CommitError, Epoch, StreamId, Tap};
 

@@ -1,0 +1,127 @@
+//! One redb database and what can go wrong with it.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::Database;
+use rustix::io::Errno;
+
+/// Why a file could not be used.
+#[derive(Debug)]
+pub(crate) enum FileError {
+    /// The system said no; another time it may say yes.
+    Io(io::Error),
+    /// The content is wrong.
+    Damaged(String),
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Damaged(what) => write!(f, "damaged: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+impl FileError {
+    /// Whether trying again is of no use: the content is wrong, the disk cannot read it, or the file is gone.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Damaged(_) => true,
+            Self::Io(error) => error.kind() == io::ErrorKind::NotFound || self.is_of_disk(),
+        }
+    }
+
+    /// Whether the disk could not read or write, which it may another time.
+    pub(crate) fn is_of_disk(&self) -> bool {
+        matches!(self, Self::Io(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()))
+    }
+
+    /// Whether the disk is full.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Io(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for FileError {
+    fn from(error: E) -> Self {
+        match error.into() {
+            // redb says so when the file is no redb database at all.
+            redb::Error::Io(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                Self::Damaged(error.to_string())
+            }
+            redb::Error::Io(error) => Self::Io(error),
+            redb::Error::PreviousIo => Self::Io(io::Error::other("an earlier write to this file failed")),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+/// Runs what touches redb. It panics on some damaged pages; here that is an answer like any other, because nothing of
+/// ours is left half done by it and the file is not used again.
+pub(crate) fn contained<T>(action: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileError> {
+    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|panic| Err(FileError::Damaged(panic_text(panic.as_ref()))))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("redb panicked: {}", text.unwrap_or("no text"))
+}
+
+/// A database whose end is contained, too: redb writes when it is dropped, and may meet damaged pages then.
+#[derive(Debug)]
+pub(crate) struct Store(Option<Database>);
+
+impl Store {
+    /// Compares redb's own checksums with its pages; false = they did not agree, and what redb could mend is mended.
+    pub(crate) fn check_integrity(&mut self) -> Result<bool, FileError> {
+        match &mut self.0 {
+            Some(db) => contained(|| Ok(db.check_integrity()?)),
+            None => Err(FileError::Damaged("it is closed".into())),
+        }
+    }
+
+    /// Closes it properly.
+    pub(crate) fn close(mut self) -> Result<(), FileError> {
+        let db = self.0.take();
+        contained(|| db.map_or(Ok(()), |db| Ok(db.close()?)))
+    }
+
+    pub(crate) fn db(&self) -> Result<&Database, FileError> {
+        self.0.as_ref().ok_or_else(|| FileError::Damaged("it is closed".into()))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        let end = contained(|| {
+            drop(db);
+            Ok(())
+        });
+        if let Err(error) = end {
+            tracing::debug!(%error, "a log file could not be left in order");
+        }
+    }
+}
+
+/// Opens a database; says whether it had been closed properly.
+pub(crate) fn open_db(backend: impl redb::StorageBackend, cache: usize) -> Result<(Store, bool), FileError> {
+    let repaired = Arc::new(AtomicBool::new(false));
+    let noted = repaired.clone();
+    let db = Database::builder()
+        .set_cache_size(cache)
+        .set_repair_callback(move |_| noted.store(true, Ordering::Relaxed))
+        .create_with_backend(backend)?;
+    Ok((Store(Some(db)), !repaired.load(Ordering::Relaxed)))
+}
