@@ -81,10 +81,10 @@ impl Carrying {
         self.distrusted.insert(file);
     }
 
-    /// The file left the catalogue.
-    pub(crate) fn forget(&mut self, file: u64) {
-        self.distrusted.remove(&file);
+    /// The file left the catalogue; whether a write to it had failed.
+    pub(crate) fn forget(&mut self, file: u64) -> bool {
         self.still.remove(&file);
+        self.distrusted.remove(&file)
     }
 
     /// Whether a step is due.
@@ -208,10 +208,10 @@ impl Writer {
             }
             return Some(job(file, Why::Damaged));
         }
-        if let Some(file) = self.carrying.distrusted.first() {
-            let is_there = lock(&self.shared.state).file(*file).is_some_and(|file| file.waiting() > 0);
+        let is_waited_in = |file: &&u64| lock(&self.shared.state).file(**file).is_some_and(|file| file.waiting() > 0);
+        if let Some(file) = self.carrying.distrusted.iter().find(is_waited_in) {
             let live = self.live(*file);
-            return (is_there && self.has_room_for(live)).then(|| job(*file, Why::Distrusted));
+            return self.has_room_for(live).then(|| job(*file, Why::Distrusted));
         }
         let file = self.stands_still()?;
         self.has_room_for(self.live(file)).then(|| job(file, Why::Sparse))
@@ -387,7 +387,6 @@ impl Writer {
             self.set_aside(file);
         }
         lock(&self.shared.mending).damaged.remove(&file);
-        self.carrying.distrusted.remove(&file);
         self.carrying.file = None;
         self.wake(|_| true);
         // Nothing waits in it, so this takes it out of the catalogue.

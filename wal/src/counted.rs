@@ -47,4 +47,12 @@ impl StorageFile for Counted {
     fn allocated(&self) -> io::Result<u64> {
         self.file.allocated()
     }
+
+    fn filled(&self) -> io::Result<u64> {
+        self.file.filled()
+    }
+
+    fn trim(&self) -> io::Result<()> {
+        self.file.trim()
+    }
 }

@@ -55,6 +55,14 @@ pub(crate) trait StorageFile: Send + Sync + Debug {
     fn sync(&self) -> io::Result<()>;
     /// Bytes that it occupies.
     fn allocated(&self) -> io::Result<u64>;
+    /// Bytes that it occupies and has use for.
+    fn filled(&self) -> io::Result<u64> {
+        self.allocated()
+    }
+    /// Gives back what it occupies beyond its length.
+    fn trim(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Holds the directory's lock until dropped.

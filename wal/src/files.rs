@@ -13,6 +13,7 @@ use crate::disk::{Backend, Directory, Overlay, StorageFile};
 use crate::fold::{Recovered, read_state};
 use crate::note::Note;
 use crate::row::{RowKind, encode_row};
+use crate::spent::{Overlaid, SPARE};
 use crate::state::Change;
 use crate::store::{FileError, Store, contained, open_db};
 use crate::sync::lock;
@@ -60,6 +61,8 @@ struct Active {
 struct Ahead {
     db: Store,
     file: Arc<dyn StorageFile>,
+    /// It lies over a spent one.
+    is_overlaid: bool,
 }
 
 /// The open files.
@@ -69,6 +72,8 @@ pub(crate) struct Files {
     active: RwLock<Option<Active>>,
     closed: Mutex<Vec<(u64, Arc<Store>)>>,
     ahead: Mutex<Option<Ahead>>,
+    /// Bytes that the spent file occupies that is kept; 0 = there is none.
+    spare: Mutex<u64>,
     stats: Arc<Stats>,
 }
 
@@ -88,6 +93,7 @@ impl Files {
             active: RwLock::new(None),
             closed: Mutex::new(Vec::new()),
             ahead: Mutex::new(None),
+            spare: Mutex::new(0),
             stats,
         }
     }
@@ -137,11 +143,46 @@ impl Files {
         Ok(recovered)
     }
 
+    /// The spent file that was kept, to be laid over.
+    fn take_spare(&self) -> Option<Arc<dyn StorageFile>> {
+        if std::mem::take(&mut *lock(&self.spare)) == 0 {
+            return None;
+        }
+        let renamed = self.directory.rename(SPARE, NEXT);
+        let file = renamed.and_then(|()| Overlaid::over(self.directory.open(NEXT)?));
+        file.inspect_err(|error| {
+            tracing::debug!(%error, "a spent log file could not be used again");
+            self.directory.remove(SPARE).ok();
+        })
+        .ok()
+    }
+
+    /// Gives the room back that a spent file takes; false = there is none.
+    pub(crate) fn drop_spare(&self) -> bool {
+        if std::mem::take(&mut *lock(&self.spare)) > 0 {
+            return self.directory.remove(SPARE).is_ok();
+        }
+        let is_overlaid = lock(&self.ahead).as_ref().is_some_and(|ahead| ahead.is_overlaid);
+        if is_overlaid {
+            self.discard_ahead();
+        }
+        is_overlaid
+    }
+
+    /// Bytes that the next file takes, and what it is to be laid over.
+    pub(crate) fn ahead_allocated(&self) -> u64 {
+        let ahead = lock(&self.ahead).as_ref().and_then(|ahead| ahead.file.allocated().ok());
+        ahead.unwrap_or(0) + *lock(&self.spare)
+    }
+
     /// Makes the next file ahead of time, if it is not there yet.
     pub(crate) fn prepare(&self) -> Result<(), FileError> {
         let mut ahead = lock(&self.ahead);
         if ahead.is_none() {
-            let file = Counted::over(self.directory.create(NEXT).map_err(FileError::Io)?, &self.stats);
+            let overlaid = self.take_spare();
+            let is_overlaid = overlaid.is_some();
+            let file = overlaid.map_or_else(|| self.directory.create(NEXT), Ok).map_err(FileError::Io)?;
+            let file = Counted::over(file, &self.stats);
             let db = contained(|| {
                 let (db, _) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
                 let transaction = db.db()?.begin_write()?;
@@ -150,7 +191,7 @@ impl Files {
                 transaction.commit()?;
                 Ok(db)
             })?;
-            *ahead = Some(Ahead { db, file });
+            *ahead = Some(Ahead { db, file, is_overlaid });
         }
         Ok(())
     }
@@ -189,8 +230,14 @@ impl Files {
 
     /// Closes the active file; waits for readers in it.
     pub(crate) fn close_active(&self) -> Result<(), FileError> {
-        let active = self.active.write().unwrap_or_else(PoisonError::into_inner).take();
-        active.map_or(Ok(()), |active| active.db.close())
+        let Some(Active { db, file, .. }) = self.active.write().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        db.close()?;
+        if let Err(error) = file.trim() {
+            tracing::debug!(%error, "a log file is longer than it need be");
+        }
+        Ok(())
     }
 
     /// Lets go of the active file without a thought for how it is left.
@@ -221,6 +268,12 @@ impl Files {
     pub(crate) fn active_allocated(&self) -> u64 {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         active.as_ref().and_then(|active| active.file.allocated().ok()).unwrap_or(0)
+    }
+
+    /// Bytes of the active file that are in use.
+    pub(crate) fn active_filled(&self) -> u64 {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        active.as_ref().and_then(|active| active.file.filled().ok()).unwrap_or(0)
     }
 
     pub(crate) fn active_number(&self) -> Option<u64> {
@@ -283,6 +336,24 @@ impl Files {
     pub(crate) fn unlink(&self, number: u64) -> io::Result<()> {
         self.forget(number);
         self.directory.remove(&name(number))
+    }
+
+    /// As [`Files::unlink`], but the next file may be laid over it, unless there is one for that, or somebody reads in it.
+    pub(crate) fn retire(&self, number: u64) -> io::Result<()> {
+        let mut closed = lock(&self.closed);
+        let is_read = closed.iter().any(|(open, db)| *open == number && Arc::strong_count(db) > 1);
+        closed.retain(|(open, _)| *open != number);
+        let name = name(number);
+        let mut spare = lock(&self.spare);
+        if is_read || *spare > 0 {
+            return self.directory.remove(&name);
+        }
+        let allocated = self.directory.allocated(&name)?;
+        if allocated == 0 || self.directory.rename(&name, SPARE).is_err() {
+            return self.directory.remove(&name);
+        }
+        *spare = allocated;
+        Ok(())
     }
 
     /// Renames a file that cannot be used, for salvage.

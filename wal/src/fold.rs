@@ -42,10 +42,14 @@ pub(crate) fn read_state(db: &Database, last: u64) -> Result<Recovered, FileErro
     folded.into_recovered()
 }
 
-/// Folds the rows that were found in the bytes of a file that does not open. What followed the last one is not known.
-pub(crate) fn fold_rows(rows: Rows) -> Result<Recovered, FileError> {
+/// Folds the rows that were found in the bytes of a file that does not open. What followed the last one is not known; what
+/// comes before the first snapshot that names the file is of an older one that lay in its place.
+pub(crate) fn fold_rows(file: u64, mut rows: Rows) -> Result<Recovered, FileError> {
+    let names_it = |change: &Change| matches!(change, Change::File { file: named, .. } if *named == file);
+    let begins = |row: &Row| row.kind == RowKind::Snapshot && row.changes.iter().any(names_it);
+    let first = rows.iter().find(|(_, row)| begins(row)).map_or(u64::MAX, |(number, _)| *number);
     let mut folded = Folded::default();
-    for (number, row) in rows {
+    for (number, row) in rows.split_off(&first) {
         folded.take(number, Some(row));
     }
     folded.incomplete = true;
@@ -110,5 +114,35 @@ impl Folded {
             renew: self.incomplete || self.damaged_rows > 0,
             has_failed: false,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(number: u64, kind: RowKind, changes: Vec<Change>) -> (u64, Row) {
+        (number, Row { kind, number, changes })
+    }
+
+    fn snapshot(number: u64, file: u64) -> (u64, Row) {
+        row(number, RowKind::Snapshot, vec![Change::File { file, epoch: 1 }])
+    }
+
+    fn delta(number: u64, epoch: u64) -> (u64, Row) {
+        row(number, RowKind::Delta, vec![Change::Epoch { epoch }])
+    }
+
+    #[test]
+    fn rows_of_a_files_earlier_life_are_not_folded() {
+        let earlier = [snapshot(10, 3), snapshot(11, 3), delta(12, 5)];
+        let later = [snapshot(40, 7), snapshot(41, 7), delta(42, 6)];
+        let all = || earlier.clone().into_iter().chain(later.clone());
+        let folded = fold_rows(7, all().collect()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((folded.state.epoch, folded.last_row, folded.damaged_rows), (6, 42, 0));
+        assert!(folded.state.file(3).is_none() && folded.state.file(7).is_some());
+        // Both copies of its own snapshot are lost: what it once was says nothing.
+        let orphaned = all().filter(|(number, _)| !(40..=41).contains(number)).collect();
+        assert!(fold_rows(7, orphaned).is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `0000000001.redb`, ... | log files; the one with the highest number takes appends and holds the truth about all |
 //! | `next.tmp` | the next file, made ahead; deleted at open |
+//! | `spare.tmp` | the last spent file, over which the next one is laid; deleted at open |
 //! | `*.redb.damaged` | files set aside because they could not be read as they should; never deleted by us, counted in `max_disk` |
 //! | `lock` | locked for as long as a process uses the directory; names the newest file and, after a write to it failed, the last row of its state that is believed |
 //! | `ballast` | a sixteenth of `max_disk`, 4 to 16 MiB, to be freed when trimming needs room on a full disk |

@@ -71,6 +71,7 @@ mod salvage;
 mod shared;
 #[cfg(test)]
 mod sim;
+mod spent;
 mod state;
 mod stats;
 mod stopped;

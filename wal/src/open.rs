@@ -252,7 +252,7 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         let looked = Remains::look_for_all(files, number);
         let (remains, mut rows) = looked.map_err(|error| storage(options, number, FileError::Io(error)))?;
         rows.retain(|row, _| *row <= last_row);
-        match fold_rows(rows) {
+        match fold_rows(number, rows) {
             Ok(recovered) => {
                 take_over(files, options, &mut found, number, &numbers, recovered, Some(&remains))?;
                 adopt(files, options, &mut found, silent)?;

@@ -88,16 +88,16 @@ impl Writer {
     }
 
     pub(crate) fn rotate_if_due(&mut self) -> Result<(), FileError> {
-        let allocated = self.shared.files.active_allocated();
-        self.space.active = allocated;
-        if allocated >= self.space.file_bytes {
+        self.space.active = self.shared.files.active_allocated();
+        let filled = self.shared.files.active_filled();
+        if filled >= self.space.file_bytes {
             return match self.shared.files.prepare() {
                 // With no room for another file this one goes on: what it may still write is what frees the others.
                 Err(error) if error.is_full() => Ok(()),
                 _ => self.begin_file(&[]),
             };
         }
-        if allocated >= self.space.file_bytes / 2 && !self.shared.files.is_prepared() {
+        if filled >= self.space.file_bytes / 2 && !self.shared.files.is_prepared() {
             // A failure is no harm yet: the switch tries again.
             if let Err(error) = self.shared.files.prepare() {
                 tracing::debug!(%error, "the next log file could not be made ahead");

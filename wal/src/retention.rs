@@ -72,8 +72,8 @@ impl Space {
         self.aside += self.closed.remove(&file).unwrap_or(0);
     }
 
-    fn used(&self) -> u64 {
-        self.closed.values().sum::<u64>() + self.active + self.ballast + self.aside
+    fn used(&self, shared: &Shared) -> u64 {
+        self.closed.values().sum::<u64>() + self.active + shared.files.ahead_allocated() + self.ballast + self.aside
     }
 
     /// Frees the ballast, to get trimming going on a full disk.
@@ -109,7 +109,7 @@ impl Space {
 
     /// Bytes that may still be written.
     pub(crate) fn headroom(&self, shared: &Shared) -> u64 {
-        let used = self.used();
+        let used = self.used(shared);
         let free = shared.files.directory.free().unwrap_or(u64::MAX);
         shared.disk_bytes.store(used, Ordering::Relaxed);
         shared.free_bytes.store(free, Ordering::Relaxed);
@@ -192,7 +192,7 @@ impl Writer {
             lock(&self.shared.intake).disk_full = full;
             if full {
                 tracing::error!(
-                    used = self.space.used(),
+                    used = self.space.used(&self.shared),
                     max_disk = self.shared.options.max_disk,
                     "the disk is at its bound: records are refused; free some space or raise gateway.max_disk"
                 );
@@ -225,14 +225,14 @@ impl Writer {
 
     /// Frees the oldest file whose waiting records may all be dropped; false = there is none.
     fn free_a_file(&mut self) -> bool {
-        let used = self.space.used();
+        if self.shared.files.drop_spare() {
+            return true;
+        }
+        let used = self.space.used(&self.shared);
         if self.commit_progress().is_err() || self.commit_progress().is_err() {
             return false;
         }
-        if self.space.used() < used {
-            return true;
-        }
-        if self.carry_for_room() && self.space.used() < used {
+        if self.is_below(used) || self.carry_for_room() && self.is_below(used) {
             return true;
         }
         let Some(victims) = self.victims() else { return false };
@@ -243,7 +243,13 @@ impl Writer {
         if self.commit_progress().is_err() || self.commit_progress().is_err() {
             return false;
         }
-        self.space.used() < used
+        self.is_below(used)
+    }
+
+    /// Whether a file became free; its blocks are not kept when there is no room.
+    fn is_below(&self, used: u64) -> bool {
+        self.shared.files.drop_spare();
+        self.space.used(&self.shared) < used
     }
 
     /// The streams to evict from, and up to where, so that a file becomes free.

@@ -77,7 +77,7 @@ impl Stopped {
             ));
             let (remains, mut rows) = Remains::look_for_all(&files, number).map_err(unusable)?;
             rows.retain(|row, _| *row <= last_row);
-            if let Ok(recovered) = fold_rows(rows) {
+            if let Ok(recovered) = fold_rows(number, rows) {
                 return Self::with(files, number, recovered, Some(&remains), notes, lock);
             }
         }

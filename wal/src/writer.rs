@@ -446,8 +446,14 @@ impl Writer {
         }
         for file in dropped {
             self.space.forget(file);
-            self.carrying.forget(file);
-            match self.shared.files.unlink(file) {
+            // A disk that failed to write to a file does so again.
+            let is_sound = !self.carrying.forget(file);
+            let gone = if is_sound {
+                self.shared.files.retire(file)
+            } else {
+                self.shared.files.unlink(file)
+            };
+            match gone {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => tracing::warn!(file, %error, "a log file that is no longer needed could not be removed"),

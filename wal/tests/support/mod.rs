@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use forebay_wal::{
-    Batch, BootId, Clock, CommitError, CommitListener, Log, NewRecord, Observer, Offset, Opened, Options, Partition, PartitionSet,
-    Producer, Record, Settlement, StreamId, StreamOptions, Ticket, Timestamp, WhenFull,
+    Batch, BootId, Clock, CommitError, CommitListener, Log, NewRecord, Observer, Offset, OpenError, Opened, Options, Partition,
+    PartitionSet, Producer, Record, Settlement, StreamId, StreamOptions, Ticket, Timestamp, WhenFull,
 };
 
 /// Long enough for the slowest machine; nothing waits this long when all is well.
@@ -123,7 +123,16 @@ pub fn open(options: Options) -> Bench {
 }
 
 pub fn open_at(options: Options, clock: Arc<ManualClock>) -> Bench {
-    let Opened { log, report } = Log::open(options, clock.clone(), Arc::new(Counting::default()), None).unwrap();
+    let mut opened = None;
+    // A process that another test starts holds every lock until it has become another program.
+    until("nobody holds the lock", || {
+        opened = match Log::open(options.clone(), clock.clone(), Arc::new(Counting::default()), None) {
+            Err(OpenError::Locked { .. }) => None,
+            opened => Some(opened.unwrap()),
+        };
+        opened.is_some()
+    });
+    let Opened { log, report } = opened.unwrap();
     let acks = Arc::new(Acks::default());
     let producer = log.producer(acks.clone());
     Bench {
