@@ -15,7 +15,7 @@ extern crate std;
 use std::vec;
 use std::vec::Vec;
 
-use crate::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, PAGE, ReadNorFlash, WORD};
+use crate::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, PAGE, ReadNorFlash, WORD, check_erase, check_read, check_write};
 
 const WORD_BYTES: usize = WORD as usize;
 const WORDS_PER_PAGE: usize = (PAGE / WORD) as usize;
@@ -70,17 +70,14 @@ pub enum SimError {
     Ecc,
     /// The word was not erased.
     NotErased,
-    /// The offset or length is no multiple of a word or page.
-    NotAligned,
-    /// The operation reached beyond the end.
-    OutOfBounds,
+    /// No flash would do it: not aligned, or beyond the end.
+    Misused(NorFlashErrorKind),
 }
 
 impl NorFlashError for SimError {
     fn kind(&self) -> NorFlashErrorKind {
         match self {
-            SimError::NotAligned => NorFlashErrorKind::NotAligned,
-            SimError::OutOfBounds => NorFlashErrorKind::OutOfBounds,
+            SimError::Misused(kind) => *kind,
             _ => NorFlashErrorKind::Other,
         }
     }
@@ -274,16 +271,6 @@ impl Sim {
         };
         Word { value, condition }
     }
-
-    fn check(&self, offset: u32, length: usize, unit: u32) -> Result<(), SimError> {
-        if !offset.is_multiple_of(unit) || !length.is_multiple_of(unit as usize) {
-            return Err(SimError::NotAligned);
-        }
-        if offset as usize + length > self.capacity() {
-            return Err(SimError::OutOfBounds);
-        }
-        Ok(())
-    }
 }
 
 impl ErrorType for Sim {
@@ -297,7 +284,7 @@ impl ReadNorFlash for Sim {
         if self.dark {
             return Err(SimError::PowerCut);
         }
-        self.check(offset, bytes.len(), 1)?;
+        check_read(self, offset, bytes.len()).map_err(SimError::Misused)?;
         let mut at = offset as usize;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -328,12 +315,12 @@ impl NorFlash for Sim {
     const ERASE_SIZE: usize = PAGE as usize;
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), SimError> {
-        self.check(from, to.saturating_sub(from) as usize, PAGE)?;
+        check_erase(self, from, to).map_err(SimError::Misused)?;
         (from / PAGE..to / PAGE).try_for_each(|page| self.erase_page(page as usize))
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), SimError> {
-        self.check(offset, bytes.len(), WORD)?;
+        check_write(self, offset, bytes.len()).map_err(SimError::Misused)?;
         let first = (offset / WORD) as usize;
         bytes.chunks_exact(WORD_BYTES).enumerate().try_for_each(|(index, chunk)| {
             let mut word = [0; WORD_BYTES];
@@ -413,9 +400,12 @@ mod tests {
     #[test]
     fn the_edges_are_guarded() {
         let mut flash = Sim::new(PAGE, 1);
-        assert_eq!(flash.write(4, &[0; 8]), Err(SimError::NotAligned));
-        assert_eq!(flash.write(PAGE - 8, &[0; 16]), Err(SimError::OutOfBounds));
-        assert_eq!(flash.erase(0, 8), Err(SimError::NotAligned));
-        assert_eq!(flash.erase(PAGE, 2 * PAGE), Err(SimError::OutOfBounds));
+        assert_eq!(flash.write(4, &[0; 8]), Err(SimError::Misused(NorFlashErrorKind::NotAligned)));
+        assert_eq!(
+            flash.write(PAGE - 8, &[0; 16]),
+            Err(SimError::Misused(NorFlashErrorKind::OutOfBounds))
+        );
+        assert_eq!(flash.erase(0, 8), Err(SimError::Misused(NorFlashErrorKind::NotAligned)));
+        assert_eq!(flash.erase(PAGE, 2 * PAGE), Err(SimError::Misused(NorFlashErrorKind::OutOfBounds)));
     }
 }
