@@ -4,39 +4,15 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_aws_standin::{Ledger, LedgerConfig, Standin, StandinConfig};
 use forebay_virtual_device::{Credentials, Options, VirtualDevice};
 use serde_json::Value;
 use support::eventually;
 use support::gateway::{Gateway, forebay};
 use support::plant::Plant;
+use support::telemetry::{cloud, config};
 use tokio::task::LocalSet;
-
-fn config(plant: &Plant, cloud: SocketAddr) -> String {
-    format!(
-        "gateway: {{id: plant, max_disk: 256MiB, keep_free: 0B}}\n\
-         listeners: [{{bind: \"127.0.0.1:0\", names: [localhost], tls: {}}}]\n\
-         streams: [{{name: telemetry, max_bytes: 128MiB, when_full: refuse}}]\n\
-         routes:\n  - {{from: \"devices/+/telemetry/#\", to: \"dt/{{device}}/{{#}}\", stream: telemetry}}\n  \
-         - {{from: \"devices/+/health\", to: \"dt/{{device}}/health\", stream: telemetry}}\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}}}\n\
-         admin: {{bind: \"127.0.0.1:0\"}}\n",
-        plant.listener_tls(),
-        cloud.port()
-    )
-}
-
-async fn cloud() -> (Standin, Arc<Ledger>) {
-    let ledger = Arc::new(Ledger::new(LedgerConfig::default()));
-    let cloud = Standin::start(StandinConfig {
-        ledger: Some(Arc::clone(&ledger)),
-        ..StandinConfig::default()
-    });
-    (cloud.await.unwrap(), ledger)
-}
 
 fn device(plant: &Plant, name: &str, gateway: SocketAddr) -> VirtualDevice {
     VirtualDevice::new(Options {

@@ -2,12 +2,14 @@
 #![allow(dead_code, reason = "every test file uses a part of it")]
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+pub mod board;
 pub mod device;
 pub mod disk;
 pub mod gateway;
 pub mod plant;
 pub mod program;
 pub mod prometheus;
+pub mod telemetry;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -10,7 +10,7 @@ use embassy_futures::select::{Either, select};
 use embassy_time::Timer;
 use embedded_hal_async::i2c::I2c;
 use forebay_board::{NoEntropy, ResetCause};
-use forebay_device_core::{Clock as _, Exit, Parts, Settings, State, run as run_device};
+use forebay_device_core::{Clock as _, Exit, Parts, Retry, Settings, State, run as run_device};
 use forebay_device_tls::{Client, provider};
 use forebay_eswifi::{Access, Module, Transport};
 use forebay_flash::{NorFlash, Region, map};
@@ -21,7 +21,7 @@ use log::{error, info, warn};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::platform::{self, DeviceClock, Dog, Entropy, Jitter};
-use crate::{heap, report};
+use crate::{heap, report, stack};
 
 /// The image's build, in seconds since 1970.
 const BUILT: &str = env!("FOREBAY_BUILT");
@@ -150,22 +150,28 @@ where
     Q: NorFlash,
     S: NorFlash,
 {
-    let mut seen = (false, 0, None);
+    let mut seen = (false, 0, Retry::default());
     loop {
         Timer::after_millis(LOOK_EVERY_MS).await;
-        if let Some(stack) = platform::stack() {
-            state.borrow_mut().note_stack(stack.size, stack.most);
-        }
-        let (is_connected, acked, lost) = {
+        let stack = stack::used();
+        state.borrow_mut().note_stack(stack.size, stack.most);
+        let (is_connected, acked, lost, retry) = {
             let state = state.borrow();
-            (state.is_connected(), state.counters().acked, state.last_lost())
+            (state.is_connected(), state.counters().acked, state.last_lost(), state.last_retry())
         };
-        if (is_connected, lost) != (seen.0, seen.2) {
-            match lost {
-                Some(lost) if !is_connected => warn!("not connected: {}", lost.word()),
-                _ if is_connected => info!("connected"),
-                _ => {}
-            }
+        if let Some(lost) = lost
+            && retry != seen.2
+        {
+            let Retry { failures, wait } = retry;
+            warn!(
+                "not connected: {}, failure {failures}, next try in {} ms",
+                lost.word(),
+                wait.as_millis() as u32
+            );
+        }
+        // Also where both the loss and the next connection came between two looks.
+        if is_connected && (!seen.0 || retry != seen.2) {
+            info!("connected");
         }
         if acked > 0 && seen.1 == 0 {
             confirm(control);
@@ -174,7 +180,7 @@ where
             let (most, size) = heap::most();
             info!("acked {acked}, heap {most} of {size}");
         }
-        seen = (is_connected, acked, lost);
+        seen = (is_connected, acked, retry);
     }
 }
 
@@ -185,9 +191,7 @@ fn confirm<F: NorFlash + Clone>(control: &RefCell<Control<'_, F>>) {
         return;
     }
     info!("confirmed");
-    if let Some(stack) = platform::stack() {
-        report::stack(stack);
-    }
+    report::stack(stack::used());
 }
 
 /// A device that was never provisioned has nobody to publish to: its image is confirmed by what it can test, so that updates and
@@ -196,9 +200,9 @@ async fn wait_for_identity<F: NorFlash + Clone>(control: &RefCell<Control<'_, F>
     info!("not provisioned");
     if control.borrow().status() != Status::Confirmed {
         confirm(control);
-    } else if let Some(stack) = platform::stack() {
+    } else {
         info!("confirmed");
-        report::stack(stack);
+        report::stack(stack::used());
     }
     loop {
         Timer::after_secs(1).await;

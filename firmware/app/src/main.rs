@@ -10,6 +10,7 @@ mod delivered;
 mod heap;
 mod platform;
 mod report;
+mod stack;
 
 use core::cell::RefCell;
 use core::panic::PanicInfo;
@@ -33,6 +34,7 @@ const TARGET: Target = match Target::new(trust::PRODUCT, board::HARDWARE) {
 
 #[embassy_executor::main(executor = "embassy_executor::Executor")]
 async fn main(_spawner: Spawner) {
+    stack::paint();
     board::console::begin();
     heap::begin();
     let Parts {
@@ -40,7 +42,6 @@ async fn main(_spawner: Spawner) {
         flash,
         wifi,
         sensors,
-        ..
     } = match board::parts() {
         Ok(parts) => parts,
         Err(failure) => {

@@ -5,13 +5,11 @@ use core::time::Duration;
 
 use critical_section::Mutex;
 use embassy_time::{Instant, Timer};
-use forebay_board::{Board, NoEntropy, Platform, StackUse};
+use forebay_board::{NoEntropy, Platform};
 use forebay_device_core::{Clock, Random, Uptime, Watchdog};
 use forebay_device_tls::{GetRandomFailed, SecureRandom};
 
-use crate::board::{self, ThisBoard};
-
-type ThisPlatform = <ThisBoard as Board>::Platform;
+use crate::board::{self, ThisPlatform};
 
 static PLATFORM: Mutex<RefCell<Option<ThisPlatform>>> = Mutex::new(RefCell::new(None));
 
@@ -27,11 +25,6 @@ fn with<R>(use_it: impl FnOnce(&mut ThisPlatform) -> R) -> Option<R> {
 /// See [`Platform::entropy`].
 pub(crate) fn entropy(into: &mut [u8]) -> Result<(), NoEntropy> {
     with(|platform| platform.entropy(into)).unwrap_or(Err(NoEntropy))
-}
-
-/// See [`Platform::stack`].
-pub(crate) fn stack() -> Option<StackUse> {
-    with(|platform| platform.stack())
 }
 
 /// See [`Platform::die_temperature`].

@@ -1,9 +1,11 @@
 //! What the application says of its image at the start.
 
-use forebay_board::{ResetCause, StackUse};
+use forebay_board::ResetCause;
 use forebay_flash::NorFlash;
 use forebay_image::{Control, Evidence, EvidenceKind, Status, Version};
 use log::{info, warn};
+
+use crate::stack::StackUse;
 
 /// Says which image runs, and reports evidence that is not yet reported.
 pub(crate) fn at_start<F: NorFlash + Clone>(control: &mut Control<'_, F>, cause: ResetCause) {
@@ -57,7 +59,6 @@ pub(crate) fn word(cause: ResetCause) -> &'static str {
         ResetCause::Pin => "pin",
         ResetCause::Software => "software",
         ResetCause::Watchdog => "watchdog",
-        ResetCause::BrownOut => "brown-out",
         ResetCause::Unknown => "unknown",
     }
 }

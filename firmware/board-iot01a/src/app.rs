@@ -10,10 +10,10 @@ use embassy_stm32::rng::{self, Rng};
 use embassy_stm32::spi::{self, Spi};
 use embassy_stm32::time::Hertz;
 use embassy_stm32::{Config, bind_interrupts, dma, peripherals};
-use forebay_board::{Board, Parts};
+use forebay_board::Parts;
 
 use crate::flash::{Flash, FlashError};
-use crate::{IotPlatform, Wifi, console, platform};
+use crate::{IotPlatform, Wifi, console};
 
 /// MSI is 48 MHz for the random generator, and the core runs from it at 80 MHz.
 const CLOCK_HZ: u32 = 80_000_000;
@@ -35,24 +35,11 @@ bind_interrupts!(struct Interrupts {
 /// The sensors' bus: I2C2.
 pub type Sensors = I2c<'static, Async, Master>;
 
-/// The board.
-#[derive(Debug)]
-pub struct IotBoard;
-
-impl Board for IotBoard {
-    type Platform = IotPlatform;
-    type Delay = embassy_time::Delay;
-    type Flash = Flash;
-    type Wifi = Wifi;
-    type Sensors = Sensors;
-}
-
 /// Takes the board into use. Called once.
 ///
 /// # Errors
 /// Never, on this board.
-pub fn parts() -> Result<Parts<IotPlatform, embassy_time::Delay, Flash, Wifi, Sensors>, FlashError> {
-    platform::paint_stack();
+pub fn parts() -> Result<Parts<IotPlatform, Flash, Wifi, Sensors>, FlashError> {
     let chip = embassy_stm32::init(config());
     console::open(CLOCK_HZ);
 
@@ -81,7 +68,6 @@ pub fn parts() -> Result<Parts<IotPlatform, embassy_time::Delay, Flash, Wifi, Se
     let adc = Adc::new_with_config(chip.ADC1, adc::AdcConfig::default());
     Ok(Parts {
         platform: IotPlatform::new(Rng::new(chip.RNG, Interrupts), adc),
-        delay: embassy_time::Delay,
         flash: Flash::open()?,
         wifi,
         sensors,

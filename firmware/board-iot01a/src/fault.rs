@@ -3,20 +3,7 @@
 use cortex_m::peripheral::SCB;
 use cortex_m_rt::{ExceptionFrame, exception};
 
-use crate::{clock, console, start_watchdog};
-
-/// Jumps into the image whose vector table is at `vectors`, with the clock as a reset leaves it.
-///
-/// # Safety
-/// The image there was verified; nothing of the caller is used again.
-pub unsafe fn jump(vectors: u32) -> ! {
-    clock::as_after_reset();
-    // SAFETY: exclusive, as nothing else runs; the caller vouches for the table.
-    unsafe {
-        (*SCB::PTR).vtor.write(vectors);
-        cortex_m::asm::bootload(vectors as *const u32)
-    }
-}
+use crate::{console, start_watchdog};
 
 /// Ends this run.
 pub fn reset() -> ! {

@@ -7,7 +7,9 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use cortex_m_rt::exception;
-use forebay_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, PAGE, ReadNorFlash, WORD, map};
+use forebay_flash::{
+    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, PAGE, ReadNorFlash, WORD, check_erase, check_read, check_write, map,
+};
 use stm32_metapac::FLASH;
 use stm32_metapac::flash::regs::Sr;
 
@@ -28,17 +30,14 @@ pub enum FlashError {
     Torn,
     /// The controller refused: the status register.
     Refused(u32),
-    /// The offset or length is no multiple of a word or page.
-    NotAligned,
-    /// The operation reached beyond the end.
-    OutOfBounds,
+    /// No flash would do it: not aligned, or beyond the end.
+    Misused(NorFlashErrorKind),
 }
 
 impl NorFlashError for FlashError {
     fn kind(&self) -> NorFlashErrorKind {
         match self {
-            FlashError::NotAligned => NorFlashErrorKind::NotAligned,
-            FlashError::OutOfBounds => NorFlashErrorKind::OutOfBounds,
+            FlashError::Misused(kind) => *kind,
             FlashError::Torn | FlashError::Refused(_) => NorFlashErrorKind::Other,
         }
     }
@@ -51,17 +50,6 @@ impl Flash {
     /// Never, on this board.
     pub fn open() -> Result<Flash, FlashError> {
         Ok(Flash(()))
-    }
-
-    fn check(offset: u32, length: usize, unit: u32) -> Result<(), FlashError> {
-        if !offset.is_multiple_of(unit) || !length.is_multiple_of(unit as usize) {
-            return Err(FlashError::NotAligned);
-        }
-        let end = u32::try_from(length).ok().and_then(|length| offset.checked_add(length));
-        match end {
-            Some(end) if end <= map::ALL.end => Ok(()),
-            _ => Err(FlashError::OutOfBounds),
-        }
     }
 
     /// One operation of the controller: unlocked before, locked after, with the data cache off in between (ES0250: it may be
@@ -125,7 +113,7 @@ impl ReadNorFlash for Flash {
     const READ_SIZE: usize = 1;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), FlashError> {
-        Flash::check(offset, bytes.len(), 1)?;
+        check_read(self, offset, bytes.len()).map_err(FlashError::Misused)?;
         TORN.store(false, Ordering::Relaxed);
         for (index, byte) in bytes.iter_mut().enumerate() {
             let at = map::BASE + offset + index as u32;
@@ -150,7 +138,7 @@ impl NorFlash for Flash {
     const ERASE_SIZE: usize = PAGE as usize;
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), FlashError> {
-        Flash::check(from, to.saturating_sub(from) as usize, PAGE)?;
+        check_erase(self, from, to).map_err(FlashError::Misused)?;
         for at in (from..to).step_by(PAGE as usize) {
             self.operate(|| {
                 FLASH.cr().modify(|register| {
@@ -165,7 +153,7 @@ impl NorFlash for Flash {
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashError> {
-        Flash::check(offset, bytes.len(), WORD)?;
+        check_write(self, offset, bytes.len()).map_err(FlashError::Misused)?;
         for (index, word) in bytes.chunks_exact(WORD_BYTES).enumerate() {
             let at = (map::BASE + offset + index as u32 * WORD) as *mut u32;
             let low = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);

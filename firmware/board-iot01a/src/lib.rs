@@ -22,16 +22,21 @@ mod platform;
 mod wifi;
 
 #[cfg(feature = "app")]
-pub use app::{IotBoard, IotBoard as ThisBoard, Sensors, parts};
-pub use fault::{end, jump, reset};
+pub use app::{Sensors, parts};
+pub use fault::{end, reset};
 #[cfg(feature = "app")]
-pub use platform::IotPlatform;
+pub use platform::{IotPlatform, IotPlatform as ThisPlatform};
 pub use watchdog::start_watchdog;
 #[cfg(feature = "app")]
 pub use wifi::{Wifi, WifiError};
 
 /// The hardware's name in a header.
 pub const HARDWARE: &str = "b-l475e-iot01a";
+
+/// What the bootloader does last: the clock as a reset leaves it.
+pub fn end_boot() {
+    clock::as_after_reset();
+}
 
 /// What the bootloader does first: a faster clock, so that verifying takes a second and not ten, and a console.
 pub fn begin_boot() {

@@ -5,28 +5,20 @@ use core::ptr;
 use embassy_stm32::adc::{Adc, SampleTime, Temperature};
 use embassy_stm32::peripherals::{ADC1, RNG};
 use embassy_stm32::rng::Rng;
-use embassy_time::Instant;
-use forebay_board::{NoEntropy, Platform, ResetCause, StackUse};
+use forebay_board::{NoEntropy, Platform, ResetCause};
 use stm32_metapac::RCC;
 use stm32_metapac::RNG as REGISTERS;
 
-use crate::{fault, watchdog};
+use crate::watchdog;
 
-const PAINT: u32 = 0x5354_4b21;
 /// Readings of a new word before the generator counts as dead; it needs 40 cycles of its 48 MHz.
 const PATIENCE: u32 = 100_000;
 /// Factory readings of the sensor at 30 and 110 °C with 3.0 V, and of the reference (DS10969, tables 8 and 9).
 const AT_30: *const u16 = 0x1fff_75a8 as *const u16;
 const AT_110: *const u16 = 0x1fff_75ca as *const u16;
 const REFERENCE: *const u16 = 0x1fff_75aa as *const u16;
-const CHIP_ID: *const [u8; 12] = 0x1fff_7590 as *const [u8; 12];
 
-unsafe extern "C" {
-    static mut _stack_end: u32;
-    static mut _stack_start: u32;
-}
-
-/// Randomness, watchdog, reset, die temperature.
+/// Randomness, watchdog, reset cause, die temperature.
 pub struct IotPlatform {
     _rng: Rng<'static, RNG>,
     adc: Adc<'static, ADC1>,
@@ -68,10 +60,6 @@ impl IotPlatform {
 }
 
 impl Platform for IotPlatform {
-    fn now_ms(&self) -> u64 {
-        Instant::now().as_millis()
-    }
-
     fn entropy(&mut self, into: &mut [u8]) -> Result<(), NoEntropy> {
         for chunk in into.chunks_mut(4) {
             chunk.copy_from_slice(&self.word()?.to_le_bytes()[..chunk.len()]);
@@ -83,17 +71,8 @@ impl Platform for IotPlatform {
         watchdog::feed();
     }
 
-    fn reset(&mut self) -> ! {
-        fault::reset()
-    }
-
     fn reset_cause(&self) -> ResetCause {
         self.cause
-    }
-
-    fn chip_id(&self) -> [u8; 12] {
-        // SAFETY: the chip's number is readable there (RM0351, 49.1).
-        unsafe { ptr::read_volatile(CHIP_ID) }
     }
 
     fn die_temperature(&mut self) -> Option<i32> {
@@ -109,19 +88,6 @@ impl Platform for IotPlatform {
         // What the sample would be with the 3.0 V of the factory's readings.
         let sample = sample * i32::from(at_3_volts) / vref;
         Some((sample - i32::from(at_30)) * 8000 / span + 3000)
-    }
-
-    fn stack(&self) -> StackUse {
-        let (end, start) = bounds();
-        let mut at = end;
-        // SAFETY: all of the stack's memory is readable.
-        while at < start && unsafe { ptr::read_volatile(at as *const u32) } == PAINT {
-            at += 4;
-        }
-        StackUse {
-            size: start - end,
-            most: start - at,
-        }
     }
 }
 
@@ -139,22 +105,5 @@ fn cause() -> ResetCause {
         ResetCause::Pin
     } else {
         ResetCause::Unknown
-    }
-}
-
-fn bounds() -> (u32, u32) {
-    ((&raw const _stack_end) as u32, (&raw const _stack_start) as u32)
-}
-
-/// Fills the unused stack with a pattern, so that its greatest use can be seen later.
-pub(crate) fn paint_stack() {
-    let (end, _) = bounds();
-    // Some room for this function's own frame.
-    let now = cortex_m::register::msp::read() - 64;
-    let mut at = end;
-    while at < now {
-        // SAFETY: below the stack pointer nothing is alive, and interrupts, which would push there, are not yet on.
-        unsafe { ptr::write_volatile(at as *mut u32, PAINT) };
-        at += 4;
     }
 }

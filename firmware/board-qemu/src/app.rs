@@ -1,33 +1,19 @@
 //! What the emulated board hands to the application.
 
 use embedded_hal_async::i2c::{self, I2c, NoAcknowledgeSource, Operation};
-use forebay_board::{Board, Parts};
+use forebay_board::Parts;
 
 use crate::flash::{Flash, FlashError};
-use crate::{QemuPlatform, Wifi, platform, time, wifi};
-
-/// The emulated board.
-#[derive(Debug)]
-pub struct QemuBoard;
-
-impl Board for QemuBoard {
-    type Platform = QemuPlatform;
-    type Delay = embassy_time::Delay;
-    type Flash = Flash;
-    type Wifi = Wifi;
-    type Sensors = NoBus;
-}
+use crate::{QemuPlatform, Wifi, time, wifi};
 
 /// Takes the board into use. Called once.
 ///
 /// # Errors
 /// If `flash.bin` is missing.
-pub fn parts() -> Result<Parts<QemuPlatform, embassy_time::Delay, Flash, Wifi, NoBus>, FlashError> {
-    platform::paint_stack();
+pub fn parts() -> Result<Parts<QemuPlatform, Flash, Wifi, NoBus>, FlashError> {
     time::begin();
     Ok(Parts {
         platform: QemuPlatform::new(),
-        delay: embassy_time::Delay,
         flash: Flash::open()?,
         wifi: wifi::begin(),
         sensors: NoBus,

@@ -6,7 +6,9 @@
 
 use core::slice;
 
-use forebay_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, PAGE, ReadNorFlash, WORD, map};
+use forebay_flash::{
+    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, PAGE, ReadNorFlash, WORD, check_erase, check_read, check_write, map,
+};
 
 use crate::semihosting::File;
 
@@ -26,17 +28,14 @@ pub enum FlashError {
     Host,
     /// The word was not erased.
     NotErased,
-    /// The offset or length is no multiple of a word or page.
-    NotAligned,
-    /// The operation reached beyond the end.
-    OutOfBounds,
+    /// No flash would do it: not aligned, or beyond the end.
+    Misused(NorFlashErrorKind),
 }
 
 impl NorFlashError for FlashError {
     fn kind(&self) -> NorFlashErrorKind {
         match self {
-            FlashError::NotAligned => NorFlashErrorKind::NotAligned,
-            FlashError::OutOfBounds => NorFlashErrorKind::OutOfBounds,
+            FlashError::Misused(kind) => *kind,
             FlashError::Host | FlashError::NotErased => NorFlashErrorKind::Other,
         }
     }
@@ -55,17 +54,6 @@ impl Flash {
         })
     }
 
-    fn check(offset: u32, length: usize, unit: u32) -> Result<(), FlashError> {
-        if !offset.is_multiple_of(unit) || !length.is_multiple_of(unit as usize) {
-            return Err(FlashError::NotAligned);
-        }
-        let end = u32::try_from(length).ok().and_then(|length| offset.checked_add(length));
-        match end {
-            Some(end) if end <= map::ALL.end => Ok(()),
-            _ => Err(FlashError::OutOfBounds),
-        }
-    }
-
     fn memory() -> &'static [u8] {
         // SAFETY: the whole flash is mapped here, readable, and never changes while the emulator runs.
         unsafe { slice::from_raw_parts(map::BASE as *const u8, map::ALL.end as usize) }
@@ -80,7 +68,7 @@ impl ReadNorFlash for Flash {
     const READ_SIZE: usize = 1;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), FlashError> {
-        Flash::check(offset, bytes.len(), 1)?;
+        check_read(self, offset, bytes.len()).map_err(FlashError::Misused)?;
         let mut at = offset;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -108,7 +96,7 @@ impl NorFlash for Flash {
     const ERASE_SIZE: usize = PAGE as usize;
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), FlashError> {
-        Flash::check(from, to.saturating_sub(from) as usize, PAGE)?;
+        check_erase(self, from, to).map_err(FlashError::Misused)?;
         for page in from / PAGE..to / PAGE {
             self.written[page as usize] = true;
             self.file.write(page * PAGE, &[0xff; PAGE as usize]).map_err(|_| FlashError::Host)?;
@@ -117,7 +105,7 @@ impl NorFlash for Flash {
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashError> {
-        Flash::check(offset, bytes.len(), WORD)?;
+        check_write(self, offset, bytes.len()).map_err(FlashError::Misused)?;
         for (index, word) in bytes.chunks_exact(WORD_BYTES).enumerate() {
             let at = offset + index as u32 * WORD;
             let mut old = [0; WORD_BYTES];

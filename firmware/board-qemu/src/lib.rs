@@ -5,7 +5,8 @@
 //!
 //! * [`flash`]: writes go to `flash.bin` in the emulator's folder by semihosting and show in memory after the next start.
 //! * [`console`]: log lines, by semihosting.
-//! * time from SysTick, randomness from a fixed seed, Wi-Fi over USART2, no sensors' bus, no watchdog.
+//! * time from SysTick, faster on demand, and a watchdog on it once the application runs; randomness from a fixed seed; Wi-Fi over
+//!   USART2; no sensors' bus.
 #![no_std]
 
 pub mod console;
@@ -25,10 +26,10 @@ mod time;
 mod wifi;
 
 #[cfg(feature = "app")]
-pub use app::{NoBus, QemuBoard, QemuBoard as ThisBoard, parts};
-pub use fault::{end, jump, reset};
+pub use app::{NoBus, parts};
+pub use fault::{end, reset};
 #[cfg(feature = "app")]
-pub use platform::QemuPlatform;
+pub use platform::{QemuPlatform, QemuPlatform as ThisPlatform};
 #[cfg(feature = "app")]
 pub use wifi::Wifi;
 
@@ -38,5 +39,8 @@ pub const HARDWARE: &str = "qemu-l475e-iot01";
 /// What the bootloader does first. The emulator needs nothing.
 pub fn begin_boot() {}
 
-/// The watchdog, from before the jump on. The emulator has none: its harness cuts the power of what hangs.
+/// What the bootloader does last. The emulator needs nothing.
+pub fn end_boot() {}
+
+/// The watchdog, from before the jump on. The emulator's begins with the application's clock; its harness cuts the power of what hangs before.
 pub fn start_watchdog() {}

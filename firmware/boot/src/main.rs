@@ -10,6 +10,7 @@ use core::panic::PanicInfo;
 use board_iot01a as board;
 #[cfg(feature = "qemu")]
 use board_qemu as board;
+use cortex_m::peripheral::SCB;
 use cortex_m_rt::entry;
 use decimal::Decimal;
 #[cfg(feature = "prove-refusal")]
@@ -49,13 +50,26 @@ fn main() -> ! {
                 standing,
             ]);
             board::start_watchdog();
+            board::end_boot();
             // SAFETY: `boot` verified the image, and nothing of ours is used again.
-            unsafe { board::jump(start.vectors()) }
+            unsafe { jump(start.vectors()) }
         }
         Err(halt) => {
             board::console::say(&["boot: nothing to run: slot A ", halt.a.word(), ", slot B ", halt.b.word()]);
             board::end()
         }
+    }
+}
+
+/// Jumps into the image whose vector table is at `vectors`.
+///
+/// # Safety
+/// The image there was verified; nothing of the caller is used again.
+unsafe fn jump(vectors: u32) -> ! {
+    // SAFETY: exclusive, as nothing else runs; the caller vouches for the table.
+    unsafe {
+        (*SCB::PTR).vtor.write(vectors);
+        cortex_m::asm::bootload(vectors as *const u32)
     }
 }
 

@@ -70,6 +70,15 @@ impl Emulator {
         self.wifi = Some(port);
     }
 
+    /// From the next start on the board's clock runs this many times faster than the host's, 1 to 9: an hour of the device then passes in
+    /// minutes, and its processor seems as much slower.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn hasten(&self, speed: u8) -> Result<()> {
+        std::fs::write(self.path("speed"), speed.clamp(1, 9).to_string()).context("cannot write the speed")
+    }
+
     /// Offers an image as an update; `None` takes the offer back.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use forebay_firmware_tools::emulator::{Emulator, Ended, built};
 use forebay_firmware_tools::flash_file::FlashFile;
 use forebay_firmware_tools::keys::read_secret;
 use forebay_firmware_tools::release::{Release, make};
+use forebay_flash::{NorFlash as _, map};
 use forebay_image::{EvidenceKind, HEADER_BYTES, Refusal, Slot, Version};
 
 const HARDWARE: &str = "qemu-l475e-iot01";
@@ -186,6 +187,25 @@ fn an_update_that_hangs_is_cut_off_by_the_harness_and_given_up() {
         board.cut_power();
     }
     see(&mut board, "evidence: version 1.0.1 for slot B given up");
+}
+
+/// README.md's way to update a real board: the image into the other slot, and the state erased.
+#[test]
+fn an_image_that_a_probe_has_put_there_is_tried_and_if_broken_given_up() {
+    let mut board = confirmed(&GOOD);
+    for (patch, breakage) in [(1, Breakage::Faults), (2, Breakage::None)] {
+        board.cut_power();
+        let mut flash = board.flash().unwrap();
+        flash.place(&Made { patch, breakage, ..GOOD }.image(Slot::B), Slot::B).unwrap();
+        flash.erase(map::STATE.start, map::STATE.end).unwrap();
+        board.set_flash(&flash).unwrap();
+        see(&mut board, &format!("boot: slot B version 1.0.{patch} on trial"));
+        match breakage {
+            Breakage::None => see(&mut board, "app::application: confirmed"),
+            _ => see(&mut board, "version 1.0.0 in slot A, unconfirmed"),
+        };
+    }
+    assert_eq!(count(&board, "boot: slot B version 1.0.1 on trial"), 2);
 }
 
 #[test]

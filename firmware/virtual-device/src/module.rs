@@ -47,6 +47,8 @@ pub struct Seen {
     pub resets: u64,
     /// Joins that went well.
     pub joins: u64,
+    /// Connections that were tried.
+    pub dials: u64,
     /// Connections that were opened.
     pub connections: u64,
 }
@@ -284,6 +286,7 @@ impl<L: AsyncRead + AsyncWrite + Unpin> Module<L> {
         if !self.is_joined {
             return Answer::Refused;
         }
+        self.control.lock().1.dials += 1;
         let dialled = timeout(CONNECT, TcpStream::connect((self.address.as_str(), self.port))).await;
         let Ok(Ok(socket)) = dialled else { return Answer::Refused };
         if socket.set_nodelay(true).is_err() {

@@ -8,6 +8,15 @@ pub trait Random {
     fn draw(&mut self) -> u32;
 }
 
+/// A wait before a try to connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// Failures since a connection last proved stable, the one before this wait included.
+    pub failures: u32,
+    /// How long it is.
+    pub wait: Duration,
+}
+
 /// Waits with full jitter: any time between nothing and a ceiling that doubles with each failure up to `longest`.
 ///
 /// There is no limit of tries. A thousand devices whose gateway returns do not dial in one second: each draws for itself.
@@ -28,24 +37,22 @@ impl Backoff {
         }
     }
 
-    /// Failures since the last [`Backoff::reset`].
-    pub const fn failures(&self) -> u32 {
-        self.failures
-    }
-
     /// The most that the next wait can be.
     pub fn ceiling(&self) -> Duration {
         let doubled = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
         self.first.saturating_mul(doubled).min(self.longest)
     }
 
-    /// The wait before the next try, to the millisecond.
-    pub fn next(&mut self, random: &mut impl Random) -> Duration {
+    /// Counts a failure and draws the wait before the next try, to the millisecond.
+    pub fn next(&mut self, random: &mut impl Random) -> Retry {
         let ceiling = u64::try_from(self.ceiling().as_millis()).unwrap_or(u64::MAX);
         self.failures = self.failures.saturating_add(1);
         // The top 32 bits of a product are a fair share of it; the ceiling is far below 2^32 ms.
         let share = (u64::from(random.draw()) * ceiling.saturating_add(1)) >> 32;
-        Duration::from_millis(share)
+        Retry {
+            failures: self.failures,
+            wait: Duration::from_millis(share),
+        }
     }
 
     /// Begins anew: the connection proved stable.
@@ -73,7 +80,7 @@ mod tests {
         for failure in 0..100_000_u32 {
             let expected = if failure < 6 { 1 << failure } else { 60 };
             assert_eq!(backoff.ceiling(), Duration::from_secs(expected));
-            last = backoff.next(&mut Fixed(u32::MAX));
+            last = backoff.next(&mut Fixed(u32::MAX)).wait;
             assert!(last <= Duration::from_secs(expected));
         }
         assert_eq!(last, Duration::from_secs(60));
@@ -83,7 +90,11 @@ mod tests {
 
     #[test]
     fn jitter_is_full_from_nothing_to_the_ceiling() {
-        let wait = |draw| Backoff::new(Duration::from_secs(1), Duration::from_secs(60)).next(&mut Fixed(draw));
+        let wait = |draw| {
+            Backoff::new(Duration::from_secs(1), Duration::from_secs(60))
+                .next(&mut Fixed(draw))
+                .wait
+        };
         assert_eq!(wait(0), Duration::ZERO);
         assert_eq!(wait(u32::MAX / 2), Duration::from_millis(500));
         assert_eq!(wait(u32::MAX), Duration::from_secs(1));

@@ -27,7 +27,7 @@ mod state;
 mod wall;
 mod window;
 
-pub use backoff::{Backoff, Random};
+pub use backoff::{Backoff, Random, Retry};
 pub use clock::{Clock, Uptime};
 pub use journal::{Journal, NotWritten};
 pub use ladder::{FAILURES_PER_RESET, Ladder, RESETS_BEFORE_REBOOT, Rung, SILENCE_BEFORE_REBOOT};

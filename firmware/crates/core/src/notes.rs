@@ -204,32 +204,58 @@ mod tests {
     #[test]
     fn a_cut_loses_at_most_the_note_it_tears() {
         for seed in 0..2000 {
-            let mut random = Random(seed);
-            let mut flash = Sim::new(2 * PAGE, seed);
-            let mut written = 0;
-            // Notes that a cut met since.
-            let mut torn = std::collections::BTreeSet::new();
-            for _ in 0..6 {
-                flash.power_on();
-                let mut notes = Notes::open(&mut flash);
-                let found = notes.newest().boots;
-                assert!(
-                    found == written || torn.contains(&found),
-                    "seed {seed}: {found}, not {written} or {torn:?}"
-                );
-                if found > 0 {
-                    assert_eq!(notes.newest(), note(found));
-                }
-                let mut next = found + 1;
-                notes.flash.cut_after(random.below(700));
-                while notes.write(note(next)).is_ok() {
-                    written = next;
-                    torn.clear();
-                    next += 1;
-                }
-                assert!(notes.flash.is_dark());
-                torn.insert(next);
+            live(seed, 700);
+        }
+    }
+
+    /// Then the newest note is often one that was torn, and the page with the last good one is the next to be erased.
+    #[test]
+    fn so_do_cuts_at_the_first_notes_of_every_run() {
+        for seed in 0..3000 {
+            live(seed, 12);
+        }
+    }
+
+    #[test]
+    fn a_worn_word_costs_its_place_and_no_note() {
+        let mut flash = Sim::new(2 * PAGE, 1);
+        flash.wear_out(20);
+        for run in 0..10 {
+            let mut notes = Notes::open(&mut flash);
+            for boots in 100 * run + 1..=100 * run + 100 {
+                notes.write(note(boots)).unwrap();
+                assert_eq!(Notes::open(&mut *notes.flash).newest(), note(boots));
             }
+        }
+    }
+
+    /// Six runs, each cut before it has done so many operations.
+    fn live(seed: u64, operations: u64) {
+        let mut random = Random(seed);
+        let mut flash = Sim::new(2 * PAGE, seed);
+        let mut written = 0;
+        // Notes that a cut met since.
+        let mut torn = std::collections::BTreeSet::new();
+        for _ in 0..6 {
+            flash.power_on();
+            let mut notes = Notes::open(&mut flash);
+            let found = notes.newest().boots;
+            assert!(
+                found == written || torn.contains(&found),
+                "seed {seed}: {found}, not {written} or {torn:?}"
+            );
+            if found > 0 {
+                assert_eq!(notes.newest(), note(found));
+            }
+            let mut next = found + 1;
+            notes.flash.cut_after(random.below(operations));
+            while notes.write(note(next)).is_ok() {
+                written = next;
+                torn.clear();
+                next += 1;
+            }
+            assert!(notes.flash.is_dark());
+            torn.insert(next);
         }
     }
 }

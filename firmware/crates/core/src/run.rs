@@ -211,7 +211,9 @@ async fn connect<N: Network, T: Secure, C: Clock, R: Random, Q: NorFlash, S: Nor
                 return Exit::Reboot(Cause::Module);
             }
         }
-        wait(clock.now() + backoff.next(random), clock, state).await;
+        let retry = backoff.next(random);
+        state.borrow_mut().last_retry = retry;
+        wait(clock.now() + retry.wait, clock, state).await;
     }
 }
 

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use forebay_flash::NorFlash;
 
+use crate::backoff::Retry;
 use crate::clock::Uptime;
 use crate::network::Lost;
 use crate::notes::{Cause, Note, Notes};
@@ -73,6 +74,7 @@ pub struct State<Q, S> {
     pub(crate) stack: Option<(u32, u32)>,
     pub(crate) is_connected: bool,
     pub(crate) last_lost: Option<Lost>,
+    pub(crate) last_retry: Retry,
     /// The latest waits from publish to ack, in milliseconds, and how many were not taken yet.
     ack_waits: [u16; ACK_WAITS],
     ack_waits_new: usize,
@@ -112,6 +114,7 @@ impl<Q: NorFlash, S: NorFlash> State<Q, S> {
             stack: None,
             is_connected: false,
             last_lost: None,
+            last_retry: Retry::default(),
             ack_waits: [0; ACK_WAITS],
             ack_waits_new: 0,
             slowest_ack_ms: 0,
@@ -148,6 +151,11 @@ impl<Q: NorFlash, S: NorFlash> State<Q, S> {
     /// Why the last connection, or try, ended.
     pub fn last_lost(&self) -> Option<Lost> {
         self.last_lost
+    }
+
+    /// The wait before the latest try to connect that followed a failure; zeros before the first.
+    pub fn last_retry(&self) -> Retry {
+        self.last_retry
     }
 
     /// Whether a gateway told the time in this boot, and was believed.

@@ -13,7 +13,9 @@ mod region;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-pub use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
+pub use embedded_storage::nor_flash::{
+    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
+};
 pub use region::{Region, Shared};
 
 /// Bytes of one page, the least that can be erased.

@@ -3,7 +3,9 @@
 //! * A word can be written only when it is erased, except with zeros; anything else is an error, as on the chip.
 //! * A power cut tears the operation it meets: a word write (each is an operation of its own) or a page erase.
 //! * A torn word holds its old value, its new value, a mixture, its new value but for a cell that reads differently each time, or reads
-//!   as an ECC error. One that still looks erased is *weak*: what is written there later may not hold, until the page is erased again.
+//!   as an ECC error. One that still looks erased is *weak*: what is written there later may not hold, or only until the power is off,
+//!   until the page is erased again.
+//! * A worn word takes a write without a complaint and does not hold it: see [`Sim::wear_out`].
 //! * After the cut every operation fails until [`Sim::power_on`].
 //!
 //! Everything random comes from the seed given to [`Sim::new`].
@@ -13,7 +15,7 @@ extern crate std;
 use std::vec;
 use std::vec::Vec;
 
-use crate::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, PAGE, ReadNorFlash, WORD};
+use crate::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, PAGE, ReadNorFlash, WORD, check_erase, check_read, check_write};
 
 const WORD_BYTES: usize = WORD as usize;
 const WORDS_PER_PAGE: usize = (PAGE / WORD) as usize;
@@ -33,6 +35,10 @@ pub struct Sim {
     operations: u64,
     cut_at: Option<u64>,
     dark: bool,
+    /// Words that read well now and will not at the next start.
+    fading: Vec<usize>,
+    /// Of so many words one is worn out; none if 0.
+    worn: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,17 +70,14 @@ pub enum SimError {
     Ecc,
     /// The word was not erased.
     NotErased,
-    /// The offset or length is no multiple of a word or page.
-    NotAligned,
-    /// The operation reached beyond the end.
-    OutOfBounds,
+    /// No flash would do it: not aligned, or beyond the end.
+    Misused(NorFlashErrorKind),
 }
 
 impl NorFlashError for SimError {
     fn kind(&self) -> NorFlashErrorKind {
         match self {
-            SimError::NotAligned => NorFlashErrorKind::NotAligned,
-            SimError::OutOfBounds => NorFlashErrorKind::OutOfBounds,
+            SimError::Misused(kind) => *kind,
             _ => NorFlashErrorKind::Other,
         }
     }
@@ -94,6 +97,8 @@ impl Sim {
             operations: 0,
             cut_at: None,
             dark: false,
+            fading: Vec::new(),
+            worn: 0,
         }
     }
 
@@ -112,10 +117,45 @@ impl Sim {
         self.dark
     }
 
-    /// The power returns; no further cut is planned.
+    /// The power returns; no further cut is planned. What was written to weak words may be gone.
     pub fn power_on(&mut self) {
         self.dark = false;
         self.cut_at = None;
+        for index in std::mem::take(&mut self.fading) {
+            let value = self.word(index).value;
+            // Written with zeros or erased since: it holds.
+            if value != ERASED && value != [0; WORD_BYTES] {
+                *self.word(index) = self.lost(value);
+            }
+        }
+    }
+
+    /// Wears out one of `one_in` words, always the same ones: a write to it reports success, and some of its cells stay as they were.
+    ///
+    /// # Panics
+    /// If `one_in` is 0.
+    pub fn wear_out(&mut self, one_in: u64) {
+        assert!(one_in > 0);
+        self.worn = one_in;
+    }
+
+    fn is_worn(&self, index: usize) -> bool {
+        self.worn > 0 && Random(index as u64).below(self.worn) == 0
+    }
+
+    /// What is left of a value that did not hold.
+    fn lost(&mut self, value: [u8; WORD_BYTES]) -> Word {
+        if self.random.below(2) == 0 {
+            Word {
+                value: mix(ERASED, value, self.random.mask()),
+                condition: Condition::Written,
+            }
+        } else {
+            Word {
+                value,
+                condition: Condition::EccError,
+            }
+        }
     }
 
     /// How often the most worn page was erased.
@@ -161,22 +201,27 @@ impl Sim {
             *self.word(index) = self.torn(old.value, new);
             return Err(SimError::PowerCut);
         }
-        let holds = zero || old.condition != Condition::Weak || self.random.below(2) == 0;
-        *self.word(index) = if holds {
+        let written = Word {
+            value: new,
+            condition: Condition::Written,
+        };
+        let is_weak = !zero && old.condition == Condition::Weak;
+        *self.word(index) = if self.is_worn(index) {
             Word {
-                value: new,
+                value: mix(old.value, new, self.random.mask()),
                 condition: Condition::Written,
             }
-        } else if self.random.below(2) == 0 {
-            Word {
-                value: mix(ERASED, new, self.random.mask()),
-                condition: Condition::Written,
+        } else if is_weak {
+            match self.random.below(3) {
+                0 => written,
+                1 => {
+                    self.fading.push(index);
+                    written
+                }
+                _ => self.lost(new),
             }
         } else {
-            Word {
-                value: new,
-                condition: Condition::EccError,
-            }
+            written
         };
         Ok(())
     }
@@ -184,7 +229,7 @@ impl Sim {
     fn erase_page(&mut self, page: usize) -> Result<(), SimError> {
         let torn = self.begin()?;
         self.erases[page] += 1;
-        // A torn erase does one thing to the whole page or something else to each word of it.
+        // A torn erase does one thing to the whole page or something else to each word of it, or has only begun and met a few of them.
         let whole = self.random.below(4);
         if !torn {
             self.pages[page] = None;
@@ -198,6 +243,7 @@ impl Sim {
                     value: ERASED,
                     condition: Condition::Weak,
                 },
+                2 if self.random.below(8) > 0 => old,
                 _ => self.torn(old.value, ERASED),
             };
         }
@@ -225,16 +271,6 @@ impl Sim {
         };
         Word { value, condition }
     }
-
-    fn check(&self, offset: u32, length: usize, unit: u32) -> Result<(), SimError> {
-        if !offset.is_multiple_of(unit) || !length.is_multiple_of(unit as usize) {
-            return Err(SimError::NotAligned);
-        }
-        if offset as usize + length > self.capacity() {
-            return Err(SimError::OutOfBounds);
-        }
-        Ok(())
-    }
 }
 
 impl ErrorType for Sim {
@@ -248,7 +284,7 @@ impl ReadNorFlash for Sim {
         if self.dark {
             return Err(SimError::PowerCut);
         }
-        self.check(offset, bytes.len(), 1)?;
+        check_read(self, offset, bytes.len()).map_err(SimError::Misused)?;
         let mut at = offset as usize;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -279,12 +315,12 @@ impl NorFlash for Sim {
     const ERASE_SIZE: usize = PAGE as usize;
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), SimError> {
-        self.check(from, to.saturating_sub(from) as usize, PAGE)?;
+        check_erase(self, from, to).map_err(SimError::Misused)?;
         (from / PAGE..to / PAGE).try_for_each(|page| self.erase_page(page as usize))
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), SimError> {
-        self.check(offset, bytes.len(), WORD)?;
+        check_write(self, offset, bytes.len()).map_err(SimError::Misused)?;
         let first = (offset / WORD) as usize;
         bytes.chunks_exact(WORD_BYTES).enumerate().try_for_each(|(index, chunk)| {
             let mut word = [0; WORD_BYTES];
@@ -364,9 +400,12 @@ mod tests {
     #[test]
     fn the_edges_are_guarded() {
         let mut flash = Sim::new(PAGE, 1);
-        assert_eq!(flash.write(4, &[0; 8]), Err(SimError::NotAligned));
-        assert_eq!(flash.write(PAGE - 8, &[0; 16]), Err(SimError::OutOfBounds));
-        assert_eq!(flash.erase(0, 8), Err(SimError::NotAligned));
-        assert_eq!(flash.erase(PAGE, 2 * PAGE), Err(SimError::OutOfBounds));
+        assert_eq!(flash.write(4, &[0; 8]), Err(SimError::Misused(NorFlashErrorKind::NotAligned)));
+        assert_eq!(
+            flash.write(PAGE - 8, &[0; 16]),
+            Err(SimError::Misused(NorFlashErrorKind::OutOfBounds))
+        );
+        assert_eq!(flash.erase(0, 8), Err(SimError::Misused(NorFlashErrorKind::NotAligned)));
+        assert_eq!(flash.erase(PAGE, 2 * PAGE), Err(SimError::Misused(NorFlashErrorKind::OutOfBounds)));
     }
 }

@@ -2,15 +2,14 @@
 //!
 //! The steps that keep the promise, whatever the moment of a power cut:
 //!
-//! 1. A record is written behind the last one; when its page is full the next page, the oldest, is erased first. The page with the newest
-//!    record is never erased.
+//! 1. Only a page erased in this very run is written: a place that looks erased may be one where a cut met a write that had just begun,
+//!    and hold what is written there only for a while. The first record of a run goes to the start of the next page, the oldest, which is
+//!    erased first; the others behind it. The page with the newest record is never erased.
 //! 2. It is read back. A record that does not read as it was written is left behind and written again further on.
 //! 3. Only then its seal is written. A record without a seal may be one that a cut left half programmed, and may read well today and
 //!    badly tomorrow.
 //! 4. Opening takes the good record with the highest sequence number. If that one has no seal, or if anything lies behind it that may be
 //!    a record half written, the state is written anew under a number two higher: whatever a cut left behind can then never outrank it.
-//!
-//! A page that could not be erased in full is erased again before its next use, because step 1 erases always.
 
 use forebay_flash::{NorFlash, NorFlashError, NorFlashErrorKind, PAGE};
 
@@ -70,12 +69,14 @@ impl<F: NorFlash> StateLog<F> {
                 log.current = Some(index);
                 log.sequence = sequence;
                 log.state = state;
-                log.next = (index + 1) % log.records();
                 newest_sealed = sealed;
             }
         }
         let unsure = match log.current {
-            Some(_) => !newest_sealed || log.garbage_behind(),
+            Some(current) => {
+                log.next = (current / PER_PAGE + 1) * PER_PAGE % log.records();
+                !newest_sealed || log.garbage_behind(current)
+            }
             None => garbage,
         };
         if unsure {
@@ -170,23 +171,14 @@ impl<F: NorFlash> StateLog<F> {
         }
     }
 
-    /// Whether something lies where the next records would go that is not erased, or no record of old.
-    fn garbage_behind(&mut self) -> bool {
-        let mut index = self.next;
-        if index.is_multiple_of(PER_PAGE) {
-            return match self.look(index) {
-                Found::Nothing => false,
-                Found::Garbage => true,
-                // A torn one may read well now though it did not a moment ago.
-                Found::Record { sequence, sealed, .. } => !sealed || sequence > self.sequence,
-            };
-        }
-        while !index.is_multiple_of(PER_PAGE) {
-            if self.look(index) != Found::Nothing {
-                return true;
-            }
-            index += 1;
-        }
-        false
+    /// Whether something lies behind the newest record, around to the start of its page, that may one day read as a newer one.
+    fn garbage_behind(&mut self, newest: u32) -> bool {
+        let records = self.records();
+        (1..records - newest % PER_PAGE).any(|step| match self.look((newest + step) % records) {
+            Found::Nothing => false,
+            Found::Garbage => true,
+            // A torn one may read well now though it did not a moment ago.
+            Found::Record { sequence, .. } => sequence > self.sequence,
+        })
     }
 }

@@ -271,6 +271,18 @@ fn the_state_survives_many_cuts_close_together() {
     }
 }
 
+#[test]
+fn a_worn_word_costs_its_place_and_no_state() {
+    let mut flash = Sim::new(STATE_BYTES, 1);
+    flash.wear_out(40);
+    for run in 0..100 {
+        let last = 10 * run + run % 10 + 1;
+        let mut log = StateLog::open(&mut flash);
+        (10 * run + 1..=last).for_each(|number| log.append(state(number)).unwrap());
+        assert_eq!(*StateLog::open(&mut flash).state(), state(last));
+    }
+}
+
 /// A flash of which only the first page still takes anything.
 struct WornOut(Sim);
 

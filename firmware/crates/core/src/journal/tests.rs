@@ -68,6 +68,38 @@ fn wear_is_even() {
     assert_eq!(flash.most_erases(), 10);
 }
 
+#[test]
+fn a_worn_word_costs_its_slot_and_no_sample() {
+    const PAGES: u32 = 8;
+    let mut flash = Sim::new(PAGES * PAGE, 1);
+    flash.wear_out(40);
+    let mut journal = Journal::open(&mut flash);
+    let count = PAGES * SLOTS / 2;
+    for sequence in 1..=count {
+        assert_eq!(journal.append(&sample(1, sequence)), Ok(0));
+    }
+    let all: Vec<_> = (1..=count).map(|sequence| SampleId { boot: 1, sequence }).collect();
+    assert_eq!(waiting(&mut Journal::open(&mut flash)), all);
+}
+
+#[test]
+fn a_cut_while_a_page_is_claimed_brings_no_released_sample_back() {
+    for seed in 0..1000 {
+        let mut flash = Sim::new(PAGES * PAGE, seed);
+        let mut journal = Journal::open(&mut flash);
+        let room = PAGES * SLOTS;
+        for sequence in 1..=room {
+            journal.append(&sample(1, sequence)).unwrap();
+            assert!(journal.release(SampleId { boot: 1, sequence }));
+        }
+        // The header's zeros, the erase, the new header: five operations.
+        journal.flash.cut_after(seed % 5);
+        journal.append(&sample(1, room + 1)).unwrap_err();
+        flash.power_on();
+        assert_eq!(waiting(&mut Journal::open(&mut flash)), [], "seed {seed}");
+    }
+}
+
 /// A life of appends, releases and power cuts. The model says what must be there and what may.
 fn live(seed: u64, cut_each: impl Fn(&mut Random) -> u64, boots: u32) {
     let mut random = Random(seed);

@@ -7,6 +7,8 @@
     reason = "each test file uses its part"
 )]
 
+pub mod relay;
+
 use std::sync::Arc;
 use std::time::Duration;
 
