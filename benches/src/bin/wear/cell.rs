@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use forebay_benches::engine::forebay::{self, encoded_bytes, records};
 use forebay_benches::engine::{Settler, Sqlite, Store};
-use forebay_wal::{Batch, CommitError, CommitListener, Log};
+use forebay_wal::{Batch, CommitError, CommitListener, Log, NewRecord, Producer};
 
 use crate::meter::Meter;
 use crate::report::{Engine, Run};
@@ -18,6 +18,8 @@ const ROUND_TRIP: Duration = Duration::from_millis(50);
 /// How often the loop looks around.
 const LOOK: Duration = Duration::from_millis(5);
 const DEVICES: usize = 50;
+/// Records not yet committed, at most, while files are filled.
+const IN_FLIGHT: u64 = 10_000;
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +50,9 @@ impl Cell {
         let mut producer = log.producer(Arc::<Failed>::clone(&failed));
         let devices = records(stream, DEVICES, self.payload);
         let mut cloud = cloud_is_up.then(|| Cloud::new(&log, Settler::new(&log, stream)));
+        if let Some(cloud) = &mut cloud {
+            use_up(&log, &mut producer, &devices, cloud)?;
+        }
         let mut sent = 0;
         let mut step = |due: u64| {
             for _ in 0..due {
@@ -102,6 +107,27 @@ impl Cell {
     fn run(&self, meter: &Meter, written: u64, records: u64, commits: u64) -> Run {
         Run::new(self, matches!(meter, Meter::Block(_)), written, records, commits)
     }
+}
+
+/// Fills files until one is laid over a spent one, as in a log that has run for a while.
+fn use_up(log: &Log, producer: &mut Producer, devices: &[NewRecord<'_>], cloud: &mut Cloud) -> anyhow::Result<()> {
+    let rotations = || log.stats().rotations.load(Ordering::Relaxed);
+    let mut sent = 0;
+    while rotations() < 2 {
+        let in_flight = sent - Counts::of(log).records;
+        if in_flight < IN_FLIGHT {
+            producer.append(devices)?;
+            sent += devices.len() as u64;
+        } else {
+            cloud.ack()?;
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+    while cloud.settled < sent {
+        cloud.ack()?;
+        std::thread::park_timeout(LOOK);
+    }
+    Ok(())
 }
 
 /// Calls `step` with how many messages are due, at each that is, and every few milliseconds.
