@@ -149,6 +149,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
     let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone()));
     let producer = context.log.producer(Arc::clone(&outbox.commits) as _);
     let device = context.devices.of(&identity);
+    let publishes = context.observer.publishes(&key.identity);
     let ingress = Ingress {
         context: Arc::clone(context),
         key,
@@ -156,6 +157,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         device,
         producer,
         version: connect.version,
+        publishes,
         is_durable: attached.state.is_durable,
     };
     let granted = connack.properties.server_keep_alive.unwrap_or(connect.keep_alive);
