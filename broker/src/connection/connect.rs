@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::Peer;
@@ -289,7 +289,7 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut, max_p
         if let Some(connect) = decode_connect(buffer, max_packet).map_err(Failure::Decode)? {
             return Ok(connect);
         }
-        match stream.read_buf(buffer).await {
+        match super::chunk::read(stream, buffer).await {
             Ok(0) | Err(_) => return Err(Failure::Closed),
             Ok(_) => {}
         }
