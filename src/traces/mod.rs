@@ -39,14 +39,20 @@ pub(crate) use export::Counts;
 /// Makes spans of what the parts report. None exists while `admin.otlp` is left out.
 #[derive(Debug)]
 pub(crate) struct Tracer {
-    gateway: String,
-    /// The log's own epoch, and what the ids of its records begin with.
-    epoch: Epoch,
-    streams: Vec<Traced>,
+    names: Names,
     clock: Arc<dyn Clock>,
     sample: f64,
     queue: Queue,
     scope: InstrumentationScope,
+}
+
+/// From a record's place to its ids.
+#[derive(Debug)]
+struct Names {
+    gateway: String,
+    /// The log's own epoch, and what the ids of its records begin with.
+    epoch: Epoch,
+    streams: Vec<Traced>,
 }
 
 /// A stream.
@@ -89,9 +95,11 @@ impl Tracer {
         };
         let streams = log.status().streams.into_iter().map(stream).collect();
         let tracer = Self {
-            gateway: gateway.to_owned(),
-            epoch,
-            streams,
+            names: Names {
+                gateway: gateway.to_owned(),
+                epoch,
+                streams,
+            },
             clock,
             sample: otlp.sample,
             queue,
@@ -109,13 +117,13 @@ impl Tracer {
 
     /// Whether a record of this process is traced.
     pub(crate) fn samples(&self, stream: StreamId, offset: Offset) -> bool {
-        self.ids(self.epoch, stream, offset).is_sampled(self.sample)
+        self.names.ids(self.names.epoch, stream, offset).is_sampled(self.sample)
     }
 
     /// A publish has left its connection's order: the spans `publish` and `commit`.
     pub(crate) fn publish(&self, publish: &TracedPublish) {
-        let ids = self.ids(self.epoch, publish.stream, publish.offset);
-        let text = self.text(self.epoch, publish.stream, publish.offset);
+        let ids = self.names.ids(self.names.epoch, publish.stream, publish.offset);
+        let text = self.names.text(self.names.epoch, publish.stream, publish.offset);
         let failed = publish.durable.is_none();
         let durable = publish.durable.unwrap_or_else(Instant::now);
         let status = |text: &'static str| if failed { Status::error(text) } else { Status::Unset };
@@ -197,30 +205,12 @@ impl Tracer {
 
     /// The ids of a record at the bridge, if it is traced. The canary is not: nobody published it.
     fn traced(&self, record: &Record) -> Option<RecordIds> {
-        let ids = self.ids(record.id.epoch, record.id.stream, record.id.offset);
+        let ids = self.names.ids(record.id.epoch, record.id.stream, record.id.offset);
         (ids.is_sampled(self.sample) && *record.identity != *canary::IDENTITY).then_some(ids)
     }
 
-    /// The ids of a record; nothing is made of it that only a sampled one needs.
-    fn ids(&self, epoch: Epoch, stream: StreamId, offset: Offset) -> RecordIds {
-        match self.streams.iter().find(|known| known.id == stream) {
-            Some(known) if epoch == self.epoch => known.prefix.ids(offset),
-            // A record that an earlier log accepted and this one carries.
-            _ => Prefix::new(&self.gateway, epoch, self.name(stream)).ids(offset),
-        }
-    }
-
-    /// A record's id as the cloud gets it.
-    fn text(&self, epoch: Epoch, stream: StreamId, offset: Offset) -> String {
-        format!("{}/{epoch}/{}/{}", self.gateway, self.name(stream), offset.0)
-    }
-
     fn text_of(&self, record: &Record) -> String {
-        self.text(record.id.epoch, record.id.stream, record.id.offset)
-    }
-
-    fn name(&self, stream: StreamId) -> &str {
-        self.streams.iter().find(|known| known.id == stream).map_or("", |known| &known.name)
+        self.names.text(record.id.epoch, record.id.stream, record.id.offset)
     }
 
     /// When the record was accepted, as far as it can be proved; else now.
@@ -252,6 +242,26 @@ impl Tracer {
     }
 }
 
+impl Names {
+    /// The ids of a record; nothing is made of it that only a sampled one needs.
+    fn ids(&self, epoch: Epoch, stream: StreamId, offset: Offset) -> RecordIds {
+        match self.streams.iter().find(|known| known.id == stream) {
+            Some(known) if epoch == self.epoch => known.prefix.ids(offset),
+            // A record that an earlier log accepted and this one carries.
+            _ => Prefix::new(&self.gateway, epoch, self.name(stream)).ids(offset),
+        }
+    }
+
+    /// A record's id as the cloud gets it.
+    fn text(&self, epoch: Epoch, stream: StreamId, offset: Offset) -> String {
+        format!("{}/{epoch}/{}/{}", self.gateway, self.name(stream), offset.0)
+    }
+
+    fn name(&self, stream: StreamId) -> &str {
+        self.streams.iter().find(|known| known.id == stream).map_or("", |known| &known.name)
+    }
+}
+
 impl RecordIds {
     fn context(&self, span: SpanId) -> SpanContext {
         SpanContext::new(self.trace, span, TraceFlags::SAMPLED, false, TraceState::default())
@@ -262,4 +272,30 @@ impl RecordIds {
 fn at(instant: Instant) -> SystemTime {
     let now = SystemTime::now();
     now.checked_sub(instant.elapsed()).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_the_ids_of_the_epoch_that_accepted_it() {
+        let (own, earlier) = (Epoch(7), Epoch(3));
+        let stream = Traced {
+            id: StreamId(1),
+            name: "telemetry".to_owned(),
+            prefix: Prefix::new("g", own, "telemetry"),
+        };
+        let names = Names {
+            gateway: "g".to_owned(),
+            epoch: own,
+            streams: vec![stream],
+        };
+        for epoch in [own, earlier] {
+            let text = names.text(epoch, StreamId(1), Offset(42));
+            let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+            let trace = names.ids(epoch, StreamId(1), Offset(42)).trace;
+            assert_eq!(trace.to_bytes()[..], digest.as_ref()[..16], "{text}");
+        }
+    }
 }
