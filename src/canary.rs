@@ -31,6 +31,15 @@ pub(crate) fn topic(gateway: &str) -> String {
     format!("{gateway}/canary")
 }
 
+/// What the bridge sends beside the log, to prove a connection before it accuses a record on it.
+#[must_use]
+pub(crate) fn of_the_bridge(gateway: &str) -> forebay_bridge::Canary {
+    forebay_bridge::Canary {
+        topic: topic(gateway),
+        payload: format!("{{\"gateway\":\"{gateway}\",\"canary\":0}}").into(),
+    }
+}
+
 /// The route that the bridge's mapping has for canaries, whether they are sent or not: one may still wait.
 pub(crate) fn route(gateway: &str) -> anyhow::Result<forebay_bridge::Route> {
     Ok(forebay_bridge::Route {

@@ -15,6 +15,7 @@ use crate::classify::{self, UNCLEAR_TRIES, Verdict};
 use crate::connection::Event;
 use crate::failure::Failure;
 use crate::lane::Lane;
+use crate::proof::Proof;
 use crate::session::Session;
 use crate::source::Item;
 use crate::stats::add;
@@ -45,6 +46,11 @@ impl Lane {
                 let Some(item) = session.window.acked(id) else { return Ok(()) };
                 let now = Instant::now();
                 session.last_ack = now;
+                if item.canary {
+                    session.proof = Proof::Given;
+                    self.proofs.answered();
+                    return Ok(());
+                }
                 self.answered(item, code, text.as_deref(), session, now);
             }
             Event::Connected(_) | Event::DisconnectWritten | Event::Other => {}
@@ -93,6 +99,11 @@ impl Lane {
 
     fn delivered(&mut self, item: Item, now: Instant) {
         self.recent_topics.accepted(&item.record);
+        if self.config.is_canary(&item.record) {
+            self.proofs.answered();
+        } else {
+            self.proofs.other_acked();
+        }
         self.finish(item, Settlement::Delivered, now);
     }
 
@@ -236,10 +247,37 @@ impl Lane {
         }
     }
 
+    /// Whether an accusation on a connection with this proof counts. Without a canary the quiet moment before a suspect must do.
+    pub(crate) fn is_proven(&self, proof: Proof) -> bool {
+        proof == Proof::Given || self.config.canary.is_none() || self.proofs.is_useless()
+    }
+
+    /// Takes the canary out of what was in flight at the end of a connection.
+    pub(crate) fn end_canary(&mut self, in_flight: &mut Vec<(Item, bool)>, by_peer: bool) {
+        let before = in_flight.len();
+        in_flight.retain(|(item, _)| !item.canary);
+        if in_flight.len() < before
+            && by_peer
+            && self.proofs.closed()
+            && let Some(canary) = &self.config.canary
+        {
+            tracing::error!(
+                topic = %canary.topic,
+                "the cloud closes the connection at a canary too: either it takes no publish at all, or its policy must allow iot:Publish on the canary's topic"
+            );
+        }
+    }
+
     /// After the peer closed: the record that is to blame, taken out of what was in flight, and what for.
     ///
     /// Where publishes at QoS 0 were sent it may be one of them, and a named blame proves nothing about what is in flight.
-    pub(crate) fn judge(&mut self, in_flight: &[(Item, bool)], failure: &Failure, sent_unacked: bool) -> Option<(Item, Verdict)> {
+    pub(crate) fn judge(
+        &mut self,
+        in_flight: &[(Item, bool)],
+        failure: &Failure,
+        sent_unacked: bool,
+        proof: Proof,
+    ) -> Option<(Item, Verdict)> {
         // A probe in flight is the likelier culprit, and waits for its next turn anyway.
         if !failure.by_peer() || in_flight.iter().any(|(item, _)| item.probe) {
             return None;
@@ -247,7 +285,10 @@ impl Lane {
         let places: Vec<_> = in_flight.iter().map(|(item, _)| item.place()).collect();
         let (guilty, verdict) = match failure.blame {
             Some(verdict) if !sent_unacked => (self.suspects.peer_blamed(&places)?, verdict),
-            blame => (self.suspects.peer_closed(&places)?, blame.unwrap_or(Verdict::Unclear)),
+            blame => (
+                self.suspects.peer_closed(&places, self.is_proven(proof))?,
+                blame.unwrap_or(Verdict::Unclear),
+            ),
         };
         let (item, _) = in_flight.iter().find(|(item, _)| item.place() == guilty)?;
         // Without a reason the topic decides: one that the cloud took before is not denied.

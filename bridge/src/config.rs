@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use forebay_wal::PartitionSet;
 
+use crate::Canary;
+
 /// Settings of one lane. [`Config::aws_iot`] and [`Config::mqtt`] fill in a profile's defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -36,7 +38,10 @@ pub struct Config {
     pub backoff: Backoff,
     /// How often a suspended pair of route and device is tried with its oldest record. Default 60 s.
     pub probe_interval: Duration,
-    /// How long after a connect a record is sent that is suspected of making the peer close. Default 1 s.
+    /// What must be acked on a connection before a record is accused on it; none = a quiet moment must do. Default none.
+    pub canary: Option<Canary>,
+    /// How long after a connect a record is sent that is suspected of making the peer close, where no canary proves the
+    /// connection. Default 1 s.
     pub quiet_before_suspect: Duration,
     /// How long outstanding acks are waited for at shutdown. Default 5 s.
     pub shutdown_grace: Duration,
@@ -121,6 +126,7 @@ impl Config {
             pacing: Pacing::default(),
             backoff: Backoff::default(),
             probe_interval: Duration::from_secs(60),
+            canary: None,
             quiet_before_suspect: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(5),
             read_ahead: 1024 * 1024,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::{self, Client, Event, Link, Terms};
 use crate::failure::{self, Failure};
 use crate::lane::Lane;
+use crate::proof::Proof;
 use crate::session::{End, Session};
 use crate::source::{ReadDone, Source};
 use crate::stats::add;
@@ -108,6 +109,7 @@ impl Lane {
             staged: None,
             last_ack: now,
             sent_unacked: false,
+            proof: Proof::None,
             stop_at: None,
             disconnecting: false,
             stalled: false,
@@ -224,7 +226,7 @@ impl Lane {
         if session.window.oldest().is_none_or(|oldest| oldest > before) {
             return;
         }
-        for item in session.window.overdue(before).filter(|item| !item.probe) {
+        for item in session.window.overdue(before).filter(|item| !item.probe && !item.canary) {
             self.held.silent(item.device(), item.record.offset, now);
         }
     }
@@ -273,9 +275,10 @@ impl Lane {
         let lasted = session.connected_at.elapsed() >= self.config.backoff.stable_after;
         self.ack_all = by_peer && (session.sent_unacked || (self.ack_all && !lasted));
         let sent_unacked = session.sent_unacked;
-        let in_flight: Vec<_> = session.window.into_unacked().collect();
+        let mut in_flight: Vec<_> = session.window.into_unacked().collect();
+        self.end_canary(&mut in_flight, by_peer);
         self.end_probe(in_flight.iter().any(|(item, _)| item.probe), now);
-        let guilty = failure.and_then(|failure| self.judge(&in_flight, failure, sent_unacked));
+        let guilty = failure.and_then(|failure| self.judge(&in_flight, failure, sent_unacked, session.proof));
         for (item, written) in in_flight {
             if written {
                 self.trace(&item, Answer::None);

@@ -15,6 +15,7 @@ use crate::backoff::Retries;
 use crate::held::Held;
 use crate::pacing::Pacer;
 use crate::probe::Probe;
+use crate::proof::Proofs;
 use crate::recent::RecentTopics;
 use crate::repeats::Repeats;
 use crate::seen::Seen;
@@ -39,6 +40,7 @@ pub(crate) struct Lane {
     pub(crate) held: Held<Item>,
     pub(crate) suspensions: Suspensions,
     pub(crate) suspects: Suspects,
+    pub(crate) proofs: Proofs,
     pub(crate) probe: Probe,
     pub(crate) pacer: Pacer,
     pub(crate) recent_topics: RecentTopics,
@@ -93,6 +95,7 @@ impl Lane {
             held: Held::default(),
             suspensions,
             suspects: Suspects::default(),
+            proofs: Proofs::default(),
             probe: Probe::default(),
             pacer: Pacer::new(config.pacing, now),
             recent_topics: RecentTopics::default(),

@@ -42,6 +42,7 @@ mod mapping;
 mod pacing;
 mod probe;
 mod probing;
+mod proof;
 mod properties;
 mod publish;
 mod recent;
@@ -67,6 +68,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::{Backoff, Config, Pacing, Version};
 pub use mapping::{CloudLimits, Mapped, Mapping, MappingError, Qos, Route, Unmappable};
+pub use proof::Canary;
 pub use stats::{Answer, DEAD_REASONS, Ended, Fate, Observer, REFUSAL_CODES, Stats};
 pub use status::{BridgeStatus, Handle, LastError, State, Suspension};
 

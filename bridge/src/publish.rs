@@ -74,16 +74,24 @@ pub(crate) fn compose(record: &Record, mapped: Mapped, context: &Context<'_>) ->
         properties
     });
     let acked = mapped.qos == Qos::AtLeastOnce;
+    Publish {
+        retain: record.retain && mapped.keep_retain,
+        ..sized(mapped.topic, record.payload.clone(), acked, properties)
+    }
+}
+
+/// A publish that is not retained, with its size.
+pub(crate) fn sized(topic: String, payload: Bytes, acked: bool, properties: Option<PublishProperties>) -> Publish {
     let with_length = |bytes: usize| bytes + variable_length(bytes);
     let properties_len = properties
         .as_ref()
         .map_or(0, |properties| with_length(properties::encoded_len(properties)));
-    let remaining = 2 + mapped.topic.len() + if acked { 2 } else { 0 } + properties_len + record.payload.len();
+    let remaining = 2 + topic.len() + if acked { 2 } else { 0 } + properties_len + payload.len();
     Publish {
-        topic: mapped.topic,
-        payload: record.payload.clone(),
+        topic,
+        payload,
         acked,
-        retain: record.retain && mapped.keep_retain,
+        retain: false,
         properties,
         size: 1 + with_length(remaining),
     }

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use crate::connection::Client;
 use crate::failure::Failure;
 use crate::lane::Lane;
-use crate::publish::{self, Context};
+use crate::proof::Proof;
+use crate::publish::{self, Context, Publish};
 use crate::session::{Session, Staged};
 use crate::source::Item;
 use crate::stats::add;
@@ -24,9 +25,8 @@ impl Lane {
             if (solo || self.probe_wants_solitude()) && !session.window.is_empty() {
                 return Ok(None);
             }
-            let quiet_until = session.connected_at + self.config.quiet_before_suspect;
-            if solo && now < quiet_until {
-                return Ok(Some(quiet_until));
+            if let Some(wait) = self.prove(solo, client, session, now)? {
+                return Ok(wait);
             }
             let Some(staged) = self.next_staged(session, now) else {
                 if solo && self.sources.iter().all(|source| source.is_drained()) && self.held.len() == 0 {
@@ -43,13 +43,36 @@ impl Lane {
         Ok(None)
     }
 
-    fn send(&mut self, staged: Staged, client: &Client, session: &mut Session, now: Instant) -> Result<(), Failure> {
-        let Staged {
-            mut item,
-            publish,
-            retry: _,
-            maybe_sent,
-        } = staged;
+    /// What must come before the next record, so that it can be accused: the canary and its ack, or a quiet moment. None = it
+    /// may go; else when to look again, if no ack wakes us.
+    fn prove(&mut self, solo: bool, client: &Client, session: &mut Session, now: Instant) -> Result<Option<Option<Instant>>, Failure> {
+        let is_first = self.config.version == Version::V311 && self.proofs.is_unknown();
+        if self.is_proven(session.proof) {
+            let quiet_until = session.connected_at + self.config.quiet_before_suspect;
+            let is_quiet = session.proof == Proof::Given || now >= quiet_until;
+            return Ok((solo && !is_quiet).then_some(Some(quiet_until)));
+        }
+        if !solo && !is_first {
+            return Ok(None);
+        }
+        let canary = match &self.config.canary {
+            Some(canary) if session.proof == Proof::None && session.window.is_empty() => canary,
+            // It is in flight, or will be when the window is empty.
+            _ => return Ok(Some(None)),
+        };
+        let publish = canary.publish(self.config.version);
+        if let Some(at) = self.pacer.wait_until(publish.size, now) {
+            return Ok(Some(Some(at)));
+        }
+        let item = canary.item();
+        let (size, acked) = self.hand_over(publish, client, session, now)?;
+        session.proof = Proof::Asked;
+        session.window.queue(item, acked, size, now);
+        Ok(Some(None))
+    }
+
+    /// Hands a publish to the client. Returns its bytes, and whether it will be acked.
+    fn hand_over(&mut self, publish: Publish, client: &Client, session: &mut Session, now: Instant) -> Result<(usize, bool), Failure> {
         let (size, acked) = (publish.size, publish.acked);
         if !client.publish(publish) {
             return Err(Failure::new(
@@ -61,12 +84,24 @@ impl Lane {
         let stats = self.handle.stats();
         add(&stats.sent, 1);
         add(&stats.sent_bytes, size as u64);
+        session.sent_unacked |= !acked;
+        Ok((size, acked))
+    }
+
+    fn send(&mut self, staged: Staged, client: &Client, session: &mut Session, now: Instant) -> Result<(), Failure> {
+        let Staged {
+            mut item,
+            publish,
+            retry: _,
+            maybe_sent,
+        } = staged;
+        let (size, acked) = self.hand_over(publish, client, session, now)?;
+        let stats = self.handle.stats();
         add(&stats.retried, u64::from(item.refused));
         add(&stats.replayed, u64::from(item.seen && !item.refused));
         add(&stats.replayed_perhaps, u64::from(maybe_sent));
         self.observer.sent(&item.record, item.seen || item.refused);
         item.sent = Some(now);
-        session.sent_unacked |= !acked;
         session.window.queue(item, acked, size, now);
         Ok(())
     }

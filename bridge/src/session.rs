@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use crate::connection::Terms;
 use crate::failure::Failure;
+use crate::proof::Proof;
 use crate::publish::Publish;
 use crate::source::Item;
 use crate::window::Window;
@@ -17,6 +18,8 @@ pub(crate) struct Session {
     pub(crate) last_ack: Instant,
     /// Something went at QoS 0, so that a record in flight need not be why the peer closes.
     pub(crate) sent_unacked: bool,
+    /// Whether a record may be accused on it.
+    pub(crate) proof: Proof,
     /// When the shutdown stops waiting for acks.
     pub(crate) stop_at: Option<Instant>,
     pub(crate) disconnecting: bool,

@@ -26,6 +26,8 @@ pub(crate) struct Item {
     pub(crate) source: usize,
     /// Part of a probe, or of the drain after it, of a suspended pair.
     pub(crate) probe: bool,
+    /// No record of the log but what proves a connection.
+    pub(crate) canary: bool,
     /// Was older than 30 s at its first sending.
     pub(crate) late: bool,
     /// An earlier connection of this process had written it.
@@ -44,12 +46,20 @@ impl Item {
             record,
             source,
             probe,
+            canary: false,
             late: false,
             seen: false,
             refused: false,
             sent: None,
             counted: false,
         }
+    }
+
+    /// What proves a connection.
+    pub(crate) const fn canary(record: Record) -> Self {
+        let mut item = Self::new(record, usize::MAX, false);
+        item.canary = true;
+        item
     }
 
     pub(crate) const fn place(&self) -> Place {

@@ -1,5 +1,5 @@
 //! Which record makes the peer close. A record is guilty only if it was alone in flight when the peer closed, three times,
-//! each on a connection that the cloud had accepted and kept for a moment before.
+//! each on a connection that was proven before (`proof`).
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,11 +24,15 @@ impl Suspects {
         !self.strikes.is_empty()
     }
 
-    /// The peer closed without saying why. Returns the record that is guilty now.
-    pub(crate) fn peer_closed(&mut self, in_flight: &[Place]) -> Option<Place> {
+    /// The peer closed without saying why. Returns the record that is guilty now. A close on a connection that is not
+    /// `proven` says nothing about the record that was alone on it.
+    pub(crate) fn peer_closed(&mut self, in_flight: &[Place], proven: bool) -> Option<Place> {
         if let [alone] = in_flight
             && let Some(strikes) = self.strikes.get_mut(alone)
         {
+            if !proven {
+                return None;
+            }
             *strikes += 1;
             if *strikes >= STRIKES {
                 self.forget(*alone);
@@ -86,26 +90,41 @@ mod tests {
     fn guilt_takes_three_closes_alone() {
         let mut suspects = Suspects::default();
         let crowd = [place(1), place(2), place(3)];
-        assert_eq!(suspects.peer_closed(&crowd), None);
+        assert_eq!(suspects.peer_closed(&crowd, true), None);
         assert!(!suspects.solo(), "one close is the network's");
-        assert_eq!(suspects.peer_closed(&crowd), None);
+        assert_eq!(suspects.peer_closed(&crowd, true), None);
         assert!(suspects.solo());
         suspects.forget(place(1));
-        assert_eq!(suspects.peer_closed(&[place(2)]), None);
-        assert_eq!(suspects.peer_closed(&[place(2)]), None);
-        assert_eq!(suspects.peer_closed(&[place(2)]), Some(place(2)));
+        assert_eq!(suspects.peer_closed(&[place(2)], true), None);
+        assert_eq!(suspects.peer_closed(&[place(2)], true), None);
+        assert_eq!(suspects.peer_closed(&[place(2)], true), Some(place(2)));
         suspects.forget(place(3));
         assert!(!suspects.solo());
     }
 
     #[test]
+    fn a_close_on_a_connection_that_is_not_proven_is_no_strike() {
+        let mut suspects = Suspects::default();
+        let crowd = [place(1), place(2)];
+        suspects.peer_closed(&crowd, false);
+        suspects.peer_closed(&crowd, false);
+        assert!(suspects.solo(), "to send them one at a time harms nobody");
+        for _ in 0..10 {
+            assert_eq!(suspects.peer_closed(&[place(1)], false), None);
+        }
+        assert_eq!(suspects.peer_closed(&[place(1)], true), None);
+        assert_eq!(suspects.peer_closed(&[place(1)], true), None);
+        assert_eq!(suspects.peer_closed(&[place(1)], true), Some(place(1)));
+    }
+
+    #[test]
     fn a_record_that_was_not_there_twice_is_not_suspected() {
         let mut suspects = Suspects::default();
-        suspects.peer_closed(&[place(1)]);
+        suspects.peer_closed(&[place(1)], true);
         suspects.forget(place(1));
-        suspects.peer_closed(&[place(2)]);
-        suspects.peer_closed(&[]);
-        suspects.peer_closed(&[place(2)]);
+        suspects.peer_closed(&[place(2)], true);
+        suspects.peer_closed(&[], true);
+        suspects.peer_closed(&[place(2)], true);
         assert!(!suspects.solo());
     }
 

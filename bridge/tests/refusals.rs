@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
+
 use forebay_aws_standin::{Limits, StandinConfig, Switches, Undeliverable};
-use forebay_bridge::Version;
+use forebay_bridge::{Canary, Version};
 use support::Rig;
 
 const BOTH: [Version; 2] = [Version::V5, Version::V311];
@@ -23,7 +25,7 @@ async fn a_burst_of_quota_refusals_is_retried_and_keeps_each_devices_order() {
     rig.drained().await;
     rig.assert_whole(40, 0);
     assert!(rig.handle().stats().refused().any(|refused| refused == (0x97, 3)));
-    assert_eq!(rig.handle().stats().retried.load(std::sync::atomic::Ordering::Relaxed), 3);
+    assert_eq!(rig.handle().stats().retried.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test]
@@ -279,7 +281,7 @@ async fn a_denied_qos_0_route_costs_one_connection_and_nobody_elses_record() {
         .await;
     rig.until("suspended", |rig| rig.status().suspended.len() == 1).await;
     assert_eq!(rig.status().suspended[0].identity, "d1");
-    assert_eq!(rig.handle().stats().connects.load(std::sync::atomic::Ordering::Relaxed), 2);
+    assert_eq!(rig.handle().stats().connects.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
@@ -296,4 +298,77 @@ async fn alarms_overtake_telemetry_which_keeps_a_tenth() {
     let last_alarm = entries.iter().rposition(|entry| entry.topic == "al/d1").unwrap();
     let overtaken = entries[..last_alarm].iter().filter(|entry| entry.topic == "dt/d1/t").count();
     assert!((5..=30).contains(&overtaken), "{overtaken} telemetry records before the last alarm");
+}
+
+const CANARY: &str = "plant-7/canary";
+
+/// A rig on MQTT 3.1.1 whose bridge proves its connections by a canary.
+async fn proving() -> Rig {
+    let limits = Limits {
+        payload: 1000,
+        ..Limits::default()
+    };
+    let config = StandinConfig {
+        limits,
+        ..StandinConfig::default()
+    };
+    let mut rig = Rig::new(Version::V311, config).await;
+    rig.config.canary = Some(Canary {
+        topic: CANARY.to_owned(),
+        payload: b"canary"[..].into(),
+    });
+    rig.config.in_flight = 8;
+    rig
+}
+
+#[tokio::test]
+async fn a_cloud_that_closes_at_every_publish_convicts_nobody() {
+    let mut rig = proving().await;
+    rig.start();
+    rig.publish("d1", 3);
+    rig.drained().await;
+    rig.cloud.faults().deny("*");
+    rig.publish("d1", 20);
+    // One alone is soon suspected, as it is what every close finds in flight.
+    let connects = |rig: &Rig| rig.handle().stats().connects.load(Ordering::Relaxed);
+    let before = connects(&rig);
+    rig.until("many connections were closed", |rig| connects(rig) >= before + 12).await;
+    assert_eq!((rig.waiting(), rig.dead("peer-closes")), (20, 0));
+    assert!(rig.status().suspended.is_empty(), "{:?}", rig.status());
+    rig.cloud.faults().allow("*");
+    rig.drained().await;
+    let report = rig.cloud.ledger().report();
+    assert_eq!((report.gaps, report.out_of_order), (0, 0), "{report:?}");
+    assert_eq!(rig.first_arrivals("dt/d1/t").len(), 23);
+}
+
+#[tokio::test]
+async fn with_a_canary_the_poison_record_is_found_and_nobody_else() {
+    let mut rig = proving().await;
+    rig.start();
+    rig.publish("d1", 3);
+    rig.drained().await;
+    rig.append("telemetry", "d1", "devices/d1/telemetry/t", &[0; 1001], |_| {});
+    rig.publish("d1", 10);
+    rig.publish("d2", 10);
+    rig.drained().await;
+    assert_eq!(rig.dead("peer-closes"), 1);
+    assert_eq!((rig.first_arrivals("dt/d1/t").len(), rig.first_arrivals("dt/d2/t").len()), (13, 10));
+    // One that makes known that its topic is allowed, and one for each of the three strikes.
+    assert!(rig.cloud.ledger().report().count >= 23 + 4, "{:?}", rig.cloud.ledger().report());
+    assert!(rig.status().suspended.is_empty());
+}
+
+#[tokio::test]
+async fn a_canary_that_the_policy_denies_stops_nothing_and_the_quiet_moment_does_its_work() {
+    let mut rig = proving().await;
+    rig.cloud.faults().deny(CANARY);
+    rig.start();
+    rig.publish("d1", 3);
+    rig.drained().await;
+    rig.append("telemetry", "d1", "devices/d1/telemetry/t", &[0; 1001], |_| {});
+    rig.publish("d1", 10);
+    rig.drained().await;
+    assert_eq!(rig.dead("peer-closes"), 1);
+    assert_eq!(rig.first_arrivals("dt/d1/t").len(), 13);
 }

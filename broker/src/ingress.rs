@@ -21,7 +21,7 @@ use crate::devices::Device;
 use crate::fanout::Message;
 use crate::session::SessionKey;
 use crate::session::durable::{self, Change};
-use crate::stats::{Accepted, Refusal, add};
+use crate::stats::{Accepted, Publishes, Refusal, add};
 use crate::trace::TracedPublish;
 
 /// One connection's way into the log.
@@ -32,6 +32,8 @@ pub(crate) struct Ingress {
     pub(crate) device: Arc<Device>,
     pub(crate) producer: Producer,
     pub(crate) version: Version,
+    /// Who hears of its publishes.
+    pub(crate) publishes: Option<Box<dyn Publishes>>,
     /// Whether the session outlives the connection, so that its QoS 2 packet ids are stored.
     pub(crate) is_durable: bool,
 }
@@ -109,12 +111,13 @@ impl Ingress {
                 Some(route) if route.stream.is_none() => add(&context.stats.local, 1),
                 Some(_) => {}
             }
-            context.observer.accepted(&Accepted {
-                identity: &self.key.identity,
-                topic,
-                payload: &publish.payload,
-                received: now,
-            });
+            if let Some(publishes) = &mut self.publishes {
+                publishes.accepted(&Accepted {
+                    topic,
+                    payload: &publish.payload,
+                    received: now,
+                });
+            }
         }
         taken
     }

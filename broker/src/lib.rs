@@ -41,6 +41,6 @@ pub use listener::ListenerConfig;
 pub use matches::RouteStatus;
 pub use routing::{Admission, AdmitAll, Route, Routes, Undeliverable};
 pub use session::durable::StateError;
-pub use stats::{Accepted, ByReason, Disconnection, Observer, Refusal, Stats};
+pub use stats::{Accepted, ByReason, Disconnection, Observer, Publishes, Refusal, Stats};
 pub use trace::TracedPublish;
 pub use unrouted::{UnroutedTopic, nearest};

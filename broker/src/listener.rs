@@ -98,23 +98,17 @@ async fn handshake(
     let evicted = waiting.evicted.clone();
     let opened = move || drop(waiting);
     let Some(tls) = tls else {
-        return connection::serve(
-            socket,
-            Peer {
-                address,
-                certificate: None,
-                identity,
-                evicted,
-            },
-            context,
-            deadline,
-            opened,
-        )
-        .await;
+        let peer = Peer {
+            address,
+            certificate: None,
+            identity,
+            evicted,
+        };
+        return Box::pin(connection::serve(socket, peer, context, deadline, opened)).await;
     };
     add(&context.stats.handshakes_pending, 1);
     let accepted = tokio::select! {
-        accepted = tls::accept(socket, &tls, deadline) => Ok(accepted),
+        accepted = Box::pin(tls::accept(socket, &tls, deadline)) => Ok(accepted),
         () = context.shutdown.cancelled() => Err(Disconnection::Shutdown),
         () = evicted.cancelled() => Err(Disconnection::Evicted),
     };
@@ -131,7 +125,7 @@ async fn handshake(
                 identity,
                 evicted,
             };
-            connection::serve(accepted.stream, peer, context, deadline, opened).await;
+            Box::pin(connection::serve(accepted.stream, peer, context, deadline, opened)).await;
         }
         Err(failure) => {
             context.stats.disconnect(Disconnection::Handshake);

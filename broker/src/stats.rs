@@ -196,8 +196,6 @@ impl Stats {
 /// A publish that was accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Accepted<'a> {
-    /// Who published it.
-    pub identity: &'a Arc<str>,
     /// On which topic.
     pub topic: &'a str,
     /// What it says; it shares the connection's read buffer, so copy what is to be kept.
@@ -219,14 +217,22 @@ pub trait Observer: Send + Sync {
     /// What became of a publish that is traced.
     fn traced(&self, _publish: &TracedPublish) {}
 
-    /// A publish was accepted; called in its connection's order, before its ack.
-    fn accepted(&self, _publish: &Accepted<'_>) {}
+    /// What is to hear of the publishes of a connection that begins; none = nobody wants to.
+    fn publishes(&self, _identity: &Arc<str>) -> Option<Box<dyn Publishes>> {
+        None
+    }
 
     /// A device's connection was accepted through CONNACK.
     fn connected(&self, _identity: &Arc<str>, _address: SocketAddr, _at: Timestamp) {}
 
     /// A device's connection ended; no cause = by its own DISCONNECT.
     fn ended(&self, _identity: &Arc<str>, _address: SocketAddr, _cause: Option<Disconnection>, _at: Timestamp) {}
+}
+
+/// Hears of one connection's publishes, so that it can keep what it knows of them at hand; it must not block.
+pub trait Publishes: Send + Sync {
+    /// A publish was accepted; called in its connection's order, before its ack.
+    fn accepted(&mut self, publish: &Accepted<'_>);
 }
 
 pub(crate) fn add(counter: &AtomicU64, n: u64) {

@@ -33,7 +33,7 @@ pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
     certificates(figures, &mut list);
     self_check(figures, &mut list);
     devices(figures, &look.day_ago, unrouted, &mut list);
-    signals(figures, &look.day_ago, &mut list);
+    signals(figures, &mut list);
     list
 }
 
@@ -210,7 +210,7 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
 }
 
 /// What `watch` notices: of each signal the worst three.
-fn signals(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
+fn signals(figures: &Figures, list: &mut Vec<String>) {
     let watch = &figures.watch;
     for signal in SIGNALS {
         let all = watch.report.in_trouble(signal);
@@ -232,13 +232,6 @@ fn signals(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
                 "none of {seen} publishes on `{item}` had a number at {field}; is the pointer in `watch` misspelt?"
             ));
         }
-    }
-    let overflow = watch.overflow.saturating_sub(day_ago.overflow);
-    if overflow > 0 {
-        list.push(format!(
-            "{} not looked at within a day, because `watch` could not keep up",
-            count(overflow, "publish")
-        ));
     }
 }
 

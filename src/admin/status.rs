@@ -163,7 +163,6 @@ struct WrongName {
 #[derive(Debug, Serialize)]
 struct Watch {
     series: usize,
-    overflow: u64,
     in_trouble: usize,
     troubles: Vec<Trouble>,
 }
@@ -313,7 +312,7 @@ impl Status {
                 .into_iter()
                 .map(|(name, handshakes)| WrongName { name, handshakes })
                 .collect(),
-            watch: watch(&report, figures.watch.overflow),
+            watch: watch(&report),
             canary: figures.canary.as_ref().map(canary),
             check: figures.check.as_ref().map(|found| check(found, figures.now)),
             streams: figures.log.streams.into_iter().map(stream).collect(),
@@ -408,7 +407,7 @@ fn route(route: RouteStatus) -> Route {
     }
 }
 
-fn watch(report: &Report, overflow: u64) -> Watch {
+fn watch(report: &Report) -> Watch {
     let trouble = |trouble: &watch::Trouble| Trouble {
         signal: trouble.signal.label(),
         device: trouble.device.clone(),
@@ -420,7 +419,6 @@ fn watch(report: &Report, overflow: u64) -> Watch {
     };
     Watch {
         series: report.series,
-        overflow,
         in_trouble: SIGNALS.iter().map(|signal| report.in_trouble(*signal)).sum(),
         troubles: report.troubles.iter().take(MAX_TROUBLES).map(trouble).collect(),
     }

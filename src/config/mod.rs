@@ -40,7 +40,7 @@ pub(crate) use overrides::Overrides;
 pub(crate) use route::{CloudRoute, Route};
 pub(crate) use stream::{Stream, WhenFull};
 pub(crate) use units::{duration, show_bytes, show_duration};
-pub(crate) use watch::{Field, Sequence, Watch};
+pub(crate) use watch::{Field, Watch};
 
 use section::{Reading, Section};
 use tree::{Node, Value};

@@ -35,6 +35,7 @@ pub(super) fn bridge(config: &Config, cloud: &Cloud) -> anyhow::Result<forebay_b
         },
         tls,
         in_flight: cloud.in_flight,
+        canary: cloud.canary.map(|_| canary::of_the_bridge(gateway)),
         pacing: Pacing {
             bytes_per_second,
             ..profile.pacing

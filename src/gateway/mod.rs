@@ -202,7 +202,7 @@ fn trace(
     telemetry: &Telemetry,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
-    let (tracer, task) = Tracer::start(otlp, config.gateway.id.as_str(), log.clone(), Arc::clone(clock), shutdown.clone())?;
+    let (tracer, task) = Tracer::start(otlp, config.gateway.id.as_str(), log, Arc::clone(clock), shutdown.clone())?;
     telemetry.trace(tracer)?;
     Ok(task)
 }

@@ -70,7 +70,6 @@ pub(crate) struct Watch {
     pub(crate) fields: Vec<(String, String, u64)>,
     pub(crate) unreadable: ByLabel,
     pub(crate) flaps: ByLabel,
-    pub(crate) overflow: u64,
     pub(crate) unfollowed: u64,
     pub(crate) forgotten: u64,
     pub(crate) checkpoint_failures: u64,

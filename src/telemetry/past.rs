@@ -18,8 +18,6 @@ pub(crate) struct Counted {
     pub(crate) front: Front,
     /// The log's.
     pub(crate) log: Log,
-    /// Publishes that the watch did not look at.
-    pub(crate) overflow: u64,
 }
 
 /// The counters of the last day.
@@ -40,7 +38,6 @@ impl Past {
                     unavailable: None,
                     ..figures.log.clone()
                 },
-                overflow: figures.watch.overflow,
             };
             self.0.push_back((now, Arc::new(counted)));
         }

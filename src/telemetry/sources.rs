@@ -198,7 +198,6 @@ fn watch(watch: &Watch) -> figures::Watch {
         fields: fields(counters),
         unreadable: labelled(counters.unreadable()),
         flaps: labelled(counters.flaps()),
-        overflow: value(&counters.overflow),
         unfollowed: value(&counters.unfollowed),
         forgotten: value(&counters.forgotten),
         checkpoint_failures: value(&counters.checkpoint_failures),

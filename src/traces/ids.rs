@@ -7,7 +7,11 @@
 //! printf %s plant-7/0000000000000abc/telemetry/42 | sha256sum | head -c 32
 //! ```
 
+use std::io::Write as _;
+
+use forebay_wal::{Epoch, Offset};
 use opentelemetry::trace::{SpanId, TraceId};
+use ring::digest::{Context, Digest, SHA256};
 
 /// What sampling looks at: the last 7 bytes of the trace id, as W3C Trace Context level 2 has it.
 const RANDOM_BITS: u32 = 56;
@@ -21,10 +25,38 @@ pub(super) struct RecordIds {
     random: u64,
 }
 
+/// What the ids of a stream's records have in common, digested once: sampling asks for those of every record.
+#[derive(Clone)]
+pub(super) struct Prefix(Context);
+
+impl std::fmt::Debug for Prefix {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Prefix").finish_non_exhaustive()
+    }
+}
+
+impl Prefix {
+    /// `gateway/epoch/stream`.
+    pub(super) fn new(gateway: &str, epoch: Epoch, stream: &str) -> Self {
+        let mut context = Context::new(&SHA256);
+        context.update(format!("{gateway}/{epoch}/{stream}/").as_bytes());
+        Self(context)
+    }
+
+    /// The ids of the record at this offset.
+    pub(super) fn ids(&self, offset: Offset) -> RecordIds {
+        let mut context = self.0.clone();
+        let mut digits = [0; 20];
+        let mut rest = &mut digits[..];
+        // The largest number has twenty digits.
+        let left = write!(rest, "{}", offset.0).map_or(0, |()| rest.len());
+        context.update(&digits[..digits.len() - left]);
+        RecordIds::from_digest(&context.finish())
+    }
+}
+
 impl RecordIds {
-    /// Those of a record by the text of its id.
-    pub(super) fn of(record: &str) -> Self {
-        let digest = ring::digest::digest(&ring::digest::SHA256, record.as_bytes());
+    fn from_digest(digest: &Digest) -> Self {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.as_ref());
         let part = |from: usize| {
@@ -61,17 +93,22 @@ mod tests {
 
     #[test]
     fn ids_are_those_that_sha256sum_gives() {
-        let ids = RecordIds::of("plant-7/0000000000000abc/telemetry/42");
-        assert_eq!(ids.trace.to_string() + &ids.publish.to_string() + &ids.commit.to_string(), DIGEST);
-        assert_ne!(ids, RecordIds::of("plant-7/0000000000000abc/telemetry/43"));
+        let text = |ids: RecordIds| ids.trace.to_string() + &ids.publish.to_string() + &ids.commit.to_string();
+        let prefix = Prefix::new("plant-7", Epoch(0xabc), "telemetry");
+        assert_eq!(text(prefix.ids(Offset(42))), DIGEST);
+        assert_eq!(text(prefix.ids(Offset(u64::MAX))), LAST_DIGEST);
+        assert_ne!(prefix.ids(Offset(42)), prefix.ids(Offset(43)));
     }
 
     /// printf %s plant-7/0000000000000abc/telemetry/42 | sha256sum
     const DIGEST: &str = "32cf4f5c3cd5eabcb68fa6d7b26e44ea858aa494eb6684ce10a175373f467c3c";
+    /// printf %s plant-7/0000000000000abc/telemetry/18446744073709551615 | sha256sum
+    const LAST_DIGEST: &str = "239f7f368bb7aaf9714709b31f03e969e38f6691cdeb7827f01e81198ba66619";
 
     #[test]
     fn a_share_takes_that_share_and_a_larger_one_takes_it_too() {
-        let ids: Vec<_> = (0..20_000).map(|offset| RecordIds::of(&format!("g/e/s/{offset}"))).collect();
+        let prefix = Prefix::new("g", Epoch(1), "s");
+        let ids: Vec<_> = (0..20_000).map(|offset| prefix.ids(Offset(offset))).collect();
         let taken = |sample| ids.iter().filter(|ids| ids.is_sampled(sample)).count();
         assert_eq!((taken(0.0), taken(1.0)), (0, ids.len()));
         assert!((150..250).contains(&taken(0.01)), "{}", taken(0.01));

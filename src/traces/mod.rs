@@ -32,20 +32,35 @@ use tokio_util::sync::CancellationToken;
 use crate::canary;
 use crate::config::Otlp;
 use export::Queue;
-use ids::RecordIds;
+use ids::{Prefix, RecordIds};
 
 pub(crate) use export::Counts;
 
 /// Makes spans of what the parts report. None exists while `admin.otlp` is left out.
 #[derive(Debug)]
 pub(crate) struct Tracer {
-    gateway: String,
-    log: Log,
-    streams: Vec<(StreamId, String)>,
+    names: Names,
     clock: Arc<dyn Clock>,
     sample: f64,
     queue: Queue,
     scope: InstrumentationScope,
+}
+
+/// From a record's place to its ids.
+#[derive(Debug)]
+struct Names {
+    gateway: String,
+    /// The log's own epoch, and what the ids of its records begin with.
+    epoch: Epoch,
+    streams: Vec<Traced>,
+}
+
+/// A stream.
+#[derive(Debug)]
+struct Traced {
+    id: StreamId,
+    name: String,
+    prefix: Prefix,
 }
 
 /// What a span is about, beside its times.
@@ -67,16 +82,24 @@ impl Tracer {
     pub(crate) fn start(
         otlp: &Otlp,
         gateway: &str,
-        log: Log,
+        log: &Log,
         clock: Arc<dyn Clock>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<(Arc<Self>, JoinHandle<()>)> {
         let (queue, task) = export::start(otlp, gateway, shutdown)?;
-        let streams = log.status().streams.into_iter().map(|stream| (stream.id, stream.name)).collect();
+        let epoch = log.epoch();
+        let stream = |stream: forebay_wal::StreamStatus| Traced {
+            id: stream.id,
+            prefix: Prefix::new(gateway, epoch, &stream.name),
+            name: stream.name,
+        };
+        let streams = log.status().streams.into_iter().map(stream).collect();
         let tracer = Self {
-            gateway: gateway.to_owned(),
-            log,
-            streams,
+            names: Names {
+                gateway: gateway.to_owned(),
+                epoch,
+                streams,
+            },
             clock,
             sample: otlp.sample,
             queue,
@@ -94,12 +117,13 @@ impl Tracer {
 
     /// Whether a record of this process is traced.
     pub(crate) fn samples(&self, stream: StreamId, offset: Offset) -> bool {
-        self.ids(self.log.epoch(), stream, offset).1.is_sampled(self.sample)
+        self.names.ids(self.names.epoch, stream, offset).is_sampled(self.sample)
     }
 
     /// A publish has left its connection's order: the spans `publish` and `commit`.
     pub(crate) fn publish(&self, publish: &TracedPublish) {
-        let (text, ids) = self.ids(self.log.epoch(), publish.stream, publish.offset);
+        let ids = self.names.ids(self.names.epoch, publish.stream, publish.offset);
+        let text = self.names.text(self.names.epoch, publish.stream, publish.offset);
         let failed = publish.durable.is_none();
         let durable = publish.durable.unwrap_or_else(Instant::now);
         let status = |text: &'static str| if failed { Status::error(text) } else { Status::Unset };
@@ -134,10 +158,10 @@ impl Tracer {
 
     /// A record was handed to a connection: the span `wait`, the first time in this process.
     pub(crate) fn sent(&self, record: &Record, again: bool) {
-        let (text, ids) = self.ids(record.id.epoch, record.id.stream, record.id.offset);
-        if again || !self.traces(record, &ids) {
+        if again {
             return;
         }
+        let Some(ids) = self.traced(record) else { return };
         let now = SystemTime::now();
         let wait = Span {
             name: "wait",
@@ -145,7 +169,7 @@ impl Tracer {
             parent: ids.publish,
             id: ids::random(),
             attributes: vec![
-                KeyValue::new("forebay.id", text),
+                KeyValue::new("forebay.id", self.text_of(record)),
                 KeyValue::new("forebay.route", record.route.to_string()),
             ],
             links: SpanLinks::default(),
@@ -156,17 +180,14 @@ impl Tracer {
 
     /// What came of a record that was handed to a connection: the span `cloud`.
     pub(crate) fn answered(&self, record: &Record, sent: Instant, answer: Answer) {
-        let (text, ids) = self.ids(record.id.epoch, record.id.stream, record.id.offset);
-        if !self.traces(record, &ids) {
-            return;
-        }
+        let Some(ids) = self.traced(record) else { return };
         let (code, status) = match answer {
             Answer::Code(code) if code >= 0x80 => (Some(code), Status::error("the cloud refused it")),
             Answer::Code(code) => (Some(code), Status::Unset),
             Answer::Written => (None, Status::Unset),
             Answer::None => (None, Status::error("the connection ended before an answer came")),
         };
-        let mut attributes = vec![KeyValue::new("forebay.id", text)];
+        let mut attributes = vec![KeyValue::new("forebay.id", self.text_of(record))];
         attributes.extend(code.map(|code| KeyValue::new("mqtt.puback.code", i64::from(code))));
         let mut links = SpanLinks::default();
         links.links.push(Link::new(ids.context(ids.commit), Vec::new(), 0));
@@ -182,16 +203,14 @@ impl Tracer {
         self.span(&ids, cloud, at(sent), SystemTime::now());
     }
 
-    /// Whether a record at the bridge is traced. The canary is not: nobody published it.
-    fn traces(&self, record: &Record, ids: &RecordIds) -> bool {
-        ids.is_sampled(self.sample) && *record.identity != *canary::IDENTITY
+    /// The ids of a record at the bridge, if it is traced. The canary is not: nobody published it.
+    fn traced(&self, record: &Record) -> Option<RecordIds> {
+        let ids = self.names.ids(record.id.epoch, record.id.stream, record.id.offset);
+        (ids.is_sampled(self.sample) && *record.identity != *canary::IDENTITY).then_some(ids)
     }
 
-    fn ids(&self, epoch: Epoch, stream: StreamId, offset: Offset) -> (String, RecordIds) {
-        let name = self.streams.iter().find(|(id, _)| *id == stream).map_or("", |(_, name)| name);
-        let text = format!("{}/{epoch}/{name}/{}", self.gateway, offset.0);
-        let ids = RecordIds::of(&text);
-        (text, ids)
+    fn text_of(&self, record: &Record) -> String {
+        self.names.text(record.id.epoch, record.id.stream, record.id.offset)
     }
 
     /// When the record was accepted, as far as it can be proved; else now.
@@ -223,6 +242,26 @@ impl Tracer {
     }
 }
 
+impl Names {
+    /// The ids of a record; nothing is made of it that only a sampled one needs.
+    fn ids(&self, epoch: Epoch, stream: StreamId, offset: Offset) -> RecordIds {
+        match self.streams.iter().find(|known| known.id == stream) {
+            Some(known) if epoch == self.epoch => known.prefix.ids(offset),
+            // A record that an earlier log accepted and this one carries.
+            _ => Prefix::new(&self.gateway, epoch, self.name(stream)).ids(offset),
+        }
+    }
+
+    /// A record's id as the cloud gets it.
+    fn text(&self, epoch: Epoch, stream: StreamId, offset: Offset) -> String {
+        format!("{}/{epoch}/{}/{}", self.gateway, self.name(stream), offset.0)
+    }
+
+    fn name(&self, stream: StreamId) -> &str {
+        self.streams.iter().find(|known| known.id == stream).map_or("", |known| &known.name)
+    }
+}
+
 impl RecordIds {
     fn context(&self, span: SpanId) -> SpanContext {
         SpanContext::new(self.trace, span, TraceFlags::SAMPLED, false, TraceState::default())
@@ -233,4 +272,30 @@ impl RecordIds {
 fn at(instant: Instant) -> SystemTime {
     let now = SystemTime::now();
     now.checked_sub(instant.elapsed()).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_the_ids_of_the_epoch_that_accepted_it() {
+        let (own, earlier) = (Epoch(7), Epoch(3));
+        let stream = Traced {
+            id: StreamId(1),
+            name: "telemetry".to_owned(),
+            prefix: Prefix::new("g", own, "telemetry"),
+        };
+        let names = Names {
+            gateway: "g".to_owned(),
+            epoch: own,
+            streams: vec![stream],
+        };
+        for epoch in [own, earlier] {
+            let text = names.text(epoch, StreamId(1), Offset(42));
+            let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+            let trace = names.ids(epoch, StreamId(1), Offset(42)).trace;
+            assert_eq!(trace.to_bytes()[..], digest.as_ref()[..16], "{text}");
+        }
+    }
 }

@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forebay_wal::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::ser::{SerializeMap as _, SerializeSeq as _};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::connections::Connections;
 use super::engine::{Engine, MAX_DEVICES, time};
+use super::lock;
 use super::series::Series;
 use crate::config;
 
@@ -42,8 +44,31 @@ struct View<'a> {
     version: u32,
     clean: bool,
     saved: Saved,
-    series: Vec<&'a Series>,
-    devices: HashMap<&'a str, &'a Connections>,
+    #[serde(serialize_with = "series")]
+    series: &'a Engine,
+    #[serde(serialize_with = "devices")]
+    devices: &'a Engine,
+}
+
+/// One after the other, so that no device waits for the disk.
+fn series<S: Serializer>(engine: &Engine, to: S) -> Result<S::Ok, S::Error> {
+    let all = engine.series();
+    let mut list = to.serialize_seq(Some(all.len()))?;
+    for one in all {
+        let one = lock(&one).clone();
+        list.serialize_element(&one)?;
+    }
+    list.end()
+}
+
+fn devices<S: Serializer>(engine: &Engine, to: S) -> Result<S::Ok, S::Error> {
+    let mut map = to.serialize_map(None)?;
+    for identity in engine.devices() {
+        if let Some(device) = engine.connections(&identity) {
+            map.serialize_entry(&*identity, &device)?;
+        }
+    }
+    map.end()
 }
 
 /// When it was written.
@@ -76,7 +101,7 @@ pub(super) fn path(data_dir: &Path) -> PathBuf {
 
 /// Restores what the file knows; false = there is no file. Silences that had not begun start anew at `now`: the time without
 /// a gateway is nobody's.
-pub(super) fn load(path: &Path, engine: &mut Engine, watch: &[config::Watch], now: &Timestamp) -> Result<bool, Unusable> {
+pub(super) fn load(path: &Path, engine: &Engine, watch: &[config::Watch], now: &Timestamp) -> Result<bool, Unusable> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -106,7 +131,7 @@ pub(super) fn load(path: &Path, engine: &mut Engine, watch: &[config::Watch], no
     }
     for (identity, mut device) in document.devices.into_iter().take(MAX_DEVICES) {
         device.shift(by);
-        engine.devices.insert(Arc::from(identity), device);
+        engine.restore_device(Arc::from(identity), device);
     }
     if !document.clean {
         engine.become_unsure();
@@ -126,8 +151,8 @@ pub(super) fn save(path: &Path, engine: &Engine, now: &Timestamp, clean: bool) -
             boot: format!("{:032x}", now.boot.0),
             monotonic_ms: now.monotonic_ms,
         },
-        series: engine.series.values().collect(),
-        devices: engine.devices.iter().map(|(identity, device)| (&**identity, device)).collect(),
+        series: engine,
+        devices: engine,
     };
     let temporary = path.with_extension("json.tmp");
     let mut file = BufWriter::new(File::create(&temporary)?);

@@ -1,16 +1,18 @@
 //! Looks at each event and at the time. It knows no clock and no thread, so that a test can give it a month in a moment.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use forebay_broker::Disconnection;
 use forebay_wal::Timestamp;
-use serde_json::Value;
 
-use super::Ms;
-use super::connections::{Connections, Flapping};
-use super::handoff::Publish;
+use super::connections::{Connections, Flapping, Moment};
+use super::pointers::Pointers;
 use super::report::{Counters, Report, SIGNALS, Signal, Trouble, add};
-use super::series::{Reference, Series};
+use super::series::{Places, Reference, Series};
+use super::{Ms, lock};
 use crate::config;
 
 /// Series followed; one more is not, counted.
@@ -18,7 +20,9 @@ pub(super) const MAX_SERIES: usize = 20_000;
 /// Of them of one publisher: one device that makes topics up keeps no room from the others.
 const MAX_OF_ONE: usize = 1_000;
 /// A longer topic is not followed.
-const MAX_TOPIC: usize = 256;
+pub(super) const MAX_TOPIC: usize = 256;
+/// A larger payload is seen but not read.
+const MAX_PAYLOAD: usize = 64 << 10;
 /// Devices whose connections are followed; beyond it the one heard of longest ago makes room.
 pub(super) const MAX_DEVICES: usize = 10_000;
 /// Troubles listed for each signal.
@@ -26,211 +30,279 @@ const LISTED: usize = 100;
 /// A series silent for seven days is forgotten: its device is gone.
 const FORGET: Ms = 7 * 86_400_000;
 
-/// All that is known.
+/// All that is known. Each connection looks at its own publishes; each series has a lock of its own, which nobody else wants
+/// but the watch's thread for a moment each second.
 pub(super) struct Engine {
     items: Vec<Item>,
-    /// By topic and pointer.
-    references: HashMap<String, Vec<(String, Option<Reference>)>>,
-    pub(super) series: HashMap<String, Series>,
-    /// How many series each publisher has.
-    of_one: HashMap<String, usize>,
-    pub(super) devices: HashMap<Arc<str>, Connections>,
+    /// By topic.
+    references: HashMap<String, Arc<Source>>,
+    /// Wanted by a connection only when it publishes on a topic for the first time.
+    table: Mutex<Table>,
+    devices: Mutex<HashMap<Arc<str>, Connections>>,
     counters: Arc<Counters>,
-    /// Publishes lost at the hand-off, as of the newest event.
-    lost: u64,
+    /// Something came that the file does not know.
+    changed: AtomicBool,
     max_series: usize,
 }
+
+/// The series by place, device and topic.
+#[derive(Default)]
+struct Table {
+    series: HashMap<String, Followed>,
+    /// How many series each publisher has.
+    of_one: HashMap<String, usize>,
+}
+
+/// A series that several may hold.
+pub(super) type Followed = Arc<Mutex<Series>>;
 
 struct Item {
     config: config::Watch,
     /// Levels before the `#`.
     levels: usize,
+    pointers: Pointers,
+    places: Places,
+    /// Where each field's reference is kept.
+    references: Vec<Option<(Arc<Source>, usize)>>,
+}
+
+/// A topic that references come on.
+#[derive(Default)]
+struct Source {
+    pointers: Pointers,
+    /// By the pointers' places.
+    newest: Vec<Mutex<Option<Reference>>>,
+}
+
+/// Where a publisher's topic leads to: found once, then kept by its connection.
+pub(super) struct Trail {
+    pub(super) topic: Box<str>,
+    source: Option<Arc<Source>>,
+    /// Items that match, and the series on them; none = there was no room.
+    items: Vec<(usize, Option<Followed>)>,
 }
 
 impl Engine {
     pub(super) fn new(watch: &[config::Watch], counters: Arc<Counters>) -> Self {
-        let item = |config: &config::Watch| Item {
-            levels: config.topic.as_str().split('/').filter(|level| *level != "#").count(),
-            config: config.clone(),
-        };
-        let mut references: HashMap<String, Vec<(String, Option<Reference>)>> = HashMap::new();
+        let mut sources: HashMap<String, Source> = HashMap::new();
         for drift in watch.iter().flat_map(|item| &item.fields).filter_map(|field| field.drift.as_ref()) {
-            let known = references.entry(drift.topic.clone()).or_default();
-            if known.iter().all(|(at, _)| *at != drift.at) {
-                known.push((drift.at.clone(), None));
+            let source = sources.entry(drift.topic.clone()).or_default();
+            let place = source.pointers.add(&drift.at);
+            source.newest.resize_with(source.newest.len().max(place + 1), Mutex::default);
+        }
+        let item = |config: &config::Watch| {
+            let mut pointers = Pointers::default();
+            let places = Places::of(config, &mut pointers);
+            Item {
+                levels: config.topic.as_str().split('/').filter(|level| *level != "#").count(),
+                config: config.clone(),
+                pointers,
+                places,
+                references: Vec::new(),
             }
+        };
+        let mut items: Vec<_> = watch.iter().map(item).collect();
+        let mut at_place = |field: &config::Field| {
+            let drift = field.drift.as_ref()?;
+            let place = sources.get_mut(&drift.topic)?.pointers.add(&drift.at);
+            Some((drift.topic.clone(), place))
+        };
+        let found: Vec<Vec<_>> = watch.iter().map(|item| item.fields.iter().map(&mut at_place).collect()).collect();
+        let references: HashMap<_, _> = sources.into_iter().map(|(topic, source)| (topic, Arc::new(source))).collect();
+        for (item, found) in items.iter_mut().zip(found) {
+            let source = |(topic, place): (String, usize)| Some((Arc::clone(references.get(&topic)?), place));
+            item.references = found.into_iter().map(|found| found.and_then(source)).collect();
         }
         Self {
-            items: watch.iter().map(item).collect(),
+            items,
             references,
-            series: HashMap::new(),
-            of_one: HashMap::new(),
-            devices: HashMap::new(),
+            table: Mutex::default(),
+            devices: Mutex::default(),
             counters,
-            lost: 0,
+            changed: AtomicBool::new(false),
             max_series: MAX_SERIES,
         }
     }
 
-    /// The topics of the references.
-    pub(super) fn references(&self) -> impl Iterator<Item = &String> {
-        self.references.keys()
+    /// Whether there is anything to look at.
+    pub(super) const fn watches(&self) -> bool {
+        !self.items.is_empty()
     }
 
     /// Takes in a series of an earlier process, if it is still watched and there is room.
-    pub(super) fn restore(&mut self, mut series: Series) {
+    pub(super) fn restore(&self, mut series: Series) {
         let Some(place) = self.items.iter().position(|item| item.config.topic.as_str() == series.item) else {
             return;
         };
-        if self.series.len() >= self.max_series || self.topics_of(&series.device) >= MAX_OF_ONE {
-            return;
-        }
-        *self.of_one.entry(series.device.clone()).or_default() += 1;
         let mut known: HashMap<_, _> = series.pointers.drain(..).zip(series.fields.drain(..)).collect();
         let fields = &self.items[place].config.fields;
         series.fields = fields.iter().map(|field| known.remove(&field.at).unwrap_or_default()).collect();
         series.pointers = fields.iter().map(|field| field.at.clone()).collect();
-        self.series.insert(key(place, &series.device, &series.topic), series);
+        let key = key(place, &series.device, &series.topic);
+        let device = series.device.clone();
+        lock(&self.table).insert(key, &device, self.max_series, || series);
     }
 
-    /// A publish.
-    pub(super) fn take(&mut self, publish: &Publish) {
-        if publish.lost != self.lost {
-            self.lost = publish.lost;
-            self.become_unsure();
-        }
-        let now = time(&publish.received);
-        let topic = &*publish.topic;
-        let payload = match &publish.payload {
-            None => {
-                self.counters.unreadable_for("too_large");
-                None
-            }
-            Some(bytes) if self.wants_payload(topic) => {
-                let parsed = serde_json::from_slice::<Value>(bytes).ok();
-                if parsed.is_none() {
-                    self.counters.unreadable_for("not_json");
-                }
-                parsed
-            }
-            Some(_) => None,
-        };
-        if let (Some(wanted), Some(payload)) = (self.references.get_mut(topic), &payload) {
-            for (at, reference) in wanted {
-                if let Some(value) = payload.pointer(at).and_then(Value::as_f64) {
-                    *reference = Some(Reference { value, at: now });
-                }
-            }
-        }
-        for place in 0..self.items.len() {
-            if self.items[place].config.topic.matches(topic) {
-                self.look(place, publish, payload.as_ref(), now);
-            }
+    /// Takes in a device's connections of an earlier process.
+    pub(super) fn restore_device(&self, identity: Arc<str>, device: Connections) {
+        lock(&self.devices).insert(identity, device);
+    }
+
+    /// Where a publisher's topic leads to.
+    pub(super) fn trail(&self, identity: &str, topic: &str) -> Trail {
+        let matching = self.items.iter().enumerate().filter(|(_, item)| item.config.topic.matches(topic));
+        Trail {
+            topic: topic.into(),
+            source: self.references.get(topic).cloned(),
+            items: matching.map(|(place, _)| (place, self.follow(place, identity, topic))).collect(),
         }
     }
 
-    fn wants_payload(&self, topic: &str) -> bool {
-        let reads = |item: &Item| item.config.sequence.is_some() || !item.config.fields.is_empty();
-        self.references.contains_key(topic) || self.items.iter().any(|item| reads(item) && item.config.topic.matches(topic))
-    }
-
-    fn look(&mut self, place: usize, publish: &Publish, payload: Option<&Value>, now: Ms) {
+    /// The series of a publisher's topic on an item; none = there is no room.
+    fn follow(&self, place: usize, identity: &str, topic: &str) -> Option<Followed> {
         let item = &self.items[place];
-        if let Some((_, seen)) = self.counters.seen.get(place) {
-            add(seen, 1);
+        let watched = upto(topic, item.levels);
+        if watched.len() > MAX_TOPIC {
+            return None;
         }
-        let watched = upto(&publish.topic, item.levels);
-        let key = key(place, &publish.identity, watched);
-        if !self.series.contains_key(&key) {
-            let is_full = self.series.len() >= self.max_series || self.topics_of(&publish.identity) >= MAX_OF_ONE;
-            if is_full || watched.len() > MAX_TOPIC {
-                return add(&self.counters.unfollowed, 1);
-            }
-            *self.of_one.entry(publish.identity.to_string()).or_default() += 1;
-        }
-        let series = self
-            .series
-            .entry(key)
-            .or_insert_with(|| Series::new(&item.config, &publish.identity, watched));
-        let reference = |field: &config::Field| {
-            let drift = field.drift.as_ref()?;
-            let known = self.references.get(&drift.topic)?;
-            known.iter().find(|(at, _)| *at == drift.at)?.1
-        };
-        let references: Vec<_> = item.config.fields.iter().map(reference).collect();
-        let seen = self.counters.fields.get(place).map_or(&[][..], |fields| fields);
-        series.take(&item.config, payload, &references, seen, now, &self.counters);
+        let key = key(place, identity, watched);
+        lock(&self.table).insert(key, identity, self.max_series, || Series::new(&item.config, identity, watched))
     }
 
-    fn topics_of(&self, device: &str) -> usize {
-        self.of_one.get(device).copied().unwrap_or_default()
+    /// A publish on a trail.
+    pub(super) fn take(&self, trail: &mut Trail, identity: &str, payload: &[u8], received: &Timestamp) {
+        let Trail { topic, source, items } = trail;
+        if items.is_empty() && source.is_none() {
+            return;
+        }
+        if !self.changed.load(Ordering::Relaxed) {
+            self.changed.store(true, Ordering::Relaxed);
+        }
+        let now = time(received);
+        let mut is_told = false;
+        let mut read = |pointers: &Pointers| {
+            let is_small = payload.len() <= MAX_PAYLOAD;
+            let found = if is_small { pointers.read(payload) } else { None };
+            if found.is_none() && !std::mem::replace(&mut is_told, true) {
+                self.counters.unreadable_for(if is_small { "not_json" } else { "too_large" });
+            }
+            found
+        };
+        if let Some(source) = source
+            && let Some(found) = read(&source.pointers)
+        {
+            for (found, newest) in found.iter().zip(&source.newest) {
+                if let Some(value) = found.as_f64() {
+                    *lock(newest) = Some(Reference { value, at: now });
+                }
+            }
+        }
+        for (place, followed) in items {
+            let item = &self.items[*place];
+            if let Some((_, seen)) = self.counters.seen.get(*place) {
+                add(seen, 1);
+            }
+            let found = if item.pointers.is_empty() { None } else { read(&item.pointers) };
+            let take = |followed: &mut Option<Followed>| {
+                let Some(series) = followed else { return false };
+                let mut series = lock(series);
+                if series.is_forgotten {
+                    return false;
+                }
+                let reference = |place: usize| {
+                    let (source, at) = item.references.get(place)?.as_ref()?;
+                    *lock(source.newest.get(*at)?)
+                };
+                let seen = self.counters.fields.get(*place).map_or(&[][..], |fields| fields);
+                series.take(&item.config, &item.places, found.as_deref(), reference, seen, now, &self.counters);
+                true
+            };
+            if !take(followed) {
+                // It found no room, or it was silent for so long that it is forgotten: perhaps there is room now.
+                *followed = self.follow(*place, identity, topic);
+                if !take(followed) {
+                    add(&self.counters.unfollowed, 1);
+                }
+            }
+        }
+    }
+
+    /// All series.
+    pub(super) fn series(&self) -> Vec<Followed> {
+        lock(&self.table).series.values().cloned().collect()
     }
 
     /// Numbers may have been missed: no series tells a gap before its next number.
-    pub(super) fn become_unsure(&mut self) {
-        self.series.values_mut().for_each(|series| series.sequence.become_unsure());
+    pub(super) fn become_unsure(&self) {
+        self.series().iter().for_each(|series| lock(series).sequence.become_unsure());
     }
 
-    /// A device's connections; none = there is no room.
-    pub(super) fn device(&mut self, identity: &Arc<str>) -> &mut Connections {
-        if !self.devices.contains_key(identity) && self.devices.len() >= MAX_DEVICES {
-            let oldest = self.devices.iter().min_by_key(|(_, device)| device.touched);
+    /// A device's connection was accepted.
+    pub(super) fn connected(&self, identity: &Arc<str>, address: SocketAddr, at: &Timestamp) {
+        self.device(identity, |device| device.connected(time(at), at.wall_ms, address.to_string()));
+    }
+
+    /// A device's connection ended; no cause = by its own DISCONNECT.
+    pub(super) fn ended(&self, identity: &Arc<str>, address: SocketAddr, cause: Option<Disconnection>, at: &Timestamp) {
+        let flapped = self.device(identity, |device| device.ended(time(at), at.wall_ms, address.to_string(), cause));
+        if let Some(cause) = cause.filter(|_| flapped) {
+            self.counters.flapped(cause);
+        }
+    }
+
+    /// A device's newest connections, oldest first.
+    pub(super) fn history(&self, identity: &str) -> Vec<Moment> {
+        lock(&self.devices)
+            .get(identity)
+            .map_or_else(Vec::new, |device| device.history().cloned().collect())
+    }
+
+    /// The devices whose connections are followed.
+    pub(super) fn devices(&self) -> Vec<Arc<str>> {
+        lock(&self.devices).keys().cloned().collect()
+    }
+
+    /// One of them.
+    pub(super) fn connections(&self, identity: &str) -> Option<Connections> {
+        lock(&self.devices).get(identity).cloned()
+    }
+
+    fn device<T>(&self, identity: &Arc<str>, act: impl FnOnce(&mut Connections) -> T) -> T {
+        self.changed.store(true, Ordering::Relaxed);
+        let mut devices = lock(&self.devices);
+        if !devices.contains_key(identity) && devices.len() >= MAX_DEVICES {
+            let oldest = devices.iter().min_by_key(|(_, device)| device.touched);
             if let Some(oldest) = oldest.map(|(identity, _)| Arc::clone(identity)) {
-                self.devices.remove(&oldest);
+                devices.remove(&oldest);
                 add(&self.counters.unfollowed, 1);
             }
         }
-        self.devices.entry(Arc::clone(identity)).or_default()
+        act(devices.entry(Arc::clone(identity)).or_default())
+    }
+
+    /// Whether something came since it was last asked.
+    pub(super) fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::Relaxed)
     }
 
     /// Looks at the time, and says who is in trouble.
-    pub(super) fn tick(&mut self, now: Ms) -> Report {
+    pub(super) fn tick(&self, now: Ms) -> Report {
         let mut found = Vec::new();
         let items: HashMap<&str, &config::Watch> = self.items.iter().map(|item| (item.config.topic.as_str(), &item.config)).collect();
-        let before = self.series.len();
-        let of_one = &mut self.of_one;
-        self.series.retain(|_, series| {
-            let stays = now - series.last_seen <= FORGET;
-            if let Some(count) = of_one.get_mut(&series.device).filter(|_| !stays) {
-                *count -= 1;
-            }
-            stays
-        });
-        self.of_one.retain(|_, count| *count > 0);
-        add(&self.counters.forgotten, (before - self.series.len()) as u64);
-        for series in self.series.values_mut() {
+        add(&self.counters.forgotten, lock(&self.table).forget(now));
+        let followed = self.series();
+        for series in &followed {
+            let mut series = lock(series);
             let Some(item) = items.get(series.item.as_str()) else { continue };
             add(&self.counters.silences, u64::from(series.falls_silent(item, now)));
             series.troubles(item, now, |trouble| found.push(trouble));
         }
-        for (identity, device) in &mut self.devices {
+        for (identity, device) in &mut *lock(&self.devices) {
             if let Some(flapping) = device.flapping(now) {
                 found.push(flaps(identity, flapping, now));
             }
         }
-        self.report(found)
-    }
-
-    fn report(&self, found: Vec<Trouble>) -> Report {
-        let mut report = Report {
-            series: self.series.len(),
-            ..Report::default()
-        };
-        let mut by_signal: HashMap<Signal, Vec<Trouble>> = HashMap::new();
-        for trouble in found {
-            by_signal.entry(trouble.signal).or_default().push(trouble);
-        }
-        for signal in SIGNALS {
-            let mut troubles = by_signal.remove(&signal).unwrap_or_default();
-            report.count.insert(signal, troubles.len());
-            troubles.sort_by(|a, b| {
-                let by_weight = b.weight.total_cmp(&a.weight);
-                by_weight.then_with(|| (&a.device, &a.topic, &a.detail).cmp(&(&b.device, &b.topic, &b.detail)))
-            });
-            troubles.truncate(LISTED);
-            report.troubles.extend(troubles);
-        }
-        report
+        report(followed.len(), found)
     }
 
     #[cfg(test)]
@@ -238,6 +310,62 @@ impl Engine {
         self.max_series = max;
         self
     }
+}
+
+impl Table {
+    /// The series of this key, made if it is not there; none = there is no room.
+    fn insert(&mut self, key: String, device: &str, max_series: usize, make: impl FnOnce() -> Series) -> Option<Followed> {
+        if let Some(known) = self.series.get(&key) {
+            return Some(Arc::clone(known));
+        }
+        let of_one = self.of_one.get(device).copied().unwrap_or_default();
+        if self.series.len() >= max_series || of_one >= MAX_OF_ONE {
+            return None;
+        }
+        self.of_one.insert(device.to_owned(), of_one + 1);
+        let followed = Arc::new(Mutex::new(make()));
+        self.series.insert(key, Arc::clone(&followed));
+        Some(followed)
+    }
+
+    /// Forgets those that were silent for too long; how many.
+    fn forget(&mut self, now: Ms) -> u64 {
+        let before = self.series.len();
+        let of_one = &mut self.of_one;
+        self.series.retain(|_, series| {
+            let mut series = lock(series);
+            // Whoever holds it still learns of it under the same lock.
+            series.is_forgotten = now - series.last_seen > FORGET;
+            if let Some(count) = of_one.get_mut(&series.device).filter(|_| series.is_forgotten) {
+                *count -= 1;
+            }
+            !series.is_forgotten
+        });
+        self.of_one.retain(|_, count| *count > 0);
+        (before - self.series.len()) as u64
+    }
+}
+
+fn report(series: usize, found: Vec<Trouble>) -> Report {
+    let mut report = Report {
+        series,
+        ..Report::default()
+    };
+    let mut by_signal: HashMap<Signal, Vec<Trouble>> = HashMap::new();
+    for trouble in found {
+        by_signal.entry(trouble.signal).or_default().push(trouble);
+    }
+    for signal in SIGNALS {
+        let mut troubles = by_signal.remove(&signal).unwrap_or_default();
+        report.count.insert(signal, troubles.len());
+        troubles.sort_by(|a, b| {
+            let by_weight = b.weight.total_cmp(&a.weight);
+            by_weight.then_with(|| (&a.device, &a.topic, &a.detail).cmp(&(&b.device, &b.topic, &b.detail)))
+        });
+        troubles.truncate(LISTED);
+        report.troubles.extend(troubles);
+    }
+    report
 }
 
 fn flaps(identity: &str, flapping: Flapping<'_>, now: Ms) -> Trouble {

@@ -119,8 +119,6 @@ pub(crate) type Named = Box<[(String, AtomicU64)]>;
 /// Counters since start; each rises only by what its name says.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Publishes not looked at because the hand-off was full.
-    pub(crate) overflow: AtomicU64,
     /// Publishes and connections not followed because as many series or devices as may be are.
     pub(crate) unfollowed: AtomicU64,
     /// Series forgotten after seven days of silence.
@@ -200,7 +198,10 @@ impl Counters {
 }
 
 pub(super) fn add(counter: &AtomicU64, count: u64) {
-    counter.fetch_add(count, Ordering::Relaxed);
+    // To write a nought would take the counter from the other cores for nothing.
+    if count > 0 {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
 }
 
 pub(super) fn value(counter: &AtomicU64) -> u64 {

@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::field::Field;
+use super::pointers::{Found, Pointers};
 use super::report::{Counters, Signal, Trouble, add};
 use super::sequence::{Sequence, Step};
 use super::{Ms, Recent};
@@ -34,6 +34,17 @@ pub(super) struct Series {
     pub(super) fields: Vec<Field>,
     /// Their pointers, to find them again after the configuration changed.
     pub(super) pointers: Vec<String>,
+    /// It is no longer in the table: whoever holds it has to find it anew.
+    #[serde(skip)]
+    pub(super) is_forgotten: bool,
+}
+
+/// Where what an item points to stands in what its pointers found.
+#[derive(Debug)]
+pub(super) struct Places {
+    counter: Option<usize>,
+    boot: Option<usize>,
+    fields: Vec<usize>,
 }
 
 /// The newest value of a reference, and for how long it may be used.
@@ -50,6 +61,18 @@ pub(super) fn patience(every: Option<Duration>) -> Ms {
     every.map_or(STALE, |every| Ms::try_from(every.as_millis()).unwrap_or(STALE) * 13 / 4)
 }
 
+impl Places {
+    /// Adds an item's pointers to those that are looked for.
+    pub(super) fn of(item: &config::Watch, pointers: &mut Pointers) -> Self {
+        let sequence = item.sequence.as_ref();
+        Self {
+            counter: sequence.map(|sequence| pointers.add(&sequence.counter)),
+            boot: sequence.and_then(|sequence| Some(pointers.add(sequence.boot.as_ref()?))),
+            fields: item.fields.iter().map(|field| pointers.add(&field.at)).collect(),
+        }
+    }
+}
+
 impl Series {
     /// A device that is seen on an item for the first time.
     pub(super) fn new(item: &config::Watch, device: &str, topic: &str) -> Self {
@@ -63,26 +86,29 @@ impl Series {
         }
     }
 
-    /// Takes a message in; `payload`: none = it could not be read.
+    /// Takes a message in; `found`: none = it could not be read. `reference` gives a field's reference by the field's place.
+    #[expect(clippy::too_many_arguments, reason = "what an item is, and what it counts")]
     pub(super) fn take(
         &mut self,
         item: &config::Watch,
-        payload: Option<&Value>,
-        references: &[Option<Reference>],
+        places: &Places,
+        found: Option<&[Found<'_>]>,
+        reference: impl Fn(usize) -> Option<Reference>,
         seen: &[(String, AtomicU64)],
         now: Ms,
         counters: &Counters,
     ) {
         (self.last_seen, self.silent) = (now, false);
-        let Some(payload) = payload else { return };
-        if let Some(sequence) = &item.sequence {
-            self.count(sequence, payload, now, counters);
+        let Some(found) = found else { return };
+        let at = |place: usize| found.get(place).unwrap_or(&Found::Absent);
+        if let Some(counter) = places.counter {
+            self.count(at(counter), places.boot.map(at), now, counters);
         }
-        let fields = self.fields.iter_mut().zip(&item.fields).zip(references).zip(seen);
-        for (((field, config), reference), (_, seen)) in fields {
-            let value = match payload.pointer(&config.at) {
-                None | Some(Value::Null) => continue,
-                Some(value) => value.as_f64(),
+        let fields = self.fields.iter_mut().zip(&item.fields).zip(&places.fields).zip(seen);
+        for (number, (((field, config), place), (_, seen))) in fields.enumerate() {
+            let value = match at(*place) {
+                Found::Absent | Found::Null => continue,
+                found => found.as_f64(),
             };
             let Some(value) = value else {
                 counters.unreadable_for("field");
@@ -93,7 +119,7 @@ impl Series {
             add(&counters.out_of_range, u64::from(said.out_of_range));
             add(&counters.stuck, u64::from(said.stuck));
             let Some(drift) = &config.drift else { continue };
-            match reference {
+            match reference(number) {
                 Some(reference) if now - reference.at <= patience(item.every) => {
                     (field.paired, field.blind_since) = (Some(now), None);
                     let begun = field.drift.take(value - reference.value, drift.more_than);
@@ -106,14 +132,13 @@ impl Series {
         }
     }
 
-    fn count(&mut self, config: &config::Sequence, payload: &Value, now: Ms, counters: &Counters) {
-        let boot = match config.boot.as_ref().map(|at| payload.pointer(at)) {
+    fn count(&mut self, number: &Found<'_>, boot: Option<&Found<'_>>, now: Ms, counters: &Counters) {
+        let boot = match boot.map(Found::as_text) {
             None => None,
-            Some(Some(Value::String(text))) => Some(text.clone()),
-            Some(Some(value @ (Value::Number(_) | Value::Bool(_)))) => Some(value.to_string()),
-            Some(_) => return counters.unreadable_for("boot"),
+            Some(Some(text)) => Some(text),
+            Some(None) => return counters.unreadable_for("boot"),
         };
-        let Some(number) = payload.pointer(&config.counter).and_then(Value::as_u64) else {
+        let Some(number) = number.as_u64() else {
             return counters.unreadable_for("counter");
         };
         match self.sequence.take(boot.as_deref(), number) {

@@ -4,16 +4,16 @@ mod restart;
 mod simulation;
 
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use forebay_broker::{Accepted, Disconnection, Observer};
+use forebay_broker::{Accepted, Disconnection, Observer, Publishes};
 use forebay_wal::{BootId, Timestamp};
 
 use super::engine::Engine;
 use super::field;
-use super::handoff::{Event, Publish, Witness};
+use super::lock;
 use super::report::{Counters, Report, Signal, value};
+use super::witness::Witness;
 
 const ITEM: &str = "{topic: \"devices/+/telemetry/#\", every: 60s, sequence: {counter: /seq, boot: /boot}, fields: [{at: /temp, range: [-40, 85], \
                     drift: {topic: devices/ref/telemetry/env, at: /temp, more_than: 1.0}}]}";
@@ -51,18 +51,13 @@ impl Watched {
         }
     }
 
-    fn publish_lost(&mut self, device: &str, topic: &str, payload: &str, lost: u64) {
-        self.engine.take(&Publish {
-            identity: device.into(),
-            topic: topic.into(),
-            payload: Some(payload.as_bytes().into()),
-            received: at(self.now),
-            lost,
-        });
+    fn publish_on(&mut self, device: &str, topic: &str, payload: &str) {
+        let mut trail = self.engine.trail(device, topic);
+        self.engine.take(&mut trail, device, payload.as_bytes(), &at(self.now));
     }
 
     fn publish(&mut self, device: &str, payload: &str) {
-        self.publish_lost(device, &format!("devices/{device}/telemetry/env"), payload, 0);
+        self.publish_on(device, &format!("devices/{device}/telemetry/env"), payload);
     }
 
     fn report(&mut self) -> Report {
@@ -92,7 +87,6 @@ impl Watched {
             ("drifts", &counters.drifts),
             ("unfollowed", &counters.unfollowed),
             ("forgotten", &counters.forgotten),
-            ("overflow", &counters.overflow),
             ("checkpoint_failures", &counters.checkpoint_failures),
         ];
         let counted = all.into_iter().map(|(name, counter)| (name, value(counter)));
@@ -164,7 +158,7 @@ fn each_counter_rises_only_by_what_it_names() {
             |w| w.publish("d1", "{\"seq\":11,\"boot\":\"a\",\"temp\":\"warm\"}"),
             &[("field", 1)],
         ),
-        ("another topic", |w| w.publish_lost("d1", "devices/d1/other", "x", 0), &[]),
+        ("another topic", |w| w.publish_on("d1", "devices/d1/other", "x"), &[]),
     ];
     for (what, act, expected) in acts {
         let mut watched = Watched::new(ITEM);
@@ -199,24 +193,13 @@ fn a_gap_is_listed_with_its_range_for_five_minutes() {
 }
 
 #[test]
-fn a_publish_lost_at_the_hand_off_makes_no_gap() {
-    let mut watched = Watched::new(ITEM);
-    let topic = "devices/d1/telemetry/env";
-    watched.publish_lost("d1", topic, &message(1, "a", 20.0), 0);
-    watched.publish_lost("d1", topic, &message(5, "a", 20.0), 3);
-    assert_eq!(watched.counted(), []);
-    watched.publish_lost("d1", topic, &message(7, "a", 20.0), 3);
-    assert_eq!(watched.counted(), [("gaps", 1), ("missing", 1)]);
-}
-
-#[test]
 fn a_publisher_of_many_devices_has_a_series_for_each() {
     let mut watched = Watched::new("{topic: \"zigbee/+\", every: 60s}");
     for name in ["kitchen", "cellar"] {
-        watched.publish_lost("local", &format!("zigbee/{name}"), "1", 0);
+        watched.publish_on("local", &format!("zigbee/{name}"), "1");
     }
     watched.now += 200;
-    watched.publish_lost("local", "zigbee/cellar", "1", 0);
+    watched.publish_on("local", "zigbee/cellar", "1");
     let report = watched.report();
     let silent: Vec<_> = report.of(Signal::Silent).map(|trouble| trouble.topic.as_str()).collect();
     assert_eq!(silent, ["zigbee/kitchen"]);
@@ -252,15 +235,15 @@ fn series_are_bounded_and_the_next_one_is_counted() {
 fn one_device_that_makes_topics_up_takes_no_room_from_the_others() {
     let mut watched = Watched::new("{topic: \"devices/+/+/env\", every: 60s}");
     for number in 0..1_500 {
-        watched.publish_lost("bad", &format!("devices/bad/{number}/env"), "1", 0);
+        watched.publish_on("bad", &format!("devices/bad/{number}/env"), "1");
     }
-    watched.publish_lost("bad", &format!("devices/{}/t/env", "x".repeat(300)), "1", 0);
+    watched.publish_on("bad", &format!("devices/{}/t/env", "x".repeat(300)), "1");
     assert_eq!((watched.report().series, watched.counted()), (1_000, vec![("unfollowed", 501)]));
-    watched.publish_lost("good", "devices/good/t/env", "1", 0);
+    watched.publish_on("good", "devices/good/t/env", "1");
     assert_eq!(watched.report().series, 1_001);
     watched.now += 8 * 86_400;
     assert_eq!(watched.report().series, 0);
-    watched.publish_lost("bad", "devices/bad/1/env", "1", 0);
+    watched.publish_on("bad", "devices/bad/1/env", "1");
     assert_eq!(watched.report().series, 1, "what is forgotten gives its room back");
 }
 
@@ -285,41 +268,94 @@ impl Observer for Nobody {
     fn acked(&self, _oldest: Duration, _count: u64) {}
 }
 
-#[test]
-fn a_full_hand_off_lets_nobody_wait_and_is_counted() {
-    let counters = Arc::new(Counters::new(&[]));
-    let (queue, events) = sync_channel(10);
-    let witness = Witness {
-        inner: Arc::new(Nobody),
-        filters: vec![forebay_topic::TopicFilter::parse("a/#").unwrap()],
-        references: ["r".to_owned()].into(),
-        queue,
-        bytes: Arc::default(),
-        counters: Arc::clone(&counters),
-    };
-    let identity: Arc<str> = "d1".into();
-    let accepted = |topic, payload| {
-        witness.accepted(&Accepted {
-            identity: &identity,
+/// A connection to a watch of these items, as the front has it.
+struct Connection {
+    engine: Arc<Engine>,
+    publishes: Box<dyn Publishes>,
+}
+
+impl Connection {
+    fn new(watched: Watched, identity: &str) -> Self {
+        let engine = Arc::new(watched.engine);
+        let witness = Witness {
+            inner: Arc::new(Nobody),
+            engine: Arc::clone(&engine),
+        };
+        let publishes = witness.publishes(&identity.into()).unwrap();
+        Self { engine, publishes }
+    }
+
+    fn publish(&mut self, topic: &str, payload: &[u8], second: u64) {
+        self.publishes.accepted(&Accepted {
             topic,
             payload,
-            received: at(1),
+            received: at(second),
         });
+    }
+}
+
+#[test]
+fn every_number_is_seen_however_many_topics_a_connection_has_and_however_fast_they_come() {
+    let watched = Watched::new("{topic: \"devices/#\", every: 60s}, {topic: \"devices/+/+\", sequence: {counter: /seq}}");
+    let counters = Arc::clone(&watched.counters);
+    let mut device = Connection::new(watched, "d1");
+    for seq in 0..2_000_u64 {
+        // Twenty topics, more than a connection keeps at hand, and one that comes each time.
+        let topic = format!("devices/d1/{}", seq % 20);
+        device.publish(&topic, format!("{{\"seq\":{}}}", seq / 20).as_bytes(), 1);
+        device.publish("devices/d1/often", format!("{{\"seq\":{seq}}}").as_bytes(), 1);
+        device.publish("elsewhere", b"x", 1);
+    }
+    let told = |counter| value(counter);
+    assert_eq!(
+        (told(&counters.gaps), told(&counters.duplicates), told(&counters.restarts)),
+        (0, 0, 0)
+    );
+    assert_eq!((value(&counters.seen[0].1), value(&counters.seen[1].1)), (4_000, 4_000));
+    device.publish("devices/d1/3", b"{\"seq\":99}", 1);
+    device.publish("devices/d1/often", b"{\"seq\":2005}", 1);
+    assert_eq!((told(&counters.duplicates), told(&counters.missing)), (1, 5));
+}
+
+#[test]
+fn a_series_that_is_forgotten_while_its_connection_stands_is_found_anew() {
+    let watched = Watched::new(ITEM);
+    let mut device = Connection::new(watched, "d1");
+    let topic = "devices/d1/telemetry/env";
+    device.publish(topic, message(1, "a", 20.0).as_bytes(), 0);
+    let week: u64 = 7 * 86_400 + 1;
+    assert_eq!(device.engine.tick((week * 1000).cast_signed()).series, 0);
+    device.publish(topic, message(2, "a", 20.0).as_bytes(), week + 1);
+    assert_eq!(device.engine.tick(((week + 1) * 1000).cast_signed()).series, 1);
+    device.publish(topic, message(2, "a", 20.0).as_bytes(), week + 2);
+    let report = device.engine.tick(((week + 2) * 1000).cast_signed());
+    assert_eq!(report.in_trouble(Signal::Duplicate), 1, "it is looked at where it is reported from");
+}
+
+#[test]
+fn a_payload_that_is_too_large_is_seen_and_not_read() {
+    let watched = Watched::new(ITEM);
+    let counters = Arc::clone(&watched.counters);
+    let mut device = Connection::new(watched, "d1");
+    let large = format!("{{\"seq\":1,\"boot\":\"a\",\"fill\":\"{}\"}}", " ".repeat(64 << 10));
+    device.publish("devices/d1/telemetry/env", large.as_bytes(), 1);
+    let told: Vec<_> = counters.unreadable().filter(|(_, count)| *count > 0).collect();
+    assert_eq!((value(&counters.seen[0].1), told), (1, vec![("too_large", 1)]));
+}
+
+#[test]
+fn one_publish_that_two_items_cannot_read_is_counted_once() {
+    let mut watched = Watched::new("{topic: \"a/#\", fields: [{at: /x}]}, {topic: \"a/b\", fields: [{at: /y}]}");
+    watched.publish_on("d1", "a/b", "{");
+    assert_eq!(watched.counted(), [("not_json", 1)]);
+}
+
+#[test]
+fn who_watches_nothing_costs_nothing() {
+    let engine = Watched::new("").engine;
+    let witness = Witness {
+        inner: Arc::new(Nobody),
+        engine: Arc::new(engine),
     };
-    accepted("b", b"1");
-    for _ in 0..9 {
-        accepted("a/b", b"1");
-    }
-    accepted("r", b"1");
-    assert_eq!(value(&counters.overflow), 0, "what nobody watches takes no room");
-    accepted("a/b", b"1");
-    witness.ended(&identity, "127.0.0.1:1".parse().unwrap(), Some(Disconnection::KeepAlive), at(1));
-    assert_eq!(value(&counters.overflow), 2);
-    assert_eq!(events.try_iter().count(), 10);
-    let large = vec![b' '; (64 << 10) + 1];
-    accepted("a/b", &large);
-    match events.try_recv().unwrap() {
-        Event::Publish(publish) => assert_eq!((publish.payload, publish.lost), (None, 2)),
-        other => panic!("{other:?}"),
-    }
+    assert!(witness.publishes(&"d1".into()).is_none());
 }

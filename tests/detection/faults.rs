@@ -16,15 +16,8 @@ use super::support::eventually;
 
 /// All of them at once, in the order of the issue.
 pub(crate) async fn all(sites: &Sites, judge: &Judge) -> Vec<Row> {
-    let calm = restarts_of_the_cloud(&sites.calm);
-    let faults = async {
-        let (a, b, c) = tokio::join!(of_devices(sites, judge), of_the_cloud(sites, judge), of_the_gateway(sites, judge));
-        [a, b, c].concat()
-    };
-    let mut rows = tokio::select! {
-        rows = faults => rows,
-        () = calm => unreachable!("it goes on for ever"),
-    };
+    let (a, b, c) = tokio::join!(of_devices(sites, judge), of_the_cloud(sites, judge), of_the_gateway(sites, judge));
+    let mut rows = [a, b, c].concat();
     rows.sort_by_key(|row| {
         row.fault
             .split('.')
@@ -285,19 +278,4 @@ async fn of_the_gateway(sites: &Sites, judge: &Judge) -> Vec<Row> {
     let mut rows = vec![disk];
     rows.extend(expiring);
     rows
-}
-
-/// How long each connection of the undisturbed gateway lives; at AWS a week, sometimes minutes.
-const LIFE: Duration = Duration::from_secs(75);
-
-/// What AWS does to a connection that lives long enough: it is told to go, or cut, and the next one is accepted at once.
-async fn restarts_of_the_cloud(site: &Site) {
-    for turn in 0u32.. {
-        sleep(LIFE).await;
-        match turn % 3 {
-            0 => site.cloud.faults().disconnect_all(0x8b),
-            1 => site.cloud.faults().cut_all(Cut::Reset),
-            _ => site.cloud.faults().disconnect_all(0x98),
-        }
-    }
 }

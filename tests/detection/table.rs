@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::calm::Calm;
 use super::judge::Row;
 use super::mosquitto::Raised;
 use super::support::prometheus::root;
@@ -17,6 +18,12 @@ const END: &str = "<!-- end of the twelve faults -->\n";
 /// The comparison stands between these.
 const BEGIN_OTHER: &str = "<!-- the same faults against Mosquitto -->\n";
 const END_OTHER: &str = "<!-- end of the same faults against Mosquitto -->\n";
+
+/// The undisturbed run stands between these.
+const BEGIN_CALM: &str =
+    "<!-- undisturbed: FOREBAY_DETECTION=write FOREBAY_UNDISTURBED=3600 cargo test --test detection an_undisturbed -->\n";
+const END_CALM: &str = "<!-- end of undisturbed -->\n";
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Writes the table if asked to; holds the page against this run otherwise: the same faults, alerts and words, and each
 /// named within the minute that is promised.
@@ -76,6 +83,32 @@ pub(crate) fn write_comparison(raised: &[Raised]) {
     }
 }
 
+/// The same for the undisturbed run: what the page shows was an hour at least, so a shorter one is not written.
+pub(crate) fn write_calm(calm: &Calm) {
+    let seconds = calm.lasted.as_secs_f64();
+    let text = format!(
+        "\n{seconds:.0} s, {} restarts of the cloud, one each {} s; {:.0} publishes accepted, {:.0} a second; CPU time of the gateway\n\
+         (a debug build) {:.1} % of a core. No alert fired.\n\n",
+        calm.restarts,
+        calm.life.as_secs(),
+        calm.accepted,
+        calm.accepted / seconds,
+        calm.cpu.as_secs_f64() / seconds * 100.0,
+    );
+    println!("{text}");
+    let shown = if calm.lasted >= HOUR {
+        shown_or_written(BEGIN_CALM, END_CALM, &text)
+    } else {
+        shown(BEGIN_CALM, END_CALM)
+    };
+    let Some(shown) = shown else { return };
+    let seconds = shown.trim().split(' ').next().and_then(|seconds| seconds.parse::<u64>().ok());
+    assert!(
+        seconds.is_some_and(|seconds| seconds >= HOUR.as_secs()),
+        "{PAGE}: not an undisturbed hour: {shown}"
+    );
+}
+
 /// What the page shows between two marks; none if it was written now.
 fn shown_or_written(begin: &str, end: &str, table: &str) -> Option<String> {
     // Two tests may write their parts at the same time.
@@ -83,13 +116,24 @@ fn shown_or_written(begin: &str, end: &str, table: &str) -> Option<String> {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let path = root().join(PAGE);
     let page = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(begin).unwrap_or_else(|| panic!("{PAGE} lacks its mark `{begin}`"));
-    let (shown, after) = rest.split_once(end).unwrap_or_else(|| panic!("{PAGE} lacks its mark `{end}`"));
+    let (before, shown, after) = parted(&page, begin, end);
     if std::env::var("FOREBAY_DETECTION").is_ok_and(|mode| mode == "write") {
         std::fs::write(&path, format!("{before}{begin}{table}{end}{after}")).unwrap();
         return None;
     }
     Some(shown.to_owned())
+}
+
+/// What the page shows between two marks.
+fn shown(begin: &str, end: &str) -> Option<String> {
+    let page = std::fs::read_to_string(root().join(PAGE)).unwrap();
+    Some(parted(&page, begin, end).1.to_owned())
+}
+
+fn parted<'a>(page: &'a str, begin: &str, end: &str) -> (&'a str, &'a str, &'a str) {
+    let (before, rest) = page.split_once(begin).unwrap_or_else(|| panic!("{PAGE} lacks its mark `{begin}`"));
+    let (shown, after) = rest.split_once(end).unwrap_or_else(|| panic!("{PAGE} lacks its mark `{end}`"));
+    (before, shown, after)
 }
 
 fn table(rows: &[Row], others: &[String], took: Duration) -> String {

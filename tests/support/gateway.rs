@@ -127,6 +127,19 @@ impl Gateway {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// CPU time of the process, user and system.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let ticks = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().unwrap());
+        // USER_HZ is 100 on every Linux that there is.
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
     /// One admin page: its status code and body.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
         let exchange = async {

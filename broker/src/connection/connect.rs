@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::Peer;
@@ -149,6 +149,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
     let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone()));
     let producer = context.log.producer(Arc::clone(&outbox.commits) as _);
     let device = context.devices.of(&identity);
+    let publishes = context.observer.publishes(&key.identity);
     let ingress = Ingress {
         context: Arc::clone(context),
         key,
@@ -156,6 +157,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         device,
         producer,
         version: connect.version,
+        publishes,
         is_durable: attached.state.is_durable,
     };
     let granted = connack.properties.server_keep_alive.unwrap_or(connect.keep_alive);
@@ -287,7 +289,7 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut, max_p
         if let Some(connect) = decode_connect(buffer, max_packet).map_err(Failure::Decode)? {
             return Ok(connect);
         }
-        match stream.read_buf(buffer).await {
+        match super::chunk::read(stream, buffer).await {
             Ok(0) | Err(_) => return Err(Failure::Closed),
             Ok(_) => {}
         }

@@ -5,6 +5,7 @@
 //! committed or lost, publishes the will if it is due, and gives its session back: the next connection of the session
 //! begins where this one really ended.
 
+mod chunk;
 mod connect;
 mod deliveries;
 mod outbox;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -45,8 +47,8 @@ pub(crate) async fn serve<S>(mut stream: S, peer: Peer, context: Arc<Context>, d
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut buffer = BytesMut::with_capacity(reader::READ_BYTES);
-    let open = match connect::open(&mut stream, &mut buffer, &peer, &context, deadline).await {
+    let mut buffer = BytesMut::new();
+    let open = match Box::pin(connect::open(&mut stream, &mut buffer, &peer, &context, deadline)).await {
         Ok(open) => open,
         Err(cause) => {
             context.stats.disconnect(cause);
@@ -70,10 +72,24 @@ where
     }
 }
 
-async fn run<S>(stream: S, buffer: BytesMut, open: connect::Open, context: &Arc<Context>) -> Option<Disconnection>
+/// A connection spends its life in what this returns, so that holds nothing that only its beginning or its end needs.
+fn run<S>(stream: S, buffer: BytesMut, open: connect::Open, context: &Arc<Context>) -> impl Future<Output = Option<Disconnection>> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (input, output) = tokio::io::split(stream);
+    let outbox = Arc::clone(&open.outbox);
+    let writer = tokio::spawn(writer::run(output, Arc::clone(&outbox), Arc::clone(context)));
+    let mut reader = Box::new(reader(open, context));
+    let context = Arc::clone(context);
+    async move {
+        let closing = reader.run(input, buffer).await;
+        outbox.seal(closing);
+        Box::pin(finish(reader.end(), writer, outbox, closing, &context)).await
+    }
+}
+
+fn reader(open: connect::Open, context: &Arc<Context>) -> reader::Reader {
     let connect::Open {
         version,
         outbox,
@@ -84,27 +100,23 @@ where
         peer_limit,
         has_fixed_identity,
     } = open;
-    let (input, output) = tokio::io::split(stream);
-    let writer = tokio::spawn(writer::run(output, Arc::clone(&outbox), Arc::clone(context)));
     let deliveries = deliveries::Deliveries::new(Arc::clone(context), Arc::clone(&outbox), version, &ingress, peer_limit);
-    let mut reader = reader::Reader::new(
-        version,
-        Arc::clone(&outbox),
-        ingress,
-        attached,
-        deliveries,
-        keep_alive,
-        will,
-        has_fixed_identity,
-    );
-    let closing = reader.run(input, buffer).await;
-    outbox.seal(closing);
+    reader::Reader::new(version, outbox, ingress, attached, deliveries, keep_alive, will, has_fixed_identity)
+}
+
+async fn finish(
+    ended: reader::Ended,
+    writer: JoinHandle<()>,
+    outbox: Arc<Outbox>,
+    closing: Closing,
+    context: &Arc<Context>,
+) -> Option<Disconnection> {
     let reader::Ended {
         mut ingress,
         mut attached,
         deliveries,
         will,
-    } = reader.end();
+    } = ended;
     // The writer ends once nothing is pending: all that was appended is committed, or known to be lost.
     if let Err(error) = writer.await {
         tracing::error!(%error, "a connection's writer failed");
@@ -118,14 +130,10 @@ where
         Some(will) if delay == 0 => publish_will(will, &mut ingress, context, &outbox).await,
         Some(will) => {
             let fate = context.registry.detach(attached).await;
-            context.tasks.spawn(delayed_will(
-                will,
-                Duration::from_secs(u64::from(delay)),
-                fate,
-                ingress,
-                Arc::clone(context),
-                outbox,
-            ));
+            let delay = Duration::from_secs(u64::from(delay));
+            context
+                .tasks
+                .spawn(delayed_will(will, delay, fate, ingress, Arc::clone(context), outbox));
             return closing.cause;
         }
         None => {}

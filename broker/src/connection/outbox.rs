@@ -59,7 +59,7 @@ pub(super) struct Pending {
     pub(super) ready: Ready,
     pub(super) answer: Answer,
     /// What goes to local subscribers at this place: a publish that is in no batch.
-    pub(super) fanout: Option<Message>,
+    pub(super) fanout: Option<Box<Message>>,
     /// When its packet was read.
     pub(super) since: Instant,
     /// Bytes of the shared budget to give back.
@@ -253,7 +253,7 @@ impl Outbox {
                         self.answer(&done, &mut released);
                     }
                     if let Some(message) = done.fanout {
-                        fanout.publish(self.commits.latest_durable(), message);
+                        fanout.publish(self.commits.latest_durable(), *message);
                     }
                 }
                 Outcome::Lost => {

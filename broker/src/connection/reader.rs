@@ -12,6 +12,7 @@ use forebay_wal::{Batch, Timestamp};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::chunk;
 use super::connect::TOPIC_ALIAS_MAXIMUM;
 use super::deliveries::Deliveries;
 use super::outbox::{Closing, Outbox};
@@ -22,8 +23,6 @@ use crate::stats::Disconnection;
 use publishing::FULL_DELAY;
 pub(super) use publishing::forget_lost;
 
-/// Bytes read from the socket at once.
-pub(super) const READ_BYTES: usize = 16 << 10;
 /// A keep-alive of 0 has no end.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// How long a closing connection goes on reading, so that what was sent last is not destroyed by a reset.
@@ -70,7 +69,10 @@ impl Reader {
         will: Option<Will>,
         has_fixed_identity: bool,
     ) -> Self {
-        let aliases = vec![None; usize::from(TOPIC_ALIAS_MAXIMUM)];
+        let aliases = match version {
+            Version::V5 => vec![None; usize::from(TOPIC_ALIAS_MAXIMUM)],
+            Version::V311 => Vec::new(),
+        };
         let parked = VecDeque::new();
         Self {
             version,
@@ -131,7 +133,7 @@ impl Reader {
                 is_heard = false;
             }
             let is_reading = !self.is_backed_up();
-            buffer.reserve(READ_BYTES);
+            chunk::release(buffer);
             tokio::select! {
                 biased;
                 () = &mut ended => return self.why_ended(),
@@ -142,7 +144,7 @@ impl Reader {
                         return closing;
                     }
                 }
-                read = input.read_buf(buffer), if is_reading => match read {
+                read = chunk::read(input, buffer), if is_reading => match read {
                     Ok(0) | Err(_) => return Closing::silently(Disconnection::ConnectionLost),
                     Ok(_) => is_heard = true,
                 },

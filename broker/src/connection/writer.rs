@@ -16,6 +16,8 @@ use crate::stats::{Disconnection, Refusal, add};
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// The same for a connection that ends: the next one of its session waits for it.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
+/// Room for answers that a connection keeps while it has nothing to say.
+const KEPT_BYTES: usize = 4 << 10;
 
 /// Runs until the connection is closing and nothing is pending. Its socket may die before: then it goes on without, so
 /// that the order is still drained.
@@ -48,7 +50,12 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox
         if released.bytes.is_empty() {
             wait(&outbox, released.next).await;
         }
-        bytes = released.bytes;
+        // A burst does not keep its room for ever.
+        bytes = if released.bytes.capacity() > KEPT_BYTES {
+            BytesMut::new()
+        } else {
+            released.bytes
+        };
     }
 }
 

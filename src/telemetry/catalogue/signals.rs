@@ -8,7 +8,6 @@ pub(super) const SIGNALS: &[Instrument] = &[
     gauge("forebay_watch_series", "series", "Series that `watch` follows: one for each device and topic.", |m| one(m.figures.watch.report.series as u64)),
     by(&["watch"], counter("forebay_watch_seen_total", "publishes", "Publishes that the item's filter matched: does it match anything?", |m| labelled(&m.figures.watch.seen))),
     by(&["watch", "field"], counter("forebay_watch_values_total", "values", "Numbers found at the field's pointer. Zero while the item sees publishes: is the pointer misspelt?", |m| m.figures.watch.fields.iter().map(|(item, field, count)| series(&[item, field], *count as f64)).collect())),
-    counter("forebay_watch_overflow_total", "publishes", "Publishes, and comings and goings of connections, not looked at because the watch was behind.", |m| one(m.figures.watch.overflow)),
     counter("forebay_watch_unfollowed_total", "publishes", "Publishes of series beyond 20,000, or beyond 1,000 of one publisher, or on topics over 256 bytes, and devices beyond 10,000 whose history made room: whom does the watch not see?", |m| one(m.figures.watch.unfollowed)),
     by(&["reason"], counter("forebay_watch_unreadable_total", "publishes", "Publishes that could not be read in full: `too_large` (over 64 KiB), `not_json`, or no fit value at the `counter`, `boot` or `field` pointer. Is a pointer misspelt?", |m| labelled(&m.figures.watch.unreadable))),
     counter("forebay_watch_forgotten_total", "series", "Series forgotten after seven days of silence.", |m| one(m.figures.watch.forgotten)),

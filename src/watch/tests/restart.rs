@@ -9,7 +9,7 @@ fn restarted(before: &Watched, clean: bool, now: u64) -> Watched {
     save(&path, &before.engine, &at(before.now), clean).unwrap();
     let mut after = Watched::new(ITEM);
     after.now = now;
-    assert!(load(&path, &mut after.engine, &config(ITEM).watch, &at(now)).unwrap());
+    assert!(load(&path, &after.engine, &config(ITEM).watch, &at(now)).unwrap());
     after
 }
 
@@ -55,9 +55,10 @@ fn a_silence_goes_on_and_flaps_do_too() {
     let mut before = seen();
     let identity: Arc<str> = "d2".into();
     for _ in 0..3 {
-        let now = (before.now * 1000).cast_signed();
-        let device = before.engine.device(&identity);
-        device.ended(now, 5, "10.0.0.1:1".to_owned(), Some(Disconnection::KeepAlive));
+        let address = "10.0.0.1:1".parse().unwrap();
+        before
+            .engine
+            .ended(&identity, address, Some(Disconnection::KeepAlive), &at(before.now));
     }
     before.now += 100;
     before.publish("d3", &message(1, "a", 20.0));
@@ -78,16 +79,17 @@ fn fields_are_found_again_by_their_pointers_and_items_by_their_filters() {
     let path = path(folder.path());
     save(&path, &before.engine, &at(before.now), true).unwrap();
     let other = "{topic: \"devices/+/telemetry/#\", fields: [{at: /humidity}, {at: /temp, range: [0, 10]}]}";
-    let mut after = Watched::new(other);
-    load(&path, &mut after.engine, &config(other).watch, &at(before.now)).unwrap();
-    let series = after.engine.series.values().next().unwrap();
+    let after = Watched::new(other);
+    load(&path, &after.engine, &config(other).watch, &at(before.now)).unwrap();
+    let series = after.engine.series();
+    let series = lock(series.first().unwrap());
     assert_eq!(series.pointers, ["/humidity", "/temp"]);
     assert_eq!(series.fields[0], field::Field::default());
     assert_ne!(series.fields[1], field::Field::default());
     let gone = "{topic: \"elsewhere/#\", every: 60s}";
-    let mut after = Watched::new(gone);
-    load(&path, &mut after.engine, &config(gone).watch, &at(before.now)).unwrap();
-    assert_eq!(after.engine.series.len(), 0);
+    let after = Watched::new(gone);
+    load(&path, &after.engine, &config(gone).watch, &at(before.now)).unwrap();
+    assert_eq!(after.engine.series().len(), 0);
 }
 
 #[test]
@@ -96,7 +98,7 @@ fn a_file_that_is_damaged_too_new_or_foreign_is_refused_by_name() {
     let path = path(folder.path());
     let load = |text: &[u8]| {
         std::fs::write(&path, text).unwrap();
-        load(&path, &mut Watched::new(ITEM).engine, &config(ITEM).watch, &at(5))
+        load(&path, &Watched::new(ITEM).engine, &config(ITEM).watch, &at(5))
     };
     for damaged in [&b""[..], b"{", b"\xff\xff", b"{\"format\":\"forebay watch\",\"version\":1}"] {
         assert!(matches!(load(damaged), Err(Unusable::Damaged(_))), "{damaged:?}");
@@ -118,15 +120,13 @@ fn version_1_is_readable() {
         before.publish("ref", &message(1, "r", 20.0));
         before.publish("d1", &message(14, "a", 99.0));
         let identity: Arc<str> = "d2".into();
-        before
-            .engine
-            .device(&identity)
-            .ended(5, 5, "10.0.0.1:1".to_owned(), Some(Disconnection::KeepAlive));
+        let address = "10.0.0.1:1".parse().unwrap();
+        before.engine.ended(&identity, address, Some(Disconnection::KeepAlive), &at(5));
         save(std::path::Path::new(golden), &before.engine, &at(before.now), true).unwrap();
     }
     let mut after = Watched::new(ITEM);
-    assert!(load(std::path::Path::new(golden), &mut after.engine, &config(ITEM).watch, &at(after.now)).unwrap());
-    assert_eq!((after.engine.series.len(), after.engine.devices.len()), (2, 1));
+    assert!(load(std::path::Path::new(golden), &after.engine, &config(ITEM).watch, &at(after.now)).unwrap());
+    assert_eq!((after.engine.series().len(), after.engine.devices().len()), (2, 1));
     let report = after.report();
     assert_eq!(
         (report.of(Signal::Gap).next().unwrap().value, report.in_trouble(Signal::Range)),

@@ -97,7 +97,7 @@ impl Reader {
         self.outbox.push(Pending {
             ready,
             answer,
-            fanout,
+            fanout: fanout.map(Box::new),
             since,
             budget,
             trace,

@@ -1,0 +1,61 @@
+//! Reading from a socket without a buffer that waits with it.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// Bytes read from a socket at once.
+const BYTES: usize = 16 << 10;
+
+thread_local! {
+    /// What the thread's connections read into, one after the other.
+    static CHUNK: RefCell<Box<[u8]>> = RefCell::new(vec![0; BYTES].into());
+}
+
+/// Reads what is there, 16 KiB at most, and appends it; 0 = the peer has closed. A connection that waits here holds no
+/// memory for what may come: most do nothing else. Cancel safe.
+///
+/// # Errors
+/// The socket's.
+pub(super) async fn read<R: AsyncRead + Unpin>(input: &mut R, buffer: &mut BytesMut) -> io::Result<usize> {
+    std::future::poll_fn(|context| {
+        CHUNK.with_borrow_mut(|chunk| {
+            let mut chunk = ReadBuf::new(chunk);
+            ready!(Pin::new(&mut *input).poll_read(context, &mut chunk))?;
+            buffer.extend_from_slice(chunk.filled());
+            Poll::Ready(Ok(chunk.filled().len()))
+        })
+    })
+    .await
+}
+
+/// Gives back what an emptied buffer still holds: the whole chunk of which the last packet was a part.
+pub(super) fn release(buffer: &mut BytesMut) {
+    if buffer.is_empty() {
+        *buffer = BytesMut::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_read_is_appended_and_an_emptied_buffer_holds_nothing() {
+        let sent: Vec<u8> = (0..=u8::MAX).cycle().take(100_000).collect();
+        let mut input = &sent[..];
+        let mut buffer = BytesMut::from(&b"before"[..]);
+        while read(&mut input, &mut buffer).await.unwrap() > 0 {}
+        assert_eq!(buffer.split_to(6), b"before"[..]);
+        assert_eq!(buffer, sent);
+        release(&mut buffer);
+        assert_eq!(buffer, sent, "what is not yet decoded stays");
+        let packets = buffer.split_to(sent.len());
+        release(&mut buffer);
+        assert_eq!((buffer.capacity(), packets.len()), (0, sent.len()));
+    }
+}
