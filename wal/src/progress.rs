@@ -9,7 +9,7 @@
 //! 4. A settled entry is counted in the ledger when it leaves the front of its queue, in the commit that writes the new
 //!    front: a kill in between forgets both.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use crate::pending::{DeadJob, Pending};
 use crate::ranges::RangeSet;
 use crate::requeue::Leaving;
 use crate::state::{Change, Count, State};
-use crate::tracked::{HeldPair, MAX_OUTSTANDING, Outcome, Outstanding, StreamTracker, pop_settled};
+use crate::tracked::{HeldPair, MAX_OUTSTANDING, Outcome, Outstanding, StreamTracker, Unsettled, pop_settled};
 use crate::{Partition, Stats, StreamId};
 
 /// All streams' progress, and what of it is not yet on disk.
@@ -67,7 +67,7 @@ impl Tracker {
                 floor: stream.floor,
                 read_to: stream.up_to.clone(),
                 queues: vec![VecDeque::new(); Partition::COUNT],
-                outstanding: HashMap::new(),
+                outstanding: Unsettled::default(),
                 holds: holds.collect(),
                 stopped: false,
                 removed: stream.removed.clone(),
@@ -148,12 +148,13 @@ impl Tracker {
     pub(crate) fn register(&mut self, stream: u8, offset: u64, entry: Outstanding) {
         let Some(tracker) = self.streams.get_mut(&stream) else { return };
         let partition = usize::from(entry.partition);
-        let ended = entry.settled.clone();
-        let cost = entry.cost;
+        let has_ended = entry.settled.is_some();
+        if let Some(outcome) = &entry.settled {
+            ended(&self.gauges, &self.stats, stream, outcome, entry.cost);
+        }
         tracker.queues[partition].push_back(offset);
         tracker.outstanding.insert(offset, entry);
-        if let Some(outcome) = ended {
-            self.ended(stream, &outcome, cost);
+        if has_ended {
             self.advance(stream, partition);
         }
     }
@@ -167,8 +168,8 @@ impl Tracker {
             return false;
         };
         let (partition, cost, held, pair) = (usize::from(entry.partition), entry.cost, entry.held, entry.pair);
-        entry.settled = Some(outcome.clone());
-        self.ended(stream, &outcome, cost);
+        ended(&self.gauges, &self.stats, stream, &outcome, cost);
+        entry.settled = Some(outcome);
         if held {
             self.advance_hold(stream, pair)
         } else {
@@ -366,14 +367,15 @@ impl Tracker {
         let Some(hold) = tracker.holds.iter_mut().find(|hold| hold.is_active(pair)) else {
             return;
         };
-        let ended = entry.settled.clone();
-        let cost = entry.cost;
+        let has_ended = entry.settled.is_some();
+        if let Some(outcome) = &entry.settled {
+            ended(&self.gauges, &self.stats, stream, outcome, entry.cost);
+        }
         hold.queue.push_back(offset);
         hold.scanned = hold.scanned.max(offset + 1);
         tracker.outstanding.insert(offset, entry);
         self.pending.moved.insert(stream);
-        if let Some(outcome) = ended {
-            self.ended(stream, &outcome, cost);
+        if has_ended {
             self.advance_hold(stream, pair);
         }
     }
@@ -440,17 +442,6 @@ impl Tracker {
         self.pending.merge(newer);
     }
 
-    fn ended(&self, stream: u8, outcome: &Outcome, cost: u64) {
-        self.gauges.leave(stream, 1, cost);
-        let counter = match outcome {
-            Outcome::Delivered => &self.stats.delivered,
-            Outcome::Expired => &self.stats.expired,
-            Outcome::Damaged => &self.stats.damaged,
-            Outcome::Dead { .. } => &self.stats.dead_lettered,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
     fn advance(&mut self, stream: u8, partition: usize) {
         if self.moving.is_some() {
             return;
@@ -470,6 +461,18 @@ impl Tracker {
             pop_settled(stream, &mut hold.queue, outstanding, &mut self.pending);
         }
     }
+}
+
+/// Counts a record's end as soon as it is known.
+fn ended(gauges: &Gauges, stats: &Stats, stream: u8, outcome: &Outcome, cost: u64) {
+    gauges.leave(stream, 1, cost);
+    let counter = match outcome {
+        Outcome::Delivered => &stats.delivered,
+        Outcome::Expired => &stats.expired,
+        Outcome::Damaged => &stats.damaged,
+        Outcome::Dead { .. } => &stats.dead_lettered,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// What an internal stream's files lose when its floor moves, besides what was taken out singly.

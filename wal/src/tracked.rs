@@ -1,5 +1,6 @@
 //! One stream's progress; its invariants are in [`crate::progress`].
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use crate::block::Block;
@@ -17,13 +18,17 @@ pub(crate) struct StreamTracker {
     pub(crate) floor: u64,
     pub(crate) read_to: Box<[u64; Partition::COUNT]>,
     pub(crate) queues: Vec<VecDeque<u64>>,
-    pub(crate) outstanding: HashMap<u64, Outstanding>,
+    pub(crate) outstanding: Unsettled,
     pub(crate) holds: Vec<HeldPair>,
     /// A reader stopped because too much is settled behind records that are not.
     pub(crate) stopped: bool,
     /// Of an internal stream: what was taken out above the floor.
     pub(crate) removed: RangeSet,
 }
+
+/// Records between their reading and the commit that counts their end, by offset. Offsets are the log's own, so nobody can
+/// choose them to collide.
+pub(crate) type Unsettled = HashMap<u64, Outstanding, foldhash::fast::FixedState>;
 
 /// A record between its reading and its settling.
 #[derive(Clone, Debug)]
@@ -251,16 +256,18 @@ impl Outcome {
 }
 
 /// Counts settled records at the front of a queue and forgets them.
-pub(crate) fn pop_settled(stream: u8, queue: &mut VecDeque<u64>, outstanding: &mut HashMap<u64, Outstanding>, pending: &mut Pending) {
+pub(crate) fn pop_settled(stream: u8, queue: &mut VecDeque<u64>, outstanding: &mut Unsettled, pending: &mut Pending) {
     while let Some(&offset) = queue.front() {
-        let Some(entry) = outstanding.get(&offset) else {
-            queue.pop_front();
-            continue;
-        };
-        let Some(outcome) = entry.settled.clone() else { return };
-        pending.ended(stream, offset, entry, outcome);
-        pending.moved.insert(stream);
-        outstanding.remove(&offset);
+        if let Entry::Occupied(known) = outstanding.entry(offset) {
+            if known.get().settled.is_none() {
+                return;
+            }
+            let mut entry = known.remove();
+            if let Some(outcome) = entry.settled.take() {
+                pending.ended(stream, offset, &entry, outcome);
+                pending.moved.insert(stream);
+            }
+        }
         queue.pop_front();
     }
 }
