@@ -1,7 +1,8 @@
 //! The redb files of the directory: one active, the others only read.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
@@ -72,8 +73,10 @@ pub(crate) struct Files {
     active: RwLock<Option<Active>>,
     closed: Mutex<Vec<(u64, Arc<Store>)>>,
     ahead: Mutex<Option<Ahead>>,
+    /// Bytes that the file made ahead occupies.
+    ahead_bytes: AtomicU64,
     /// Bytes that the spent file occupies that is kept; 0 = there is none.
-    spare: Mutex<u64>,
+    spare_bytes: AtomicU64,
     stats: Arc<Stats>,
 }
 
@@ -93,7 +96,8 @@ impl Files {
             active: RwLock::new(None),
             closed: Mutex::new(Vec::new()),
             ahead: Mutex::new(None),
-            spare: Mutex::new(0),
+            ahead_bytes: AtomicU64::new(0),
+            spare_bytes: AtomicU64::new(0),
             stats,
         }
     }
@@ -145,9 +149,11 @@ impl Files {
 
     /// The spent file that was kept, to be laid over.
     fn take_spare(&self) -> Option<Arc<dyn StorageFile>> {
-        if std::mem::take(&mut *lock(&self.spare)) == 0 {
+        let bytes = self.spare_bytes.swap(0, Ordering::Relaxed);
+        if bytes == 0 {
             return None;
         }
+        self.ahead_bytes.store(bytes, Ordering::Relaxed);
         let renamed = self.directory.rename(SPARE, NEXT);
         let file = renamed.and_then(|()| Overlaid::over(self.directory.open(NEXT)?));
         file.inspect_err(|error| {
@@ -159,7 +165,7 @@ impl Files {
 
     /// Gives the room back that a spent file takes; false = there is none.
     pub(crate) fn drop_spare(&self) -> bool {
-        if std::mem::take(&mut *lock(&self.spare)) > 0 {
+        if self.spare_bytes.swap(0, Ordering::Relaxed) > 0 {
             return self.directory.remove(SPARE).is_ok();
         }
         let is_overlaid = lock(&self.ahead).as_ref().is_some_and(|ahead| ahead.is_overlaid);
@@ -171,8 +177,7 @@ impl Files {
 
     /// Bytes that the next file takes, and what it is to be laid over.
     pub(crate) fn ahead_allocated(&self) -> u64 {
-        let ahead = lock(&self.ahead).as_ref().and_then(|ahead| ahead.file.allocated().ok());
-        ahead.unwrap_or(0) + *lock(&self.spare)
+        self.ahead_bytes.load(Ordering::Relaxed) + self.spare_bytes.load(Ordering::Relaxed)
     }
 
     /// Makes the next file ahead of time, if it is not there yet.
@@ -191,13 +196,19 @@ impl Files {
                 transaction.commit()?;
                 Ok(db)
             })?;
+            self.ahead_bytes.store(file.allocated().unwrap_or(0), Ordering::Relaxed);
             *ahead = Some(Ahead { db, file, is_overlaid });
         }
         Ok(())
     }
 
+    /// Whether the next file is there, or being made.
     pub(crate) fn is_prepared(&self) -> bool {
-        lock(&self.ahead).is_some()
+        match self.ahead.try_lock() {
+            Ok(ahead) => ahead.is_some(),
+            Err(TryLockError::Poisoned(ahead)) => ahead.into_inner().is_some(),
+            Err(TryLockError::WouldBlock) => true,
+        }
     }
 
     /// Switches to a new file that begins with `snapshot`:
@@ -211,7 +222,9 @@ impl Files {
     pub(crate) fn switch(&self, number: u64, row: u64, snapshot: &[Change]) -> Result<(), FileError> {
         self.prepare()?;
         self.close_active()?;
-        let Some(ahead) = lock(&self.ahead).take() else {
+        let ahead = lock(&self.ahead).take();
+        self.ahead_bytes.store(0, Ordering::Relaxed);
+        let Some(ahead) = ahead else {
             return Err(FileError::Damaged("the next file is gone".into()));
         };
         let encoded = |row| encode_row(RowKind::Snapshot, row, snapshot);
@@ -248,6 +261,7 @@ impl Files {
     /// Drops what was made ahead.
     pub(crate) fn discard_ahead(&self) {
         drop(lock(&self.ahead).take());
+        self.ahead_bytes.store(0, Ordering::Relaxed);
         // Half made, it takes room as well.
         match self.directory.remove(NEXT) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -344,15 +358,16 @@ impl Files {
         let is_read = closed.iter().any(|(open, db)| *open == number && Arc::strong_count(db) > 1);
         closed.retain(|(open, _)| *open != number);
         let name = name(number);
-        let mut spare = lock(&self.spare);
-        if is_read || *spare > 0 {
+        // Held, it is not being laid over a spare just now.
+        let ahead = self.ahead.try_lock();
+        if is_read || ahead.is_err() || self.spare_bytes.load(Ordering::Relaxed) > 0 {
             return self.directory.remove(&name);
         }
         let allocated = self.directory.allocated(&name)?;
         if allocated == 0 || self.directory.rename(&name, SPARE).is_err() {
             return self.directory.remove(&name);
         }
-        *spare = allocated;
+        self.spare_bytes.store(allocated, Ordering::Relaxed);
         Ok(())
     }
 

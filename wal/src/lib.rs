@@ -27,6 +27,7 @@
 //! torn only as wholes. After an error from a write or a sync nothing about that file is believed any more.
 #![forbid(unsafe_code)]
 
+mod aside;
 mod audit;
 mod batch;
 mod block;

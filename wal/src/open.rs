@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::aside::Aside;
 use crate::batch::{Intake, OpenBatch, Slots};
 use crate::clock::random_u64;
 use crate::disk::{Directory, LockGuard, RealDirectory};
@@ -80,10 +81,11 @@ pub(crate) fn open(
 ) -> Result<(Arc<Shared>, JoinHandle<()>, StartReport), OpenError> {
     let Prepared {
         shared,
-        writer,
+        mut writer,
         guard,
         report,
     } = prepare(directory, options, clock, observer, tap)?;
+    writer.aside = Aside::on_a_thread();
     let thread = std::thread::Builder::new().name("wal".into()).spawn(move || {
         // Held for as long as anything may be written.
         let _guard = guard;

@@ -98,10 +98,13 @@ impl Writer {
             };
         }
         if filled >= self.space.file_bytes / 2 && !self.shared.files.is_prepared() {
-            // A failure is no harm yet: the switch tries again.
-            if let Err(error) = self.shared.files.prepare() {
-                tracing::debug!(%error, "the next log file could not be made ahead");
-            }
+            let shared = self.shared.clone();
+            self.aside.run(move || {
+                // A failure is no harm yet: the switch tries again.
+                if let Err(error) = shared.files.prepare() {
+                    tracing::debug!(%error, "the next log file could not be made ahead");
+                }
+            });
         }
         Ok(())
     }

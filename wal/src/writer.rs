@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::aside::Aside;
 use crate::batch::{Appended, CommittedBatch, OpenBatch, WRITER_STOPPED};
 use crate::block::{self, Block, Entry};
 use crate::carry::{Carrying, Part};
@@ -47,6 +48,7 @@ pub(crate) struct Writer {
     spare: OpenBatch,
     pub(crate) broken: Option<Broken>,
     pub(crate) carrying: Carrying,
+    pub(crate) aside: Aside,
     next_tick: Instant,
     next_carry: Instant,
     early: Early,
@@ -90,6 +92,7 @@ impl Writer {
             spare: OpenBatch::new(Batch(0)),
             broken: None,
             carrying: Carrying::default(),
+            aside: Aside::here(),
             next_tick: Instant::now(),
             next_carry: Instant::now(),
             early: Early::new(),
@@ -108,7 +111,7 @@ impl Writer {
         self.shared.ended_bell.notify_all();
     }
 
-    fn stop_after_panic(&self) -> CommitError {
+    fn stop_after_panic(&mut self) -> CommitError {
         tracing::error!("{WRITER_STOPPED}");
         let open = {
             let mut intake = lock(&self.shared.intake);
@@ -117,6 +120,7 @@ impl Writer {
             std::mem::replace(&mut intake.open, OpenBatch::new(number))
         };
         drop(open);
+        self.aside.wait();
         // What was committed is whole; the directory's lock goes with this thread, so nothing may stay open.
         catch_unwind(AssertUnwindSafe(|| self.shared.files.close_active().ok())).ok();
         CommitError {
@@ -220,6 +224,7 @@ impl Writer {
         if result.is_ok() {
             result = self.commit_progress();
         }
+        self.aside.wait();
         self.shared.files.discard_ahead();
         let active = self.shared.files.active_number();
         if let Err(error) = self.shared.files.close_active() {
