@@ -10,6 +10,8 @@
 //! The property, checked after every restart and at the end: what was acked is there, in order, once, or it is in the ledger
 //! with its reason; no bad record is yielded; nothing panics; the ledger balances when it is recounted.
 
+mod checks;
+mod deeds;
 mod disk;
 mod model;
 mod rng;
