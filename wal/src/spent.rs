@@ -95,3 +95,45 @@ impl StorageFile for Overlaid {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::disk::RealDirectory;
+    use crate::files::{Files, name};
+
+    /// A directory of three files, of which the last is active.
+    fn three_files(path: &std::path::Path) -> Files {
+        let files = Files::new(Arc::new(RealDirectory::new(path.to_owned()).unwrap()), Arc::default());
+        for number in 1..=3 {
+            files.switch(number, number * 10, &[]).unwrap();
+        }
+        files
+    }
+
+    #[test]
+    fn a_spent_file_is_kept_for_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = three_files(directory.path());
+        files.retire(1).unwrap();
+        assert!(directory.path().join(SPARE).exists() && files.ahead_allocated() > 0);
+        files.retire(2).unwrap();
+        assert!(!directory.path().join(name(2)).exists(), "one is enough");
+        files.prepare().unwrap();
+        assert!(!directory.path().join(SPARE).exists() && files.ahead_allocated() > 0);
+        files.switch(4, 40, &[]).unwrap();
+        assert_eq!(files.ahead_allocated(), 0);
+    }
+
+    #[test]
+    fn a_spent_file_in_which_somebody_reads_is_left_to_him() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = three_files(directory.path());
+        let read = files.read(1, |_| {
+            files.retire(1).map_err(crate::store::FileError::Io)?;
+            Ok(directory.path().join(SPARE).exists())
+        });
+        assert!(!read.unwrap(), "the next file would be written over what is being read");
+    }
+}

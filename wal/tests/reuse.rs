@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use forebay_wal::{Options, WhenFull};
 use support::{copy, files, open, options, stream, until};
@@ -63,10 +64,14 @@ fn a_later_file_is_laid_over_a_spent_one_and_holds_only_what_is_its_own() {
     let killed = copy(directory.path(), &directory.path().join("killed"));
     bench.log.close().unwrap();
     for path in [killed.as_path(), directory.path()] {
-        let again = open(small_files(path));
-        assert_eq!(again.report.clean, path == directory.path());
+        let mut again = open(small_files(path));
+        let is_clean = path == directory.path();
+        assert_eq!(again.report.clean, is_clean);
         assert_eq!(again.read_all().len(), waiting);
         assert_eq!(again.log.audit().unwrap(), audit);
+        again.store("a", b"more");
+        let rotations = again.log.stats().rotations.load(Ordering::Relaxed);
+        assert!(!is_clean || rotations == 0, "it takes the room for use that an earlier life left");
     }
 }
 
