@@ -206,15 +206,7 @@ async fn on_3_1_1_a_record_that_makes_the_cloud_close_is_found_and_set_aside() {
     )
     .await;
     rig.config.in_flight = 8;
-    rig.start();
-    rig.publish("d1", 3);
-    rig.drained().await;
-    // The cloud took this topic before, so it is the message.
-    rig.append("telemetry", "d1", "devices/d1/telemetry/t", &[0; 1001], |_| {});
-    rig.publish("d1", 10);
-    rig.publish("d2", 10);
-    rig.drained().await;
-    assert_eq!(rig.dead("peer-closes"), 1);
+    poison_among_good_ones(&mut rig).await;
     let report = rig.cloud.ledger().report();
     assert_eq!((report.unique, report.gaps, report.out_of_order), (23, 0, 0), "{report:?}");
     assert!(rig.status().suspended.is_empty());
@@ -321,6 +313,19 @@ async fn proving() -> Rig {
     rig
 }
 
+/// Has a message that is too large for the cloud found between others.
+async fn poison_among_good_ones(rig: &mut Rig) {
+    rig.start();
+    rig.publish("d1", 3);
+    rig.drained().await;
+    // The cloud took this topic before, so it is the message.
+    rig.append("telemetry", "d1", "devices/d1/telemetry/t", &[0; 1001], |_| {});
+    rig.publish("d1", 10);
+    rig.publish("d2", 10);
+    rig.drained().await;
+    assert_eq!(rig.dead("peer-closes"), 1);
+}
+
 #[tokio::test]
 async fn a_cloud_that_closes_at_every_publish_convicts_nobody() {
     let mut rig = proving().await;
@@ -345,14 +350,7 @@ async fn a_cloud_that_closes_at_every_publish_convicts_nobody() {
 #[tokio::test]
 async fn with_a_canary_the_poison_record_is_found_and_nobody_else() {
     let mut rig = proving().await;
-    rig.start();
-    rig.publish("d1", 3);
-    rig.drained().await;
-    rig.append("telemetry", "d1", "devices/d1/telemetry/t", &[0; 1001], |_| {});
-    rig.publish("d1", 10);
-    rig.publish("d2", 10);
-    rig.drained().await;
-    assert_eq!(rig.dead("peer-closes"), 1);
+    poison_among_good_ones(&mut rig).await;
     assert_eq!((rig.first_arrivals("dt/d1/t").len(), rig.first_arrivals("dt/d2/t").len()), (13, 10));
     // One that makes known that its topic is allowed, and one for each of the three strikes.
     assert!(rig.cloud.ledger().report().count >= 23 + 4, "{:?}", rig.cloud.ledger().report());

@@ -3,7 +3,7 @@
 //! A file is carried when
 //!
 //! 1. it is damaged: what redb no longer gives is looked for in its bytes ([`crate::rescue`]),
-//! 2. a write to it failed in this process: nothing about it is believed any more than must be,
+//! 2. a write to it failed, in this process or before it: nothing about it is believed any more than must be,
 //! 3. space is short and at least half of it is settled,
 //! 4. less than a quarter of it waits and nothing of that was settled for a while: it will not go by itself soon.
 //!

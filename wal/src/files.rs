@@ -159,6 +159,7 @@ impl Files {
         file.inspect_err(|error| {
             tracing::debug!(%error, "a spent log file could not be used again");
             self.directory.remove(SPARE).ok();
+            self.ahead_bytes.store(0, Ordering::Relaxed);
         })
         .ok()
     }
