@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -17,6 +18,8 @@ const STREAM: &str = "telemetry";
 const ROUTE: &str = "devices/#";
 /// Bytes of a record's header; `format` in the log's documentation has them.
 const HEADER: usize = 64;
+/// Records of a commit before anything is measured.
+const RUN_IN: usize = 1000;
 
 /// An open log with producers.
 pub struct ForebayLog {
@@ -39,6 +42,15 @@ enum Behind {
     Caller(Settler),
     /// A thread, as the bridge does it.
     Thread(SettlingThread),
+}
+
+impl Behind {
+    fn on_a_thread(self) -> Behind {
+        match self {
+            Behind::Caller(settler) => Behind::Thread(SettlingThread::start(settler, BACKLOG)),
+            thread @ Behind::Thread(_) => thread,
+        }
+    }
 }
 
 /// Tells a producer's acks.
@@ -143,20 +155,26 @@ impl ForebayLog {
             log: log.clone(),
             acks: Arc::clone(&acks),
         };
-        for _ in 0..BACKLOG / 1000 {
-            this.commit(1000)?;
+        while this.is_new() {
+            this.commit(RUN_IN)?;
         }
         if threaded {
-            this.behind = Behind::Thread(SettlingThread::start(Settler::new(&log, stream), BACKLOG));
+            this.behind = this.behind.on_a_thread();
         }
         Ok(this)
+    }
+
+    /// Whether its files still grow, or too little waits. A log that has run for a while writes over spent files.
+    fn is_new(&self) -> bool {
+        let stats = self.log.stats();
+        stats.rotations.load(Ordering::Relaxed) < 2 || stats.records_committed.load(Ordering::Relaxed) < BACKLOG
     }
 
     /// Encoded bytes per record.
     pub fn record_bytes(&self) -> f64 {
         let stats = self.log.stats();
         let (bytes, records) = (&stats.bytes_committed, &stats.records_committed);
-        bytes.load(std::sync::atomic::Ordering::Relaxed) as f64 / records.load(std::sync::atomic::Ordering::Relaxed) as f64
+        bytes.load(Ordering::Relaxed) as f64 / records.load(Ordering::Relaxed) as f64
     }
 
     fn fill_batch(&mut self, count: usize) {

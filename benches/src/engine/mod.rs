@@ -1,4 +1,4 @@
-//! The logs compared: Forebay's through its public API, a raw file and SQLite.
+//! The logs compared: Forebay's through its public API, a raw file, redb by itself and SQLite.
 //!
 //! All of them store the same: records of [`RECORD`] bytes, encoding and checksum included, durable when a commit returns. Each keeps
 //! [`BACKLOG`] records waiting and drops the oldest beyond them as new ones come, as a log does whose cloud keeps up.
@@ -8,6 +8,7 @@ pub mod forebay;
 mod group;
 mod raw;
 mod record;
+mod redb;
 mod settler;
 mod sqlite;
 
@@ -18,6 +19,7 @@ pub use forebay::ForebayLog;
 pub use group::Group;
 pub use raw::RawFile;
 pub use record::RECORD;
+pub use redb::Redb;
 pub use settler::Settler;
 pub use sqlite::Sqlite;
 

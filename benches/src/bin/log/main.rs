@@ -1,4 +1,4 @@
-//! `log`: Forebay's log, a raw file and SQLite in turn, as fast as each of them goes.
+//! `log`: Forebay's log, a raw file, redb by itself and SQLite in turn, as fast as each of them goes.
 
 mod report;
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use forebay_benches::bench::Bench;
-use forebay_benches::engine::{Acks, Commits, ForebayLog, Group, RawFile, Service, Sqlite};
+use forebay_benches::engine::{Acks, Commits, ForebayLog, Group, RawFile, Redb, Service, Sqlite};
 use forebay_benches::machine::{self, Written};
 use forebay_benches::producers::{Played, closed};
 use forebay_benches::{Calm, Histogram};
@@ -43,7 +43,7 @@ struct Arguments {
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4000))]
     devices: u16,
     /// Who takes part.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Engine::Forebay, Engine::Raw, Engine::RawThread, Engine::Sqlite])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Engine::Forebay, Engine::Raw, Engine::RawThread, Engine::Redb, Engine::Sqlite])]
     engines: Vec<Engine>,
     #[command(flatten)]
     bench: Bench,
@@ -59,6 +59,8 @@ enum Engine {
     Raw,
     /// The same by a writer thread, as every log with many producers needs one.
     RawThread,
+    /// redb by itself, one table of segments; with producers behind the same writer thread as SQLite.
+    Redb,
     /// SQLite; with producers behind a writer thread that commits whatever has come.
     Sqlite,
 }
@@ -140,6 +142,7 @@ fn commit_round(arguments: &Arguments, round: u32, work: &Path, calm: &mut Calm)
             Engine::Forebay => Box::new(ForebayLog::for_commits(&path.join("log"), arguments.devices.into())?),
             Engine::Raw => Box::new(RawFile::create(path)?),
             Engine::RawThread => Box::new(Group::new(RawFile::create(path)?, Arc::default())),
+            Engine::Redb => Box::new(Redb::with_backlog(path)?),
             Engine::Sqlite => Box::new(Sqlite::with_backlog(path)?),
         };
         engines.push((engine, log, directory));
@@ -195,6 +198,7 @@ fn producer_round(arguments: &Arguments, round: u32, count: u32, work: &Path, ca
                 Arc::clone(&acks),
             )?)),
             Engine::Raw | Engine::RawThread => Behind::Group(Group::new(RawFile::create(path)?, Arc::clone(&acks))),
+            Engine::Redb => Behind::Group(Group::new(Redb::with_backlog(path)?, Arc::clone(&acks))),
             Engine::Sqlite => Behind::Group(Group::new(Sqlite::with_backlog(path)?, Arc::clone(&acks))),
         };
         engines.push((engine, service, acks, Played::default(), directory));

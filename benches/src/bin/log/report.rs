@@ -100,11 +100,11 @@ pub(crate) fn commits(runs: &[CommitRun]) -> String {
         return String::new();
     }
     let mut ratios = String::from(
-        "\n| records per commit | raw p50 | Forebay p50 / p99 | SQLite p50 / p99 | of raw | goal | | of raw behind a thread | of SQLite |\n\
-         |---:|---:|---:|---:|---:|---:|---|---:|---:|\n",
+        "\n| records per commit | raw p50 | Forebay p50 / p99 | SQLite p50 / p99 | of raw | goal | | of raw behind a thread | of redb by itself | of SQLite |\n\
+         |---:|---:|---:|---:|---:|---:|---|---:|---:|---:|\n",
     );
     let mut written = String::from(
-        "\n| records per commit | writes: raw | Forebay | SQLite | KiB: raw | Forebay | SQLite |\n|---:|---:|---:|---:|---:|---:|---:|\n",
+        "\n| records per commit | writes: raw | Forebay | redb | SQLite | KiB: raw | Forebay | redb | SQLite |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for records in points(runs.iter().map(|run| run.records)) {
         let all = |engine, value: fn(&CommitRun) -> f64| {
@@ -117,18 +117,19 @@ pub(crate) fn commits(runs: &[CommitRun]) -> String {
         let of_raw = against(Engine::Raw);
         writeln!(
             ratios,
-            "| {records} | {} | {} | {} | {of_raw} | {} | {} | {} |",
+            "| {records} | {} | {} | {} | {of_raw} | {} | {} | {} | {} |",
             time(median(Engine::Raw, |run| run.p50_us)),
             times(median(Engine::Forebay, |run| run.p50_us), median(Engine::Forebay, |run| run.p99_us)),
             times(median(Engine::Sqlite, |run| run.p50_us), median(Engine::Sqlite, |run| run.p99_us)),
             goal(&OF_RAW, records, of_raw),
             against(Engine::RawThread),
+            against(Engine::Redb),
             against(Engine::Sqlite),
         )
         .ok();
         let [calls, kib]: [fn(&CommitRun) -> f64; 2] = [|run| run.calls, |run| run.kib];
         let cells = [calls, kib].map(|value| {
-            [Engine::Raw, Engine::Forebay, Engine::Sqlite]
+            [Engine::Raw, Engine::Forebay, Engine::Redb, Engine::Sqlite]
                 .map(|engine| number(median(engine, value)))
                 .join(" | ")
         });
@@ -143,8 +144,8 @@ pub(crate) fn producers(runs: &[ProducerRun]) -> String {
         return String::new();
     }
     let mut text = String::from(
-        "\n| producers | Forebay acks/s | p50 / p99 | SQLite acks/s | p50 / p99 | of SQLite | goal | | of raw behind a thread |\n\
-         |---:|---:|---:|---:|---:|---:|---:|---|---:|\n",
+        "\n| producers | Forebay acks/s | p50 / p99 | SQLite acks/s | p50 / p99 | of SQLite | goal | | of raw behind a thread | of redb by itself |\n\
+         |---:|---:|---:|---:|---:|---:|---:|---|---:|---:|\n",
     );
     for producers in points(runs.iter().map(|run| run.producers)) {
         let all = |engine, value: fn(&ProducerRun) -> f64| {
@@ -156,13 +157,14 @@ pub(crate) fn producers(runs: &[ProducerRun]) -> String {
         let of_sqlite = against(Engine::Sqlite);
         writeln!(
             text,
-            "| {producers} | {} | {} | {} | {} | {of_sqlite} | {} | {} |",
+            "| {producers} | {} | {} | {} | {} | {of_sqlite} | {} | {} | {} |",
             thousands(median(Engine::Forebay, |run| run.acks_per_s)),
             times(median(Engine::Forebay, |run| run.p50_us), median(Engine::Forebay, |run| run.p99_us)),
             thousands(median(Engine::Sqlite, |run| run.acks_per_s)),
             times(median(Engine::Sqlite, |run| run.p50_us), median(Engine::Sqlite, |run| run.p99_us)),
             goal(&OF_SQLITE, producers, of_sqlite),
             against(Engine::Raw),
+            against(Engine::Redb),
         )
         .ok();
     }
