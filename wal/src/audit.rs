@@ -118,7 +118,7 @@ fn moments(shared: &Shared) -> (Audit, Vec<Moment>) {
     let state = lock(&shared.state);
     let mut audit = totals(&state);
     for pending in [Some(&tracker.pending), tracker.inflight.as_ref()].into_iter().flatten() {
-        for (&(_, count), &by) in &pending.ledger {
+        for (_, count, by) in pending.ledger.iter() {
             audit.add(count, by);
         }
     }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::codec::{self, Cursor, FIXED, View};
 use crate::files::RawBlock;
+use crate::table::Key;
 
 /// Bytes of the header before the index.
 pub(crate) const HEADER: usize = 16;
@@ -35,14 +36,15 @@ impl Entry {
     }
 }
 
-/// Splits records of the given sizes (index lines included) into runs that fill whole pages; gives each run's length.
-pub(crate) fn cut(costs: &[usize]) -> Vec<usize> {
+/// Splits records of the given sizes (index lines included) into runs that fill whole pages, the first one together with what
+/// lies `beside` it; gives each run's length.
+pub(crate) fn cut(costs: &[usize], mut beside: usize) -> Vec<usize> {
     let mut runs = Vec::new();
     let mut left: usize = costs.iter().sum();
     let mut at = 0;
     while at < costs.len() {
-        let target = run_target(left + HEADER);
-        let mut size = HEADER;
+        let target = run_target(beside + HEADER + left);
+        let mut size = std::mem::take(&mut beside) + HEADER;
         let mut count = 0;
         while let Some(cost) = costs.get(at + count) {
             if count > 0 && size + cost > target {
@@ -67,29 +69,77 @@ fn run_target(left: usize) -> usize {
         .unwrap_or(4096 - SLACK)
 }
 
-/// Makes a block of records that lie in `data` at the places the entries name.
-pub(crate) fn build((stream, first): (u8, u64), data: &[u8], entries: &[Entry]) -> Vec<u8> {
-    let mut block = begin(DENSE, (stream, first), entries, INDEX);
-    entries.iter().for_each(|entry| line(&mut block, *entry));
-    seal_header(&mut block);
-    for entry in entries {
-        block.extend_from_slice(&data[entry.at as usize..(entry.at + entry.len) as usize]);
+/// A block on its way into a file.
+#[derive(Debug)]
+pub(crate) enum NewBlock<'a> {
+    /// Records with consecutive offsets that lie in `data` at the places the entries name; put together where they are stored.
+    Dense { key: Key, data: &'a [u8], entries: &'a [Entry] },
+    /// As it stands.
+    Made { key: Key, bytes: Bytes },
+}
+
+impl NewBlock<'_> {
+    pub(crate) fn key(&self) -> Key {
+        match self {
+            Self::Dense { key, .. } | Self::Made { key, .. } => *key,
+        }
     }
-    block
+
+    /// Its bytes as stored.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Dense { entries, .. } => HEADER + entries.iter().map(|entry| entry.cost() as usize).sum::<usize>(),
+            Self::Made { bytes, .. } => bytes.len(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        self.bytes(&mut Vec::new()).to_vec()
+    }
+
+    /// Its bytes; made in `scratch` if they are nowhere yet.
+    pub(crate) fn bytes<'a>(&'a self, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        match self {
+            Self::Dense { key, data, entries } => {
+                scratch.clear();
+                build(*key, data, entries, scratch);
+                scratch
+            }
+            Self::Made { bytes, .. } => bytes,
+        }
+    }
+}
+
+fn build(key: Key, data: &[u8], entries: &[Entry], out: &mut Vec<u8>) {
+    begin(DENSE, key, entries.len(), out);
+    entries.iter().for_each(|entry| line(*entry, out));
+    seal_header(out);
+    // What follows each other there is copied at once.
+    for run in entries.chunk_by(|one, next| one.at + one.len == next.at) {
+        let bytes: usize = run.iter().map(|entry| entry.len as usize).sum();
+        let at = run.first().map_or(0, |entry| entry.at as usize);
+        out.extend_from_slice(&data[at..at + bytes]);
+    }
 }
 
 /// Makes a block of records with gaps between their offsets; the first one's is the block's key. Distances fit 32 bits.
-pub(crate) fn build_sparse(stream: u8, records: &[(u64, Entry, &[u8])]) -> Vec<u8> {
+pub(crate) fn build_sparse<'a>(stream: u8, records: &[(u64, Entry, &[u8])]) -> NewBlock<'a> {
     let first = records.first().map_or(0, |(offset, ..)| *offset);
-    let entries: Vec<Entry> = records.iter().map(|(_, entry, _)| *entry).collect();
-    let mut block = begin(SPARSE, (stream, first), &entries, SPARSE_INDEX);
+    let key = (stream, first);
+    let bytes: usize = records.iter().map(|(_, entry, _)| sparse_cost(*entry)).sum();
+    let mut out = Vec::with_capacity(HEADER + bytes);
+    begin(SPARSE, key, records.len(), &mut out);
     for (offset, entry, _) in records {
-        line(&mut block, *entry);
-        block.extend_from_slice(&((offset - first) as u32).to_le_bytes());
+        line(*entry, &mut out);
+        out.extend_from_slice(&((offset - first) as u32).to_le_bytes());
     }
-    seal_header(&mut block);
-    records.iter().for_each(|(_, _, bytes)| block.extend_from_slice(bytes));
-    block
+    seal_header(&mut out);
+    records.iter().for_each(|(_, _, bytes)| out.extend_from_slice(bytes));
+    NewBlock::Made {
+        key,
+        bytes: Bytes::from(out),
+    }
 }
 
 /// What a record takes in a sparse block.
@@ -97,20 +147,17 @@ pub(crate) const fn sparse_cost(entry: Entry) -> usize {
     entry.len as usize + SPARSE_INDEX
 }
 
-fn begin(version: u8, (stream, first): (u8, u64), entries: &[Entry], line: usize) -> Vec<u8> {
-    let records: usize = entries.iter().map(|entry| entry.len as usize).sum();
-    let mut block = Vec::with_capacity(HEADER + entries.len() * line + records);
-    block.extend_from_slice(&[0; 4]);
-    block.extend_from_slice(&[version, stream]);
-    block.extend_from_slice(&(entries.len() as u16).to_le_bytes());
-    block.extend_from_slice(&first.to_le_bytes());
-    block
+fn begin(version: u8, (stream, first): Key, count: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&[version, stream]);
+    out.extend_from_slice(&(count as u16).to_le_bytes());
+    out.extend_from_slice(&first.to_le_bytes());
 }
 
-fn line(block: &mut Vec<u8>, entry: Entry) {
-    block.push(entry.partition);
-    block.extend_from_slice(&entry.slot.to_le_bytes());
-    block.extend_from_slice(&entry.len.to_le_bytes());
+fn line(entry: Entry, out: &mut Vec<u8>) {
+    out.push(entry.partition);
+    out.extend_from_slice(&entry.slot.to_le_bytes());
+    out.extend_from_slice(&entry.len.to_le_bytes());
 }
 
 /// The header's checksum, once the index is complete and nothing else is there.

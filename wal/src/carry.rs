@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::batch::OpenBatch;
-use crate::block::{self, Block, Entry};
+use crate::block::{self, Block, Entry, NewBlock};
 use crate::progress::{Moving, Tracker};
 use crate::ranges::RangeSet;
 use crate::rescue::Remains;
@@ -100,7 +100,7 @@ impl Carrying {
 
 impl Part {
     /// Picks what waits out of the part, appends it to `blocks`, and gives the change that says so.
-    pub(crate) fn select(&self, tracker: &Tracker, to: u64, blocks: &mut Vec<(u8, u64, Vec<u8>)>) -> (Change, Moving) {
+    pub(crate) fn select(&self, tracker: &Tracker, to: u64, blocks: &mut Vec<NewBlock<'_>>) -> (Change, Moving) {
         let mut picked = Picked {
             stream: self.stream,
             blocks,
@@ -134,9 +134,9 @@ impl Part {
 }
 
 /// Records on their way into blocks.
-struct Picked<'a> {
+struct Picked<'a, 'b> {
     stream: u8,
-    blocks: &'a mut Vec<(u8, u64, Vec<u8>)>,
+    blocks: &'a mut Vec<NewBlock<'b>>,
     /// Records of blocks of which only some wait.
     loose: Vec<(u64, Entry, &'a [u8])>,
     offsets: RangeSet,
@@ -144,14 +144,17 @@ struct Picked<'a> {
     bytes: u64,
 }
 
-impl<'a> Picked<'a> {
+impl<'a> Picked<'a, '_> {
     fn take(&mut self, block: &'a Block, range: Range, tracked: &StreamTracker) {
         let waits = |nth: &usize| (range.first..range.end).contains(&block.offset(*nth)) && tracked.is_counted(block, *nth);
         let waiting: Vec<usize> = (0..block.entries.len()).filter(waits).collect();
         let is_unchanged = waiting.len() == block.entries.len() && block.is_whole();
         if is_unchanged {
             self.flush();
-            self.blocks.push((self.stream, block.first, block.bytes.to_vec()));
+            self.blocks.push(NewBlock::Made {
+                key: (self.stream, block.first),
+                bytes: block.bytes.clone(),
+            });
         }
         for nth in waiting {
             let (offset, entry) = (block.offset(nth), block.entries[nth]);
@@ -174,11 +177,9 @@ impl<'a> Picked<'a> {
         for run in loose.chunk_by(near) {
             let costs: Vec<usize> = run.iter().map(|(_, entry, _)| block::sparse_cost(*entry)).collect();
             let mut rest = run;
-            for count in block::cut(&costs) {
+            for count in block::cut(&costs, 0) {
                 let (records, after) = rest.split_at(count);
-                if let Some((first, ..)) = records.first() {
-                    self.blocks.push((self.stream, *first, block::build_sparse(self.stream, records)));
-                }
+                self.blocks.push(block::build_sparse(self.stream, records));
                 rest = after;
             }
         }

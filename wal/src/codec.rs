@@ -266,6 +266,23 @@ impl<'a> Cursor<'a> {
         self.array().map(u128::from_le_bytes)
     }
 
+    /// A number of seven bits a byte, the lowest first; none = it does not fit 64 bits, too.
+    pub(crate) fn number(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7F);
+            if bits << shift >> shift != bits {
+                return None;
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
     pub(crate) fn text(&mut self, n: usize) -> Option<&'a str> {
         std::str::from_utf8(self.take(n)?).ok()
     }

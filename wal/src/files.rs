@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 use bytes::Bytes;
-use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
 
 use crate::Stats;
-use crate::block;
+use crate::block::{self, NewBlock};
 use crate::counted::Counted;
 use crate::disk::{Backend, Directory, Overlay, StorageFile};
 use crate::fold::{Recovered, read_state};
@@ -18,11 +17,7 @@ use crate::spent::{Overlaid, SPARE};
 use crate::state::Change;
 use crate::store::{FileError, Store, contained, open_db};
 use crate::sync::lock;
-
-/// Records, by stream and first offset.
-pub(crate) const BLOCKS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("blocks");
-/// Snapshots and deltas of the small state, by commit.
-pub(crate) const STATE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("state");
+use crate::table::{self, Next, Table};
 
 /// Locked for as long as the directory is in use; says which file is the newest.
 pub(crate) const LOCK: &str = "lock";
@@ -191,10 +186,7 @@ impl Files {
             let file = Counted::over(file, &self.stats);
             let db = contained(|| {
                 let (db, _) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
-                let transaction = db.db()?.begin_write()?;
-                transaction.open_table(BLOCKS)?;
-                transaction.open_table(STATE)?;
-                transaction.commit()?;
+                table::create(db.db()?)?;
                 Ok(db)
             })?;
             self.ahead_bytes.store(file.allocated().unwrap_or(0), Ordering::Relaxed);
@@ -214,7 +206,8 @@ impl Files {
 
     /// Switches to a new file that begins with `snapshot`:
     /// 1. the old file is closed cleanly, so that at most one is ever unclean,
-    /// 2. the snapshot is committed into the new one, twice, because nothing else says what it says: `row` and the next,
+    /// 2. the snapshot is committed into the new one, twice, because nothing else says what it says: `row` and the next. In
+    ///    two commits: where the pages of a file's last commit are damaged, redb goes back to the one before,
     /// 3. it gets its name,
     /// 4. the directory is synced,
     /// 5. its number is noted, so that its loss is noticed.
@@ -228,8 +221,10 @@ impl Files {
         let Some(ahead) = ahead else {
             return Err(FileError::Damaged("the next file is gone".into()));
         };
-        let encoded = |row| encode_row(RowKind::Snapshot, row, snapshot);
-        contained(|| write(ahead.db.db()?, &[], &[(row, &encoded(row)), (row + 1, &encoded(row + 1))]))?;
+        for row in [row, row + 1] {
+            let encoded = encode_row(RowKind::Snapshot, row, snapshot);
+            contained(|| table::write(ahead.db.db()?, &[], row, &encoded))?;
+        }
         self.directory.rename(NEXT, &name(number)).map_err(FileError::Io)?;
         self.directory.sync().map_err(FileError::Io)?;
         self.note(number, u64::MAX);
@@ -273,10 +268,10 @@ impl Files {
     }
 
     /// Commits blocks and a row of the state.
-    pub(crate) fn commit(&self, blocks: &[(u8, u64, Vec<u8>)], row: u64, delta: &[u8]) -> Result<(), FileError> {
+    pub(crate) fn commit(&self, blocks: &[NewBlock<'_>], row: u64, delta: &[u8]) -> Result<(), FileError> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         let active = active.as_ref().ok_or_else(|| FileError::Damaged("no file is open".into()))?;
-        contained(|| write(active.db.db()?, blocks, &[(row, delta)]))
+        contained(|| table::write(active.db.db()?, blocks, row, delta))
     }
 
     /// Bytes that the active file occupies.
@@ -302,34 +297,30 @@ impl Files {
     /// Blocks of a stream from the one that holds `from` on, up to `end`, until `max_bytes` are gathered; at least one
     /// that reaches beyond `from` if there is one. Copies out and closes the transaction before it returns.
     pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, max_bytes: usize) -> Result<Vec<RawBlock>, FileError> {
-        self.read(number, |transaction| {
-            let table = transaction.open_table(BLOCKS)?;
-            let start = match table.range((stream, 0)..=(stream, from))?.next_back() {
-                Some(entry) => entry?.0.value(),
-                None => (stream, from),
-            };
+        self.read(number, |table| {
+            let start = table.last_at(stream, from)?.unwrap_or((stream, from));
             let mut blocks: Vec<RawBlock> = Vec::new();
             let mut bytes = 0;
-            for entry in table.range(start..(stream, end))? {
-                let (key, value) = entry?;
-                let first = key.value().1;
-                let is_in_place = (start.1..end).contains(&first) && key.value().0 == stream;
-                if !is_in_place || block::is_misplaced(value.value(), key.value()) {
-                    return Err(FileError::Damaged(format!("a block's key, {:?}, is out of its place", key.value())));
+            table.each_block(start..(stream, end), |key, value| {
+                let first = key.1;
+                let is_in_place = (start.1..end).contains(&first) && key.0 == stream;
+                if !is_in_place || block::is_misplaced(value, key) {
+                    return Err(FileError::Damaged(format!("a block's key, {key:?}, is out of its place")));
                 }
                 if let Some(last) = blocks.last_mut() {
                     last.until = first;
                     if bytes >= max_bytes && first > from {
-                        break;
+                        return Ok(Next::Stop);
                     }
                 }
-                bytes += value.value().len();
+                bytes += value.len();
                 blocks.push(RawBlock {
                     first,
                     until: end,
-                    bytes: Bytes::copy_from_slice(value.value()),
+                    bytes: Bytes::copy_from_slice(value),
                 });
-            }
+                Ok(Next::More)
+            })?;
             Ok(blocks)
         })
     }
@@ -341,10 +332,7 @@ impl Files {
 
     /// Whether a closed file opens.
     pub(crate) fn check(&self, number: u64) -> Result<(), FileError> {
-        self.read(number, |transaction| {
-            transaction.open_table(BLOCKS)?;
-            Ok(())
-        })
+        self.read(number, |_| Ok(()))
     }
 
     /// Closes and unlinks a file that the catalogue no longer names.
@@ -396,15 +384,15 @@ impl Files {
         lock(&self.closed).retain(|(open, _)| *open != number);
     }
 
-    pub(crate) fn read<T>(&self, number: u64, action: impl FnOnce(&ReadTransaction) -> Result<T, FileError>) -> Result<T, FileError> {
+    pub(crate) fn read<T>(&self, number: u64, action: impl FnOnce(&Table) -> Result<T, FileError>) -> Result<T, FileError> {
         {
             let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(active) = active.as_ref().filter(|active| active.number == number) {
-                return contained(|| action(&active.db.db()?.begin_read()?));
+                return contained(|| action(&Table::open(active.db.db()?)?));
             }
         }
         let db = self.closed(number)?;
-        contained(|| action(&db.db()?.begin_read()?))
+        contained(|| action(&Table::open(db.db()?)?))
     }
 
     /// A closed file, opened on demand; the two used last stay open.
@@ -426,21 +414,4 @@ impl Files {
         closed.push((number, db.clone()));
         Ok(db)
     }
-}
-
-/// `Durability::Immediate` with one phase is what redb does by default: one `fdatasync`.
-fn write(db: &Database, blocks: &[(u8, u64, Vec<u8>)], rows: &[(u64, &[u8])]) -> Result<(), FileError> {
-    let transaction = db.begin_write()?;
-    {
-        let mut table = transaction.open_table(BLOCKS)?;
-        for (stream, first, block) in blocks {
-            table.insert((*stream, *first), block.as_slice())?;
-        }
-        let mut table = transaction.open_table(STATE)?;
-        for (row, value) in rows {
-            table.insert(row, value)?;
-        }
-    }
-    transaction.commit()?;
-    Ok(())
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use redb::{Database, ReadableDatabase};
+use redb::Database;
 
 use crate::StreamId;
-use crate::files::STATE;
 use crate::rescue::Rows;
 use crate::row::{self, Row, RowKind};
 use crate::state::{Change, State};
 use crate::store::FileError;
+use crate::table::{Next, Table};
 
 /// What an opened newest file says.
 pub(crate) struct Recovered {
@@ -32,13 +32,11 @@ pub(crate) struct Recovered {
 
 /// Folds the newest snapshot of a file and the deltas after it.
 pub(crate) fn read_state(db: &Database, last: u64) -> Result<Recovered, FileError> {
-    let transaction = db.begin_read()?;
-    let table = transaction.open_table(STATE)?;
     let mut folded = Folded::default();
-    for entry in table.range::<u64>(..=last)? {
-        let (number, value) = entry?;
-        folded.take(number.value(), row::decode_row(value.value()));
-    }
+    Table::open(db)?.each_row(last, |number, value| {
+        folded.take(number, row::decode_row(value));
+        Next::More
+    })?;
     folded.into_recovered()
 }
 

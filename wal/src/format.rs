@@ -13,11 +13,11 @@
 //!
 //! # A log file
 //!
-//! A redb 4 database with two tables:
+//! A redb 4 database with one table, `log`:
 //!
-//! - `blocks`: `(stream u8, first offset u64)` → block,
-//! - `state`: row number `u64` → row. Row numbers rise over all files; a file begins with a snapshot, which
-//!   stands there twice, and each commit adds one delta.
+//! - `(stream u8, first offset u64)` → block,
+//! - `(255, all ones less the row number u64)` → row of the state. Row numbers rise over all files; a file begins with a
+//!   snapshot, which stands there twice, and each commit adds one delta. The newest stands first, next to the newest block.
 //!
 //! # A block
 //!
@@ -54,29 +54,32 @@
 //! CRC32C u32 of `row` and all that follows | length u32 of all | version u8 = 1 | kind u8: 0 snapshot, 1 delta | row number u64 | changes
 //! ```
 //!
+//! A change is its tag and its fields. A field is a number in LEB128 (seven bits a byte, the lowest first) unless its type
+//! stands there.
+//!
 //! Rows and records say how long they are and where they belong, so that they can be found in the bytes of a file whose
 //! redb pages are damaged.
 //!
 //! | tag | change | fields |
 //! |---|---|---|
-//! | 1 | the epoch | epoch u64 |
+//! | 1 | the epoch | epoch |
 //! | 2 | a stream got its id | stream u8, name |
-//! | 3 | next offset | stream u8, offset u64 |
-//! | 4 | everything below was evicted or trimmed | stream u8, offset u64 |
-//! | 5 | delivered up to, per partition | stream u8, most common offset u64, bit per other partition u64, their offsets u64 |
-//! | 6 | a file of the catalogue | file u64, epoch u64 |
-//! | 7 | records appended to a file | stream u8, file u64, first u64, end u64, records u64, bytes u64 |
-//! | 8 | records of a file wait no longer | stream u8, file u64, records u64, bytes u64 |
-//! | 9 | a file left the catalogue | file u64 |
-//! | 10 | a device got its ledger slot | slot u32, identity |
-//! | 11 | a counter of the ledger rose | slot u32, counter u8, by u64 |
-//! | 12 | a pair is suspended | stream u8, since offset u64, oldest waiting offset u64, ended at offset u64 (all ones = not yet), route, identity |
-//! | 13 | an ended suspension is forgotten | stream u8, since offset u64, route, identity |
-//! | 14 | the newest trusted time | wall clock ms u64, monotonic ms u64, boot id u128 |
-//! | 15 | what waited of a range was carried from one file to another | stream u8, from u64 (0 = in a snapshot: it lies there), to u64, first u64, end u64, epoch u64, records u64, bytes u64 |
-//! | 16 | single dead letters were taken out | stream u8, first u64, end u64 |
+//! | 3 | next offset | stream u8, offset |
+//! | 4 | everything below was evicted or trimmed | stream u8, offset |
+//! | 5 | delivered up to, per partition | stream u8, the farthest offset, bit per partition behind it u64, how far behind each of them is |
+//! | 6 | a file of the catalogue | file, epoch |
+//! | 7 | records appended to a file | stream u8, file, first, end, records, bytes |
+//! | 8 | records of a file wait no longer | stream u8, file, records, bytes |
+//! | 9 | a file left the catalogue | file |
+//! | 10 | a device got its ledger slot | slot, identity |
+//! | 11 | a counter of the ledger rose for some devices | counter u8, how many devices, for each: slot, by |
+//! | 12 | a pair is suspended | stream u8, since offset, oldest waiting offset, ended at offset (all ones = not yet), route, identity |
+//! | 13 | an ended suspension is forgotten | stream u8, since offset, route, identity |
+//! | 14 | the newest trusted time | wall clock ms, monotonic ms, boot id u128 |
+//! | 15 | what waited of a range was carried from one file to another | stream u8, from (0 = in a snapshot: it lies there), to, first, end, epoch, records, bytes |
+//! | 16 | single dead letters were taken out | stream u8, first, end |
 //!
-//! Names are a length `u16` and UTF-8. Counters: 0 accepted, 1 requeued, 2 delivered, 3 expired, 4 evicted,
+//! Names are a length and UTF-8. Counters: 0 accepted, 1 requeued, 2 delivered, 3 expired, 4 evicted,
 //! 5 dead-lettered, 6 damaged. Slot 0 is `other`.
 //!
 //! A file holds of a stream what was appended to it, under the file's epoch, and ranges that were carried to it, under

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use crate::block::{self, Block, Entry};
+use crate::block::{self, Block, Entry, NewBlock};
 use crate::files::RawBlock;
 use crate::row::{RowKind, decode_row, decode_row_at, encode_row};
 use crate::state::{Change, Count, Range, State};
@@ -83,10 +83,15 @@ fn corpus() -> BTreeMap<&'static str, Vec<u8>> {
     crate::dead::encode(&letter, "topic-too-long", "shorten it", 4, &mut dead);
     let mut state = State::default();
     changes().iter().for_each(|change| state.apply(change));
+    let dense = NewBlock::Dense {
+        key: (1, FIRST),
+        data: &data,
+        entries: &entries,
+    };
     BTreeMap::from([
         ("record", lone),
-        ("dense-block", block::build((1, FIRST), &data, &entries)),
-        ("sparse-block", block::build_sparse(1, &some)),
+        ("dense-block", dense.to_vec()),
+        ("sparse-block", block::build_sparse(1, &some).to_vec()),
         ("delta", encode_row(RowKind::Delta, 9, &changes())),
         ("snapshot", encode_row(RowKind::Snapshot, 10, &state.snapshot())),
         ("dead-letter", dead),

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::rises::Rises;
 use crate::state::{Change, Count};
 use crate::tracked::{Outcome, Outstanding};
 
 /// Changes for the next commit.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    pub(crate) ledger: BTreeMap<(u32, Count), u64>,
+    pub(crate) ledger: Rises,
     /// Records and bytes that no longer wait, by file and stream.
     pub(crate) settled: BTreeMap<(u64, u8), (u64, u64)>,
     pub(crate) dead: Vec<DeadJob>,
@@ -50,15 +51,13 @@ impl Pending {
     }
 
     pub(crate) fn count(&mut self, file: u64, stream: u8, slot: u32, cost: u64, count: Count) {
-        *self.ledger.entry((slot, count)).or_default() += 1;
+        self.ledger.add(slot, count, 1);
         let settled = self.settled.entry((file, stream)).or_default();
         *settled = (settled.0 + 1, settled.1 + cost);
     }
 
     pub(crate) fn merge(&mut self, newer: Self) {
-        for (key, by) in newer.ledger {
-            *self.ledger.entry(key).or_default() += by;
-        }
+        self.ledger.merge(&newer.ledger);
         for (key, by) in newer.settled {
             let sum = self.settled.entry(key).or_default();
             *sum = (sum.0 + by.0, sum.1 + by.1);

@@ -267,7 +267,7 @@ impl Tracker {
         *settled = (settled.0 + records, settled.1 + bytes);
         // An internal stream has no ledger, and its gauge follows the commit.
         if stream < StreamId::LOCAL.0 {
-            *self.pending.ledger.entry((0, Count::Damaged)).or_default() += records;
+            self.pending.ledger.add(0, Count::Damaged, records);
             self.gauges.leave(stream, records, bytes);
             self.stats.damaged.fetch_add(records, Ordering::Relaxed);
         }
@@ -384,10 +384,7 @@ impl Tracker {
     pub(crate) fn collect(&mut self, state: &State) -> (Vec<Change>, Vec<DeadJob>) {
         self.forget_ended();
         let mut pending = std::mem::take(&mut self.pending);
-        let mut changes = Vec::new();
-        for (&(slot, count), &by) in &pending.ledger {
-            changes.push(Change::Ledger { slot, count, by });
-        }
+        let mut changes = pending.ledger.changes();
         for (&(file, stream), &(records, bytes)) in &pending.settled {
             changes.push(Change::Settled {
                 file,

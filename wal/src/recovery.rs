@@ -136,6 +136,7 @@ impl Writer {
         state.apply(&file);
         self.shared.files.switch(self.number, self.row + 1, &state.snapshot())?;
         self.row += 2;
+        self.tails.clear();
         let mut state = lock(&self.shared.state);
         first.iter().for_each(|change| state.apply(change));
         state.apply(&file);

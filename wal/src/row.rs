@@ -31,8 +31,12 @@ pub(crate) fn encode_row(kind: RowKind, number: u64, changes: &[Change]) -> Vec<
     let mut out = vec![0; 8];
     out.extend_from_slice(&[VERSION, kind as u8]);
     out.extend_from_slice(&number.to_le_bytes());
-    for change in changes {
-        encode_change(change, &mut out);
+    let are_alike = |one: &Change, next: &Change| counter(one).is_some() && counter(one) == counter(next);
+    for alike in changes.chunk_by(are_alike) {
+        match alike.first().and_then(counter) {
+            Some(count) => ledger(count, alike, &mut out),
+            None => alike.iter().for_each(|change| encode_change(change, &mut out)),
+        }
     }
     let len = out.len() as u32;
     out[4..8].copy_from_slice(&len.to_le_bytes());
@@ -61,7 +65,7 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Option<Row> {
     let number = rest.u64()?;
     let mut changes = Vec::new();
     while !rest.0.is_empty() {
-        changes.push(decode_change(&mut rest)?);
+        decode_change(&mut rest, &mut changes)?;
     }
     Some(Row { kind, number, changes })
 }
@@ -74,6 +78,26 @@ pub(crate) fn decode_row_at(bytes: &[u8], at: usize) -> Option<(Row, usize)> {
         return None;
     }
     Some((decode_row(bytes.get(at..at.checked_add(len)?)?)?, len))
+}
+
+/// Which counter a change raises.
+fn counter(change: &Change) -> Option<Count> {
+    match change {
+        Change::Ledger { count, .. } => Some(*count),
+        _ => None,
+    }
+}
+
+/// One counter of many devices.
+fn ledger(count: Count, rises: &[Change], out: &mut Vec<u8>) {
+    out.extend_from_slice(&[11, count as u8]);
+    number(rises.len() as u64, out);
+    for change in rises {
+        if let Change::Ledger { slot, by, .. } = change {
+            number(u64::from(*slot), out);
+            number(*by, out);
+        }
+    }
 }
 
 fn encode_change(change: &Change, out: &mut Vec<u8>) {
@@ -115,15 +139,10 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
         }
         Change::DropFile { file } => put(out, 9, &[*file]),
         Change::Slot { slot, identity } => {
-            out.push(10);
-            out.extend_from_slice(&slot.to_le_bytes());
+            put(out, 10, &[u64::from(*slot)]);
             text(out, identity);
         }
-        Change::Ledger { slot, count, by } => {
-            out.push(11);
-            out.extend_from_slice(&slot.to_le_bytes());
-            put(out, *count as u8, &[*by]);
-        }
+        Change::Ledger { count, .. } => ledger(*count, std::slice::from_ref(change), out),
         Change::Hold {
             stream,
             from,
@@ -172,105 +191,110 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
 
 fn put(out: &mut Vec<u8>, tag: u8, values: &[u64]) {
     out.push(tag);
-    for value in values {
-        out.extend_from_slice(&value.to_le_bytes());
+    values.iter().for_each(|value| number(*value, out));
+}
+
+/// A number in as few bytes as it needs: seven bits each, the lowest first; the highest bit says that more follow (LEB128).
+fn number(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
     }
+    out.push(value as u8);
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+    number(text.len() as u64, out);
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Most partitions stand at the same place, so: that place, which ones differ, and where those are.
+/// Partitions stand near each other, so: the farthest, which ones differ, and by how much those are behind.
 fn progress(out: &mut Vec<u8>, stream: u8, up_to: &[u64; Partition::COUNT]) {
-    let common = up_to.iter().copied().max().unwrap_or(0);
-    let differing = up_to
-        .iter()
-        .enumerate()
-        .filter(|(_, value)| **value != common)
-        .fold(0_u64, |bits, (p, _)| bits | 1 << p);
+    let farthest = up_to.iter().copied().max().unwrap_or(0);
+    let behind = || up_to.iter().map(|value| farthest - value).enumerate().filter(|(_, by)| *by > 0);
+    let which = behind().fold(0_u64, |bits, (p, _)| bits | 1 << p);
     out.push(5);
-    put(out, stream, &[common, differing]);
-    for value in up_to.iter().filter(|value| **value != common) {
-        out.extend_from_slice(&value.to_le_bytes());
-    }
+    put(out, stream, &[farthest]);
+    out.extend_from_slice(&which.to_le_bytes());
+    behind().for_each(|(_, by)| number(by, out));
 }
 
-fn decode_change(rest: &mut Cursor<'_>) -> Option<Change> {
-    Some(match rest.u8()? {
-        1 => Change::Epoch { epoch: rest.u64()? },
+fn decode_change(rest: &mut Cursor<'_>, changes: &mut Vec<Change>) -> Option<()> {
+    let change = match rest.u8()? {
+        1 => Change::Epoch { epoch: rest.number()? },
         2 => Change::Stream {
             stream: rest.u8()?,
             name: owned(rest)?,
         },
         3 => Change::Next {
             stream: rest.u8()?,
-            next: rest.u64()?,
+            next: rest.number()?,
         },
         4 => Change::Floor {
             stream: rest.u8()?,
-            floor: rest.u64()?,
+            floor: rest.number()?,
         },
         5 => {
             let stream = rest.u8()?;
-            let mut up_to = Box::new([rest.u64()?; Partition::COUNT]);
-            let differing = rest.u64()?;
+            let mut up_to = Box::new([rest.number()?; Partition::COUNT]);
+            let which = rest.u64()?;
             for (p, value) in up_to.iter_mut().enumerate() {
-                if differing & (1 << p) != 0 {
-                    *value = rest.u64()?;
+                if which & (1 << p) != 0 {
+                    *value = value.checked_sub(rest.number()?)?;
                 }
             }
             Change::Progress { stream, up_to }
         }
         6 => Change::File {
-            file: rest.u64()?,
-            epoch: rest.u64()?,
+            file: rest.number()?,
+            epoch: rest.number()?,
         },
         7 => Change::Appended {
             stream: rest.u8()?,
-            file: rest.u64()?,
-            first: rest.u64()?,
-            end: rest.u64()?,
-            records: rest.u64()?,
-            bytes: rest.u64()?,
+            file: rest.number()?,
+            first: rest.number()?,
+            end: rest.number()?,
+            records: rest.number()?,
+            bytes: rest.number()?,
         },
         8 => Change::Settled {
             stream: rest.u8()?,
-            file: rest.u64()?,
-            records: rest.u64()?,
-            bytes: rest.u64()?,
+            file: rest.number()?,
+            records: rest.number()?,
+            bytes: rest.number()?,
         },
-        9 => Change::DropFile { file: rest.u64()? },
+        9 => Change::DropFile { file: rest.number()? },
         10 => Change::Slot {
             slot: bounded_slot(rest)?,
             identity: owned(rest)?,
         },
         11 => {
-            let slot = bounded_slot(rest)?;
-            let kind = rest.u8()?;
-            Change::Ledger {
-                slot,
-                count: *Count::ALL.get(usize::from(kind))?,
-                by: rest.u64()?,
+            let count = *Count::ALL.get(usize::from(rest.u8()?))?;
+            for _ in 0..rest.number()? {
+                changes.push(Change::Ledger {
+                    slot: bounded_slot(rest)?,
+                    count,
+                    by: rest.number()?,
+                });
             }
+            return Some(());
         }
         12 => Change::Hold {
             stream: rest.u8()?,
-            from: rest.u64()?,
-            next: rest.u64()?,
-            until: rest.u64()?,
+            from: rest.number()?,
+            next: rest.number()?,
+            until: rest.number()?,
             route: owned(rest)?,
             identity: owned(rest)?,
         },
         13 => Change::Release {
             stream: rest.u8()?,
-            from: rest.u64()?,
+            from: rest.number()?,
             route: owned(rest)?,
             identity: owned(rest)?,
         },
         14 => {
-            let (wall_ms, monotonic_ms) = (rest.u64()?, rest.u64()?);
+            let (wall_ms, monotonic_ms) = (rest.number()?, rest.number()?);
             Change::Trusted {
                 at: Timestamp {
                     wall_ms,
@@ -282,31 +306,33 @@ fn decode_change(rest: &mut Cursor<'_>) -> Option<Change> {
         }
         15 => Change::Carried {
             stream: rest.u8()?,
-            from: rest.u64()?,
-            to: rest.u64()?,
+            from: rest.number()?,
+            to: rest.number()?,
             range: Range {
-                first: rest.u64()?,
-                end: rest.u64()?,
-                epoch: rest.u64()?,
+                first: rest.number()?,
+                end: rest.number()?,
+                epoch: rest.number()?,
             },
-            records: rest.u64()?,
-            bytes: rest.u64()?,
+            records: rest.number()?,
+            bytes: rest.number()?,
         },
         16 => Change::Removed {
             stream: rest.u8()?,
-            first: rest.u64()?,
-            end: rest.u64()?,
+            first: rest.number()?,
+            end: rest.number()?,
         },
         _ => return None,
-    })
+    };
+    changes.push(change);
+    Some(())
 }
 
 fn owned(rest: &mut Cursor<'_>) -> Option<String> {
-    let len = usize::from(rest.u16()?);
+    let len = usize::try_from(rest.number()?).ok()?;
     rest.text(len).map(str::to_owned)
 }
 
 /// A slot's number, which sizes a table: no damage may make that table huge.
 fn bounded_slot(rest: &mut Cursor<'_>) -> Option<u32> {
-    rest.u32().filter(|slot| *slot <= MAX_SLOT)
+    u32::try_from(rest.number()?).ok().filter(|slot| *slot <= MAX_SLOT)
 }

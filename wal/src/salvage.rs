@@ -12,17 +12,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::ReadableDatabase as _;
 
 use crate::block::{self, Block};
 use crate::carve::{self, Carved};
 use crate::codec::{FIXED, MAX_RECORD, View};
 use crate::disk::{Directory as _, Overlay, StorageFile};
-use crate::files::{BLOCKS, CLOSED_CACHE, RawBlock};
+use crate::files::{CLOSED_CACHE, RawBlock};
 use crate::fold::read_state;
 use crate::state::State;
 use crate::stopped::ReadOnly;
 use crate::store::{FileError, contained, open_db};
+use crate::table::{self, Next, Table};
 use crate::{Epoch, Record};
 
 /// Bytes searched at a time, beside a record that reaches beyond them.
@@ -117,25 +117,18 @@ impl Salvage<'_> {
         let is_whole = db.check_integrity();
         self.state = contained(|| read_state(db.db()?, u64::MAX)).ok().map(|recovered| recovered.state);
         contained(|| {
-            let transaction = db.db()?.begin_read()?;
-            let table = transaction.open_table(BLOCKS)?;
-            for entry in table.range::<(u8, u64)>(..)? {
-                let (key, value) = entry?;
-                let bytes = Bytes::copy_from_slice(value.value());
+            Table::open(db.db()?)?.each_block(table::ALL, |(stream, first), value| {
+                let bytes = Bytes::copy_from_slice(value);
                 if !block::is_whole(&bytes) {
-                    self.report.trouble = Some(format!("the block of stream {} at {} is damaged", key.value().0, key.value().1));
+                    self.report.trouble = Some(format!("the block of stream {stream} at {first} is damaged"));
                 }
-                let first = key.value().1;
                 self.block(RawBlock {
                     first,
                     until: u64::MAX,
                     bytes,
                 });
-                if self.stopped {
-                    break;
-                }
-            }
-            Ok(())
+                Ok(if self.stopped { Next::Stop } else { Next::More })
+            })
         })?;
         match is_whole? {
             true => Ok(()),

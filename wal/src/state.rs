@@ -483,20 +483,15 @@ impl State {
                 }));
             }
         }
-        for (number, slot) in self.slots.iter().enumerate() {
-            changes.push(Change::Slot {
-                slot: number as u32,
-                identity: slot.identity.clone(),
-            });
-            for count in Count::ALL {
-                if slot.counts[count as usize] > 0 {
-                    changes.push(Change::Ledger {
-                        slot: number as u32,
-                        count,
-                        by: slot.counts[count as usize],
-                    });
-                }
-            }
+        let slots = || (0_u32..).zip(&self.slots);
+        changes.extend(slots().map(|(slot, device)| Change::Slot {
+            slot,
+            identity: device.identity.clone(),
+        }));
+        for count in Count::ALL {
+            let counts = slots().map(|(slot, device)| (slot, device.counts[count as usize]));
+            let risen = counts.filter(|(_, by)| *by > 0);
+            changes.extend(risen.map(|(slot, by)| Change::Ledger { slot, count, by }));
         }
         changes.extend(self.holds.iter().map(HoldState::change));
         changes.extend(self.trusted.map(|at| Change::Trusted { at }));

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use crate::block::{self, Block, Entry, HEADER, INDEX};
+use crate::block::{self, Block, Entry, HEADER, INDEX, NewBlock};
 use crate::codec;
 use crate::files::RawBlock;
 use crate::row::{Row, RowKind, decode_row, decode_row_at, encode_row};
@@ -53,7 +53,12 @@ fn block_of(payloads: &[Vec<u8>]) -> Vec<u8> {
             len,
         });
     }
-    block::build((3, 100), &data, &entries)
+    let block = NewBlock::Dense {
+        key: (3, 100),
+        data: &data,
+        entries: &entries,
+    };
+    block.to_vec()
 }
 
 #[test]
@@ -84,7 +89,7 @@ fn a_record_lies_on_disk_byte_by_byte_as_documented() {
 #[test]
 fn blocks_fill_their_pages() {
     for count in [1_usize, 5, 13, 60, 500, 3000] {
-        let runs = block::cut(&vec![300; count]);
+        let runs = block::cut(&vec![300; count], 0);
         assert_eq!(runs.iter().sum::<usize>(), count);
         for (nth, run) in runs.iter().enumerate() {
             let size = HEADER + run * 300;
@@ -97,11 +102,14 @@ fn blocks_fill_their_pages() {
         }
     }
     assert_eq!(
-        block::cut(&[10, 200_000, 10]),
+        block::cut(&[10, 200_000, 10], 0),
         [1, 1, 1],
         "a record larger than a block is a block of its own"
     );
-    assert!(block::cut(&[]).is_empty());
+    assert!(block::cut(&[], 0).is_empty());
+    // With 1000 bytes beside it the first block fills its run all the same.
+    assert_eq!(block::cut(&[300; 13], 1000), [10, 3]);
+    assert_eq!(block::cut(&[300; 60], 1000)[0], (4 * 4096 - 64 - 1000 - HEADER) / 300);
 }
 
 #[test]
@@ -130,7 +138,7 @@ fn a_sparse_block_keeps_offsets_and_records() {
         .into_iter()
         .map(|nth| (dense.offset(nth), dense.entries[nth], dense.stored(nth).unwrap()))
         .collect();
-    let bytes = block::build_sparse(3, &kept);
+    let bytes = block::build_sparse(3, &kept).to_vec();
     assert_eq!(
         bytes.len(),
         HEADER + kept.iter().map(|kept| block::sparse_cost(kept.1)).sum::<usize>()

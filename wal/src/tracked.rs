@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use crate::block::Block;
+use crate::in_order::InOrder;
 use crate::pending::Pending;
 use crate::ranges::RangeSet;
 use crate::state::{Change, Count};
@@ -26,9 +27,8 @@ pub(crate) struct StreamTracker {
     pub(crate) removed: RangeSet,
 }
 
-/// Records between their reading and the commit that counts their end, by offset. Offsets are the log's own, so nobody can
-/// choose them to collide.
-pub(crate) type Unsettled = HashMap<u64, Outstanding, foldhash::fast::FixedState>;
+/// Records between their reading and the commit that counts their end, by offset.
+pub(crate) type Unsettled = HashMap<u64, Outstanding, InOrder>;
 
 /// A record between its reading and its settling.
 #[derive(Clone, Debug)]

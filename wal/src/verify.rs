@@ -1,17 +1,16 @@
 //! Checking everything that a log's files say: pages, rows, blocks, records, the catalogue, the ledger.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use bytes::Bytes;
-use redb::{ReadTransaction, ReadableDatabase as _};
 
 use crate::block::{self, Block};
 use crate::disk::Overlay;
-use crate::files::{BLOCKS, CLOSED_CACHE, RawBlock, STATE, name};
+use crate::files::{CLOSED_CACHE, RawBlock, name};
 use crate::inspector::Source;
 use crate::row::{RowKind, decode_row};
 use crate::store::{FileError, contained, open_db};
+use crate::table::{self, Key, Next, Table};
 use crate::{Audit, Inspector, Partition, StreamId};
 
 /// How much is read at a time.
@@ -101,7 +100,7 @@ impl Verification<'_> {
         self.stopped |= !(self.see)(step);
     }
 
-    fn find(&mut self, file: Option<u64>, at: Option<(u8, u64)>, what: impl Into<String>) {
+    fn find(&mut self, file: Option<u64>, at: Option<Key>, what: impl Into<String>) {
         self.verified.findings += 1;
         self.tell(VerifyStep::Finding(Finding {
             file: file.map(name),
@@ -115,10 +114,8 @@ impl Verification<'_> {
         let mut waiting = BTreeMap::new();
         let result = if self.source.active() == Some(number) {
             let files = self.source.files_for(number);
-            self.content(number, &mut waiting, &mut |after| {
-                files.read(number, |transaction| next(transaction, after))
-            })
-            .and_then(|()| files.read(number, rows))
+            self.content(number, &mut waiting, &mut |after| files.read(number, |table| next(table, after)))
+                .and_then(|()| files.read(number, rows))
         } else {
             self.closed(number, &mut waiting)
         };
@@ -154,8 +151,8 @@ impl Verification<'_> {
             Err(error) => self.find(Some(number), None, format!("redb's check of its pages failed: {error}")),
         }
         let db = db.db()?;
-        self.content(number, waiting, &mut |after| contained(|| next(&db.begin_read()?, after)))?;
-        contained(|| rows(&db.begin_read()?))
+        self.content(number, waiting, &mut |after| contained(|| next(&Table::open(db)?, after)))?;
+        contained(|| rows(&Table::open(db)?))
     }
 
     /// All blocks of a file in the order of their keys, so many at a time.
@@ -163,9 +160,9 @@ impl Verification<'_> {
         &mut self,
         number: u64,
         waiting: &mut BTreeMap<u8, u64>,
-        read: &mut dyn FnMut(Option<(u8, u64)>) -> Result<Vec<Keyed>, FileError>,
+        read: &mut dyn FnMut(Option<Key>) -> Result<Vec<Keyed>, FileError>,
     ) -> Result<(), FileError> {
-        let mut last: Option<(u8, u64)> = None;
+        let mut last: Option<Key> = None;
         // The offset behind the last block of the stream that is being read.
         let mut behind = 0;
         while !self.stopped {
@@ -200,7 +197,7 @@ impl Verification<'_> {
     }
 
     /// Checks a block; gives the offset behind it.
-    fn block(&mut self, number: u64, key: (u8, u64), bytes: Bytes, waiting: &mut BTreeMap<u8, u64>) -> u64 {
+    fn block(&mut self, number: u64, key: Key, bytes: Bytes, waiting: &mut BTreeMap<u8, u64>) -> u64 {
         self.verified.blocks += 1;
         let (stream, first) = key;
         if !block::is_whole(&bytes) {
@@ -282,22 +279,19 @@ impl Verification<'_> {
     }
 }
 
-type Keyed = ((u8, u64), Bytes);
+type Keyed = (Key, Bytes);
 
 /// The blocks behind a key, about as much as is read at a time.
-fn next(transaction: &ReadTransaction, after: Option<(u8, u64)>) -> Result<Vec<Keyed>, FileError> {
-    let table = transaction.open_table(BLOCKS)?;
-    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+fn next(table: &Table, after: Option<Key>) -> Result<Vec<Keyed>, FileError> {
+    let behind = |(stream, first): Key| first.checked_add(1).map_or((stream + 1, 0), |first| (stream, first));
+    let from = after.map_or(table::ALL.start, behind);
     let mut blocks = Vec::new();
     let mut bytes = 0;
-    for entry in table.range::<(u8, u64)>((from, Bound::Unbounded))? {
-        let (key, value) = entry?;
-        bytes += value.value().len();
-        blocks.push((key.value(), Bytes::copy_from_slice(value.value())));
-        if bytes >= CHUNK {
-            break;
-        }
-    }
+    table.each_block(from..table::ALL.end, |key, value| {
+        bytes += value.len();
+        blocks.push((key, Bytes::copy_from_slice(value)));
+        Ok(if bytes >= CHUNK { Next::Stop } else { Next::More })
+    })?;
     Ok(blocks)
 }
 
@@ -307,33 +301,27 @@ struct Rows {
 }
 
 /// Checks the rows of the state: checksums, and that they begin with a snapshot.
-fn rows(transaction: &ReadTransaction) -> Result<Rows, FileError> {
-    let table = transaction.open_table(STATE)?;
+fn rows(table: &Table) -> Result<Rows, FileError> {
     let mut rows = Rows {
         count: 0,
         faults: Vec::new(),
     };
     let mut has_snapshot = false;
-    for entry in table.range::<u64>(..)? {
-        let (row, value) = entry?;
+    table.each_row(u64::MAX, |number, value| {
         rows.count += 1;
-        match decode_row(value.value())
-            .filter(|found| found.number == row.value())
-            .map(|found| found.kind)
-        {
+        match decode_row(value).filter(|found| found.number == number).map(|found| found.kind) {
             Some(RowKind::Snapshot) => has_snapshot = true,
             Some(RowKind::Delta) if has_snapshot => {}
-            Some(RowKind::Delta) => rows
-                .faults
-                .push(format!("row {} of the state stands before its snapshot", row.value())),
-            None => rows.faults.push(format!("row {} of the state is damaged", row.value())),
+            Some(RowKind::Delta) => rows.faults.push(format!("row {number} of the state stands before its snapshot")),
+            None => rows.faults.push(format!("row {number} of the state is damaged")),
         }
         // A file can have hundreds of thousands of rows; the first faults say enough.
-        if rows.faults.len() >= 100 {
-            rows.faults.push("more rows may be damaged; the first hundred are named".into());
-            break;
+        if rows.faults.len() < 100 {
+            return Next::More;
         }
-    }
+        rows.faults.push("more rows may be damaged; the first hundred are named".into());
+        Next::Stop
+    })?;
     if !has_snapshot {
         rows.faults.push("it holds no readable snapshot of the log's state".into());
     }

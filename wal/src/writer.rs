@@ -1,6 +1,5 @@
 //! The writer thread: swaps the open batch out, makes room, commits, and says so.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::aside::Aside;
 use crate::batch::{Appended, CommittedBatch, OpenBatch, WRITER_STOPPED};
-use crate::block::{self, Block, Entry};
+use crate::block::{self, Block, Entry, NewBlock};
 use crate::carry::{Carrying, Part};
 use crate::codec;
 use crate::early::Early;
@@ -21,6 +20,7 @@ use crate::shared::Shared;
 use crate::state::{Change, Count};
 use crate::store::FileError;
 use crate::sync::{guarded, lock};
+use crate::tail::Tails;
 use crate::{Batch, CommitError, Epoch, StreamId, Tap};
 
 /// How long settled records may wait for a commit of their own, besides `commit_wait`: where records come, their commit
@@ -52,6 +52,7 @@ pub(crate) struct Writer {
     next_tick: Instant,
     next_carry: Instant,
     early: Early,
+    pub(crate) tails: Tails,
 }
 
 /// What there is to do.
@@ -96,6 +97,7 @@ impl Writer {
             next_tick: Instant::now(),
             next_carry: Instant::now(),
             early: Early::new(),
+            tails: Tails::default(),
         }
     }
 
@@ -308,9 +310,11 @@ impl Writer {
             slot: *slot,
             identity: identity.clone(),
         }));
-        self.cut(&batch.data, &batch.records, &mut blocks, &mut changes);
+        let streams = by_stream(&batch.records);
+        self.cut(&batch.data, &streams, &mut blocks, &mut changes);
         let (letters, letter_records) = self.letters(dead);
-        self.cut(&letters, &letter_records, &mut blocks, &mut changes);
+        let dead = by_stream(&letter_records);
+        self.cut(&letters, &dead, &mut blocks, &mut changes);
         count_accepted(batch, &mut changes);
         if blocks.is_empty() && changes.is_empty() {
             self.settled_with(&[], &[]);
@@ -321,6 +325,7 @@ impl Writer {
         match self.shared.files.commit(&blocks, self.row + 1, &delta) {
             Ok(()) => {
                 self.row += 1;
+                self.tails.stored(&blocks, &delta);
                 self.shared.stats.commits.fetch_add(1, Ordering::Relaxed);
                 self.settled_with(&changes, &letter_records);
                 Ok(())
@@ -336,32 +341,26 @@ impl Writer {
     }
 
     /// Cuts the records of each stream into blocks.
-    fn cut(&self, data: &[u8], records: &[Appended], blocks: &mut Vec<(u8, u64, Vec<u8>)>, changes: &mut Vec<Change>) {
-        let mut streams: BTreeMap<u8, (u64, Vec<Entry>)> = BTreeMap::new();
-        for record in records {
-            streams
-                .entry(record.stream)
-                .or_insert_with(|| (record.offset, Vec::new()))
-                .1
-                .push(record.entry);
-        }
-        for (stream, (first, entries)) in streams {
+    fn cut<'a>(&self, data: &'a [u8], streams: &'a [OfStream], blocks: &mut Vec<NewBlock<'a>>, changes: &mut Vec<Change>) {
+        for OfStream { stream, first, entries } in streams {
             let costs: Vec<usize> = entries.iter().map(|entry| entry.cost() as usize).collect();
             let mut at = 0;
-            for count in block::cut(&costs) {
-                let key = (stream, first + at as u64);
-                blocks.push((key.0, key.1, block::build(key, data, &entries[at..at + count])));
+            for count in block::cut(&costs, self.tails.beside(*stream)) {
+                blocks.push(NewBlock::Dense {
+                    key: (*stream, first + at as u64),
+                    data,
+                    entries: &entries[at..at + count],
+                });
                 at += count;
             }
             let records = entries.len() as u64;
-            let bytes = entries.iter().map(|entry| entry.cost()).sum();
             changes.push(Change::Appended {
                 file: self.number,
-                stream,
-                first,
+                stream: *stream,
+                first: *first,
                 end: first + records,
                 records,
-                bytes,
+                bytes: costs.iter().sum::<usize>() as u64,
             });
         }
     }
@@ -581,21 +580,41 @@ impl Shared {
     }
 }
 
+/// One stream's records of a commit; their offsets are consecutive.
+struct OfStream {
+    stream: u8,
+    first: u64,
+    entries: Vec<Entry>,
+}
+
+fn by_stream(records: &[Appended]) -> Vec<OfStream> {
+    let mut streams: Vec<OfStream> = Vec::new();
+    for run in records.chunk_by(|one, next| one.stream == next.stream) {
+        let entries = run.iter().map(|record| record.entry);
+        let (stream, first) = (run[0].stream, run[0].offset);
+        match streams.iter_mut().find(|known| known.stream == stream) {
+            Some(known) => known.entries.extend(entries),
+            None => streams.push(OfStream {
+                stream,
+                first,
+                entries: entries.collect(),
+            }),
+        }
+    }
+    streams
+}
+
 /// User streams only: the internal ones are outside the ledger.
 fn count_accepted(batch: &OpenBatch, changes: &mut Vec<Change>) {
-    let mut counts: BTreeMap<(u32, Count), u64> = BTreeMap::new();
-    for (nth, record) in batch
-        .records
-        .iter()
-        .enumerate()
-        .filter(|(_, record)| record.stream < StreamId::LOCAL.0)
-    {
-        let count = if nth < batch.requeued_from {
-            Count::Accepted
-        } else {
-            Count::Requeued
-        };
-        *counts.entry((record.entry.slot, count)).or_default() += 1;
+    let (accepted, requeued) = batch.records.split_at(batch.requeued_from.min(batch.records.len()));
+    for (count, records) in [(Count::Accepted, accepted), (Count::Requeued, requeued)] {
+        let of_users = records.iter().filter(|record| record.stream < StreamId::LOCAL.0);
+        let mut slots: Vec<u32> = of_users.map(|record| record.entry.slot).collect();
+        slots.sort_unstable();
+        changes.extend(slots.chunk_by(u32::eq).map(|same| Change::Ledger {
+            slot: same[0],
+            count,
+            by: same.len() as u64,
+        }));
     }
-    changes.extend(counts.into_iter().map(|((slot, count), by)| Change::Ledger { slot, count, by }));
 }

@@ -378,10 +378,8 @@ fn a_newest_file_that_redb_refuses_gives_its_records_and_its_state_all_the_same(
 }
 
 /// The change that gives a device its ledger slot, as it lies in a row of the state.
-fn slot_change(slot: u32, identity: &str) -> Vec<u8> {
-    let mut change = vec![10];
-    change.extend_from_slice(&slot.to_le_bytes());
-    change.extend_from_slice(&(identity.len() as u16).to_le_bytes());
+fn slot_change(slot: u8, identity: &str) -> Vec<u8> {
+    let mut change = vec![10, slot, identity.len() as u8];
     change.extend_from_slice(identity.as_bytes());
     change
 }
@@ -407,7 +405,7 @@ fn a_damaged_row_of_the_state_costs_no_record_and_no_offset_is_used_twice() {
             bench.deliver(&more);
             bench.fill(10, 100);
         }
-        let slot = bench.log.ledger().iter().position(|line| line.identity == "witness").unwrap() as u32;
+        let slot = bench.log.ledger().iter().position(|line| line.identity == "witness").unwrap() as u8;
         let accepted = bench.log.audit().unwrap().accepted;
         bench.log.close().unwrap();
         drop((bench, reader));
