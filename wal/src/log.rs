@@ -230,7 +230,9 @@ impl Log {
     /// Suspends a pair of route and device from `from` on: its records stay waiting and readers pass them by.
     /// Does nothing when the pair is held already.
     pub fn hold(&self, key: HoldKey, from: Offset) {
-        if lock(&self.shared().tracker).hold(key.stream.0, &key.route, &key.identity, from.0) {
+        let held = lock(&self.shared().tracker).hold(key.stream.0, &key.route, &key.identity, from.0);
+        if let Some(unsure) = held {
+            unsure.into_iter().for_each(|file| self.shared().mark_unsure(file, key.stream.0));
             self.shared().mark_dirty();
         }
     }

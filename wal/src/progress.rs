@@ -9,7 +9,7 @@
 //! 4. A settled entry is counted in the ledger when it leaves the front of its queue, in the commit that writes the new
 //!    front: a kill in between forgets both.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -290,21 +290,28 @@ impl Tracker {
             .collect()
     }
 
-    /// Suspends a pair; false = it is already.
-    pub(crate) fn hold(&mut self, stream: u8, route: &str, identity: &str, from: u64) -> bool {
+    /// Suspends a pair; none = it is already. Records that could not be read may be its: they are not settled any more, and the
+    /// files given are to be counted again.
+    pub(crate) fn hold(&mut self, stream: u8, route: &str, identity: &str, from: u64) -> Option<BTreeSet<u64>> {
         let pair = self.pair(route, identity);
-        let Some(tracker) = self.streams.get_mut(&stream) else {
-            return false;
-        };
+        let tracker = self.streams.get_mut(&stream)?;
         if tracker.internal || tracker.holds.iter().any(|hold| hold.is_active(pair)) {
-            return false;
+            return None;
         }
         let partition = Partition::of(identity).index();
         let ended = tracker.holds.iter().filter(|hold| hold.pair == pair).map(|hold| hold.until).max();
         let from = from.max(ended.unwrap_or(0));
         let mut queue = VecDeque::new();
+        let mut unsure = BTreeSet::new();
         let StreamTracker { queues, outstanding, .. } = tracker;
         queues[partition].retain(|offset| {
+            if let Some(entry) = outstanding.get(offset).filter(|entry| *offset >= from && entry.is_unreadable()) {
+                unsure.insert(entry.file);
+                self.gauges.enter(stream, 1, entry.cost);
+                self.stats.damaged.fetch_sub(1, Ordering::Relaxed);
+                outstanding.remove(offset);
+                return false;
+            }
             let taken = outstanding.get_mut(offset).filter(|entry| entry.pair == pair && *offset >= from);
             if let Some(entry) = taken {
                 entry.held = true;
@@ -328,7 +335,7 @@ impl Tracker {
         self.pending.moved.insert(stream);
         self.advance_hold(stream, pair);
         self.advance(stream, partition);
-        true
+        Some(unsure)
     }
 
     /// Ends a suspension where readers stand.

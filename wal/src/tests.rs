@@ -1,15 +1,22 @@
 //! The decoders against good and bad bytes.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::block::{self, Block, Entry, HEADER, INDEX, NewBlock};
 use crate::codec;
 use crate::files::RawBlock;
+use crate::gauge::Gauges;
+use crate::progress::Tracker;
 use crate::row::{Row, RowKind, decode_row, decode_row_at, encode_row};
 use crate::state::{Change, Count, Range, State};
-use crate::{BootId, Epoch, NewRecord, Offset, Partition, RecordId, StreamId, Timestamp};
+use crate::tracked::{Outcome, Outstanding};
+use crate::{BootId, Epoch, NewRecord, Offset, Partition, RecordId, Stats, StreamId, Timestamp};
 
 fn record<'a>(identity: &'a str, topic: &'a str, payload: &'a [u8], expiry: Option<u32>) -> NewRecord<'a> {
     let received = Timestamp {
@@ -325,4 +332,47 @@ proptest! {
             row.changes.iter().for_each(|change| state.apply(change));
         }
     }
+}
+
+#[test]
+fn what_could_not_be_read_before_a_suspension_is_not_charged_but_counted_again() {
+    let mut state = State::default();
+    state.apply(&Change::Stream {
+        stream: 1,
+        name: "main".into(),
+    });
+    let mut tracker = Tracker::new(&state, Arc::new(Gauges::new()), Arc::new(Stats::default()));
+    let partition = Partition::of("d").index() as u8;
+    let unreadable = |file| Outstanding {
+        partition,
+        slot: 1,
+        cost: 100,
+        file,
+        pair: 0,
+        received: None,
+        settled: Some(Outcome::Damaged),
+        held: false,
+    };
+    let waiting = Outstanding {
+        settled: None,
+        ..unreadable(3)
+    };
+    tracker.register(1, 4, waiting);
+    tracker.register(1, 5, unreadable(3));
+    tracker.register(1, 8, unreadable(4));
+    assert_eq!(tracker.stats.damaged.load(Ordering::Relaxed), 2);
+    // From 6 on: the one at 5 is none of its records.
+    assert_eq!(tracker.hold(1, "r", "d", 6), Some(BTreeSet::from([4])));
+    assert_eq!(tracker.hold(1, "r", "d", 6), None, "it is suspended already");
+    assert_eq!(tracker.stats.damaged.load(Ordering::Relaxed), 1);
+    assert!(tracker.settle(1, 4, Outcome::Delivered));
+    let (changes, _) = tracker.collect(&state);
+    let charged = |change: &&Change| matches!(change, Change::Ledger { count: Count::Damaged, .. });
+    let charged: Vec<_> = changes.iter().filter(charged).collect();
+    let once = Change::Ledger {
+        slot: 1,
+        count: Count::Damaged,
+        by: 1,
+    };
+    assert_eq!(charged, [&once]);
 }

@@ -220,6 +220,13 @@ impl StreamTracker {
     }
 }
 
+impl Outstanding {
+    /// Whether it was given up because nothing of it could be read.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        matches!(self.settled, Some(Outcome::Damaged))
+    }
+}
+
 impl HeldPair {
     /// Whether it suspends the pair now.
     pub(crate) fn is_active(&self, pair: u64) -> bool {
