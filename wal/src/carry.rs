@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::batch::OpenBatch;
 use crate::block::{self, Block, Entry, NewBlock};
+use crate::commit::Beside;
 use crate::progress::{Moving, Tracker};
 use crate::ranges::RangeSet;
 use crate::rescue::Remains;
@@ -22,7 +23,7 @@ use crate::state::{Change, Range};
 use crate::store::FileError;
 use crate::sync::lock;
 use crate::tracked::StreamTracker;
-use crate::writer::{Beside, Writer};
+use crate::writer::Writer;
 use crate::{Batch, CommitError};
 
 /// How much is read and written at a time.

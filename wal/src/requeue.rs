@@ -7,10 +7,11 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::batch::OpenBatch;
+use crate::commit::Beside;
 use crate::dead::DeadLetter;
 use crate::shared::Shared;
 use crate::sync::lock;
-use crate::writer::{Beside, Writer};
+use crate::writer::Writer;
 use crate::{NewRecord, Offset, Record, RecordId, StreamId, WhenFull};
 
 /// How much is put back in one commit.
