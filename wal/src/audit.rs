@@ -3,9 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use crate::block::Block;
+use crate::change::Count;
 use crate::reader::{fetch, place};
 use crate::shared::Shared;
-use crate::state::{Count, State};
+use crate::state::State;
 use crate::sync::lock;
 use crate::tracked::StreamTracker;
 use crate::{Partition, ReadError, Status, StreamId, StreamStatus};

@@ -15,11 +15,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::batch::OpenBatch;
 use crate::block::{self, Block, Entry, NewBlock};
+use crate::change::{Change, Range};
 use crate::commit::Beside;
 use crate::progress::{Moving, Tracker};
 use crate::ranges::RangeSet;
 use crate::rescue::Remains;
-use crate::state::{Change, Range};
 use crate::store::FileError;
 use crate::sync::lock;
 use crate::tracked::StreamTracker;

@@ -6,10 +6,10 @@ use crate::StreamId;
 use crate::batch::{Appended, OpenBatch};
 use crate::block::{self, Entry, NewBlock};
 use crate::carry::Part;
+use crate::change::{Change, Count};
 use crate::pending::DeadJob;
 use crate::requeue::Leaving;
 use crate::row::{RowKind, encode_row};
-use crate::state::{Change, Count};
 use crate::sync::lock;
 use crate::writer::{Failure, Writer};
 

@@ -8,13 +8,13 @@ use bytes::Bytes;
 
 use crate::Stats;
 use crate::block::{self, NewBlock};
+use crate::change::Change;
 use crate::counted::Counted;
 use crate::disk::{Backend, Directory, Overlay, StorageFile};
 use crate::fold::{Recovered, read_state};
 use crate::note::Note;
 use crate::row::{RowKind, encode_row};
 use crate::spent::{Overlaid, SPARE};
-use crate::state::Change;
 use crate::store::{FileError, Store, contained, open_db};
 use crate::sync::lock;
 use crate::table::{self, Next, Table};

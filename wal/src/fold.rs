@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use redb::Database;
 
 use crate::StreamId;
+use crate::change::Change;
 use crate::rescue::Rows;
 use crate::row::{self, Row, RowKind};
-use crate::state::{Change, State};
+use crate::state::State;
 use crate::store::FileError;
 use crate::table::{Next, Table};
 

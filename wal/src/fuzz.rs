@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::block::{self, Block, Entry, NewBlock};
+use crate::change::{Change, Count, Range};
 use crate::files::RawBlock;
 use crate::row::{RowKind, decode_row, decode_row_at, encode_row};
-use crate::state::{Change, Count, Range, State};
+use crate::state::State;
 use crate::{BootId, DeadLetter, Epoch, NewRecord, Offset, Partition, Record, RecordId, StreamId, Timestamp, carve, codec};
 
 const FIRST: u64 = 700;

@@ -34,6 +34,7 @@ mod block;
 mod browse;
 mod carry;
 mod carve;
+mod change;
 mod checkpoint;
 mod clock;
 mod codec;

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::aside::Aside;
 use crate::batch::{Intake, OpenBatch, Slots};
+use crate::change::{Change, Count};
 use crate::clock::random_u64;
 use crate::disk::{Directory, LockGuard, RealDirectory};
 use crate::files::{self, Files, LOCK};
@@ -21,7 +22,7 @@ use crate::rescue::Remains;
 use crate::retention::{BALLAST, Space};
 use crate::row::{RowKind, encode_row};
 use crate::shared::{Mending, Shared};
-use crate::state::{Change, Count, State};
+use crate::state::State;
 use crate::store::FileError;
 use crate::writer::Writer;
 use crate::{Batch, Clock, Epoch, Observer, OpenError, Options, StartReport, Stats, StreamId, Tap};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::change::{Change, Count};
 use crate::rises::Rises;
-use crate::state::{Change, Count};
 use crate::tracked::{Outcome, Outstanding};
 
 /// Changes for the next commit.

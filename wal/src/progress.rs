@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::block::Block;
+use crate::change::{Change, Count};
 use crate::gauge::Gauges;
 use crate::pending::{DeadJob, Pending};
 use crate::ranges::RangeSet;
 use crate::requeue::Leaving;
-use crate::state::{Change, Count, State};
+use crate::state::State;
 use crate::tracked::{HeldPair, MAX_OUTSTANDING, Outcome, Outstanding, StreamTracker, Unsettled, pop_settled};
 use crate::{Partition, Stats, StreamId};
 

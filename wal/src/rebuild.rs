@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::block::Block;
+use crate::change::{Change, Count, Range};
 use crate::files::Files;
 use crate::gauge::Gauges;
 use crate::progress::Tracker;
 use crate::ranges::RangeSet;
 use crate::rescue::Remains;
-use crate::state::{Change, Count, Range, State};
+use crate::state::State;
 use crate::store::FileError;
 use crate::{Stats, StreamId};
 

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::batch::OpenBatch;
+use crate::change::Change;
 use crate::shared::Shared;
-use crate::state::Change;
 use crate::store::FileError;
 use crate::sync::lock;
 use crate::writer::{Failure, Writer};

@@ -8,11 +8,11 @@ use bytes::Bytes;
 
 use crate::StreamId;
 use crate::block::Block;
+use crate::change::Range;
 use crate::codec::{self, MAX_RECORD};
 use crate::disk::StorageFile;
 use crate::files::Files;
 use crate::row::{self, Row};
-use crate::state::Range;
 
 /// How much is looked at at a time.
 const WINDOW: usize = 1 << 20;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::change::{Change, Count};
 use crate::in_order::InOrder;
-use crate::state::{Change, Count};
 
 /// Slots and counters, and by how much each rose.
 #[derive(Debug, Default)]

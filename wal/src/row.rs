@@ -1,7 +1,7 @@
 //! A row of the state table in bytes. The layout is in [`crate::format`].
 
+use crate::change::{Change, Count, Range};
 use crate::codec::Cursor;
-use crate::state::{Change, Count, Range};
 use crate::{BootId, Partition, Timestamp};
 
 /// What a row of the state table is.

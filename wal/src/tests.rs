@@ -9,12 +9,13 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::block::{self, Block, Entry, HEADER, INDEX, NewBlock};
+use crate::change::{Change, Count, Range};
 use crate::codec;
 use crate::files::RawBlock;
 use crate::gauge::Gauges;
 use crate::progress::Tracker;
 use crate::row::{Row, RowKind, decode_row, decode_row_at, encode_row};
-use crate::state::{Change, Count, Range, State};
+use crate::state::State;
 use crate::tracked::{Outcome, Outstanding};
 use crate::{BootId, Epoch, NewRecord, Offset, Partition, RecordId, Stats, StreamId, Timestamp};
 

@@ -4,10 +4,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use crate::block::Block;
+use crate::change::{Change, Count};
 use crate::in_order::InOrder;
 use crate::pending::Pending;
 use crate::ranges::RangeSet;
-use crate::state::{Change, Count};
 use crate::{Partition, Timestamp};
 
 /// One stream's progress.

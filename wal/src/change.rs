@@ -1,0 +1,122 @@
+//! Steps of the small state.
+
+use crate::{Partition, Timestamp};
+
+/// Ways a counter of the ledger can rise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Count {
+    Accepted = 0,
+    Requeued = 1,
+    Delivered = 2,
+    Expired = 3,
+    Evicted = 4,
+    Dead = 5,
+    Damaged = 6,
+}
+
+impl Count {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::Requeued,
+        Self::Delivered,
+        Self::Expired,
+        Self::Evicted,
+        Self::Dead,
+        Self::Damaged,
+    ];
+}
+
+/// One step of the small state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Epoch {
+        epoch: u64,
+    },
+    Stream {
+        stream: u8,
+        name: String,
+    },
+    Next {
+        stream: u8,
+        next: u64,
+    },
+    Floor {
+        stream: u8,
+        floor: u64,
+    },
+    Progress {
+        stream: u8,
+        up_to: Box<[u64; Partition::COUNT]>,
+    },
+    File {
+        file: u64,
+        epoch: u64,
+    },
+    Appended {
+        file: u64,
+        stream: u8,
+        first: u64,
+        end: u64,
+        records: u64,
+        bytes: u64,
+    },
+    Settled {
+        file: u64,
+        stream: u8,
+        records: u64,
+        bytes: u64,
+    },
+    DropFile {
+        file: u64,
+    },
+    Slot {
+        slot: u32,
+        identity: String,
+    },
+    Ledger {
+        slot: u32,
+        count: Count,
+        by: u64,
+    },
+    Hold {
+        stream: u8,
+        from: u64,
+        next: u64,
+        until: u64,
+        route: String,
+        identity: String,
+    },
+    Release {
+        stream: u8,
+        from: u64,
+        route: String,
+        identity: String,
+    },
+    Trusted {
+        at: Timestamp,
+    },
+    /// What waits of a range in file `from` lies in file `to` now. `from` 0 = it has lain there, in a snapshot.
+    Carried {
+        stream: u8,
+        from: u64,
+        to: u64,
+        range: Range,
+        records: u64,
+        bytes: u64,
+    },
+    /// Single records of an internal stream were taken out.
+    Removed {
+        stream: u8,
+        first: u64,
+        end: u64,
+    },
+}
+
+/// Offsets of one stream that one file holds, all first accepted under one epoch. Not each of them need be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+    pub(crate) epoch: u64,
+}
