@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::disk::{Directory, LockGuard, RealDirectory, StorageFile};
+use crate::files::NEXT;
 use crate::sync::lock;
 use crate::testing::{ManualClock, Unobserved};
 use crate::{
@@ -34,6 +35,8 @@ struct Moody {
     real: RealDirectory,
     mood: Arc<Mood>,
     free: AtomicU64,
+    /// The threads that made files, by the names of both.
+    made: Mutex<Vec<(String, Option<String>)>>,
 }
 
 #[derive(Debug)]
@@ -51,6 +54,8 @@ impl Directory for Moody {
     }
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         self.mood.check()?;
+        let thread = std::thread::current().name().map(str::to_owned);
+        lock(&self.made).push((name.to_owned(), thread));
         Ok(Arc::new(MoodyFile {
             real: self.real.create(name)?,
             mood: self.mood.clone(),
@@ -149,6 +154,7 @@ fn rig(path: &Path, when_full: WhenFull) -> Rig {
         real: RealDirectory::new(path.to_owned()).unwrap(),
         mood: Arc::default(),
         free: AtomicU64::new(1 << 40),
+        made: Mutex::default(),
     });
     let options = Options {
         directory: path.to_owned(),
@@ -350,4 +356,18 @@ fn a_file_left_after_an_error_still_counts_in_max_disk() {
         "{before} bytes before, now {:?}",
         rig.log.status()
     );
+}
+
+#[test]
+fn the_next_file_is_made_beside_the_commits() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    let first = lock(&rig.directory.made).len();
+    let payload = vec![0; 1 << 18];
+    let made = || lock(&rig.directory.made).get(first).cloned();
+    // Slow enough for the other thread, or the switch itself makes it: each commit is waited for.
+    while made().is_none() && rig.log.stats().rotations.load(Ordering::Relaxed) == 0 {
+        assert!(rig.outcome(rig.append(&payload).unwrap()));
+    }
+    assert_eq!(made(), Some((NEXT.to_owned(), Some("wal-aside".to_owned()))));
 }
