@@ -9,7 +9,7 @@ use forebay_broker::Disconnection;
 use forebay_wal::Timestamp;
 
 use super::connections::{Connections, Flapping, Moment};
-use super::pointers::Pointers;
+use super::pointers::{Found, Pointers, Room};
 use super::report::{Counters, Report, SIGNALS, Signal, Trouble, add};
 use super::series::{Places, Reference, Series};
 use super::{Ms, lock};
@@ -179,17 +179,13 @@ impl Engine {
             self.changed.store(true, Ordering::Relaxed);
         }
         let now = time(received);
-        let mut is_told = false;
-        let mut read = |pointers: &Pointers| {
-            let is_small = payload.len() <= MAX_PAYLOAD;
-            let found = if is_small { pointers.read(payload) } else { None };
-            if found.is_none() && !std::mem::replace(&mut is_told, true) {
-                self.counters.unreadable_for(if is_small { "not_json" } else { "too_large" });
-            }
-            found
+        let mut reading = Reading {
+            payload,
+            counters: &self.counters,
+            is_told: false,
         };
         if let Some(source) = source
-            && let Some(found) = read(&source.pointers)
+            && let Some(found) = reading.read(&source.pointers, &mut Room::default())
         {
             for (found, newest) in found.iter().zip(&source.newest) {
                 if let Some(value) = found.as_f64() {
@@ -202,7 +198,8 @@ impl Engine {
             if let Some((_, seen)) = self.counters.seen.get(*place) {
                 add(seen, 1);
             }
-            let found = if item.pointers.is_empty() { None } else { read(&item.pointers) };
+            let mut room = Room::default();
+            let found = reading.read(&item.pointers, &mut room);
             let take = |followed: &mut Option<Followed>| {
                 let Some(series) = followed else { return false };
                 let mut series = lock(series);
@@ -214,7 +211,7 @@ impl Engine {
                     *lock(source.newest.get(*at)?)
                 };
                 let seen = self.counters.fields.get(*place).map_or(&[][..], |fields| fields);
-                series.take(&item.config, &item.places, found.as_deref(), reference, seen, now, &self.counters);
+                series.take(&item.config, &item.places, found, reference, seen, now, &self.counters);
                 true
             };
             if !take(followed) {
@@ -309,6 +306,28 @@ impl Engine {
     pub(super) const fn with_max_series(mut self, max: usize) -> Self {
         self.max_series = max;
         self
+    }
+}
+
+/// A payload's reading; that it cannot be read is counted once.
+struct Reading<'e, 'p> {
+    payload: &'p [u8],
+    counters: &'e Counters,
+    is_told: bool,
+}
+
+impl<'p> Reading<'_, 'p> {
+    /// None = nothing is looked for, or it cannot be read.
+    fn read<'r>(&mut self, pointers: &Pointers, room: &'r mut Room<'p>) -> Option<&'r [Found<'p>]> {
+        if pointers.is_empty() {
+            return None;
+        }
+        let is_small = self.payload.len() <= MAX_PAYLOAD;
+        let found = if is_small { pointers.read(self.payload, room) } else { None };
+        if found.is_none() && !std::mem::replace(&mut self.is_told, true) {
+            self.counters.unreadable_for(if is_small { "not_json" } else { "too_large" });
+        }
+        found
     }
 }
 
