@@ -5,6 +5,7 @@
 mod collector;
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use collector::{Collector, attribute};
@@ -201,6 +202,28 @@ async fn a_share_is_traced_whole_or_not_at_all() {
     let traced = of("publish");
     assert!((10..=90).contains(&traced), "{traced} of {COUNT}");
     assert_eq!((of("commit"), of("wait"), of("cloud")), (traced, traced, traced));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_process_traces_the_records_that_the_first_one_traced() {
+    const COUNT: u16 = 400;
+    let (cloud, collector) = (cloud().await, Collector::start().await);
+    cloud.faults().stop_listening().await.unwrap();
+    let mut gateway = Gateway::new(&config(cloud.address(), collector.address, "10%"));
+    gateway.start().await;
+    publish(&gateway, COUNT).await;
+    assert_eq!(gateway.stop().await, 0);
+
+    cloud.faults().resume_listening().await.unwrap();
+    gateway.start().await;
+    gateway.drained().await;
+    assert_eq!(gateway.stop().await, 0);
+    let spans = collector.spans();
+    let of = |name: &str| -> BTreeSet<_> { spans.iter().filter(|span| span.name == name).map(|span| &span.trace_id).collect() };
+    assert!(of("publish").len() >= 10, "{} of {COUNT}", of("publish").len());
+    for name in ["commit", "wait", "cloud"] {
+        assert_eq!(of(name), of("publish"), "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,6 +122,13 @@ impl Ingress {
         taken
     }
 
+    /// What was read at a time has been handled, and perhaps taken in.
+    pub(crate) fn handled(&mut self) {
+        if let Some(publishes) = &mut self.publishes {
+            publishes.handled();
+        }
+    }
+
     /// Releases a QoS 2 packet id. `None` = the log cannot take it now.
     pub(crate) fn release(&mut self, id: u16, now: Timestamp) -> Option<Option<Batch>> {
         if !self.is_durable {

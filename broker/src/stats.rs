@@ -233,6 +233,9 @@ pub trait Observer: Send + Sync {
 pub trait Publishes: Send + Sync {
     /// A publish was accepted; called in its connection's order, before its ack.
     fn accepted(&mut self, publish: &Accepted<'_>);
+
+    /// What was read at a time has been handled: whatever was gathered of it can be told to others in one go.
+    fn handled(&mut self) {}
 }
 
 pub(crate) fn add(counter: &AtomicU64, n: u64) {

@@ -13,8 +13,7 @@ use forebay_wal::{Epoch, Offset};
 use opentelemetry::trace::{SpanId, TraceId};
 use ring::digest::{Context, Digest, SHA256};
 
-/// What sampling looks at: the last 7 bytes of the trace id, as W3C Trace Context level 2 has it.
-const RANDOM_BITS: u32 = 56;
+use super::share::Numbers;
 
 /// The ids of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +21,14 @@ pub(super) struct RecordIds {
     pub(super) trace: TraceId,
     pub(super) publish: SpanId,
     pub(super) commit: SpanId,
-    random: u64,
 }
 
-/// What the ids of a stream's records have in common, digested once: sampling asks for those of every record.
+/// What the ids of a stream's records have in common, digested once.
 #[derive(Clone)]
-pub(super) struct Prefix(Context);
+pub(super) struct Prefix {
+    context: Context,
+    numbers: Numbers,
+}
 
 impl std::fmt::Debug for Prefix {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -40,12 +41,21 @@ impl Prefix {
     pub(super) fn new(gateway: &str, epoch: Epoch, stream: &str) -> Self {
         let mut context = Context::new(&SHA256);
         context.update(format!("{gateway}/{epoch}/{stream}/").as_bytes());
-        Self(context)
+        let seed = u64::from_be_bytes(part(context.clone().finish().as_ref(), 0));
+        Self {
+            context,
+            numbers: Numbers::new(seed),
+        }
+    }
+
+    /// What decides which of the records are traced.
+    pub(super) const fn numbers(&self) -> Numbers {
+        self.numbers
     }
 
     /// The ids of the record at this offset.
     pub(super) fn ids(&self, offset: Offset) -> RecordIds {
-        let mut context = self.0.clone();
+        let mut context = self.context.clone();
         let mut digits = [0; 20];
         let mut rest = &mut digits[..];
         // The largest number has twenty digits.
@@ -57,28 +67,20 @@ impl Prefix {
 
 impl RecordIds {
     fn from_digest(digest: &Digest) -> Self {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest.as_ref());
-        let part = |from: usize| {
-            let mut part = [0; 8];
-            part.copy_from_slice(&bytes[from..from + 8]);
-            part
-        };
-        let mut trace = [0; 16];
-        trace.copy_from_slice(&bytes[..16]);
+        let bytes = digest.as_ref();
         Self {
-            trace: TraceId::from_bytes(trace),
-            publish: SpanId::from_bytes(part(16)),
-            commit: SpanId::from_bytes(part(24)),
-            random: u64::from_be_bytes(part(8)) & ((1 << RANDOM_BITS) - 1),
+            trace: TraceId::from_bytes(part(bytes, 0)),
+            publish: SpanId::from_bytes(part(bytes, 16)),
+            commit: SpanId::from_bytes(part(bytes, 24)),
         }
     }
+}
 
-    /// Whether a share of `sample`, 0 to 1, takes it: the same answer in every process, for ever.
-    pub(super) fn is_sampled(&self, sample: f64) -> bool {
-        // Both sides are exact enough: a share is given in percent.
-        self.random as f64 >= (1.0 - sample) * (1u64 << RANDOM_BITS) as f64
-    }
+/// So many bytes of a digest, which is long enough.
+fn part<const LENGTH: usize>(digest: &[u8], from: usize) -> [u8; LENGTH] {
+    let mut part = [0; LENGTH];
+    part.copy_from_slice(&digest[from..from + LENGTH]);
+    part
 }
 
 /// An id for a span that nobody refers to.
@@ -106,12 +108,11 @@ mod tests {
     const LAST_DIGEST: &str = "239f7f368bb7aaf9714709b31f03e969e38f6691cdeb7827f01e81198ba66619";
 
     #[test]
-    fn a_share_takes_that_share_and_a_larger_one_takes_it_too() {
-        let prefix = Prefix::new("g", Epoch(1), "s");
-        let ids: Vec<_> = (0..20_000).map(|offset| prefix.ids(Offset(offset))).collect();
-        let taken = |sample| ids.iter().filter(|ids| ids.is_sampled(sample)).count();
-        assert_eq!((taken(0.0), taken(1.0)), (0, ids.len()));
-        assert!((150..250).contains(&taken(0.01)), "{}", taken(0.01));
-        assert!(ids.iter().all(|ids| !ids.is_sampled(0.01) || ids.is_sampled(0.02)));
+    fn a_streams_numbers_follow_from_what_its_ids_begin_with() {
+        // printf %s plant-7/0000000000000abc/telemetry/ | sha256sum | head -c 16
+        assert_eq!(
+            Prefix::new("plant-7", Epoch(0xabc), "telemetry").numbers(),
+            Numbers::new(0xae6e_5752_82e9_20d9)
+        );
     }
 }

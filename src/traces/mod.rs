@@ -9,14 +9,16 @@
 //!
 //! Trace and parent ids are derived from the record's id ([`ids`]), so that what one process began another one goes on with
 //! after a restart, without anything stored: the sender after a SIGKILL hangs its spans under a publish that it never saw.
-//! Whether a record is traced is derived likewise, so that all its spans are sampled or none.
+//! Whether a record is traced follows from its place likewise ([`share`]), so that all its spans are sampled or none.
 //!
 //! Nothing here may delay a message: spans go into a bounded queue ([`export`]), what finds it full is dropped and counted.
 
 mod export;
 mod http;
 mod ids;
+mod share;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -33,6 +35,7 @@ use crate::canary;
 use crate::config::Otlp;
 use export::Queue;
 use ids::{Prefix, RecordIds};
+use share::Share;
 
 pub(crate) use export::Counts;
 
@@ -41,7 +44,7 @@ pub(crate) use export::Counts;
 pub(crate) struct Tracer {
     names: Names,
     clock: Arc<dyn Clock>,
-    sample: f64,
+    share: Share,
     queue: Queue,
     scope: InstrumentationScope,
 }
@@ -101,7 +104,7 @@ impl Tracer {
                 streams,
             },
             clock,
-            sample: otlp.sample,
+            share: Share::new(otlp.sample),
             queue,
             scope: InstrumentationScope::builder("forebay")
                 .with_version(env!("CARGO_PKG_VERSION"))
@@ -117,7 +120,7 @@ impl Tracer {
 
     /// Whether a record of this process is traced.
     pub(crate) fn samples(&self, stream: StreamId, offset: Offset) -> bool {
-        self.names.ids(self.names.epoch, stream, offset).is_sampled(self.sample)
+        self.takes(self.names.epoch, stream, offset)
     }
 
     /// A publish has left its connection's order: the spans `publish` and `commit`.
@@ -205,8 +208,13 @@ impl Tracer {
 
     /// The ids of a record at the bridge, if it is traced. The canary is not: nobody published it.
     fn traced(&self, record: &Record) -> Option<RecordIds> {
-        let ids = self.names.ids(record.id.epoch, record.id.stream, record.id.offset);
-        (ids.is_sampled(self.sample) && *record.identity != *canary::IDENTITY).then_some(ids)
+        let id = &record.id;
+        let is_traced = self.takes(id.epoch, id.stream, id.offset) && *record.identity != *canary::IDENTITY;
+        is_traced.then(|| self.names.ids(id.epoch, id.stream, id.offset))
+    }
+
+    fn takes(&self, epoch: Epoch, stream: StreamId, offset: Offset) -> bool {
+        self.share.takes(self.names.prefix(epoch, stream).numbers(), offset)
     }
 
     fn text_of(&self, record: &Record) -> String {
@@ -243,12 +251,15 @@ impl Tracer {
 }
 
 impl Names {
-    /// The ids of a record; nothing is made of it that only a sampled one needs.
     fn ids(&self, epoch: Epoch, stream: StreamId, offset: Offset) -> RecordIds {
+        self.prefix(epoch, stream).ids(offset)
+    }
+
+    fn prefix(&self, epoch: Epoch, stream: StreamId) -> Cow<'_, Prefix> {
         match self.streams.iter().find(|known| known.id == stream) {
-            Some(known) if epoch == self.epoch => known.prefix.ids(offset),
+            Some(known) if epoch == self.epoch => Cow::Borrowed(&known.prefix),
             // A record that an earlier log accepted and this one carries.
-            _ => Prefix::new(&self.gateway, epoch, self.name(stream)).ids(offset),
+            _ => Cow::Owned(Prefix::new(&self.gateway, epoch, self.name(stream))),
         }
     }
 
@@ -296,6 +307,9 @@ mod tests {
             let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
             let trace = names.ids(epoch, StreamId(1), Offset(42)).trace;
             assert_eq!(trace.to_bytes()[..], digest.as_ref()[..16], "{text}");
+            // And so is it traced or not by whoever sends it, also from a later log.
+            let accepting = Prefix::new("g", epoch, "telemetry");
+            assert_eq!(names.prefix(epoch, StreamId(1)).numbers(), accepting.numbers(), "{text}");
         }
     }
 }

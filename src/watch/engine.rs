@@ -9,7 +9,7 @@ use forebay_broker::Disconnection;
 use forebay_wal::Timestamp;
 
 use super::connections::{Connections, Flapping, Moment};
-use super::pointers::Pointers;
+use super::pointers::{Found, Pointers, Room};
 use super::report::{Counters, Report, SIGNALS, Signal, Trouble, add};
 use super::series::{Places, Reference, Series};
 use super::{Ms, lock};
@@ -78,8 +78,20 @@ struct Source {
 pub(super) struct Trail {
     pub(super) topic: Box<str>,
     source: Option<Arc<Source>>,
-    /// Items that match, and the series on them; none = there was no room.
-    items: Vec<(usize, Option<Followed>)>,
+    /// Items that match.
+    items: Vec<Step>,
+    counters: Arc<Counters>,
+}
+
+/// An item on a trail.
+struct Step {
+    /// Its place.
+    item: usize,
+    /// None = there was no room.
+    series: Option<Followed>,
+    /// What is not in the counters yet, which all cores want: publishes, and the values of each field.
+    seen: u64,
+    values: Box<[u64]>,
 }
 
 impl Engine {
@@ -151,10 +163,17 @@ impl Engine {
     /// Where a publisher's topic leads to.
     pub(super) fn trail(&self, identity: &str, topic: &str) -> Trail {
         let matching = self.items.iter().enumerate().filter(|(_, item)| item.config.topic.matches(topic));
+        let step = |(place, item): (usize, &Item)| Step {
+            item: place,
+            series: self.follow(place, identity, topic),
+            seen: 0,
+            values: item.config.fields.iter().map(|_| 0).collect(),
+        };
         Trail {
             topic: topic.into(),
             source: self.references.get(topic).cloned(),
-            items: matching.map(|(place, _)| (place, self.follow(place, identity, topic))).collect(),
+            items: matching.map(step).collect(),
+            counters: Arc::clone(&self.counters),
         }
     }
 
@@ -169,9 +188,9 @@ impl Engine {
         lock(&self.table).insert(key, identity, self.max_series, || Series::new(&item.config, identity, watched))
     }
 
-    /// A publish on a trail.
+    /// A publish on a trail; what is counted of it is in the counters once the trail is [settled](Trail::settle).
     pub(super) fn take(&self, trail: &mut Trail, identity: &str, payload: &[u8], received: &Timestamp) {
-        let Trail { topic, source, items } = trail;
+        let Trail { topic, source, items, .. } = trail;
         if items.is_empty() && source.is_none() {
             return;
         }
@@ -179,17 +198,13 @@ impl Engine {
             self.changed.store(true, Ordering::Relaxed);
         }
         let now = time(received);
-        let mut is_told = false;
-        let mut read = |pointers: &Pointers| {
-            let is_small = payload.len() <= MAX_PAYLOAD;
-            let found = if is_small { pointers.read(payload) } else { None };
-            if found.is_none() && !std::mem::replace(&mut is_told, true) {
-                self.counters.unreadable_for(if is_small { "not_json" } else { "too_large" });
-            }
-            found
+        let mut reading = Reading {
+            payload,
+            counters: &self.counters,
+            is_told: false,
         };
         if let Some(source) = source
-            && let Some(found) = read(&source.pointers)
+            && let Some(found) = reading.read(&source.pointers, &mut Room::default())
         {
             for (found, newest) in found.iter().zip(&source.newest) {
                 if let Some(value) = found.as_f64() {
@@ -197,14 +212,13 @@ impl Engine {
                 }
             }
         }
-        for (place, followed) in items {
-            let item = &self.items[*place];
-            if let Some((_, seen)) = self.counters.seen.get(*place) {
-                add(seen, 1);
-            }
-            let found = if item.pointers.is_empty() { None } else { read(&item.pointers) };
-            let take = |followed: &mut Option<Followed>| {
-                let Some(series) = followed else { return false };
+        for step in items {
+            let item = &self.items[step.item];
+            step.seen += 1;
+            let mut room = Room::default();
+            let found = reading.read(&item.pointers, &mut room);
+            let mut take = |series: &Option<Followed>| {
+                let Some(series) = series else { return false };
                 let mut series = lock(series);
                 if series.is_forgotten {
                     return false;
@@ -213,14 +227,13 @@ impl Engine {
                     let (source, at) = item.references.get(place)?.as_ref()?;
                     *lock(source.newest.get(*at)?)
                 };
-                let seen = self.counters.fields.get(*place).map_or(&[][..], |fields| fields);
-                series.take(&item.config, &item.places, found.as_deref(), reference, seen, now, &self.counters);
+                series.take(&item.config, &item.places, found, reference, &mut step.values, now, &self.counters);
                 true
             };
-            if !take(followed) {
+            if !take(&step.series) {
                 // It found no room, or it was silent for so long that it is forgotten: perhaps there is room now.
-                *followed = self.follow(*place, identity, topic);
-                if !take(followed) {
+                step.series = self.follow(step.item, identity, topic);
+                if !take(&step.series) {
                     add(&self.counters.unfollowed, 1);
                 }
             }
@@ -309,6 +322,49 @@ impl Engine {
     pub(super) const fn with_max_series(mut self, max: usize) -> Self {
         self.max_series = max;
         self
+    }
+}
+
+impl Trail {
+    /// Counts what came on it since the last time.
+    pub(super) fn settle(&mut self) {
+        for step in &mut self.items {
+            if let Some((_, seen)) = self.counters.seen.get(step.item) {
+                add(seen, std::mem::take(&mut step.seen));
+            }
+            let fields = self.counters.fields.get(step.item).into_iter().flatten();
+            for ((_, values), new) in fields.zip(&mut step.values) {
+                add(values, std::mem::take(new));
+            }
+        }
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+/// A payload's reading; that it cannot be read is counted once.
+struct Reading<'e, 'p> {
+    payload: &'p [u8],
+    counters: &'e Counters,
+    is_told: bool,
+}
+
+impl<'p> Reading<'_, 'p> {
+    /// None = nothing is looked for, or it cannot be read.
+    fn read<'r>(&mut self, pointers: &Pointers, room: &'r mut Room<'p>) -> Option<&'r [Found<'p>]> {
+        if pointers.is_empty() {
+            return None;
+        }
+        let is_small = self.payload.len() <= MAX_PAYLOAD;
+        let found = if is_small { pointers.read(self.payload, room) } else { None };
+        if found.is_none() && !std::mem::replace(&mut self.is_told, true) {
+            self.counters.unreadable_for(if is_small { "not_json" } else { "too_large" });
+        }
+        found
     }
 }
 

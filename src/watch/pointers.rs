@@ -28,6 +28,16 @@ struct Child {
     node: Node,
 }
 
+/// Where what is found is put: nothing is allocated for a few pointers, as every publish is read.
+#[derive(Debug, Default)]
+pub(super) struct Room<'a> {
+    few: [Found<'a>; FEW],
+    many: Vec<Found<'a>>,
+}
+
+/// A counter, a boot id and some fields.
+const FEW: usize = 8;
+
 /// What stands at a pointer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Found<'a> {
@@ -63,17 +73,27 @@ impl Pointers {
         self.count == 0
     }
 
-    /// What stands at each pointer, by its place; none = the payload is not JSON. Of a key that comes twice the last one
-    /// counts.
-    pub(super) fn read<'a>(&self, payload: &'a [u8]) -> Option<Vec<Found<'a>>> {
-        let mut found = vec![Found::Absent; self.count];
+    /// What stands at each pointer, by its place, in a room that nothing was put into; none = the payload is not JSON. Of a
+    /// key that comes twice the last one counts.
+    pub(super) fn read<'a, 'r>(&self, payload: &'a [u8], room: &'r mut Room<'a>) -> Option<&'r [Found<'a>]> {
+        let found = room.of(self.count);
         let mut json = serde_json::Deserializer::from_slice(payload);
         let seed = At {
             node: &self.root,
-            found: &mut found,
+            found: &mut *found,
         };
         seed.deserialize(&mut json).and_then(|()| json.end()).ok()?;
         Some(found)
+    }
+}
+
+impl<'a> Room<'a> {
+    fn of(&mut self, count: usize) -> &mut [Found<'a>] {
+        if count <= FEW {
+            return &mut self.few[..count];
+        }
+        self.many.resize(count, Found::Absent);
+        &mut self.many
     }
 }
 
@@ -298,7 +318,8 @@ mod tests {
     fn what_is_found_is_what_a_whole_parse_finds() {
         let mut pointers = Pointers::default();
         let places: Vec<_> = POINTERS.iter().map(|pointer| pointers.add(pointer)).collect();
-        let found = pointers.read(DOCUMENT.as_bytes()).unwrap();
+        let mut room = Room::default();
+        let found = pointers.read(DOCUMENT.as_bytes(), &mut room).unwrap();
         let whole: Value = serde_json::from_str(DOCUMENT).unwrap();
         for (pointer, place) in POINTERS.iter().zip(places) {
             assert!(same(&found[place], whole.pointer(pointer)), "{pointer}: {:?}", found[place]);
@@ -309,8 +330,23 @@ mod tests {
     fn a_pointer_that_is_asked_for_twice_is_looked_for_once() {
         let mut pointers = Pointers::default();
         assert_eq!((pointers.add("/a"), pointers.add("/b"), pointers.add("/a")), (0, 1, 0));
-        let found = pointers.read(br#"{"b":1,"a":2,"a":3}"#).unwrap();
+        let mut room = Room::default();
+        let found = pointers.read(br#"{"b":1,"a":2,"a":3}"#, &mut room).unwrap();
         assert_eq!(found, [Found::Unsigned(3), Found::Unsigned(1)], "the last one counts");
+    }
+
+    #[test]
+    fn more_pointers_than_a_room_holds_without_allocating_are_all_found() {
+        for count in [FEW, FEW + 1, 3 * FEW] {
+            let mut pointers = Pointers::default();
+            let document: Vec<_> = (0..count).map(|number| format!("\"{number}\":{number}")).collect();
+            let document = format!("{{{}}}", document.join(","));
+            (0..count).for_each(|number| assert_eq!(pointers.add(&format!("/{number}")), number));
+            let mut room = Room::default();
+            let found = pointers.read(document.as_bytes(), &mut room).unwrap();
+            let numbers: Vec<_> = found.iter().filter_map(Found::as_u64).collect();
+            assert_eq!(numbers, (0..count as u64).collect::<Vec<_>>());
+        }
     }
 
     #[test]
@@ -319,7 +355,12 @@ mod tests {
         pointers.add("/seq");
         let whole = DOCUMENT.trim();
         for end in 0..whole.len() {
-            assert_eq!(pointers.read(&whole.as_bytes()[..end]), None, "{}", &whole[..end.min(20)]);
+            assert_eq!(
+                pointers.read(&whole.as_bytes()[..end], &mut Room::default()),
+                None,
+                "{}",
+                &whole[..end.min(20)]
+            );
         }
         for wrong in [
             r#"{"seq":1}x"#,
@@ -329,11 +370,15 @@ mod tests {
             "\u{feff}{}",
             "{seq:1}",
         ] {
-            assert_eq!(pointers.read(wrong.as_bytes()), None, "{wrong}");
+            assert_eq!(pointers.read(wrong.as_bytes(), &mut Room::default()), None, "{wrong}");
         }
         let deep = "[".repeat(1 << 16);
-        assert_eq!(pointers.read(deep.as_bytes()), None, "and never by an overflow of the stack");
+        assert_eq!(
+            pointers.read(deep.as_bytes(), &mut Room::default()),
+            None,
+            "and never by an overflow of the stack"
+        );
         let deep = format!("{{\"x\":{}{},\"seq\":1}}", "[".repeat(1 << 15), "]".repeat(1 << 15));
-        assert_eq!(pointers.read(deep.as_bytes()).unwrap(), [Found::Unsigned(1)]);
+        assert_eq!(pointers.read(deep.as_bytes(), &mut Room::default()).unwrap(), [Found::Unsigned(1)]);
     }
 }

@@ -1,6 +1,5 @@
 //! One device on one item of `watch`: all that is known of it.
 
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -87,6 +86,7 @@ impl Series {
     }
 
     /// Takes a message in; `found`: none = it could not be read. `reference` gives a field's reference by the field's place.
+    /// The values that are found are added to `values`, by the field's place.
     #[expect(clippy::too_many_arguments, reason = "what an item is, and what it counts")]
     pub(super) fn take(
         &mut self,
@@ -94,7 +94,7 @@ impl Series {
         places: &Places,
         found: Option<&[Found<'_>]>,
         reference: impl Fn(usize) -> Option<Reference>,
-        seen: &[(String, AtomicU64)],
+        values: &mut [u64],
         now: Ms,
         counters: &Counters,
     ) {
@@ -104,8 +104,8 @@ impl Series {
         if let Some(counter) = places.counter {
             self.count(at(counter), places.boot.map(at), now, counters);
         }
-        let fields = self.fields.iter_mut().zip(&item.fields).zip(&places.fields).zip(seen);
-        for (number, (((field, config), place), (_, seen))) in fields.enumerate() {
+        let fields = self.fields.iter_mut().zip(&item.fields).zip(&places.fields).zip(values);
+        for (number, (((field, config), place), values)) in fields.enumerate() {
             let value = match at(*place) {
                 Found::Absent | Found::Null => continue,
                 found => found.as_f64(),
@@ -114,7 +114,7 @@ impl Series {
                 counters.unreadable_for("field");
                 continue;
             };
-            add(seen, 1);
+            *values += 1;
             let said = field.take(value, config.range, now);
             add(&counters.out_of_range, u64::from(said.out_of_range));
             add(&counters.stuck, u64::from(said.stuck));

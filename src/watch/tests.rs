@@ -311,6 +311,7 @@ fn every_number_is_seen_however_many_topics_a_connection_has_and_however_fast_th
         (told(&counters.gaps), told(&counters.duplicates), told(&counters.restarts)),
         (0, 0, 0)
     );
+    device.publishes.handled();
     assert_eq!((value(&counters.seen[0].1), value(&counters.seen[1].1)), (4_000, 4_000));
     device.publish("devices/d1/3", b"{\"seq\":99}", 1);
     device.publish("devices/d1/often", b"{\"seq\":2005}", 1);
@@ -333,12 +334,36 @@ fn a_series_that_is_forgotten_while_its_connection_stands_is_found_anew() {
 }
 
 #[test]
+fn what_is_gathered_is_counted_once_when_it_is_handled_and_when_the_connection_ends() {
+    let watched = Watched::new(ITEM);
+    let counters = Arc::clone(&watched.counters);
+    let counted = || (value(&counters.seen[0].1), value(&counters.fields[0][0].1));
+    let mut device = Connection::new(watched, "d1");
+    for seq in 1..=3 {
+        device.publish(
+            "devices/d1/telemetry/env",
+            format!(r#"{{"seq":{seq},"boot":"a","temp":21.5}}"#).as_bytes(),
+            seq,
+        );
+    }
+    for _ in 0..2 {
+        device.publishes.handled();
+        assert_eq!(counted(), (3, 3));
+    }
+    device.publish("devices/d1/telemetry/env", br#"{"seq":4,"boot":"a"}"#, 4);
+    device.publish("devices/d1/telemetry/other", br#"{"seq":5,"boot":"a","temp":21.5}"#, 5);
+    drop(device);
+    assert_eq!(counted(), (5, 4));
+}
+
+#[test]
 fn a_payload_that_is_too_large_is_seen_and_not_read() {
     let watched = Watched::new(ITEM);
     let counters = Arc::clone(&watched.counters);
     let mut device = Connection::new(watched, "d1");
     let large = format!("{{\"seq\":1,\"boot\":\"a\",\"fill\":\"{}\"}}", " ".repeat(64 << 10));
     device.publish("devices/d1/telemetry/env", large.as_bytes(), 1);
+    device.publishes.handled();
     let told: Vec<_> = counters.unreadable().filter(|(_, count)| *count > 0).collect();
     assert_eq!((value(&counters.seen[0].1), told), (1, vec![("too_large", 1)]));
 }

@@ -80,4 +80,7 @@ impl Publishes for Walk {
             self.oldest = (self.oldest + 1) % TRAILS;
         }
     }
+    fn handled(&mut self) {
+        self.trails.iter_mut().for_each(Trail::settle);
+    }
 }

@@ -195,6 +195,7 @@ impl Reader {
         }
         if handled {
             self.ingress.device.seen(now.wall_ms);
+            self.ingress.handled();
         }
         Ok(())
     }

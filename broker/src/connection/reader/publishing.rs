@@ -149,6 +149,7 @@ impl Reader {
                 break;
             }
         }
+        self.ingress.handled();
         self.outbox.wake();
         Ok(())
     }
