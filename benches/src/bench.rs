@@ -30,25 +30,37 @@ impl Bench {
     ///
     /// It would be in memory, or cannot be made.
     pub fn work(&self, name: &str) -> anyhow::Result<TempDir> {
-        let base = match &self.directory {
-            Some(directory) => directory.clone(),
-            None => std::env::current_exe()?
-                .parent()
-                .context("a program lies in a directory")?
-                .to_owned(),
-        };
+        let base = self.base()?;
         if machine::is_in_memory(&base)? {
             bail!(
                 "{} is in memory: durability would cost nothing there; name a directory on a disk with --directory",
                 base.display()
             );
         }
+        self.work_anywhere(name)
+    }
+
+    /// As [`Bench::work`], in memory as well: for a benchmark that says itself what a sync costs.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn work_anywhere(&self, name: &str) -> anyhow::Result<TempDir> {
+        let base = self.base()?;
         let work = tempfile::Builder::new()
             .prefix(&format!("{name}-"))
             .tempdir_in(&base)
             .with_context(|| format!("making a directory in {}", base.display()))?;
         remove_on_interrupt(work.path().to_owned())?;
         Ok(work)
+    }
+
+    fn base(&self) -> anyhow::Result<PathBuf> {
+        if let Some(directory) = &self.directory {
+            return Ok(directory.clone());
+        }
+        let program = std::env::current_exe()?;
+        Ok(program.parent().context("a program lies in a directory")?.to_owned())
     }
 
     /// Prints a run as a JSON line, if that is wanted.

@@ -1,5 +1,6 @@
 //! The redb files of the directory: one active, the others only read.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
@@ -67,6 +68,8 @@ pub(crate) struct Files {
     pub(crate) directory: Arc<dyn Directory>,
     active: RwLock<Option<Active>>,
     closed: Mutex<Vec<(u64, Arc<Store>)>>,
+    /// Files that do not open, with the reason: trying takes as long as the file is large, and is of no use.
+    unopenable: Mutex<BTreeMap<u64, String>>,
     ahead: Mutex<Option<Ahead>>,
     /// Bytes that the file made ahead occupies.
     ahead_bytes: AtomicU64,
@@ -90,6 +93,7 @@ impl Files {
             directory,
             active: RwLock::new(None),
             closed: Mutex::new(Vec::new()),
+            unopenable: Mutex::default(),
             ahead: Mutex::new(None),
             ahead_bytes: AtomicU64::new(0),
             spare_bytes: AtomicU64::new(0),
@@ -382,6 +386,7 @@ impl Files {
 
     fn forget(&self, number: u64) {
         lock(&self.closed).retain(|(open, _)| *open != number);
+        lock(&self.unopenable).remove(&number);
     }
 
     pub(crate) fn read<T>(&self, number: u64, action: impl FnOnce(&Table) -> Result<T, FileError>) -> Result<T, FileError> {
@@ -404,10 +409,17 @@ impl Files {
             closed.push(entry);
             return Ok(db);
         }
+        if let Some(what) = lock(&self.unopenable).get(&number) {
+            return Err(FileError::Damaged(what.clone()));
+        }
         let file = self.directory.open(&name(number)).map_err(FileError::Io)?;
         let overlay = Overlay::new(file).map_err(FileError::Io)?;
-        let (db, _) = contained(|| open_db(overlay, CLOSED_CACHE))?;
-        let db = Arc::new(db);
+        let opened = contained(|| open_db(overlay, CLOSED_CACHE)).inspect_err(|error| {
+            if let FileError::Damaged(what) = error {
+                lock(&self.unopenable).insert(number, what.clone());
+            }
+        });
+        let db = Arc::new(opened?.0);
         if closed.len() == OPEN_CLOSED {
             closed.remove(0);
         }

@@ -51,7 +51,7 @@
 //! # A row of the state
 //!
 //! ```text
-//! CRC32C u32 of `row` and all that follows | length u32 of all | version u8 = 1 | kind u8: 0 snapshot, 1 delta | row number u64 | changes
+//! CRC32C u32 of `row` and all that follows | length u32 of all | version u8 = 2 | kind u8: 0 snapshot, 1 delta | row number u64 | changes
 //! ```
 //!
 //! A change is its tag and its fields. A field is a number in LEB128 (seven bits a byte, the lowest first) unless its type

@@ -26,7 +26,7 @@ pub struct Inspector {
 
 pub(crate) enum Source {
     /// Beside the writer; closed files are opened anew, so that the bridge's stay open.
-    Running(Arc<Shared>, Files),
+    Running(Arc<Shared>, Box<Files>),
     Stopped(Box<Stopped>),
 }
 
@@ -147,7 +147,7 @@ impl Inspector {
     pub(crate) fn running(shared: Arc<Shared>) -> Self {
         let files = Files::new(shared.files.directory.clone(), Arc::default());
         Self {
-            source: Arc::new(Source::Running(shared, files)),
+            source: Arc::new(Source::Running(shared, Box::new(files))),
         }
     }
 

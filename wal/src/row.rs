@@ -11,7 +11,8 @@ pub(crate) enum RowKind {
     Delta = 1,
 }
 
-const VERSION: u8 = 1;
+/// Rows of version 1, in builds that were never released, had numbers of fixed length.
+const VERSION: u8 = 2;
 /// Bytes before the changes.
 pub(crate) const ROW_HEAD: usize = 18;
 /// The highest ledger slot.

@@ -324,7 +324,7 @@ proptest! {
     #[test]
     fn a_row_with_a_right_checksum_and_wrong_content_does_not_panic(mut body in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut head = (body.len() as u32 + 18).to_le_bytes().to_vec();
-        head.extend_from_slice(&[1, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+        head.extend_from_slice(&[2, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
         body.splice(0..0, head);
         let mut row = crc32c::crc32c_append(crc32c::crc32c(b"row"), &body).to_le_bytes().to_vec();
         row.extend_from_slice(&body);

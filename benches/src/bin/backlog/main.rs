@@ -170,8 +170,8 @@ impl Gateway<'_> {
         let mut occupied = machine::occupied(&self.log())?;
         until("the log's files are removed", STALLED, || {
             occupied = machine::occupied(&self.log())?;
-            // The active file, one made ahead, the ballast.
-            Ok(occupied <= 3 * FILE)
+            // The active file, one made ahead over a spent one, another spent one, the ballast.
+            Ok(occupied <= 4 * FILE)
         })?;
         let space_s = space.elapsed().as_secs_f64();
         let usage = machine::usage(server.pid())?;

@@ -28,7 +28,8 @@ use serde::Serialize;
     name = "slow-card",
     after_help = "A preloaded library delays `fsync` and `fdatasync` of this program and of the gateway it starts; it is built when cargo runs \
                   this command, or by `cargo build --release -p forebay-slow-sync`.\n\nExamples:\n  slow-card --write\n  \
-                  slow-card --rounds 1 --duration 1 --engines forebay,gateway          a quick look"
+                  slow-card --rounds 1 --duration 1 --engines forebay,gateway          a quick look\n  \
+                  slow-card --directory /dev/shm          without the stalls of the machine's own disk"
 )]
 struct Arguments {
     /// Milliseconds that a sync takes.
@@ -93,7 +94,12 @@ fn main() -> anyhow::Result<()> {
     } else {
         None
     };
-    let work = arguments.bench.work("slow-card")?;
+    let work = arguments.bench.work_anywhere("slow-card")?;
+    let place = if machine::is_in_memory(work.path())? {
+        "in memory"
+    } else {
+        "on the disk"
+    };
     let certificates = certificates::make(work.path())?;
     let sync = preload::sync_cost(work.path(), arguments.sync)?;
     let card = Card {
@@ -118,7 +124,7 @@ fn main() -> anyhow::Result<()> {
     }
     let conditions = format!(
         "{}; 4 KiB and `fdatasync` with the delay: median {:.2} ms, p99 {:.2} ms. SQLite {}.\n\
-         {} in flight, or {} per second; {} s, medians of {} rounds, in turn.\n",
+         {} in flight, or {} per second; {} s, medians of {} rounds, in turn; data {place}.\n",
         machine::describe(),
         sync.0.as_secs_f64() * 1000.0,
         sync.1.as_secs_f64() * 1000.0,
@@ -142,6 +148,8 @@ struct Card<'a> {
 
 impl Card<'_> {
     fn measure(&self, engine: Engine, shape: Shape, round: u32) -> anyhow::Result<Run> {
+        // The run before left files to be removed, and the file system may tell the disk so with somebody's next sync.
+        rustix::fs::sync();
         let directory = tempfile::Builder::new().prefix("run-").tempdir_in(self.work)?;
         let path = directory.path();
         let acks = Arc::new(Acks::default());
