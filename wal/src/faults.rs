@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::disk::{Directory, LockGuard, RealDirectory, StorageFile};
-use crate::files::NEXT;
+use crate::files::{Files, NEXT, name};
+use crate::store::FileError;
 use crate::sync::lock;
 use crate::testing::{ManualClock, Unobserved};
 use crate::{
@@ -35,6 +36,8 @@ struct Moody {
     real: RealDirectory,
     mood: Arc<Mood>,
     free: AtomicU64,
+    /// How often a file was opened.
+    opened: AtomicU64,
     /// The threads that made files, by the names of both.
     made: Mutex<Vec<(String, Option<String>)>>,
 }
@@ -62,6 +65,7 @@ impl Directory for Moody {
         }))
     }
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.opened.fetch_add(1, Ordering::SeqCst);
         Ok(Arc::new(MoodyFile {
             real: self.real.open(name)?,
             mood: self.mood.clone(),
@@ -154,6 +158,7 @@ fn rig(path: &Path, when_full: WhenFull) -> Rig {
         real: RealDirectory::new(path.to_owned()).unwrap(),
         mood: Arc::default(),
         free: AtomicU64::new(1 << 40),
+        opened: AtomicU64::new(0),
         made: Mutex::default(),
     });
     let options = Options {
@@ -370,4 +375,17 @@ fn the_next_file_is_made_beside_the_commits() {
         assert!(rig.outcome(rig.append(&payload).unwrap()));
     }
     assert_eq!(made(), Some((NEXT.to_owned(), Some("wal-aside".to_owned()))));
+}
+
+#[test]
+fn a_file_that_does_not_open_is_not_tried_at_every_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    let files = Files::new(rig.directory.clone(), Arc::default());
+    std::fs::write(directory.path().join(name(7)), vec![1; 1 << 16]).unwrap();
+    let before = rig.directory.opened.load(Ordering::SeqCst);
+    for _ in 0..3 {
+        assert!(matches!(files.check(7), Err(FileError::Damaged(_))));
+    }
+    assert_eq!(rig.directory.opened.load(Ordering::SeqCst), before + 1);
 }
