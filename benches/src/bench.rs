@@ -12,7 +12,7 @@ use crate::{image, machine};
 /// The arguments that all benchmarks share.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// Where the data goes; must be a disk. Left out: beside this program.
+    /// Where the data goes; a disk, unless the benchmark says otherwise. Left out: beside this program.
     #[arg(long)]
     directory: Option<PathBuf>,
     /// Print a JSON line per run as well.

@@ -370,10 +370,11 @@ fn the_next_file_is_made_beside_the_commits() {
     let first = lock(&rig.directory.made).len();
     let payload = vec![0; 1 << 18];
     let made = || lock(&rig.directory.made).get(first).cloned();
-    // Slow enough for the other thread, or the switch itself makes it: each commit is waited for.
-    while made().is_none() && rig.log.stats().rotations.load(Ordering::Relaxed) == 0 {
+    // A little more than half of a file, which asks for the next one; far from the switch, which would make it itself.
+    for _ in 0..140 {
         assert!(rig.outcome(rig.append(&payload).unwrap()));
     }
+    until("the next file is made", || made().is_some());
     assert_eq!(made(), Some((NEXT.to_owned(), Some("wal-aside".to_owned()))));
 }
 
