@@ -46,7 +46,7 @@ pub struct Config {
 /// The local fan-out, started before the log so that the log can feed it.
 pub struct LocalFanout {
     fanout: Fanout,
-    thread: std::thread::JoinHandle<()>,
+    threads: fanout::Threads,
     stats: Arc<Stats>,
 }
 
@@ -72,7 +72,7 @@ pub struct Front {
     context: Arc<Context>,
     checkpoint: Checkpoint,
     state: PathBuf,
-    fanout_thread: std::thread::JoinHandle<()>,
+    fanout_threads: fanout::Threads,
 }
 
 /// What others may look at while the front runs. Cheap to clone.
@@ -102,16 +102,14 @@ pub enum FrontError {
 }
 
 impl LocalFanout {
-    /// Starts the router and its thread.
+    /// Starts the router and its threads.
     ///
     /// # Errors
     /// [`FrontError::Router`] if it does not start.
-    pub fn start(limits: &Limits) -> Result<Self, FrontError> {
+    pub fn start() -> Result<Self, FrontError> {
         let stats = Arc::<Stats>::default();
-        // Twice as many as connections: a connection's place is free a moment before its link is.
-        let links = limits.max_connections * 2;
-        let (fanout, thread) = fanout::start(links, limits.max_topics, Arc::clone(&stats)).map_err(|_| FrontError::Router)?;
-        Ok(Self { fanout, thread, stats })
+        let (fanout, threads) = fanout::start(Arc::clone(&stats)).map_err(|_| FrontError::Router)?;
+        Ok(Self { fanout, threads, stats })
     }
 
     /// What the log must be opened with.
@@ -192,7 +190,7 @@ impl Front {
             context,
             checkpoint,
             state: config.state,
-            fanout_thread: parts.fanout.thread,
+            fanout_threads: parts.fanout.threads,
         })
     }
 
@@ -245,8 +243,8 @@ impl Front {
             }
         }
         context.fanout.stop();
-        if self.fanout_thread.join().is_err() {
-            tracing::error!("the fan-out's thread failed");
+        if !self.fanout_threads.join() {
+            tracing::error!("a thread of the fan-out failed");
         }
         if is_alive { Ok(()) } else { Err(FrontError::Router) }
     }

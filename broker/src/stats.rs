@@ -138,8 +138,6 @@ pub struct Stats {
     pub fanned_out: AtomicU64,
     /// Messages that a slow local subscriber lost.
     pub fanout_dropped: AtomicU64,
-    /// Messages not shown to local subscribers because `limits.max_topics` distinct topics had been shown.
-    pub fanout_topics_refused: AtomicU64,
     /// Publishes parked now: 3.1.1, log full.
     pub parked: AtomicU64,
     refused: ByReason<{ Refusal::ALL.len() }>,

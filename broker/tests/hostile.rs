@@ -300,9 +300,10 @@ async fn mutated_traffic_never_stops_the_front() {
         counting.fetch_add(1, Ordering::Relaxed);
         before(info);
     }));
-    let mut setup = Setup::default();
-    setup.limits.max_topics = 500;
-    setup.max_bytes = 4 << 20;
+    let setup = Setup {
+        max_bytes: 4 << 20,
+        ..Setup::default()
+    };
     let mut watch = Watch::new(setup).await;
     let seed = 0x5eed_0000_0000_0001_u64;
     let until = Instant::now() + Duration::from_secs(5);

@@ -58,7 +58,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), Exit> {
     let clock = clock();
     let telemetry = Telemetry::new(config.gateway.id.as_str(), &config.fingerprint).map_err(Exit::Internal)?;
     let limits = limits(&config);
-    let fanout = LocalFanout::start(&limits).map_err(|error| Exit::Internal(error.into()))?;
+    let fanout = LocalFanout::start().map_err(|error| Exit::Internal(error.into()))?;
 
     let opened = open_log(&config, Arc::clone(&clock), &telemetry, &fanout).await?;
     let log = opened.log;

@@ -181,7 +181,6 @@ const DEVICES: &[Instrument] = &[
     counter("forebay_subscriptions_refused_total", "subscriptions", "Subscriptions refused by the access rules.", |m| one(m.figures.front.subscriptions_refused)),
     counter("forebay_fanned_out_total", "messages", "Messages delivered to local subscribers.", |m| one(m.figures.front.fanned_out)),
     counter("forebay_fanout_dropped_total", "messages", "Messages that a slow local subscriber lost.", |m| one(m.figures.front.fanout_dropped)),
-    counter("forebay_fanout_topics_refused_total", "messages", "Messages not shown to local subscribers because `limits.max_topics` distinct topics had been shown.", |m| one(m.figures.front.fanout_topics_refused)),
     gauge("forebay_fanout_alive", "0 or 1", "Whether the fan-out to local subscribers works; 0 = restart the gateway.", |m| flag(m.figures.front.fanout_alive)),
 ];
 

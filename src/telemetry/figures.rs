@@ -107,7 +107,6 @@ pub(crate) struct Front {
     pub(crate) subscriptions_refused: u64,
     pub(crate) fanned_out: u64,
     pub(crate) fanout_dropped: u64,
-    pub(crate) fanout_topics_refused: u64,
     pub(crate) fanout_alive: bool,
     pub(crate) parked: u64,
     /// In their order.

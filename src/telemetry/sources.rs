@@ -182,7 +182,6 @@ fn front(view: &View) -> Front {
         subscriptions_refused: value(&stats.subscriptions_refused),
         fanned_out: value(&stats.fanned_out),
         fanout_dropped: value(&stats.fanout_dropped),
-        fanout_topics_refused: value(&stats.fanout_topics_refused),
         fanout_alive: view.fanout_is_alive(),
         parked: value(&stats.parked),
         routes: view.routes(),

@@ -1,155 +1,80 @@
-//! Messages from the fan-out to one peer: its subscriptions at the router, and the PUBLISH packets that come of them.
+//! Messages from the fan-out to one peer: its subscriptions, and the PUBLISH packets that come of them.
 //!
 //! What is granted is QoS 0 (SUBACK says so): a message that a slow peer does not read in time is dropped and counted.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use forebay_topic::TopicFilter;
-use tokio::sync::{mpsc, oneshot};
 
-use super::outbox::{Closing, Outbox};
+use super::outbox::Outbox;
 use crate::access::Access;
-use crate::codec::{PublishHeader, QoS, ReasonCode, Version, encode_publish_header};
+use crate::codec::{PublishHeader, QoS, Version, encode_publish_header};
 use crate::context::Context;
-use crate::fanout::{Arrival, Message, RouterGone, Subscriber};
+use crate::fanout::{Message, Place, Recipient, TooManyFilters};
 use crate::ingress::Ingress;
 use crate::session::SubscriptionOptions;
-use crate::stats::{Disconnection, add};
+use crate::stats::add;
 
 /// The reader's end. Dropping it ends the deliveries.
 pub(super) struct Deliveries {
-    commands: Option<mpsc::Sender<Command>>,
-    /// What the task needs, until the first subscription starts it: most devices never subscribe.
-    idle: Option<Task>,
-    numbers: HashMap<String, u32>,
-    next_number: u32,
+    recipient: Arc<dyn Recipient>,
+    places: HashSet<Place>,
     context: Arc<Context>,
 }
 
-enum Command {
-    Subscribe(TopicFilter, u32, SubscriptionOptions, oneshot::Sender<Result<(), RouterGone>>),
-    Unsubscribe(u32, oneshot::Sender<Result<(), RouterGone>>),
-}
-
-struct Task {
+/// What the fan-out hands messages to.
+struct Peer {
     context: Arc<Context>,
     outbox: Arc<Outbox>,
     version: Version,
     access: Access,
     identity: Arc<str>,
     peer_limit: Option<usize>,
-    options: HashMap<u32, SubscriptionOptions>,
 }
 
 impl Deliveries {
     pub(super) fn new(context: Arc<Context>, outbox: Arc<Outbox>, version: Version, ingress: &Ingress, peer_limit: Option<usize>) -> Self {
-        let idle = Task {
+        let peer = Peer {
             context: Arc::clone(&context),
             outbox,
             version,
             access: ingress.access.clone(),
             identity: Arc::clone(&ingress.key.identity),
             peer_limit,
-            options: HashMap::new(),
         };
         Self {
-            commands: None,
-            idle: Some(idle),
-            numbers: HashMap::new(),
-            next_number: 1,
+            recipient: Arc::new(peer),
+            places: HashSet::new(),
             context,
         }
     }
 
     /// Subscribes, or changes the options of a subscription that exists (MQTT-3.8.4-3). Messages flow once this returns.
-    pub(super) async fn subscribe(&mut self, filter: TopicFilter, options: SubscriptionOptions) -> Result<(), RouterGone> {
-        let number = *self.numbers.entry(filter.as_str().to_owned()).or_insert_with(|| {
-            self.next_number += 1;
-            self.next_number
-        });
-        let (done, wait) = oneshot::channel();
-        let commands = self.started().await?;
-        commands
-            .send(Command::Subscribe(filter, number, options, done))
-            .await
-            .map_err(|_| RouterGone)?;
-        wait.await.map_err(|_| RouterGone)?
+    pub(super) fn subscribe(&mut self, filter: &TopicFilter, options: SubscriptionOptions) -> Result<(), TooManyFilters> {
+        let place = self.context.fanout.subscribe(filter, &self.recipient, options)?;
+        self.places.extend(place);
+        Ok(())
     }
 
     /// Unsubscribes; false if there was no such subscription.
-    pub(super) async fn unsubscribe(&mut self, filter: &str) -> Result<bool, RouterGone> {
-        let Some(number) = self.numbers.remove(filter) else {
-            return Ok(false);
-        };
-        let (done, wait) = oneshot::channel();
-        let commands = self.started().await?;
-        commands.send(Command::Unsubscribe(number, done)).await.map_err(|_| RouterGone)?;
-        wait.await.map_err(|_| RouterGone)??;
-        Ok(true)
-    }
-
-    async fn started(&mut self) -> Result<mpsc::Sender<Command>, RouterGone> {
-        if let Some(task) = self.idle.take() {
-            let subscriber = self.context.fanout.subscriber().await?.ok_or(RouterGone)?;
-            let (commands, queue) = mpsc::channel(1);
-            tokio::spawn(task.run(subscriber, queue));
-            self.commands = Some(commands);
-        }
-        self.commands.clone().ok_or(RouterGone)
+    pub(super) fn unsubscribe(&mut self, filter: &str) -> bool {
+        let place = self.context.fanout.place(filter).filter(|place| self.places.remove(place));
+        place.is_some_and(|place| self.context.fanout.unsubscribe(place, &self.recipient))
     }
 }
 
-impl Task {
-    async fn run(mut self, mut subscriber: Subscriber, mut queue: mpsc::Receiver<Command>) {
-        loop {
-            tokio::select! {
-                command = queue.recv() => match command {
-                    Some(command) => self.obey(command, &mut subscriber).await,
-                    None => return,
-                },
-                arrival = subscriber.next() => match arrival {
-                    Ok(Arrival::Message(number, message)) => self.deliver(number, &message),
-                    Ok(Arrival::Done) => {}
-                    Err(RouterGone) => {
-                        self.outbox.close(Closing::because(Disconnection::Shutdown, ReasonCode::SERVER_UNAVAILABLE));
-                        return;
-                    }
-                },
-            }
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        for place in self.places.drain() {
+            self.context.fanout.unsubscribe(place, &self.recipient);
         }
     }
+}
 
-    async fn obey(&mut self, command: Command, subscriber: &mut Subscriber) {
-        let mut early = Vec::new();
-        let (result, done) = match command {
-            Command::Subscribe(filter, number, options, done) => {
-                let result = if self.options.insert(number, options).is_some() {
-                    Ok(())
-                } else {
-                    subscriber.subscribe(&filter, number, &mut early).await
-                };
-                (result, done)
-            }
-            Command::Unsubscribe(number, done) => {
-                let result = subscriber.unsubscribe(number, &mut early).await;
-                for (number, message) in early.drain(..) {
-                    self.deliver(number, &message);
-                }
-                self.options.remove(&number);
-                (result, done)
-            }
-        };
-        for (number, message) in early {
-            self.deliver(number, &message);
-        }
-        // The reader may have ended meanwhile.
-        done.send(result).ok();
-    }
-
-    fn deliver(&self, number: u32, message: &Message) {
-        let Some(options) = self.options.get(&number) else { return };
+impl Recipient for Peer {
+    fn deliver(&self, message: &Message, options: &SubscriptionOptions) {
         if options.no_local && *message.publisher == *self.identity.as_bytes() {
             return;
         }

@@ -93,10 +93,8 @@ impl Reader {
 
     /// Reads until the connection is to end; says why.
     pub(super) async fn run<R: AsyncRead + Unpin + Send + 'static>(&mut self, mut input: R, mut buffer: BytesMut) -> Closing {
-        let closing = match self.restore_subscriptions().await {
-            Ok(()) => self.read(&mut input, &mut buffer).await,
-            Err(closing) => closing,
-        };
+        self.restore_subscriptions();
+        let closing = self.read(&mut input, &mut buffer).await;
         while let Some((inbound, _)) = self.parked.pop_front() {
             self.unparked(&inbound);
         }

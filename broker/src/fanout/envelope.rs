@@ -1,7 +1,8 @@
-//! What the router carries in front of each payload: all that it would forget or change on the way.
+//! What the router carries: its publishes all have one topic, and what a message is travels in their payload.
 //!
-//! `flags (1) | identity length (1) | identity | expiry (4) | properties length (4) | properties | payload`,
-//! integers big-endian. Flags: bits 0-1 QoS as published, bit 2 RETAIN as published, bit 3 expiry present.
+//! `sequence (8) | flags (1) | topic length (2) | topic | identity length (1) | identity | expiry (4) | properties length (4) |
+//! properties | payload`, integers big-endian. Flags: bits 0-1 QoS as published, bit 2 RETAIN as published, bit 3 expiry
+//! present.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -17,14 +18,27 @@ pub(crate) struct Message {
     pub(crate) payload: Bytes,
 }
 
+impl Message {
+    /// Its bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.topic.len() + self.publisher.len() + self.properties.len() + self.payload.len()
+    }
+}
+
 const RETAIN: u8 = 1 << 2;
 const EXPIRY: u8 = 1 << 3;
+/// What stands around topic, identity, properties and payload.
+const AROUND: usize = 20;
 
-/// Packs everything but the topic.
-pub(crate) fn wrap(message: &Message) -> Bytes {
+/// Packs a message and its place in the order.
+pub(crate) fn wrap(sequence: u64, message: &Message) -> Bytes {
+    let topic = &message.topic[..message.topic.len().min(usize::from(u16::MAX))];
     let identity = &message.publisher[..message.publisher.len().min(255)];
-    let mut out = BytesMut::with_capacity(10 + identity.len() + message.properties.len() + message.payload.len());
+    let mut out = BytesMut::with_capacity(AROUND + topic.len() + identity.len() + message.properties.len() + message.payload.len());
+    out.put_u64(sequence);
     out.put_u8(message.qos & 3 | if message.retain { RETAIN } else { 0 } | if message.expiry.is_some() { EXPIRY } else { 0 });
+    out.put_u16(u16::try_from(topic.len()).unwrap_or(u16::MAX));
+    out.put_slice(topic);
     out.put_u8(u8::try_from(identity.len()).unwrap_or(u8::MAX));
     out.put_slice(identity);
     out.put_u32(message.expiry.unwrap_or(0));
@@ -35,11 +49,17 @@ pub(crate) fn wrap(message: &Message) -> Bytes {
 }
 
 /// Unpacks; `None` for bytes that [`wrap`] did not make.
-pub(crate) fn unwrap(topic: Bytes, mut bytes: Bytes) -> Option<Message> {
-    if bytes.len() < 2 {
+pub(crate) fn unwrap(mut bytes: Bytes) -> Option<(u64, Message)> {
+    if bytes.len() < AROUND {
         return None;
     }
+    let sequence = bytes.get_u64();
     let flags = bytes.get_u8();
+    let topic = usize::from(bytes.get_u16());
+    if bytes.len() < topic + 1 {
+        return None;
+    }
+    let topic = bytes.split_to(topic);
     let identity = usize::from(bytes.get_u8());
     if bytes.len() < identity + 8 {
         return None;
@@ -51,7 +71,7 @@ pub(crate) fn unwrap(topic: Bytes, mut bytes: Bytes) -> Option<Message> {
         return None;
     }
     let properties = bytes.split_to(properties);
-    Some(Message {
+    let message = Message {
         topic,
         publisher,
         qos: flags & 3,
@@ -59,7 +79,8 @@ pub(crate) fn unwrap(topic: Bytes, mut bytes: Bytes) -> Option<Message> {
         expiry: (flags & EXPIRY != 0).then_some(expiry),
         properties,
         payload: bytes,
-    })
+    };
+    Some((sequence, message))
 }
 
 #[cfg(test)]
@@ -78,14 +99,24 @@ mod tests {
                 properties: Bytes::from_static(&[1, 1]),
                 payload: Bytes::from_static(payload),
             };
-            assert_eq!(unwrap(message.topic.clone(), wrap(&message)), Some(message));
+            assert_eq!(unwrap(wrap(u64::MAX - 1, &message)), Some((u64::MAX - 1, message)));
         }
     }
 
     #[test]
     fn short_or_lying_bytes_are_no_message() {
-        for bytes in [&b""[..], b"\0", b"\0\x05ab", b"\0\0\0\0\0\0\0\0\0\x09ab"] {
-            assert_eq!(unwrap(Bytes::new(), Bytes::from_static(bytes)), None);
+        let message = Message {
+            topic: Bytes::from_static(b"t/x"),
+            publisher: Bytes::from_static(b"d1"),
+            qos: 0,
+            retain: false,
+            expiry: None,
+            properties: Bytes::from_static(&[1, 1]),
+            payload: Bytes::new(),
+        };
+        let whole = wrap(1, &message);
+        for end in 0..whole.len() {
+            assert_eq!(unwrap(whole.slice(..end)), None, "{end}");
         }
     }
 }

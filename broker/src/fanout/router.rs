@@ -1,188 +1,138 @@
-//! rumqttd's router, fed only what it survives (docs/decisions/0001).
+//! rumqttd's router, fed only what it survives (docs/decisions/0001, 0018).
 //!
-//! Every topic and filter gets an ASCII prefix (`t/`, or `d/` for what begins with `$`), because the router slices the
-//! first byte of a topic and knows nothing of `$`. It sees QoS 0 only, no retain flag, no aliases, no shared
-//! subscriptions, no wills, no client's own ids, and only topics that some filter matches.
+//! One link goes in, one comes out, and every publish has the same ASCII topic, because the router keeps several
+//! kilobytes for each filter and link, frees no topic that it was ever shown, and slices the first byte of each. It sees
+//! QoS 0 only, no retain flag, no aliases, no shared subscriptions, no wills, no client's own ids. What comes out keeps the
+//! order in which it went in.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
-use rumqttd::protocol::{Filter, Packet, PingReq, Publish, QoS, RetainForwardRule, Subscribe, SubscribeProperties, Unsubscribe};
-use rumqttd::{Notification, Router as Rumqttd, RouterConfig};
+use rumqttd::protocol::{Filter, Packet, Publish, QoS, RetainForwardRule, Subscribe};
+use rumqttd::{Notification, Router, RouterConfig};
 
-use super::envelope::{self, Message};
+use super::SILENCE;
 
-/// Bytes of one segment of a filter's log; sessions drain at once, so that this is a burst's length, not a queue's.
-const SEGMENT_BYTES: usize = 1 << 20;
-/// Segments kept per filter.
-const SEGMENTS: usize = 2;
-
-type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), RouterGone> + Send + Sync;
-
-/// A running router.
-#[derive(Clone)]
-pub(super) struct Router {
-    connect: Arc<Connect>,
-}
+/// The topic of all publishes.
+const TOPIC: &str = "m";
+/// Bytes of one segment of the router's log; two pushes wait in it at most.
+const SEGMENT_BYTES: usize = 2 * super::PUSH_BYTES;
+/// Segments kept: a push may begin in one and end in the next.
+const SEGMENTS: usize = 3;
 
 /// The router's thread ended or refused: nothing reaches local subscribers any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the local fan-out's router does not answer")]
 pub(crate) struct RouterGone;
 
-/// The one link that messages enter by.
-pub(super) struct Ingest {
+/// The link that messages enter by.
+pub(super) struct Entrance {
     sender: LinkTx,
+    /// Nothing comes by it, but the router wants somebody there.
+    _receiver: LinkRx,
+}
+
+/// The link that they leave by.
+pub(super) struct Exit {
     receiver: LinkRx,
+    /// Without it the link would end.
+    _sender: LinkTx,
 }
 
-/// One session's link, on which its subscriptions arrive.
-pub(super) struct Link {
-    sender: LinkTx,
-    receiver: LinkRx,
+/// Starts the router's thread. Blocks until it answers.
+pub(super) fn start() -> Result<(Entrance, Exit), RouterGone> {
+    let config = RouterConfig {
+        max_connections: 2,
+        max_outgoing_packet_count: 200,
+        max_segment_size: SEGMENT_BYTES,
+        max_segment_count: SEGMENTS,
+        custom_segment: None,
+        initialized_filters: None,
+        shared_subscriptions_strategy: rumqttd::Strategy::RoundRobin,
+    };
+    let events = Router::new(0, config).spawn();
+    let connect = |id: &str| {
+        let (sender, receiver, _) = LinkBuilder::new(id, events.clone()).build().map_err(|_| RouterGone)?;
+        Ok((sender, receiver))
+    };
+    let (sender, receiver) = connect("exit")?;
+    let mut exit = Exit { receiver, _sender: sender };
+    exit.subscribe()?;
+    let (sender, receiver) = connect("entrance")?;
+    let entrance = Entrance {
+        sender,
+        _receiver: receiver,
+    };
+    Ok((entrance, exit))
 }
 
-/// What arrived on a [`Link`].
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// A message for the subscription with this number.
-    Message(u32, Message),
-    /// The router has done a subscribe or unsubscribe.
-    Done,
-}
-
-impl Router {
-    /// Starts the router's thread. `max_links` counts the ingest link too.
-    pub(super) fn start(max_links: usize) -> Self {
-        let config = RouterConfig {
-            max_connections: max_links,
-            max_outgoing_packet_count: 200,
-            max_segment_size: SEGMENT_BYTES,
-            max_segment_count: SEGMENTS,
-            custom_segment: None,
-            initialized_filters: None,
-            shared_subscriptions_strategy: rumqttd::Strategy::RoundRobin,
-        };
-        let events = Rumqttd::new(0, config).spawn();
-        let connect = move |id: &str| {
-            let (sender, receiver, _) = LinkBuilder::new(id, events.clone()).build().map_err(|_| RouterGone)?;
-            Ok((sender, receiver))
-        };
-        Self {
-            connect: Arc::new(connect),
-        }
-    }
-
-    /// The link for messages. Blocks until the router answers.
-    pub(super) fn ingest(&self) -> Result<Ingest, RouterGone> {
-        let (sender, receiver) = (self.connect)("ingest")?;
-        Ok(Ingest { sender, receiver })
-    }
-
-    /// A session's link under a synthetic id. Blocks until the router answers.
-    pub(super) fn link(&self, id: usize) -> Result<Link, RouterGone> {
-        let (sender, receiver) = (self.connect)(&format!("s{id}"))?;
-        Ok(Link { sender, receiver })
-    }
-}
-
-impl Ingest {
-    /// Pushes messages and waits until the router has taken them all (its PINGRESP), so that its inbound buffer, which
-    /// has no bound of its own, never holds more than one push. Blocks.
-    pub(super) fn push(&mut self, messages: &[Message]) -> Result<(), RouterGone> {
+impl Entrance {
+    /// Pushes publishes with these payloads. Blocks while the router's queue is full.
+    pub(super) fn push(&mut self, payloads: impl Iterator<Item = Bytes>) -> Result<(), RouterGone> {
+        let mut packets = payloads.map(|payload| Packet::Publish(Publish::new(Bytes::from_static(TOPIC.as_bytes()), payload, false), None));
+        let Some(first) = packets.next() else { return Ok(()) };
+        let mut last = first;
         {
             let mut buffer = self.sender.buffer();
-            for message in messages {
-                buffer.push_back(Packet::Publish(
-                    Publish::new(prefixed(&message.topic), envelope::wrap(message), false),
-                    None,
-                ));
+            for packet in packets {
+                buffer.push_back(std::mem::replace(&mut last, packet));
             }
         }
-        send(&mut self.sender, Packet::PingReq(PingReq))?;
-        let deadline = std::time::Instant::now() + super::SILENCE;
-        loop {
-            match self.receiver.recv_deadline(deadline) {
-                Ok(Some(Notification::DeviceAck(_))) => return Ok(()),
-                Ok(_) => {}
-                Err(_) => return Err(RouterGone),
-            }
-        }
+        // The last one wakes the router, which takes them all.
+        send(&mut self.sender, last)
     }
 }
 
-impl Link {
-    /// Asks for a subscription at QoS 0; [`Arrival::Done`] follows. Blocks while the router's queue is full.
-    pub(super) fn subscribe(&mut self, filter: &str, number: u32) -> Result<(), RouterGone> {
+impl Exit {
+    /// The next payload; none if there is none before the deadline. Blocks.
+    pub(super) fn next(&mut self, deadline: Instant) -> Result<Option<Bytes>, RouterGone> {
+        loop {
+            match self.notification(deadline)? {
+                Some(Notification::Forward(forward)) => return Ok(Some(forward.publish.payload)),
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn subscribe(&mut self) -> Result<(), RouterGone> {
         let filter = Filter {
-            path: prefixed_filter(filter),
+            path: TOPIC.to_owned(),
             qos: QoS::AtMostOnce,
             nolocal: false,
             preserve_retain: false,
             retain_forward_rule: RetainForwardRule::Never,
         };
-        let properties = SubscribeProperties {
-            id: usize::try_from(number).ok(),
-            user_properties: Vec::new(),
+        let subscribe = Subscribe {
+            pkid: 0,
+            filters: vec![filter],
         };
-        send(
-            &mut self.sender,
-            Packet::Subscribe(
-                Subscribe {
-                    pkid: 0,
-                    filters: vec![filter],
-                },
-                Some(properties),
-            ),
-        )
-    }
-
-    /// Ends a subscription that exists; [`Arrival::Done`] follows. Blocks while the router's queue is full.
-    pub(super) fn unsubscribe(&mut self, filter: &str) -> Result<(), RouterGone> {
-        send(
-            &mut self.sender,
-            Packet::Unsubscribe(
-                Unsubscribe {
-                    pkid: 0,
-                    filters: vec![prefixed_filter(filter)],
-                },
-                None,
-            ),
-        )
-    }
-
-    /// Waits for what comes next. Cancel safe: nothing is taken from the link before it is returned.
-    pub(super) async fn next(&mut self) -> Result<Arrival, RouterGone> {
+        send(&mut self._sender, Packet::Subscribe(subscribe, None))?;
+        let deadline = Instant::now() + SILENCE;
         loop {
-            match self.receiver.next().await.map_err(|_| RouterGone)? {
-                Some(Notification::Forward(forward)) => {
-                    let number = forward
-                        .properties
-                        .as_ref()
-                        .and_then(|p| p.subscription_identifiers.first().copied());
-                    let number = number.and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
-                    if let Some(message) = envelope::unwrap(unprefixed(&forward.publish.topic), forward.publish.payload) {
-                        return Ok(Arrival::Message(number, message));
-                    }
-                }
-                Some(Notification::DeviceAck(_)) => return Ok(Arrival::Done),
-                Some(Notification::Unschedule) => self.receiver.wake().await.map_err(|_| RouterGone)?,
-                Some(Notification::Disconnect(..)) => return Err(RouterGone),
-                _ => {}
+            match self.notification(deadline)? {
+                Some(Notification::DeviceAck(_)) => return Ok(()),
+                Some(_) => {}
+                None => return Err(RouterGone),
             }
         }
     }
 
-    /// Leaves the router. The DISCONNECT travels in the link's own buffer, so that it cannot hit a link that reuses the id.
-    pub(super) fn close(mut self) {
-        let disconnect = rumqttd::protocol::Disconnect {
-            reason_code: rumqttd::protocol::DisconnectReasonCode::NormalDisconnection,
-        };
-        // A router that is gone has forgotten the link already.
-        send(&mut self.sender, Packet::Disconnect(disconnect, None)).ok();
+    fn notification(&mut self, deadline: Instant) -> Result<Option<Notification>, RouterGone> {
+        loop {
+            match self.receiver.recv_deadline(deadline) {
+                // It waits until it is told that there is room again.
+                Ok(Some(Notification::Unschedule)) => self.receiver.ready().map_err(|_| RouterGone)?,
+                Ok(Some(Notification::Disconnect(..))) => return Err(RouterGone),
+                Ok(Some(notification)) => return Ok(Some(notification)),
+                Ok(None) => {}
+                Err(_) if Instant::now() >= deadline => return Ok(None),
+                Err(_) => return Err(RouterGone),
+            }
+        }
     }
 }
 
@@ -193,21 +143,4 @@ fn send(link: &mut LinkTx, packet: Packet) -> Result<(), RouterGone> {
         Poll::Ready(Ok(_)) => Ok(()),
         Poll::Ready(Err(_)) | Poll::Pending => Err(RouterGone),
     }
-}
-
-fn prefix(text: &[u8]) -> &'static [u8] {
-    if text.first() == Some(&b'$') { b"d/" } else { b"t/" }
-}
-
-fn prefixed(topic: &[u8]) -> Bytes {
-    [prefix(topic), topic].concat().into()
-}
-
-fn prefixed_filter(filter: &str) -> String {
-    let prefix = if filter.starts_with('$') { "d/" } else { "t/" };
-    format!("{prefix}{filter}")
-}
-
-fn unprefixed(topic: &Bytes) -> Bytes {
-    topic.slice(topic.len().min(2)..)
 }

@@ -238,7 +238,7 @@ impl Drop for Killable {
 async fn start_front(directory: Arc<tempfile::TempDir>, setup: Setup, gate: Arc<Gate>, shutdown: CancellationToken) -> (Front, Log) {
     let limits = setup.limits.clone();
     let (log, fanout) = retried("open the log", || {
-        let fanout = LocalFanout::start(&limits).unwrap();
+        let fanout = LocalFanout::start().unwrap();
         let tap = GatedTap {
             inner: fanout.tap(),
             gate: Arc::clone(&gate),

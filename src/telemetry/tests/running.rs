@@ -26,7 +26,7 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
     let config = crate::config::parse(CONFIG, directory, &crate::config::Overrides::default()).unwrap_or_else(|error| panic!("{error}"));
     let telemetry = Telemetry::new("plant-7", "cafe0123").unwrap();
     let clock = Arc::new(SystemClock::new(0));
-    let fanout = LocalFanout::start(&Limits::default()).unwrap();
+    let fanout = LocalFanout::start().unwrap();
     let options = Options {
         directory: directory.join("log"),
         max_disk: 64 << 20,

@@ -15,8 +15,8 @@ use crate::stats::{Disconnection, add};
 const MAX_SUBSCRIPTIONS: usize = 100;
 
 impl Reader {
-    /// SUBSCRIBE is a barrier: what came before is committed and handed to the fan-out first, what comes after waits for
-    /// the router. Otherwise a peer that subscribes and publishes back to back would miss its own message.
+    /// SUBSCRIBE is a barrier: what came before is committed and has reached its subscribers first, what comes after finds the
+    /// subscription in place. Otherwise a peer that subscribes and publishes back to back would miss its own message.
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe, now: Timestamp) -> Result<(), Closing> {
         self.barrier().await?;
         let mut codes = Vec::with_capacity(subscribe.filters.len());
@@ -31,7 +31,6 @@ impl Reader {
             codes.push(match self.grant(subscription.filter.as_str(), options) {
                 Ok(filter) => {
                     let name = filter.as_str().to_owned();
-                    self.deliveries.subscribe(filter, options).await.map_err(|_| router_gone())?;
                     self.attached.state.subscriptions.insert(name.clone(), options);
                     changes.push(Change::Subscribed(self.attached.key.clone(), name, options));
                     add(&self.ingress.context.stats.subscriptions_granted, 1);
@@ -52,7 +51,8 @@ impl Reader {
         Ok(())
     }
 
-    fn grant(&self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, ReasonCode> {
+    /// Subscribes if that is allowed.
+    fn grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, ReasonCode> {
         if text.starts_with("$share/") {
             return Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
         }
@@ -72,10 +72,10 @@ impl Reader {
         if subscriptions.len() >= MAX_SUBSCRIPTIONS && !subscriptions.contains_key(text) {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
-        if !self.ingress.context.fanout.admits(&filter) {
-            tracing::warn!(identity = %self.ingress.key.identity, filter = text, "a subscription was refused: too many distinct filters were subscribed since the start; restart the gateway, and look for a client that makes up filters");
-            return Err(ReasonCode::QUOTA_EXCEEDED);
-        }
+        self.deliveries.subscribe(&filter, options).map_err(|error| {
+            tracing::warn!(identity = %self.ingress.key.identity, filter = text, "a subscription was refused: {error}");
+            ReasonCode::QUOTA_EXCEEDED
+        })?;
         Ok(filter)
     }
 
@@ -84,7 +84,7 @@ impl Reader {
         let mut codes = Vec::with_capacity(unsubscribe.filters.len());
         let mut changes = Vec::new();
         for filter in &unsubscribe.filters {
-            let existed = self.deliveries.unsubscribe(filter.as_str()).await.map_err(|_| router_gone())?;
+            let existed = self.deliveries.unsubscribe(filter.as_str());
             if self.attached.state.subscriptions.remove(filter.as_str()).is_some() {
                 changes.push(Change::Unsubscribed(self.attached.key.clone(), filter.as_str().to_owned()));
             }
@@ -128,20 +128,14 @@ impl Reader {
     }
 
     /// What a resumed session had subscribed flows again before its first packet is read.
-    pub(super) async fn restore_subscriptions(&mut self) -> Result<(), Closing> {
-        let subscriptions = self.attached.state.subscriptions.clone();
+    pub(super) fn restore_subscriptions(&mut self) {
+        let subscriptions = std::mem::take(&mut self.attached.state.subscriptions);
         for (text, options) in subscriptions {
-            match TopicFilter::parse(&text) {
-                // The rules may have changed since.
-                Ok(filter) if self.ingress.access.may_subscribe(&filter) && self.ingress.context.fanout.admits(&filter) => {
-                    self.deliveries.subscribe(filter, options).await.map_err(|_| router_gone())?;
-                }
-                _ => {
-                    self.attached.state.subscriptions.remove(&text);
-                }
+            // The rules may have changed since, and the places may be taken.
+            if self.grant(&text, options).is_ok() {
+                self.attached.state.subscriptions.insert(text, options);
             }
         }
-        Ok(())
     }
 
     async fn barrier(&self) -> Result<(), Closing> {
@@ -154,8 +148,4 @@ impl Reader {
     async fn drained(&self) -> Result<(), Closing> {
         self.until(|outbox| outbox.pending() == 0).await
     }
-}
-
-fn router_gone() -> Closing {
-    Closing::because(Disconnection::Shutdown, ReasonCode::SERVER_UNAVAILABLE)
 }
