@@ -205,7 +205,7 @@ fn the_local_stream_is_trimmed_by_settling_and_read_again_after_a_restart() {
 fn a_checkpoint_keeps_what_was_applied_and_how_far() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.redb");
-    let mut checkpoint = Checkpoint::open(&path).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
     assert_eq!(checkpoint.applied(), Offset(0));
     checkpoint
         .apply(
