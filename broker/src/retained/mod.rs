@@ -381,3 +381,61 @@ fn parse<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, Change)> {
     let topic = std::str::from_utf8(topic).ok()?;
     Some((topic, Change::decode(topic, value)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use forebay_wal::{BootId, Offset};
+
+    use super::*;
+
+    fn set(topic: &str, version: u64) -> Vec<u8> {
+        let payload = Bytes::from(version.to_string());
+        let head = Head {
+            version,
+            received: Timestamp {
+                wall_ms: 0,
+                boot: BootId(1),
+                monotonic_ms: 0,
+                trusted: true,
+            },
+            qos: 1,
+            expiry: None,
+            properties_len: 0,
+            payload_len: payload.len(),
+            identity: "d".into(),
+        };
+        let topic = topic.into();
+        let properties = Bytes::new();
+        Change::Set(RetainedMessage {
+            topic,
+            head,
+            properties,
+            payload,
+        })
+        .encode()
+    }
+
+    #[test]
+    fn an_old_record_that_is_read_once_more_does_not_win() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = Arc::new(StateFile::open(&directory.path().join("state.redb")).unwrap());
+        let retained = || {
+            let retained = Retained::new(10, 1_000, Arc::default(), Arc::clone(&file));
+            retained.restore().unwrap();
+            retained
+        };
+        let key = message::key(TAG, b"a");
+        let (version, writes) = retained().writes(&key, Some(&set("a", 2))).unwrap().unwrap();
+        assert_eq!((version, writes.len()), (2, 2));
+        file.current().unwrap().apply(&writes, Offset(1)).unwrap();
+
+        let retained = retained();
+        retained.restore_entry(&key, &set("a", 1)).unwrap();
+        assert!(!retained.lock().overlay.contains("a"));
+        let (version, writes) = retained.writes(&key, Some(&set("a", 1))).unwrap().unwrap();
+        assert_eq!((version, writes.len()), (1, 0));
+        retained.restore_entry(&key, &set("a", 3)).unwrap();
+        assert!(retained.lock().overlay.contains("a"));
+        assert_eq!(retained.lock().take_version(), 4, "versions go on rising");
+    }
+}

@@ -396,9 +396,11 @@ mod tests {
             retain_as_published: false,
             subscription_id: Some(9),
         };
+        let long = "l".repeat(65_535);
         let changes = [
             Change::Session(key.clone(), 60, Some(at)),
             Change::Subscribed(key.clone(), "a/#".to_owned(), options),
+            Change::Subscribed(key.clone(), long.clone(), options),
             Change::Subscribed(key.clone(), "b".to_owned(), options),
             Change::Unsubscribed(key.clone(), "b".to_owned()),
             Change::Qos2Received(key.clone(), 7),
@@ -415,7 +417,7 @@ mod tests {
         let expected = StoredSession {
             expiry_seconds: 60,
             detached: Some(at),
-            subscriptions: BTreeMap::from([("a/#".to_owned(), options)]),
+            subscriptions: BTreeMap::from([("a/#".to_owned(), options), (long, options)]),
             qos2: BTreeSet::from([8]),
         };
         assert_eq!(sessions(&state), HashMap::from([(key.clone(), expected.clone())]));
