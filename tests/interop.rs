@@ -233,6 +233,42 @@ async fn mosquitto_clients_reach_each_other_over_tls_and_loopback() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn mosquitto_sub_gets_what_mosquitto_pub_retained_before_a_kill() {
+    let plant = Plant::new(&[BOARD]);
+    let mut gateway = Gateway::new(&config(&plant, "{profile: mqtt, endpoint: 127.0.0.1, port: 1}"));
+    gateway.start().await;
+    for version in VERSIONS {
+        for qos in ["0", "1", "2"] {
+            for payload in ["old", "new"] {
+                let mut line = on_loopback(&gateway);
+                line.push("-r".to_owned());
+                publishes(&line, version, qos, &format!("kept/{version}/{qos}"), payload).await;
+            }
+        }
+        let mut line = on_loopback(&gateway);
+        line.push("-r".to_owned());
+        publishes(&line, version, "1", "removed", "old").await;
+        line.extend(owned(&["-n", "-V", version, "-q", "1", "-t", "removed"]));
+        let removed = run(&mosquitto_pub(), &line.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert!(removed.status.success(), "{removed:?}");
+    }
+    for _ in 0..2 {
+        for version in VERSIONS {
+            let mut subscriber = subscribes(&on_loopback(&gateway), version, "#").await;
+            subscriber.says("six messages", |said| messages(said).len() >= 6).await;
+            let mut expected = Vec::new();
+            for version in VERSIONS {
+                expected.extend(["0", "1", "2"].map(|qos| format!("MESSAGE kept/{version}/{qos} new")));
+            }
+            assert_eq!(messages(&subscriber.said), expected);
+        }
+        gateway.kill().await;
+        gateway.start().await;
+    }
+    assert_eq!(gateway.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_real_mosquitto_with_mutual_tls_receives_everything_as_the_cloud() {
     const MESSAGES: usize = 500;
     for protocol in ["5", "3.1.1"] {

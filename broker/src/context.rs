@@ -14,6 +14,7 @@ use crate::devices::Devices;
 use crate::dialled::WrongNames;
 use crate::fanout::Fanout;
 use crate::matches::Matches;
+use crate::retained::Retained;
 use crate::routing::{Admission, Routes};
 use crate::session::Registry;
 use crate::stats::{Observer, Stats};
@@ -30,8 +31,10 @@ pub struct Limits {
     pub max_in_flight: u16,
     /// Longest keep-alive granted on MQTT 5 (Server Keep Alive).
     pub max_keep_alive: Duration,
-    /// Distinct topics ever shown to local subscribers.
+    /// Retained messages.
     pub max_topics: usize,
+    /// Bytes of retained messages.
+    pub max_retained_bytes: u64,
     /// Longest life of a session without a connection.
     pub max_session_expiry: Duration,
     /// TLS handshakes and CONNECTs going on at once; when more come, peers silent for a second go.
@@ -50,6 +53,7 @@ impl Default for Limits {
             max_in_flight: 100,
             max_keep_alive: Duration::from_secs(20 * 60),
             max_topics: 100_000,
+            max_retained_bytes: 256 << 20,
             max_session_expiry: Duration::from_secs(7 * 24 * 3600),
             max_pending_handshakes: 64,
             connect_deadline: Duration::from_secs(10),
@@ -64,6 +68,7 @@ pub(crate) struct Context {
     pub(crate) log: Log,
     pub(crate) fanout: Fanout,
     pub(crate) registry: Registry,
+    pub(crate) retained: Arc<Retained>,
     pub(crate) access: AccessRules,
     /// The identities that listeners give as fixed words: no certificate and no client id may claim one.
     pub(crate) fixed_words: Vec<String>,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_wal::{Checkpoint, Clock, Log, Tap};
+use forebay_wal::{Clock, Log, Tap};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,9 @@ use crate::devices::Devices;
 use crate::fanout::{self, Fanout};
 use crate::listener::{self, Gates, Listener, ListenerConfig};
 use crate::matches::{Matches, RouteStatus};
+use crate::retained::{self, Retained};
 use crate::routing::{Admission, Routes};
+use crate::session::state_file::StateFile;
 use crate::session::{Registry, durable};
 use crate::stats::{Observer, Stats};
 use crate::waiting::WaitingRoom;
@@ -39,7 +41,7 @@ pub struct Config {
     pub routes: Routes,
     /// Bounds.
     pub limits: Limits,
-    /// The sessions' checkpoint (`<data_dir>/state.redb`).
+    /// The checkpoint of sessions and retained messages (`<data_dir>/state.redb`).
     pub state: PathBuf,
 }
 
@@ -70,8 +72,7 @@ pub struct Front {
     addresses: Vec<SocketAddr>,
     gates: Gates,
     context: Arc<Context>,
-    checkpoint: Checkpoint,
-    state: PathBuf,
+    state: Arc<StateFile>,
     fanout_threads: fanout::Threads,
 }
 
@@ -143,9 +144,15 @@ impl Front {
             path: config.state.clone(),
             source: error,
         };
-        let checkpoint = Checkpoint::open(&config.state).map_err(|error| failed(Box::new(error)))?;
-        let stored = durable::load(&parts.log, &checkpoint, &config.state)?;
+        let state = Arc::new(StateFile::open(&config.state).map_err(|error| failed(Box::new(error)))?);
         let limits = config.limits;
+        let retained = Arc::new(Retained::new(
+            limits.max_topics,
+            limits.max_retained_bytes,
+            Arc::clone(&parts.fanout.stats),
+            Arc::clone(&state),
+        ));
+        let stored = durable::load(&parts.log, &state, &retained)?;
         let registry = Registry::new(
             &parts.log,
             stored,
@@ -163,6 +170,7 @@ impl Front {
             log: parts.log,
             fanout: parts.fanout.fanout,
             registry,
+            retained,
             access: config.access,
             fixed_words: listeners
                 .iter()
@@ -188,8 +196,7 @@ impl Front {
             addresses,
             gates,
             context,
-            checkpoint,
-            state: config.state,
+            state,
             fanout_threads: parts.fanout.threads,
         })
     }
@@ -222,9 +229,15 @@ impl Front {
         let checkpoint_shutdown = CancellationToken::new();
         let behind = tokio::spawn(durable::keep_behind(
             context.log.clone(),
-            self.checkpoint,
             self.state,
+            Arc::clone(&context.retained),
             checkpoint_shutdown.clone(),
+        ));
+        let expiring = tokio::spawn(retained::sweep(
+            Arc::clone(&context.retained),
+            context.log.clone(),
+            Arc::clone(&context.clock),
+            context.shutdown.clone(),
         ));
         let sweeping = {
             let context = Arc::clone(&context);
@@ -237,7 +250,7 @@ impl Front {
             tracing::warn!(connections = tasks.len(), "connections did not end within the grace period");
         }
         checkpoint_shutdown.cancel();
-        for task in [behind, sweeping] {
+        for task in [behind, sweeping, expiring] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the front failed");
             }

@@ -3,8 +3,8 @@
 //! 1. The topic is checked against the identity's rights.
 //! 2. The first matching route is found.
 //! 3. What the cloud would never take is refused, before anything is promised.
-//! 4. A publish with a route, and the packet id of every QoS 2 publish of a session that outlives its connection, are
-//!    appended in one call, so that one commit has both or neither.
+//! 4. A publish with a route, the packet id of every QoS 2 publish of a session that outlives its connection, and what
+//!    RETAIN changes, are appended in one call, so that one commit has all or nothing.
 //! 5. The ack waits for that commit in its connection's order ([`crate::connection`]).
 
 use std::collections::BTreeSet;
@@ -19,9 +19,10 @@ use crate::codec::{Publish, QoS, ReasonCode, Version};
 use crate::context::Context;
 use crate::devices::Device;
 use crate::fanout::Message;
+use crate::retained::{Begun, Candidate};
 use crate::session::SessionKey;
 use crate::session::durable::{self, Change};
-use crate::stats::{Accepted, Publishes, Refusal, add};
+use crate::stats::{Accepted, Publishes, Refusal, Unretained, add};
 use crate::trace::TracedPublish;
 
 /// One connection's way into the log.
@@ -159,10 +160,32 @@ impl Ingress {
 
     fn append(&mut self, inbound: &Inbound, topic: &str, stored: Option<(&str, StreamId)>, now: Timestamp) -> Taken {
         let publish = &inbound.publish;
-        let id = match (publish.qos, publish.packet_id) {
-            (QoS::ExactlyOnce, Some(id)) if self.is_durable => Some(durable::encode(&[Change::Qos2Received(self.key.clone(), id.get())])),
-            _ => None,
+        let context = Arc::clone(&self.context);
+        let candidate = Candidate {
+            topic,
+            identity: &self.key.identity,
+            received: now,
+            qos: publish.qos.level(),
+            expiry: publish.properties.expiry,
+            properties: &publish.properties.travelling,
+            payload: &publish.payload,
         };
+        let mut local = match (publish.qos, publish.packet_id) {
+            (QoS::ExactlyOnce, Some(id)) if self.is_durable => durable::encode(&[Change::Qos2Received(self.key.clone(), id.get())]),
+            _ => Vec::new(),
+        };
+        let mut change = None;
+        if publish.retain {
+            match context.retained.begin(&candidate) {
+                Begun::Nothing => {}
+                Begun::Change(writing) => {
+                    local.extend(writing.entry());
+                    change = Some(writing);
+                }
+                Begun::Behind if publish.qos == QoS::AtMostOnce => context.retained.refuse(&candidate, Unretained::Behind),
+                Begun::Behind => return Taken::Full(Refusal::LogFull),
+            }
+        }
         let identity = Arc::clone(&self.key.identity);
         let message = stored.map(|(route, stream)| NewRecord {
             stream,
@@ -176,16 +199,27 @@ impl Ingress {
             expiry: publish.properties.expiry,
             properties: &publish.properties.travelling,
         });
-        let id = id.as_deref().map(|payload| durable::record(now, &identity, payload));
-        let result = match (message, id) {
-            (Some(message), Some(id)) => self.producer.append(&[message, id]),
+        let local = (!local.is_empty()).then(|| durable::record(now, &identity, &local));
+        let result = match (message, local) {
+            (Some(message), Some(local)) => self.producer.append(&[message, local]),
             (Some(record), None) | (None, Some(record)) => self.producer.append(&[record]),
             (None, None) => return Taken::Passed(self.message(inbound)),
         };
+        match (change, &result) {
+            (Some(change), Ok(ticket)) => change.appended(ticket.batch),
+            (Some(change), Err(_)) => {
+                // Others wait for what it holds.
+                drop(change);
+                if publish.qos == QoS::AtMostOnce {
+                    context.retained.refuse(&candidate, Unretained::NotStored);
+                }
+            }
+            (None, _) => {}
+        }
         match result {
             Ok(ticket) => match stored {
                 Some((_, stream)) => Taken::Stored(ticket.batch, None, self.traced(inbound, topic, stream, ticket.offset)),
-                // What is only a packet id in the log reaches local subscribers by the other way.
+                // What is in the log only for local reasons reaches local subscribers by the other way.
                 None => Taken::Stored(ticket.batch, self.message(inbound), None),
             },
             Err(AppendError::StreamFull { .. } | AppendError::DiskFull) => Taken::Full(Refusal::LogFull),

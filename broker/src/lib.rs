@@ -9,8 +9,8 @@
 //!    commit is done; a failed commit is never acked.
 //! 5. After the commit the batch goes to `fanout`, which feeds local subscribers at QoS 0 and is in nobody's way.
 //!
-//! Bounds and their policies stand in [`Limits`]. What is not in this version: retained messages and QoS 1/2 towards local
-//! subscribers, `$share`, passwords, websockets; clients are told so by CONNACK and SUBACK.
+//! Bounds and their policies stand in [`Limits`]. What is not in this version: QoS 1/2 towards local subscribers, `$share`,
+//! passwords, websockets; clients are told so by CONNACK and SUBACK.
 #![forbid(unsafe_code)]
 
 mod access;
@@ -25,6 +25,7 @@ mod front;
 mod ingress;
 mod listener;
 mod matches;
+mod retained;
 mod routing;
 mod session;
 mod stats;
@@ -41,6 +42,6 @@ pub use listener::ListenerConfig;
 pub use matches::RouteStatus;
 pub use routing::{Admission, AdmitAll, Route, Routes, Undeliverable};
 pub use session::durable::StateError;
-pub use stats::{Accepted, ByReason, Disconnection, Observer, Publishes, Refusal, Stats};
+pub use stats::{Accepted, ByReason, Disconnection, Observer, Publishes, Refusal, Stats, Unretained};
 pub use trace::TracedPublish;
 pub use unrouted::{UnroutedTopic, nearest};

@@ -46,6 +46,22 @@ reasons! {
 }
 
 reasons! {
+    /// Why a publish with RETAIN was not kept for later subscribers.
+    Unretained {
+        /// As many are kept as `limits.max_topics` allows.
+        TooMany = "max_topics",
+        /// With it they would have more bytes than `sessions.max_bytes`.
+        TooLarge = "max_bytes",
+        /// Its identity keeps a quarter of what may be kept, and half is taken.
+        TooManyOfOne = "identity",
+        /// At QoS 0, and the log cannot store it.
+        NotStored = "log",
+        /// At QoS 0, and too much waits for `state.redb`.
+        Behind = "checkpoint",
+    }
+}
+
+reasons! {
     /// Why a connection was not accepted, or ended other than by the device's own DISCONNECT.
     Disconnection {
         /// More connections than `limits.max_connections`.
@@ -140,6 +156,17 @@ pub struct Stats {
     pub fanout_dropped: AtomicU64,
     /// Publishes parked now: 3.1.1, log full.
     pub parked: AtomicU64,
+    /// Retained messages now.
+    pub retained: AtomicU64,
+    /// Bytes of their topics, payloads and properties.
+    pub retained_bytes: AtomicU64,
+    /// Retained messages sent to new subscriptions.
+    pub retained_sent: AtomicU64,
+    /// Retained messages removed because their expiry had run out.
+    pub retained_expired: AtomicU64,
+    /// Subscriptions whose retained messages could not be looked up.
+    pub retained_unread: AtomicU64,
+    unretained: ByReason<{ Unretained::ALL.len() }>,
     refused: ByReason<{ Refusal::ALL.len() }>,
     refused_qos0: ByReason<{ Refusal::ALL.len() }>,
     disconnected: ByReason<{ Disconnection::ALL.len() }>,
@@ -153,6 +180,10 @@ impl Stats {
         } else {
             self.refused.add(reason as usize)
         }
+    }
+
+    pub(crate) fn unretain(&self, reason: Unretained) {
+        self.unretained.add(reason as usize);
     }
 
     pub(crate) fn disconnect(&self, reason: Disconnection) {
@@ -174,6 +205,12 @@ impl Stats {
     #[must_use]
     pub fn dropped(&self, reason: Refusal) -> u64 {
         self.refused_qos0.value(reason as usize)
+    }
+
+    /// Publishes with RETAIN that were not kept for this reason; they went their way.
+    #[must_use]
+    pub fn unretained(&self, reason: Unretained) -> u64 {
+        self.unretained.value(reason as usize)
     }
 
     /// Connections refused or ended for this reason.

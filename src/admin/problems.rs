@@ -259,6 +259,10 @@ fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], lis
     for (what, counts) in [
         ("publishes were refused", since(&front.refused, &before.refused)),
         ("QoS 0 publishes were dropped", since(&front.dropped, &before.dropped)),
+        (
+            "publishes with RETAIN were not kept for later subscribers",
+            since(&front.unretained, &before.unretained),
+        ),
         ("TLS handshakes failed", since(&front.handshake_faults, &before.handshake_faults)),
     ] {
         if counts.iter().any(|(_, count)| *count > 0) {
@@ -277,6 +281,13 @@ fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], lis
         list.push(format!(
             "devices dial {dialled}, which our certificate lacks ({} failed); make one with `forebay certs server --name ...`",
             count(*handshakes, "handshake")
+        ));
+    }
+    let unread = front.retained_unread.saturating_sub(before.retained_unread);
+    if unread > 0 {
+        list.push(format!(
+            "{} within a day did not get retained messages because state.redb could not be read; look at the disk",
+            count(unread, "subscription")
         ));
     }
     let dropped = front.fanout_dropped.saturating_sub(before.fanout_dropped);

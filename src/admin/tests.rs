@@ -258,6 +258,8 @@ async fn every_fault_names_itself_in_a_sentence() {
     trouble(figures);
     figures.front.unrouted = 7;
     figures.front.refused = vec![("not_authorized".to_owned(), 3), ("log_full".to_owned(), 0)];
+    figures.front.unretained = vec![("max_topics".to_owned(), 4)];
+    figures.front.retained_unread = 1;
     figures.front.handshake_faults = vec![("unknown_ca".to_owned(), 2)];
     figures.log.evicted = 1;
     figures.log.streams[1].waiting_bytes = 1 << 20;
@@ -300,6 +302,8 @@ async fn every_fault_names_itself_in_a_sentence() {
         "the machine's clock is behind",
         "7 publishes matched no route within a day and stayed here; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
         "publishes were refused within a day: not_authorized 3",
+        "publishes with RETAIN were not kept for later subscribers within a day: max_topics 4",
+        "1 subscription within a day did not get retained messages",
         "TLS handshakes failed within a day: unknown_ca 2",
     ] {
         assert!(

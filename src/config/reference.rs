@@ -112,7 +112,7 @@ const ANY_TIME: Kind = Duration { min: "1ms", max: "3650d" };
 const KEYS: &[KeyDoc] = &[
     required("gateway", Map, "The gateway itself: its name, its disk."),
     required("gateway.id", Text, "Unique per cloud account: it stands in topics, client ids and metrics. 1 to 64 of `A-Z a-z 0-9 _ - . :`. Two gateways with one id throw each other out of the cloud without end."),
-    words("gateway.data_dir", Text, "`$STATE_DIRECTORY`, else `./data`", "The directory of the log and the sessions, created when missing. A relative path starts at the folder of the configuration file. Keep it on a local disk that honours sync."),
+    words("gateway.data_dir", Text, "`$STATE_DIRECTORY`, else `./data`", "The directory of the log, the sessions and the retained messages, created when missing. A relative path starts at the folder of the configuration file. Keep it on a local disk that honours sync."),
     value("gateway.max_disk", Bytes { min: "32MiB", max: "64TiB" }, "4GiB", "Bound on the bytes that the log's directory takes on disk. Reached: streams go by their `when_full`."),
     value("gateway.keep_free", Bytes { min: "0", max: "64TiB" }, "512MiB", "What the file system must keep free, whatever the streams allow. Reached: as if `max_disk` were reached."),
     value("gateway.commit_wait", Duration { min: "0", max: "10s" }, "0ms", "How long an ack may wait for company. Each commit writes some 40KiB however small it is: 500ms at 40/s writes 15 to 20 times less to a flash card; every ack is that much later, but for a lone message on an idle log (up to 720 an hour)."),
@@ -148,10 +148,10 @@ const KEYS: &[KeyDoc] = &[
     value("limits.max_packet", Bytes { min: "128B", max: "2MiB" }, "128KiB", "The largest MQTT packet taken. AWS IoT Core takes 128KiB of payload: larger ones would end as dead letters."),
     value("limits.max_in_flight", Integer { min: 1, max: 65_535 }, "100", "Publishes per connection that are not acked yet (Receive Maximum)."),
     value("limits.max_keep_alive", Duration { min: "5s", max: "65535s" }, "20m", "The longest keep-alive; longer ones and 0 are lowered to it on MQTT 5 and silently held to on 3.1.1. It bounds how long a dead peer goes unseen."),
-    value("limits.max_topics", Integer { min: 100, max: 10_000_000 }, "100000", "Distinct topics shown to the local fan-out before it is renewed; some 300 bytes each."),
+    value("limits.max_topics", Integer { min: 100, max: 10_000_000 }, "100000", "Retained messages that are kept; one of a new topic beyond goes its way and is not kept, counted. Once half are there one identity has at most a quarter."),
 
-    words("sessions", Map, "the values below", "Persistent sessions."),
-    value("sessions.max_bytes", Bytes { min: "1MiB", max: "64TiB" }, "256MiB", "Messages waiting for all absent sessions together."),
+    words("sessions", Map, "the values below", "Persistent sessions, and what is kept for who subscribes later."),
+    value("sessions.max_bytes", Bytes { min: "1MiB", max: "64TiB" }, "256MiB", "Messages waiting for all absent sessions together; as much again for retained messages (topics, payloads, properties), which lie in `state.redb` and take up to twice that of the disk, outside `gateway.max_disk`. A retained message beyond goes its way and is not kept, counted."),
     value("sessions.per_session", Bytes { min: "1KiB", max: "64TiB" }, "8MiB", "Messages waiting for one session; beyond it loses its own oldest, counted."),
     value("sessions.max_expiry", Duration { min: "1s", max: "3650d" }, "7d", "How long a session outlives its connection at most."),
 

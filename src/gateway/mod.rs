@@ -269,6 +269,7 @@ fn limits(config: &Config) -> forebay_broker::Limits {
         max_in_flight: config.limits.max_in_flight,
         max_keep_alive: config.limits.max_keep_alive,
         max_topics: config.limits.max_topics as usize,
+        max_retained_bytes: config.sessions.max_bytes,
         max_session_expiry: config.sessions.max_expiry,
         ..forebay_broker::Limits::default()
     }

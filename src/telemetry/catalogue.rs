@@ -181,6 +181,12 @@ const DEVICES: &[Instrument] = &[
     counter("forebay_subscriptions_refused_total", "subscriptions", "Subscriptions refused by the access rules.", |m| one(m.figures.front.subscriptions_refused)),
     counter("forebay_fanned_out_total", "messages", "Messages delivered to local subscribers.", |m| one(m.figures.front.fanned_out)),
     counter("forebay_fanout_dropped_total", "messages", "Messages that a slow local subscriber lost.", |m| one(m.figures.front.fanout_dropped)),
+    gauge("forebay_retained_messages", "messages", "Topics that keep a retained message; `limits.max_topics` is their bound.", |m| one(m.figures.front.retained)),
+    gauge("forebay_retained_bytes", "bytes", "Bytes of retained messages: topics, payloads, properties; `sessions.max_bytes` is their bound.", |m| one(m.figures.front.retained_bytes)),
+    counter("forebay_retained_sent_total", "messages", "Retained messages sent to new subscriptions.", |m| one(m.figures.front.retained_sent)),
+    counter("forebay_retained_expired_total", "messages", "Retained messages removed because their MQTT 5 expiry had run out.", |m| one(m.figures.front.retained_expired)),
+    by(&["reason"], counter("forebay_unretained_total", "publishes", "Publishes with RETAIN that went their way and were not kept for later subscribers, by why: which bound is in the way?", |m| labelled(&m.figures.front.unretained))),
+    counter("forebay_retained_unread_total", "subscriptions", "Subscriptions that did not get their retained messages because `state.redb` could not be read. Any is a fault of the disk.", |m| one(m.figures.front.retained_unread)),
     gauge("forebay_fanout_alive", "0 or 1", "Whether the fan-out to local subscribers works; 0 = restart the gateway.", |m| flag(m.figures.front.fanout_alive)),
 ];
 

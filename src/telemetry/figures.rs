@@ -108,6 +108,12 @@ pub(crate) struct Front {
     pub(crate) fanned_out: u64,
     pub(crate) fanout_dropped: u64,
     pub(crate) fanout_alive: bool,
+    pub(crate) retained: u64,
+    pub(crate) retained_bytes: u64,
+    pub(crate) retained_sent: u64,
+    pub(crate) retained_expired: u64,
+    pub(crate) retained_unread: u64,
+    pub(crate) unretained: ByLabel,
     pub(crate) parked: u64,
     /// In their order.
     pub(crate) routes: Vec<RouteStatus>,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_bridge::Handle;
-use forebay_broker::{DeviceStatus, Disconnection, Refusal, UnroutedTopic, View};
+use forebay_broker::{DeviceStatus, Disconnection, Refusal, Unretained, UnroutedTopic, View};
 use forebay_wal::{Audit, Clock, StartReport};
 
 use super::figures::{self, ByLabel, Cloud, Figures, Front, Log, Source, Stream};
@@ -161,6 +161,9 @@ fn front(view: &View) -> Front {
     let disconnects = Disconnection::ALL
         .iter()
         .map(|reason| (reason.label().to_owned(), stats.disconnected(*reason)));
+    let unretained = Unretained::ALL
+        .iter()
+        .map(|reason| (reason.label().to_owned(), stats.unretained(*reason)));
     Front {
         accepted: value(&stats.accepted),
         acked: value(&stats.acked),
@@ -183,6 +186,12 @@ fn front(view: &View) -> Front {
         fanned_out: value(&stats.fanned_out),
         fanout_dropped: value(&stats.fanout_dropped),
         fanout_alive: view.fanout_is_alive(),
+        retained: value(&stats.retained),
+        retained_bytes: value(&stats.retained_bytes),
+        retained_sent: value(&stats.retained_sent),
+        retained_expired: value(&stats.retained_expired),
+        retained_unread: value(&stats.retained_unread),
+        unretained: unretained.collect(),
         parked: value(&stats.parked),
         routes: view.routes(),
         wrong_names: view.wrong_names(),

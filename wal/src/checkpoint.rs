@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::Offset;
 use crate::store::{FileError, contained};
@@ -14,7 +15,8 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const APPLIED: &str = "applied";
 const VERSION_KEY: &str = "version";
 const VERSION: u64 = 1;
-const CACHE: usize = 16 << 20;
+/// What is read and written here comes in the order of its keys, so a larger one is hardly faster.
+const CACHE: usize = 4 << 20;
 
 /// A key and its new value; none = the key goes.
 pub type Write = (Vec<u8>, Option<Vec<u8>>);
@@ -23,11 +25,17 @@ pub type Write = (Vec<u8>, Option<Vec<u8>>);
 /// the one truth, and what the checkpoint lacks is read again from there.
 ///
 /// After a start, read the stream and pass by what is below [`Checkpoint::applied`]. After [`Checkpoint::apply`],
-/// settle the stream up to there, which trims it.
+/// settle the stream up to there, which trims it. It may be read while it is written.
 pub struct Checkpoint {
     path: PathBuf,
     db: Database,
-    applied: Offset,
+    applied: AtomicU64,
+}
+
+/// The entries of a checkpoint as of one moment. What is written meanwhile takes room until it is dropped.
+pub struct Snapshot {
+    path: PathBuf,
+    entries: ReadOnlyTable<&'static [u8], &'static [u8]>,
 }
 
 /// Why a checkpoint could not be opened, read or written.
@@ -89,14 +97,26 @@ impl Checkpoint {
         Ok(Self {
             path: path.to_owned(),
             db,
-            applied: Offset(applied),
+            applied: AtomicU64::new(applied),
         })
     }
 
     /// Everything of the stream below this offset is in here.
     #[must_use]
     pub fn applied(&self) -> Offset {
-        self.applied
+        Offset(self.applied.load(Ordering::Acquire))
+    }
+
+    /// The entries as they are now. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    pub fn snapshot(&self) -> Result<Snapshot, CheckpointError> {
+        let entries = contained(|| Ok(self.db.begin_read()?.open_table(ENTRIES)?)).map_err(|error| storage(&self.path, error))?;
+        Ok(Snapshot {
+            path: self.path.clone(),
+            entries,
+        })
     }
 
     /// Visits all entries in the order of their keys. Blocks on the disk.
@@ -104,15 +124,10 @@ impl Checkpoint {
     /// # Errors
     /// See [`CheckpointError`].
     pub fn for_each(&self, mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), CheckpointError> {
-        contained(|| {
-            let transaction = self.db.begin_read()?;
-            for entry in transaction.open_table(ENTRIES)?.iter()? {
-                let (key, value) = entry?;
-                visit(key.value(), value.value());
-            }
-            Ok(())
+        self.snapshot()?.visit_from(&[], |key, value| {
+            visit(key, value);
+            true
         })
-        .map_err(|error| storage(&self.path, error))
     }
 
     /// The value of a key. Blocks on the disk.
@@ -120,12 +135,7 @@ impl Checkpoint {
     /// # Errors
     /// See [`CheckpointError`].
     pub fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CheckpointError> {
-        contained(|| {
-            let transaction = self.db.begin_read()?;
-            let value = transaction.open_table(ENTRIES)?.get(key)?;
-            Ok(value.map(|value| value.value().to_vec()))
-        })
-        .map_err(|error| storage(&self.path, error))
+        self.snapshot()?.value(key)
     }
 
     /// Makes all `writes` and notes that the stream is applied below `through`, in one durable transaction. A later
@@ -133,7 +143,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// See [`CheckpointError`]; then nothing of it is applied.
-    pub fn apply(&mut self, writes: &[Write], through: Offset) -> Result<(), CheckpointError> {
+    pub fn apply(&self, writes: &[Write], through: Offset) -> Result<(), CheckpointError> {
         contained(|| {
             let transaction = self.db.begin_write()?;
             {
@@ -150,8 +160,41 @@ impl Checkpoint {
             Ok(())
         })
         .map_err(|error| storage(&self.path, error))?;
-        self.applied = through;
+        self.applied.store(through.0, Ordering::Release);
         Ok(())
+    }
+}
+
+impl Snapshot {
+    /// Visits the entries from a key on, in the order of their keys, until `visit` gives false. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    pub fn visit_from(&self, from: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), CheckpointError> {
+        contained(|| {
+            for entry in self.entries.range(from..)? {
+                let (key, value) = entry?;
+                if !visit(key.value(), value.value()) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .map_err(|error| storage(&self.path, error))
+    }
+
+    /// The value of a key. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    pub fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CheckpointError> {
+        contained(|| Ok(self.entries.get(key)?.map(|value| value.value().to_vec()))).map_err(|error| storage(&self.path, error))
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -159,7 +202,7 @@ impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checkpoint")
             .field("path", &self.path)
-            .field("applied", &self.applied)
+            .field("applied", &self.applied())
             .finish_non_exhaustive()
     }
 }

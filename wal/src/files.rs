@@ -24,7 +24,7 @@ use crate::table::{self, Next, Table};
 pub(crate) const LOCK: &str = "lock";
 /// The file that is made ahead.
 pub(crate) const NEXT: &str = "next.tmp";
-const ACTIVE_CACHE: usize = 16 << 20;
+const ACTIVE_CACHE: usize = 4 << 20;
 pub(crate) const CLOSED_CACHE: usize = 1 << 20;
 const OPEN_CLOSED: usize = 2;
 

@@ -95,7 +95,7 @@ mod writer;
 pub use audit::{Audit, LedgerLine};
 pub use batch::CommittedBatch;
 pub use browse::{Candidate, Chunk, Cursor, Damage, Found, Kept, RecordState};
-pub use checkpoint::{Checkpoint, CheckpointError, Write};
+pub use checkpoint::{Checkpoint, CheckpointError, Snapshot, Write};
 pub use clock::{BootId, Clock, SystemClock, Timestamp};
 pub use dead::DeadLetter;
 pub use error::{AppendError, CommitError, OpenError, ReadError};

@@ -202,10 +202,37 @@ fn the_local_stream_is_trimmed_by_settling_and_read_again_after_a_restart() {
 }
 
 #[test]
+fn a_snapshot_of_a_checkpoint_is_read_in_order_while_it_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::open(&directory.path().join("state.redb")).unwrap();
+    let write = |key: &str, value: &str| (key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()));
+    checkpoint
+        .apply(&[write("c", "1"), write("a", "1"), write("b", "1"), write("d", "1")], Offset(1))
+        .unwrap();
+    let snapshot = checkpoint.snapshot().unwrap();
+    checkpoint
+        .apply(&[write("b", "2"), write("bb", "2"), (b"c".to_vec(), None)], Offset(2))
+        .unwrap();
+    let read = |snapshot: &forebay_wal::Snapshot| {
+        let mut seen = Vec::new();
+        snapshot
+            .visit_from(b"b", |key, value| {
+                seen.push(format!("{}{}", String::from_utf8_lossy(key), String::from_utf8_lossy(value)));
+                key < b"c".as_slice()
+            })
+            .unwrap();
+        seen
+    };
+    assert_eq!(read(&snapshot), ["b1", "c1"]);
+    assert_eq!(snapshot.value(b"b").unwrap(), Some(b"1".to_vec()));
+    assert_eq!(read(&checkpoint.snapshot().unwrap()), ["b2", "bb2", "d1"]);
+}
+
+#[test]
 fn a_checkpoint_keeps_what_was_applied_and_how_far() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.redb");
-    let mut checkpoint = Checkpoint::open(&path).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
     assert_eq!(checkpoint.applied(), Offset(0));
     checkpoint
         .apply(

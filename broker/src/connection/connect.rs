@@ -16,6 +16,7 @@ use crate::codec::{
 };
 use crate::context::Context;
 use crate::ingress::Ingress;
+use crate::retained::RetainedFirst;
 use crate::session::{AttachError, Attached, SessionKey};
 use crate::stats::Disconnection;
 use crate::tls::Identity;
@@ -147,7 +148,10 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         .map_err(|error| attach_refused(error, &identity))?;
     let connack = connack(&connect, &attached, assigned, expiry, context);
     let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone()));
-    let producer = context.log.producer(Arc::clone(&outbox.commits) as _);
+    let producer = context.log.producer(Arc::new(RetainedFirst {
+        retained: Arc::clone(&context.retained),
+        commits: Arc::clone(&outbox.commits),
+    }));
     let device = context.devices.of(&identity);
     let publishes = context.observer.publishes(&key.identity);
     let ingress = Ingress {
@@ -220,8 +224,6 @@ fn connack(connect: &Connect, attached: &Attached, assigned: Option<Text>, expir
             maximum_packet_size: u32::try_from(context.limits.max_packet).ok().and_then(NonZeroU32::new),
             assigned_client_id: assigned,
             topic_alias_maximum: Some(TOPIC_ALIAS_MAXIMUM),
-            // Retained messages go to the cloud if the route says so; none is kept here in this version.
-            retain_available: Some(false),
             shared_available: Some(false),
             server_keep_alive: is_too_long.then_some(limit),
             user: time(context),

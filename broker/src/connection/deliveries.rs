@@ -3,14 +3,14 @@
 //! What is granted is QoS 0 (SUBACK says so): a message that a slow peer does not read in time is dropped and counted.
 
 use std::collections::HashSet;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use forebay_topic::TopicFilter;
 
 use super::outbox::Outbox;
+use super::outgoing::{Outgoing, Receiver};
 use crate::access::Access;
-use crate::codec::{PublishHeader, QoS, Version, encode_publish_header};
+use crate::codec::Version;
 use crate::context::Context;
 use crate::fanout::{Message, Place, Recipient, TooManyFilters};
 use crate::ingress::Ingress;
@@ -28,10 +28,9 @@ pub(super) struct Deliveries {
 struct Peer {
     context: Arc<Context>,
     outbox: Arc<Outbox>,
-    version: Version,
+    receiver: Receiver,
     access: Access,
     identity: Arc<str>,
-    peer_limit: Option<usize>,
 }
 
 impl Deliveries {
@@ -39,10 +38,9 @@ impl Deliveries {
         let peer = Peer {
             context: Arc::clone(&context),
             outbox,
-            version,
+            receiver: Receiver { version, peer_limit },
             access: ingress.access.clone(),
             identity: Arc::clone(&ingress.key.identity),
-            peer_limit,
         };
         Self {
             recipient: Arc::new(peer),
@@ -82,33 +80,16 @@ impl Recipient for Peer {
         if !self.access.may_receive(topic) {
             return;
         }
-        let subscription_ids: Vec<NonZeroU32> = options.subscription_id.and_then(NonZeroU32::new).into_iter().collect();
-        let header = PublishHeader {
-            dup: false,
-            qos: QoS::AtMostOnce,
-            retain: message.retain && options.retain_as_published,
+        let outgoing = Outgoing {
             topic: &message.topic,
-            packet_id: None,
-            topic_alias: None,
+            retain: message.retain && options.retain_as_published,
             expiry: message.expiry,
-            subscription_ids: &subscription_ids,
-            travelling: &message.properties,
-            payload_len: message.payload.len(),
+            properties: &message.properties,
+            payload: &message.payload,
         };
-        let is_small_enough = |length: usize| self.peer_limit.is_none_or(|limit| length <= limit);
-        let mut was_written = true;
-        let was_taken = self.outbox.deliver(|out| {
-            let start = out.len();
-            was_written = encode_publish_header(&header, self.version, out).is_ok();
-            if was_written {
-                out.extend_from_slice(&message.payload);
-            }
-            if !is_small_enough(out.len() - start) {
-                // A message over the peer's limit counts as delivered (MQTT-3.1.2-25).
-                out.truncate(start);
-            }
-        });
-        let counter = if was_taken && was_written {
+        let mut is_written = true;
+        let is_taken = self.outbox.deliver(|out| is_written = self.receiver.write(&outgoing, options, out));
+        let counter = if is_taken && is_written {
             &self.context.stats.fanned_out
         } else {
             &self.context.stats.fanout_dropped

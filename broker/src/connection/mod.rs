@@ -9,6 +9,7 @@ mod chunk;
 mod connect;
 mod deliveries;
 mod outbox;
+mod outgoing;
 mod reader;
 mod writer;
 
@@ -23,13 +24,13 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{Disconnect, Packet, ReasonCode, Version, Will, encode};
+use crate::codec::{Disconnect, Packet, QoS, ReasonCode, Version, Will, encode};
 use crate::commits::Outcome;
 use crate::context::Context;
 use crate::fanout::Message;
 use crate::ingress::{Inbound, Ingress, Taken};
 use crate::session::Fate;
-use crate::stats::{Disconnection, Refusal, add, sub};
+use crate::stats::{Disconnection, Refusal, Unretained, add, sub};
 use crate::tls::{IdentityTemplate, PeerCertificate};
 use outbox::{Closing, Outbox};
 
@@ -101,7 +102,17 @@ fn reader(open: connect::Open, context: &Arc<Context>) -> reader::Reader {
         has_fixed_identity,
     } = open;
     let deliveries = deliveries::Deliveries::new(Arc::clone(context), Arc::clone(&outbox), version, &ingress, peer_limit);
-    reader::Reader::new(version, outbox, ingress, attached, deliveries, keep_alive, will, has_fixed_identity)
+    reader::Reader::new(
+        version,
+        outbox,
+        ingress,
+        attached,
+        deliveries,
+        keep_alive,
+        will,
+        has_fixed_identity,
+        peer_limit,
+    )
 }
 
 async fn finish(
@@ -183,16 +194,21 @@ async fn publish_will(will: Will, ingress: &mut Ingress, context: &Context, outb
         publish,
     };
     match ingress.take(&inbound, &mut std::collections::BTreeSet::new(), context.clock.now()) {
-        Taken::Stored(batch, ..) => {
+        Taken::Stored(batch, message, _) => {
             if outbox.commits.wait(batch).await == Outcome::Lost {
                 not_published(Refusal::CommitFailed, ingress, context);
             }
+            show(message, context, outbox);
         }
         Taken::Passed(message) => show(message, context, outbox),
         Taken::Again => {}
         Taken::Refused(_, reason) => not_published(reason, ingress, context),
         Taken::Full(reason) => {
             not_published(reason, ingress, context);
+            if inbound.publish.retain && inbound.publish.qos != QoS::AtMostOnce {
+                // Nobody tries a will again.
+                context.stats.unretain(Unretained::NotStored);
+            }
             show(ingress.message(&inbound), context, outbox);
         }
     }
@@ -206,7 +222,7 @@ fn show(message: Option<Message>, context: &Context, outbox: &Outbox) {
 
 fn not_published(reason: Refusal, ingress: &Ingress, context: &Context) {
     context.stats.refuse(reason, true);
-    tracing::warn!(identity = %ingress.key.identity, reason = reason.label(), "a will was not stored for the cloud");
+    tracing::warn!(identity = %ingress.key.identity, reason = reason.label(), "a will was not stored");
 }
 
 /// A DISCONNECT with a reason, for version 5 only (MQTT-3.14.0-1).

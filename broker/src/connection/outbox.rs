@@ -20,6 +20,8 @@ use crate::trace::TracedPublish;
 const MAX_DELIVERY_BYTES: usize = 1 << 20;
 /// Bytes of answers outside the order that may wait for a peer; then it is not read.
 const MAX_REPLY_BYTES: usize = 64 << 10;
+/// Bytes that may wait for a peer before it gets more retained messages: those wait for it, none is dropped.
+const ROOM_BYTES: usize = 32 << 10;
 
 /// Shared by a connection's reader, writer and deliveries.
 pub(super) struct Outbox {
@@ -185,6 +187,23 @@ impl Outbox {
         drop(inner);
         self.wake();
         true
+    }
+
+    /// Whether the peer has read so much that it may get more retained messages.
+    pub(super) fn has_room(&self) -> bool {
+        self.lock().out.len() < ROOM_BYTES
+    }
+
+    /// Sends a retained message unless `is_current` says no; gives what that said. No delivery comes between the two.
+    pub(super) fn deliver_if(&self, is_current: impl FnOnce() -> bool, write: impl FnOnce(&mut BytesMut)) -> bool {
+        let mut inner = self.lock();
+        let is_current = is_current();
+        if is_current {
+            write(&mut inner.out);
+        }
+        drop(inner);
+        self.wake();
+        is_current
     }
 
     /// Asks for the end; the first cause stays.

@@ -1,6 +1,7 @@
 //! The reader: bytes to packets to decisions.
 
 mod publishing;
+mod retaining;
 mod subscribing;
 
 use std::collections::{HashMap, VecDeque};
@@ -38,6 +39,8 @@ pub(super) struct Reader {
     keep_alive: Option<Duration>,
     will: Option<Will>,
     has_fixed_identity: bool,
+    /// The peer's Maximum Packet Size.
+    peer_limit: Option<usize>,
     aliases: Vec<Option<Bytes>>,
     /// Publishes of a 3.1.1 peer that wait for room in the log, in order.
     parked: VecDeque<(Inbound, Instant)>,
@@ -68,6 +71,7 @@ impl Reader {
         keep_alive: Option<Duration>,
         will: Option<Will>,
         has_fixed_identity: bool,
+        peer_limit: Option<usize>,
     ) -> Self {
         let aliases = match version {
             Version::V5 => vec![None; usize::from(TOPIC_ALIAS_MAXIMUM)],
@@ -83,6 +87,7 @@ impl Reader {
             keep_alive,
             will,
             has_fixed_identity,
+            peer_limit,
             aliases,
             parked,
             retry_at: Instant::now(),

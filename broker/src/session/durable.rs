@@ -2,22 +2,27 @@
 //! they promise is answered; `state.redb` is a checkpoint applied behind them (design section 5).
 //!
 //! A record's payload is a list of changes: `key length (2) | key | value length + 1, or 0 for a removal (4) | value`,
-//! integers little-endian. Keys: a tag, then parts of `length (2) | bytes`.
+//! integers little-endian. A key that is too long for its field has 0 there and its length in four bytes behind. Keys: a
+//! tag, then parts of `length (2) | bytes`; those of retained messages are [`crate::retained`]'s.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_wal::{BootId, Checkpoint, Log, NewRecord, Offset, PartitionSet, Settlement, StreamId, Timestamp};
+use forebay_wal::{BootId, CheckpointError, Log, NewRecord, Offset, PartitionSet, Record, Settlement, StreamId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::state_file::StateFile;
 use super::{SessionKey, SubscriptionOptions};
+use crate::retained::{Retained, TAG};
 
 /// How long the checkpoint may stay behind.
 const BEHIND: Duration = Duration::from_secs(2);
 /// Bytes of records read at once.
 const READ_BYTES: usize = 1 << 20;
+/// Where the sessions' keys begin in the checkpoint: behind those of retained messages.
+const SESSIONS: &[u8] = b"a";
 
 /// What is known of a session after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,13 +102,24 @@ pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
     let mut out = Vec::new();
     for change in changes {
         let (key, value) = change.entry();
-        out.extend(u16::try_from(key.len()).unwrap_or(u16::MAX).to_le_bytes());
-        out.extend(&key);
-        let length = value.as_ref().map_or(0, |value| u32::try_from(value.len() + 1).unwrap_or(u32::MAX));
-        out.extend(length.to_le_bytes());
-        out.extend(value.unwrap_or_default());
+        write_entry(&key, value.as_deref(), &mut out);
     }
     out
+}
+
+/// One change of the list.
+pub(crate) fn write_entry(key: &[u8], value: Option<&[u8]>, out: &mut Vec<u8>) {
+    match u16::try_from(key.len()) {
+        Ok(length) => out.extend(length.to_le_bytes()),
+        Err(_) => {
+            out.extend([0, 0]);
+            out.extend(u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes());
+        }
+    }
+    out.extend(key);
+    let length = value.map_or(0, |value| u32::try_from(value.len() + 1).unwrap_or(u32::MAX));
+    out.extend(length.to_le_bytes());
+    out.extend(value.unwrap_or_default());
 }
 
 /// The `local` record that carries `payload`.
@@ -122,34 +138,35 @@ pub(crate) fn record<'a>(received: Timestamp, identity: &'a str, payload: &'a [u
     }
 }
 
-/// Reads the checkpoint and the records behind it. Those that it has seen already are applied once more: a later change
-/// of a key wins, so the outcome is the same, and a checkpoint that is older or newer than its log does no harm.
+/// Reads the checkpoint and the records behind it: the sessions, and for `retained` what it needs to know. Records that
+/// the checkpoint has seen already are applied once more: a later change of a key wins, so the outcome is the same, and a
+/// checkpoint that is older or newer than its log does no harm.
 ///
 /// # Errors
 /// The checkpoint or the log could not be read.
-pub(crate) fn load(log: &Log, checkpoint: &Checkpoint, path: &Path) -> Result<HashMap<SessionKey, StoredSession>, StateError> {
-    let failed = |source| StateError::Storage {
-        path: path.to_owned(),
-        source,
-    };
+pub(crate) fn load(log: &Log, file: &StateFile, retained: &Retained) -> Result<HashMap<SessionKey, StoredSession>, StateError> {
+    let failed = |error: CheckpointError| storage(file, error);
+    retained.restore().map_err(failed)?;
     let mut state = BTreeMap::new();
-    checkpoint
-        .for_each(|key, value| {
+    if let Some(checkpoint) = file.current() {
+        let snapshot = checkpoint.snapshot().map_err(failed)?;
+        let visit = |key: &[u8], value: &[u8]| {
             state.insert(key.to_vec(), value.to_vec());
-        })
-        .map_err(|error| failed(Box::new(error)))?;
+            true
+        };
+        snapshot.visit_from(SESSIONS, visit).map_err(failed)?;
+    }
     let mut reader = log.reader(StreamId::LOCAL, PartitionSet::ALL);
     loop {
-        let records = reader.read(READ_BYTES).map_err(|error| failed(Box::new(error)))?;
+        let records = reader.read(READ_BYTES).map_err(|error| storage(file, error))?;
         if records.is_empty() {
             break;
         }
-        for record in &records {
-            for (key, value) in decode(&record.payload) {
-                match value {
-                    Some(value) => state.insert(key, value),
-                    None => state.remove(&key),
-                };
+        for (key, value) in records.iter().flat_map(|record| decode(&record.payload)) {
+            match value {
+                Some(value) if key.first() == Some(&TAG) => retained.restore_entry(&key, &value).map_err(failed)?,
+                Some(value) => drop(state.insert(key, value)),
+                None => drop(state.remove(&key)),
             }
         }
     }
@@ -157,28 +174,41 @@ pub(crate) fn load(log: &Log, checkpoint: &Checkpoint, path: &Path) -> Result<Ha
 }
 
 /// Applies `local` records to the checkpoint, a little behind, until `shutdown`. After a failed write the checkpoint is
-/// opened again: what it lacks is still in the log.
-pub(crate) async fn keep_behind(log: Log, checkpoint: Checkpoint, path: PathBuf, shutdown: CancellationToken) {
+/// opened again: what it lacks is still in the log. It is closed at the end.
+pub(crate) async fn keep_behind(log: Log, file: Arc<StateFile>, retained: Arc<Retained>, shutdown: CancellationToken) {
     let mut behind = Behind {
         reader: log.reader(StreamId::LOCAL, PartitionSet::ALL),
         log,
-        checkpoint: Some(checkpoint),
-        path,
+        file,
+        retained: Arc::clone(&retained),
     };
     loop {
-        let last = tokio::time::timeout(BEHIND, shutdown.cancelled()).await.is_ok();
+        let last = tokio::select! {
+            () = shutdown.cancelled() => true,
+            () = tokio::time::sleep(BEHIND) => false,
+            () = retained.pressure.notified() => false,
+        };
         let applied = tokio::task::spawn_blocking(move || {
             if let Err(error) = behind.apply_all() {
-                tracing::warn!(%error, "the sessions' checkpoint is behind; their records stay in the log");
-                behind.checkpoint = None;
+                tracing::warn!(%error, "the checkpoint of sessions and retained messages is behind; their records stay in the log");
+                behind.file.close();
                 behind.reader.rewind();
+                return (behind, false);
             }
-            behind
+            if last {
+                behind.file.close();
+            }
+            (behind, true)
         })
         .await;
-        match applied {
-            Ok(returned) if !last => behind = returned,
-            _ => return,
+        let Ok((returned, is_well)) = applied else { return };
+        behind = returned;
+        if last {
+            return;
+        }
+        // What cannot be written now need not be tried at once, however much waits.
+        if !is_well && tokio::time::timeout(BEHIND, shutdown.cancelled()).await.is_ok() {
+            return;
         }
     }
 }
@@ -186,33 +216,47 @@ pub(crate) async fn keep_behind(log: Log, checkpoint: Checkpoint, path: PathBuf,
 struct Behind {
     log: Log,
     reader: forebay_wal::Reader,
-    checkpoint: Option<Checkpoint>,
-    path: PathBuf,
+    file: Arc<StateFile>,
+    retained: Arc<Retained>,
 }
 
 impl Behind {
     fn apply_all(&mut self) -> Result<(), StateError> {
-        let failed = |path: &Path, source| StateError::Storage {
-            path: path.to_owned(),
-            source,
-        };
         loop {
-            let records = self.reader.read(READ_BYTES).map_err(|error| failed(&self.path, Box::new(error)))?;
+            let records = self.reader.read(READ_BYTES).map_err(|error| storage(&self.file, error))?;
             let Some(last) = records.last() else { return Ok(()) };
             let through = Offset(last.offset.0 + 1);
-            let changes: Vec<Entry> = records.iter().flat_map(|record| decode(&record.payload)).collect();
-            if self.checkpoint.is_none() {
-                self.checkpoint = Some(Checkpoint::open(&self.path).map_err(|error| failed(&self.path, Box::new(error)))?);
-            }
-            if let Some(checkpoint) = &mut self.checkpoint {
-                checkpoint
-                    .apply(&changes, through)
-                    .map_err(|error| failed(&self.path, Box::new(error)))?;
-            }
+            self.apply(&records, through).map_err(|error| storage(&self.file, error))?;
             for record in &records {
                 self.log.settle(StreamId::LOCAL, record.offset, Settlement::Delivered);
             }
         }
+    }
+
+    fn apply(&self, records: &[Record], through: Offset) -> Result<(), CheckpointError> {
+        let checkpoint = self.file.reopened()?;
+        let mut writes = Vec::new();
+        let mut version = None;
+        for (key, value) in records.iter().flat_map(|record| decode(&record.payload)) {
+            if key.first() != Some(&TAG) {
+                writes.push((key, value));
+            } else if let Some((newer, own)) = self.retained.writes(&key, value.as_deref())? {
+                version = version.max(Some(newer));
+                writes.extend(own);
+            }
+        }
+        checkpoint.apply(&writes, through)?;
+        if let Some(version) = version {
+            self.retained.applied(version);
+        }
+        Ok(())
+    }
+}
+
+fn storage(file: &StateFile, error: impl std::error::Error + Send + Sync + 'static) -> StateError {
+    StateError::Storage {
+        path: file.path().to_owned(),
+        source: Box::new(error),
     }
 }
 
@@ -303,10 +347,10 @@ fn parse_session(value: &[u8]) -> Option<(u32, Option<Timestamp>)> {
     Some((u32::from_le_bytes(*expiry), detached))
 }
 
-/// Bytes that [`encode`] did not make end the list: the record's CRC has vouched for them, so there are none.
+/// Bytes that [`write_entry`] did not make end the list: the record's CRC has vouched for them, so there are none.
 fn decode(mut bytes: &[u8]) -> Vec<Entry> {
     let mut entries = Vec::new();
-    while let Some((key, rest)) = part(bytes) {
+    while let Some((key, rest)) = key(bytes) {
         let Some((length, rest)) = rest.split_first_chunk::<4>() else {
             break;
         };
@@ -318,6 +362,16 @@ fn decode(mut bytes: &[u8]) -> Vec<Entry> {
         bytes = rest;
     }
     entries
+}
+
+fn key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    match bytes.split_first_chunk::<2>()? {
+        ([0, 0], rest) => {
+            let (length, rest) = rest.split_first_chunk::<4>()?;
+            rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+        }
+        _ => part(bytes),
+    }
 }
 
 #[cfg(test)]
@@ -342,9 +396,11 @@ mod tests {
             retain_as_published: false,
             subscription_id: Some(9),
         };
+        let long = "l".repeat(65_535);
         let changes = [
             Change::Session(key.clone(), 60, Some(at)),
             Change::Subscribed(key.clone(), "a/#".to_owned(), options),
+            Change::Subscribed(key.clone(), long.clone(), options),
             Change::Subscribed(key.clone(), "b".to_owned(), options),
             Change::Unsubscribed(key.clone(), "b".to_owned()),
             Change::Qos2Received(key.clone(), 7),
@@ -361,7 +417,7 @@ mod tests {
         let expected = StoredSession {
             expiry_seconds: 60,
             detached: Some(at),
-            subscriptions: BTreeMap::from([("a/#".to_owned(), options)]),
+            subscriptions: BTreeMap::from([("a/#".to_owned(), options), (long, options)]),
             qos2: BTreeSet::from([8]),
         };
         assert_eq!(sessions(&state), HashMap::from([(key.clone(), expected.clone())]));
@@ -371,6 +427,21 @@ mod tests {
             state.remove(&k);
         }
         assert!(state.is_empty());
+    }
+
+    #[test]
+    fn a_key_of_any_length_is_read_back() {
+        let keys = [vec![b'x'; 1], vec![b'y'; 65_535], vec![b'z'; 65_536], vec![b'w'; 70_000]];
+        let mut bytes = Vec::new();
+        for key in &keys {
+            write_entry(key, Some(b"v"), &mut bytes);
+            write_entry(key, None, &mut bytes);
+        }
+        let expected: Vec<Entry> = keys
+            .iter()
+            .flat_map(|key| [(key.clone(), Some(b"v".to_vec())), (key.clone(), None)])
+            .collect();
+        assert_eq!(decode(&bytes), expected);
     }
 
     #[test]

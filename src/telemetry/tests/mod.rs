@@ -91,6 +91,7 @@ pub(crate) fn figures() -> Figures {
         front: Front {
             accepted: 1234,
             refused: by("log_full", 0),
+            unretained: by("max_topics", 0),
             dropped: by("log_full", 0),
             disconnects: by("keep_alive", 0),
             handshake_faults: by("unknown_ca", 0),

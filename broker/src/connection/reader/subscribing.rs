@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::super::outbox::{Answer, Closing, Pending, Ready};
 use super::Reader;
+use super::retaining::is_due;
 use crate::codec::{AckProperties, Packet, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe};
 use crate::session::SubscriptionOptions;
 use crate::session::durable::{self, Change};
@@ -21,6 +22,7 @@ impl Reader {
         self.barrier().await?;
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         let mut changes = Vec::new();
+        let mut due = Vec::new();
         for subscription in &subscribe.filters {
             let options = SubscriptionOptions {
                 qos: subscription.options.qos.level(),
@@ -31,7 +33,10 @@ impl Reader {
             codes.push(match self.grant(subscription.filter.as_str(), options) {
                 Ok(filter) => {
                     let name = filter.as_str().to_owned();
-                    self.attached.state.subscriptions.insert(name.clone(), options);
+                    let is_new = self.attached.state.subscriptions.insert(name.clone(), options).is_none();
+                    if is_due(subscription.options.retain_handling, is_new) {
+                        due.push((filter, options));
+                    }
                     changes.push(Change::Subscribed(self.attached.key.clone(), name, options));
                     add(&self.ingress.context.stats.subscriptions_granted, 1);
                     ReasonCode::SUCCESS
@@ -48,6 +53,9 @@ impl Reader {
             codes,
             properties: AckProperties::default(),
         }));
+        for (filter, options) in due {
+            self.send_retained(&filter, options).await?;
+        }
         Ok(())
     }
 

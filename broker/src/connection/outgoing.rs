@@ -1,0 +1,53 @@
+//! A PUBLISH to a subscriber, as it gets it.
+
+use std::num::NonZeroU32;
+
+use bytes::BytesMut;
+
+use crate::codec::{PublishHeader, QoS, Version, encode_publish_header};
+use crate::session::SubscriptionOptions;
+
+/// Who gets it, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Receiver {
+    pub(super) version: Version,
+    /// Its Maximum Packet Size: what is larger counts as delivered (MQTT-3.1.2-25).
+    pub(super) peer_limit: Option<usize>,
+}
+
+/// What it gets. Local subscribers get QoS 0.
+pub(super) struct Outgoing<'m> {
+    pub(super) topic: &'m [u8],
+    pub(super) retain: bool,
+    /// What is left of it (MQTT-3.3.2-6).
+    pub(super) expiry: Option<u32>,
+    pub(super) properties: &'m [u8],
+    pub(super) payload: &'m [u8],
+}
+
+impl Receiver {
+    /// Appends the packet, unless the peer takes none of its size; false if there is no way to say it.
+    pub(super) fn write(self, outgoing: &Outgoing<'_>, options: &SubscriptionOptions, out: &mut BytesMut) -> bool {
+        let subscription_ids: Vec<NonZeroU32> = options.subscription_id.and_then(NonZeroU32::new).into_iter().collect();
+        let header = PublishHeader {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: outgoing.retain,
+            topic: outgoing.topic,
+            packet_id: None,
+            topic_alias: None,
+            expiry: outgoing.expiry,
+            subscription_ids: &subscription_ids,
+            travelling: outgoing.properties,
+            payload_len: outgoing.payload.len(),
+        };
+        if self.peer_limit.is_some_and(|limit| header.packet_len(self.version) > limit) {
+            return true;
+        }
+        let is_written = encode_publish_header(&header, self.version, out).is_ok();
+        if is_written {
+            out.extend_from_slice(outgoing.payload);
+        }
+        is_written
+    }
+}

@@ -1,0 +1,99 @@
+//! Retained messages for a new subscription.
+//!
+//! The reader sends them before it goes on, so SUBSCRIBE stays a barrier; it waits for room, and holds a page at a time
+//! and only while there is room for it. A topic's newest message comes last: one is visible as retained before it goes to
+//! subscribers, so what is still current when it takes its place in the outbox cannot stand behind a newer one.
+
+use forebay_topic::TopicFilter;
+
+use super::super::outbox::Closing;
+use super::super::outgoing::{Outgoing, Receiver};
+use super::Reader;
+use crate::codec::RetainHandling;
+use crate::retained::{Page, RetainedMessage, Span, Wanted};
+use crate::session::SubscriptionOptions;
+use crate::stats::add;
+
+/// Whether a subscription gets retained messages (MQTT-3.3.1-9 ff.; on 3.1.1 always, MQTT-3.3.1-6).
+pub(super) fn is_due(handling: RetainHandling, is_new: bool) -> bool {
+    match handling {
+        RetainHandling::Send => true,
+        RetainHandling::SendIfNew => is_new,
+        RetainHandling::DoNotSend => false,
+    }
+}
+
+impl Reader {
+    /// Sends what is retained for this filter.
+    pub(super) async fn send_retained(&mut self, filter: &TopicFilter, options: SubscriptionOptions) -> Result<(), Closing> {
+        let receiver = Receiver {
+            version: self.version,
+            peer_limit: self.peer_limit,
+        };
+        if self.ingress.context.retained.is_empty() {
+            return Ok(());
+        }
+        for span in Span::of(filter) {
+            let mut from = Some(span.start());
+            while let Some(place) = from {
+                self.until(|outbox| outbox.has_room()).await?;
+                let context = &self.ingress.context;
+                let wanted = Wanted {
+                    span: span.clone(),
+                    from: place,
+                    filter: filter.clone(),
+                    now: context.clock.now(),
+                };
+                match context.retained.page(wanted).await {
+                    Ok(page) => from = self.send_page(&page, receiver, options),
+                    Err(error) => {
+                        add(&context.stats.retained_unread, 1);
+                        tracing::warn!(identity = %self.ingress.key.identity, filter = filter.as_str(), %error, "a subscription did not get its retained messages; state.redb cannot be read, so look at the disk");
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives where the next page begins: with the first message of this one that is not the newest of its topic any more.
+    fn send_page(&self, page: &Page, receiver: Receiver, options: SubscriptionOptions) -> Option<String> {
+        for message in &page.messages {
+            if self.may_have(message, options) && !self.send_one(message, page, receiver, options) {
+                return Some(message.topic.to_string());
+            }
+        }
+        page.next.clone()
+    }
+
+    fn may_have(&self, message: &RetainedMessage, options: SubscriptionOptions) -> bool {
+        let is_own = options.no_local && message.head.identity == self.ingress.key.identity;
+        !is_own && self.ingress.access.may_receive(&message.topic)
+    }
+
+    fn send_one(&self, message: &RetainedMessage, page: &Page, receiver: Receiver, options: SubscriptionOptions) -> bool {
+        let context = &self.ingress.context;
+        let Ok(expiry) = message.head.remaining(&context.clock.now()) else {
+            return true;
+        };
+        let outgoing = Outgoing {
+            topic: message.topic.as_bytes(),
+            // Whatever else it is, it is not live (MQTT-3.3.1-8).
+            retain: true,
+            expiry,
+            properties: &message.properties,
+            payload: &message.payload,
+        };
+        let is_current = || page.is_current(message, &context.retained);
+        let is_sent = self.outbox.deliver_if(is_current, |out| {
+            if !receiver.write(&outgoing, &options, out) {
+                tracing::error!(topic = &*message.topic, "a retained message could not be encoded");
+            }
+        });
+        if is_sent {
+            add(&context.stats.retained_sent, 1);
+        }
+        is_sent
+    }
+}

@@ -1,0 +1,441 @@
+//! Retained messages: the last message of a topic that was published with RETAIN, for those who subscribe later.
+//!
+//! A change is a record of the stream `local`, in the same append as the message's own record: one commit has both or
+//! neither, and the ack waits for it. Payloads lie in `state.redb`, a checkpoint behind that stream; in memory is what the
+//! checkpoint does not have yet ([`overlay`]) and what the bounds need ([`book`]).
+//!
+//! Bounds: `limits.max_topics` messages and `sessions.max_bytes` bytes of topics, payloads and properties. At a bound a
+//! message goes its way and is not kept, counted by its reason; one that was to replace a smaller one takes that away,
+//! because an old value is worse than none. [`MAX_BEHIND`] bytes may wait for the checkpoint; then a publish waits as if
+//! the log were full, and one at QoS 0 is not kept.
+
+mod book;
+mod lookup;
+mod message;
+mod overlay;
+mod sweep;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_wal::{Batch, CheckpointError, CommitError, CommitListener, Timestamp, Write};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::commits::Commits;
+use crate::session::durable;
+use crate::session::state_file::StateFile;
+use crate::stats::{Stats, Unretained};
+use book::{Book, Bounds, Held, NoRoom};
+pub(crate) use lookup::{Page, Span, Wanted};
+use message::{Change, Head};
+pub(crate) use message::{RetainedMessage, TAG};
+use overlay::Overlay;
+pub(crate) use sweep::sweep;
+
+/// Memory of changes from which on the checkpoint is brought up at once.
+const PRESSURE: usize = 2 << 20;
+/// Memory of changes that may wait for the checkpoint.
+const MAX_BEHIND: usize = 8 << 20;
+/// Lookups at once: each may hold a page and blocks on the disk.
+const LOOKUPS: usize = 2;
+/// How often a bound may say in the log that it was reached.
+const WARNING_EVERY: Duration = Duration::from_secs(60);
+
+/// All retained messages of the process.
+pub(crate) struct Retained {
+    state: Mutex<State>,
+    /// Changes appended whose commit is not known. Zero lets a commit pass without the lock.
+    waiting: AtomicU64,
+    bounds: Bounds,
+    stats: Arc<Stats>,
+    file: Arc<StateFile>,
+    lookups: Semaphore,
+    /// Rung when the checkpoint should be brought up.
+    pub(crate) pressure: Notify,
+    /// Rung when a bound was reached, so that what has expired goes.
+    crowded: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    book: Book,
+    overlay: Overlay,
+    next_version: u64,
+    warned: [Option<Timestamp>; Unretained::ALL.len()],
+}
+
+/// A publish with RETAIN.
+pub(crate) struct Candidate<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) identity: &'a Arc<str>,
+    pub(crate) received: Timestamp,
+    pub(crate) qos: u8,
+    pub(crate) expiry: Option<u32>,
+    pub(crate) properties: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+/// What is to be done with a publish with RETAIN.
+#[allow(clippy::large_enum_variant, reason = "it lives on the stack for one append")]
+pub(crate) enum Begun<'a> {
+    /// Nothing changes.
+    Nothing,
+    /// This is to be appended.
+    Change(Writing<'a>),
+    /// Too much waits for the checkpoint.
+    Behind,
+}
+
+/// A change between its decision and its append: nobody else changes anything, so that the order here is the log's.
+pub(crate) struct Writing<'a> {
+    retained: &'a Retained,
+    state: MutexGuard<'a, State>,
+    topic: Arc<str>,
+    change: Option<Change>,
+    held: Option<Held>,
+    entry: Vec<u8>,
+}
+
+/// Hears of a connection's commits, before whoever acks: what was acked can be seen.
+pub(crate) struct RetainedFirst {
+    pub(crate) retained: Arc<Retained>,
+    pub(crate) commits: Arc<Commits>,
+}
+
+impl Retained {
+    pub(crate) fn new(max_messages: usize, max_bytes: u64, stats: Arc<Stats>, file: Arc<StateFile>) -> Self {
+        Self {
+            state: Mutex::default(),
+            waiting: AtomicU64::new(0),
+            bounds: Bounds {
+                messages: max_messages,
+                bytes: max_bytes,
+            },
+            stats,
+            file,
+            lookups: Semaphore::new(LOOKUPS),
+            pressure: Notify::new(),
+            crowded: Notify::new(),
+        }
+    }
+
+    /// Decides what a publish with RETAIN changes (MQTT 5, 3.3.1.3). What is not kept is counted.
+    pub(crate) fn begin<'a>(&'a self, candidate: &Candidate<'_>) -> Begun<'a> {
+        let topic = candidate.topic;
+        let mut state = self.lock();
+        let before = state.book.of(topic);
+        if candidate.payload.is_empty() {
+            return match before {
+                None => Begun::Nothing,
+                Some(_) => Begun::Change(self.removal(state, topic)),
+            };
+        }
+        if state.overlay.bytes() > MAX_BEHIND {
+            self.pressure.notify_one();
+            return Begun::Behind;
+        }
+        let bytes = topic.len() + candidate.properties.len() + candidate.payload.len();
+        let held = state.book.held(candidate.identity, bytes, candidate.expiry.is_some());
+        if let Err(no_room) = state.book.admit(topic, &held, self.bounds) {
+            self.crowded.notify_one();
+            let reason = match no_room {
+                NoRoom::Messages => Unretained::TooMany,
+                NoRoom::Bytes => Unretained::TooLarge,
+                NoRoom::OfOne => Unretained::TooManyOfOne,
+            };
+            self.not_kept(&mut state, candidate, reason);
+            return match before {
+                None => Begun::Nothing,
+                Some(_) => Begun::Change(self.removal(state, topic)),
+            };
+        }
+        let topic: Arc<str> = topic.into();
+        let message = RetainedMessage {
+            topic: Arc::clone(&topic),
+            head: Head {
+                version: state.take_version(),
+                received: candidate.received,
+                qos: candidate.qos,
+                expiry: candidate.expiry,
+                properties_len: candidate.properties.len(),
+                payload_len: candidate.payload.len(),
+                identity: Arc::clone(candidate.identity),
+            },
+            // Copies, because the originals would keep a whole read buffer in memory.
+            properties: Bytes::copy_from_slice(candidate.properties),
+            payload: Bytes::copy_from_slice(candidate.payload),
+        };
+        Begun::Change(self.writing(state, topic, Change::Set(message), Some(held)))
+    }
+
+    /// A publish with RETAIN is not kept for a reason that lies outside.
+    pub(crate) fn refuse(&self, candidate: &Candidate<'_>, reason: Unretained) {
+        self.not_kept(&mut self.lock(), candidate, reason);
+    }
+
+    fn not_kept(&self, state: &mut State, candidate: &Candidate<'_>, reason: Unretained) {
+        self.stats.unretain(reason);
+        let Some(warned) = state.warned.get_mut(reason as usize) else {
+            return;
+        };
+        let now = candidate.received;
+        if warned.is_some_and(|at| at.age(&now).is_some_and(|age| age < WARNING_EVERY)) {
+            return;
+        }
+        *warned = Some(now);
+        let why = match reason {
+            Unretained::TooMany => "as many are kept as `limits.max_topics` allows",
+            Unretained::TooLarge => "with it they would have more than `sessions.max_bytes`",
+            Unretained::TooManyOfOne => {
+                "this identity keeps a quarter of what `limits.max_topics` or `sessions.max_bytes` allow already; does it make up topics?"
+            }
+            Unretained::NotStored => "the log cannot store it at the moment",
+            Unretained::Behind => "too many wait for state.redb; is the disk slow?",
+        };
+        tracing::warn!(
+            identity = &**candidate.identity,
+            topic = candidate.topic,
+            reason = reason.label(),
+            "a message was not retained, it only went its way: {why}; further ones are counted in forebay_unretained_total"
+        );
+    }
+
+    fn removal<'a>(&'a self, mut state: MutexGuard<'a, State>, topic: &str) -> Writing<'a> {
+        let version = state.take_version();
+        self.writing(state, topic.into(), Change::Removed(version), None)
+    }
+
+    fn writing<'a>(&'a self, state: MutexGuard<'a, State>, topic: Arc<str>, change: Change, held: Option<Held>) -> Writing<'a> {
+        let mut entry = Vec::new();
+        durable::write_entry(&message::key(TAG, topic.as_bytes()), Some(&change.encode()), &mut entry);
+        // Before the append, and so before its commit: whoever hears of that looks here first.
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        Writing {
+            retained: self,
+            state,
+            topic,
+            change: Some(change),
+            held,
+            entry,
+        }
+    }
+
+    /// Whether nothing is kept, so that a subscription need not look.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().book.len() == 0
+    }
+
+    /// Takes over what the checkpoint holds. Before anything else; blocks on the disk.
+    ///
+    /// # Errors
+    /// The checkpoint could not be read.
+    pub(crate) fn restore(&self) -> Result<(), CheckpointError> {
+        let Some(checkpoint) = self.file.current() else { return Ok(()) };
+        let mut state = self.lock();
+        lookup::visit_heads(&checkpoint.snapshot()?, "", |topic, head| {
+            state.next_version = state.next_version.max(head.version);
+            let held = state.book.held(&head.identity, head.bytes(topic), head.expiry.is_some());
+            state.book.set(topic, Some(held));
+            true
+        })?;
+        self.count(&state);
+        Ok(())
+    }
+
+    /// Takes over a change that the log has and the checkpoint perhaps not.
+    ///
+    /// # Errors
+    /// The checkpoint could not be read.
+    pub(crate) fn restore_entry(&self, key: &[u8], value: &[u8]) -> Result<(), CheckpointError> {
+        let Some((topic, change)) = parse(key, value) else { return Ok(()) };
+        if !self.is_news(topic, &change)? {
+            return Ok(());
+        }
+        let mut state = self.lock();
+        state.next_version = state.next_version.max(change.version());
+        let held = match &change {
+            Change::Set(message) => Some(
+                state
+                    .book
+                    .held(&message.head.identity, message.head.bytes(topic), message.head.expiry.is_some()),
+            ),
+            Change::Removed(_) => None,
+        };
+        let base = state.book.of(topic);
+        state.book.set(topic, held);
+        state.overlay.place(&topic.into(), change, held, base, Batch(0));
+        state.overlay.committed(Batch(0));
+        self.count(&state);
+        Ok(())
+    }
+
+    /// What an entry of a `local` record writes into the checkpoint, and its version; none for an entry that is not of
+    /// here.
+    ///
+    /// # Errors
+    /// The checkpoint could not be read.
+    pub(crate) fn writes(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<(u64, Vec<Write>)>, CheckpointError> {
+        let Some((topic, change)) = value.and_then(|value| parse(key, value)) else {
+            return Ok(None);
+        };
+        let writes = if self.is_news(topic, &change)? {
+            change.writes(topic).into()
+        } else {
+            Vec::new()
+        };
+        Ok(Some((change.version(), writes)))
+    }
+
+    /// The checkpoint has all changes up to this version.
+    pub(crate) fn applied(&self, version: u64) {
+        self.lock().overlay.applied(version);
+    }
+
+    /// After a restart old records are read once more; one of them may be damaged, and the one before it must not win.
+    fn is_news(&self, topic: &str, change: &Change) -> Result<bool, CheckpointError> {
+        let Some(checkpoint) = self.file.current() else { return Ok(true) };
+        let stored = checkpoint.value(&message::head_key(topic.as_bytes()))?;
+        let stored = stored.as_deref().and_then(Head::parse).map(|(head, _)| head.version);
+        Ok(stored.is_none_or(|stored| change.version() > stored))
+    }
+
+    fn count(&self, state: &State) {
+        self.stats.retained.store(state.book.len() as u64, Ordering::Relaxed);
+        self.stats.retained_bytes.store(state.book.bytes(), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take_version(&mut self) -> u64 {
+        self.next_version += 1;
+        self.next_version
+    }
+}
+
+impl Writing<'_> {
+    /// What the `local` record has to say of it.
+    pub(crate) fn entry(&self) -> &[u8] {
+        &self.entry
+    }
+
+    /// It is in this batch. Dropped without that, nothing has changed.
+    pub(crate) fn appended(mut self, batch: Batch) {
+        let Some(change) = self.change.take() else { return };
+        let state = &mut *self.state;
+        let base = state.book.of(&self.topic);
+        state.book.set(&self.topic, self.held);
+        state.overlay.place(&self.topic, change, self.held, base, batch);
+        if state.overlay.bytes() > PRESSURE {
+            self.retained.pressure.notify_one();
+        }
+        self.retained.count(state);
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if self.change.is_some() {
+            self.retained.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl CommitListener for Retained {
+    fn committed(&self, batch: Batch) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            let mut state = self.lock();
+            let ended = state.overlay.committed(batch);
+            self.waiting.fetch_sub(ended, Ordering::AcqRel);
+        }
+    }
+
+    fn failed(&self, batch: Batch, _error: &CommitError) {
+        let mut state = self.lock();
+        let State { book, overlay, .. } = &mut *state;
+        let ended = overlay.failed(batch, book);
+        self.waiting.fetch_sub(ended, Ordering::AcqRel);
+        self.count(&state);
+    }
+}
+
+impl CommitListener for RetainedFirst {
+    fn committed(&self, batch: Batch) {
+        self.retained.committed(batch);
+        self.commits.committed(batch);
+    }
+
+    fn failed(&self, batch: Batch, error: &CommitError) {
+        self.retained.failed(batch, error);
+        self.commits.failed(batch, error);
+    }
+}
+
+fn parse<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, Change)> {
+    let (&TAG, topic) = key.split_first()? else { return None };
+    let topic = std::str::from_utf8(topic).ok()?;
+    Some((topic, Change::decode(topic, value)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_wal::{BootId, Offset};
+
+    use super::*;
+
+    fn set(topic: &str, version: u64) -> Vec<u8> {
+        let payload = Bytes::from(version.to_string());
+        let head = Head {
+            version,
+            received: Timestamp {
+                wall_ms: 0,
+                boot: BootId(1),
+                monotonic_ms: 0,
+                trusted: true,
+            },
+            qos: 1,
+            expiry: None,
+            properties_len: 0,
+            payload_len: payload.len(),
+            identity: "d".into(),
+        };
+        let topic = topic.into();
+        let properties = Bytes::new();
+        Change::Set(RetainedMessage {
+            topic,
+            head,
+            properties,
+            payload,
+        })
+        .encode()
+    }
+
+    #[test]
+    fn an_old_record_that_is_read_once_more_does_not_win() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = Arc::new(StateFile::open(&directory.path().join("state.redb")).unwrap());
+        let retained = || {
+            let retained = Retained::new(10, 1_000, Arc::default(), Arc::clone(&file));
+            retained.restore().unwrap();
+            retained
+        };
+        let key = message::key(TAG, b"a");
+        let (version, writes) = retained().writes(&key, Some(&set("a", 2))).unwrap().unwrap();
+        assert_eq!((version, writes.len()), (2, 2));
+        file.current().unwrap().apply(&writes, Offset(1)).unwrap();
+
+        let retained = retained();
+        retained.restore_entry(&key, &set("a", 1)).unwrap();
+        assert!(!retained.lock().overlay.contains("a"));
+        let (version, writes) = retained.writes(&key, Some(&set("a", 1))).unwrap().unwrap();
+        assert_eq!((version, writes.len()), (1, 0));
+        retained.restore_entry(&key, &set("a", 3)).unwrap();
+        assert!(retained.lock().overlay.contains("a"));
+        assert_eq!(retained.lock().take_version(), 4, "versions go on rising");
+    }
+}

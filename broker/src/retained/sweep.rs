@@ -1,0 +1,71 @@
+//! Expired messages go, so that they do not count for the bounds for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_wal::{Clock, Log};
+use tokio_util::sync::CancellationToken;
+
+use super::Retained;
+use super::lookup::LookupError;
+use crate::session::durable;
+use crate::stats::add;
+
+/// How often they are looked for while no bound is in the way.
+const EVERY: Duration = Duration::from_secs(60);
+/// How often at most.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Removes expired messages until `shutdown`. Only those that the checkpoint has: the others come to it soon.
+pub(crate) async fn sweep(retained: Arc<Retained>, log: Log, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = retained.crowded.notified() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        if retained.lock().book.expiring() > 0 {
+            let mut from = Some(String::new());
+            while let Some(place) = from
+                && !shutdown.is_cancelled()
+            {
+                from = match page(&retained, &log, &clock, place).await {
+                    Ok(next) => next,
+                    Err(error) => {
+                        tracing::warn!(%error, "expired retained messages could not be looked for");
+                        None
+                    }
+                };
+            }
+        }
+        if tokio::time::timeout(PAUSE, shutdown.cancelled()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+async fn page(retained: &Arc<Retained>, log: &Log, clock: &Arc<dyn Clock>, from: String) -> Result<Option<String>, LookupError> {
+    let (retained, log, clock) = (Arc::clone(retained), log.clone(), Arc::clone(clock));
+    let work = move || {
+        let now = clock.now();
+        let page = retained.read_expired(&from, &now)?;
+        let mut producer = log.producer(Arc::clone(&retained) as _);
+        for topic in page.topics {
+            let state = retained.lock();
+            // It was replaced since, or is about to be.
+            if state.overlay.generation() != page.generation || state.overlay.contains(&topic) || state.book.of(&topic).is_none() {
+                continue;
+            }
+            let writing = retained.removal(state, &topic);
+            let record = durable::record(now, "", writing.entry());
+            let Ok(ticket) = producer.append(&[record]) else {
+                // The log cannot write now; another time.
+                return Ok(None);
+            };
+            writing.appended(ticket.batch);
+            add(&retained.stats.retained_expired, 1);
+        }
+        Ok(page.next)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| LookupError::Closed)?
+}
