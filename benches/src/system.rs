@@ -198,6 +198,7 @@ pub fn start_gateway(program: &Path, config: &Value, directory: &Path) -> anyhow
     let path = directory.join("forebay.yaml");
     fs::write(&path, serde_json::to_string_pretty(config)?)?;
     let mut command = Command::new(program);
-    command.arg("run").arg("-c").arg(&path);
+    // The environment that config/forebay.service gives it.
+    command.arg("run").arg("-c").arg(&path).env("MALLOC_ARENA_MAX", "1");
     Server::announced(command, directory)
 }

@@ -467,6 +467,23 @@ async fn a_burst_for_one_subscriber_comes_through_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_is_gone_is_served_no_more() {
+    let bench = Bench::new().await;
+    let mut gone = Client::connected(bench.address(), connect_5("gone")).await;
+    gone.subscribe(1, "here/#").await;
+    drop(gone);
+    until("it is gone", || bench.view.stats().connected.load(Ordering::Relaxed) == 0).await;
+    let mut stays = Client::connected(bench.address(), connect_5("stays")).await;
+    stays.subscribe(1, "here/#").await;
+    for _ in 0..10 {
+        stays.send(&publish("here/a", 0, None)).await;
+        stays.message().await;
+    }
+    // Each is counted once it has been given to all: the last one perhaps not yet.
+    assert!(bench.view.stats().fanned_out.load(Ordering::Relaxed) <= 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn topic_aliases_stand_for_their_topics() {
     let bench = Bench::new().await;
     let (mut device, connack) = Client::connect(bench.address(), connect_5("d")).await;

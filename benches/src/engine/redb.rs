@@ -11,7 +11,7 @@ use super::{BACKLOG, Commits, RECORD, Store, record};
 /// Records back to back, by the number of the first.
 const SEGMENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("segments");
 /// As much as Forebay's log has for the file that it appends to.
-const CACHE: usize = 16 << 20;
+const CACHE: usize = 4 << 20;
 /// What redb and the key take of a run of pages.
 const SLACK: usize = 64;
 /// The largest run is so many pages, as a power of two.

@@ -33,7 +33,7 @@ impl Sqlite {
         let connection = Connection::open(&path).with_context(|| format!("creating {}", path.display()))?;
         // The page cache is as large as that of Forebay's log.
         connection.execute_batch(
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16384;
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-4096;
              CREATE TABLE log (id INTEGER PRIMARY KEY, record BLOB NOT NULL);",
         )?;
         Ok(Sqlite {

@@ -21,13 +21,14 @@ use forebay_benches::system::{Programs, System, gateway_config, start_gateway};
 use forebay_broker::codec::Version;
 use report::Run;
 use serde_json::{Value, json};
+use sessions::Sessions;
 
 /// A gateway with ten million records waiting and its sessions at their bounds: memory, how soon it listens after SIGKILL, replay, appends
 /// meanwhile, and the space after the drain.
 #[derive(Parser)]
 #[command(
     after_help = "The log is filled through its own API before the gateway starts; ten million records take some 4 GB of disk, which are \
-                  removed at the end. Retained messages are not in it: this version keeps none (docs/decisions/0005). Some five minutes.\n\n\
+                  removed at the end. Some five minutes.\n\n\
                   Examples:\n  backlog --write\n  backlog --records 100000 --sessions 50 --seconds 2          a quick look"
 )]
 struct Arguments {
@@ -40,9 +41,12 @@ struct Arguments {
     /// Persistent sessions. A gateway keeps as many as `limits.max_connections` (2,000); the load's 100 clients need some.
     #[arg(long, default_value_t = 1900, value_parser = clap::value_parser!(u16).range(0..=1900))]
     sessions: u16,
-    /// Subscriptions of each; all together at most the 10,000 filters that the fan-out takes.
+    /// Subscriptions of each; all together at most the 20,000 filters that the fan-out takes.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     filters: u16,
+    /// Retained messages; a gateway keeps as many as `limits.max_topics` (100,000). They go to the cloud, too.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    retained: u32,
     /// Seconds that rates are measured.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
@@ -88,13 +92,14 @@ fn main() -> anyhow::Result<()> {
     let run = Run { filled, away, up };
     arguments.bench.run_done(&run)?;
     let conditions = format!(
-        "{}. {} records of {} B payload from 2,000 devices, {} persistent sessions with {} subscriptions each. Retained messages do not exist in \
-         this version (docs/decisions/0005). The cloud acks at once and keeps nothing; it, the load and the gateway share the machine.\n",
+        "{}. {} records of {} B payload from 2,000 devices, {} persistent sessions with {} subscriptions each, {} retained messages of \
+         the same size. The cloud acks at once and keeps nothing; it, the load and the gateway share the machine.\n",
         machine::describe(),
         arguments.records,
         arguments.size,
         arguments.sessions,
         arguments.filters,
+        arguments.retained,
     );
     arguments.bench.table("backlog", &format!("{conditions}{}", report::table(&run)))
 }
@@ -120,7 +125,13 @@ impl Gateway<'_> {
         }
         let start = machine::usage(server.pid())?;
         eprintln!("opening {} sessions", self.arguments.sessions);
-        let connections = sessions::open(self.plain, self.arguments.sessions.into(), self.arguments.filters)?;
+        let sessions = Sessions {
+            count: self.arguments.sessions.into(),
+            filters: self.arguments.filters,
+            retained: self.arguments.retained as usize,
+            size: self.arguments.size as usize,
+        };
+        let connections = sessions::open(self.plain, &sessions)?;
         let connected = machine::usage(server.pid())?;
         drop(connections);
         let outcome = self.load(&server)?;
@@ -146,6 +157,7 @@ impl Gateway<'_> {
             .as_f64()
             .context("no start.took_seconds in /status")?;
         let at_start = waiting(&server)?;
+        let rss_at_start = machine::usage(server.pid())?.rss;
         until("the cloud gets something", STALLED, || Ok(sink.received() > 0))?;
         let began = Instant::now();
         let alone = self.replay(sink)?;
@@ -180,6 +192,7 @@ impl Gateway<'_> {
             listening_s,
             opened_s,
             at_start,
+            rss_at_start,
             replay_per_s: alone,
             replay_beside_per_s: beside,
             acks_per_s: outcome.acked_per_s,

@@ -24,7 +24,7 @@ pub(crate) struct Run {
 pub(crate) struct Away {
     pub(crate) listening_s: f64,
     pub(crate) rss_at_start: u64,
-    /// All sessions connected.
+    /// All sessions connected, all messages retained.
     pub(crate) rss_connected: u64,
     /// All sessions absent, after the load.
     pub(crate) rss_absent: u64,
@@ -41,6 +41,7 @@ pub(crate) struct Up {
     pub(crate) opened_s: f64,
     /// Records that waited when it was asked first.
     pub(crate) at_start: u64,
+    pub(crate) rss_at_start: u64,
     pub(crate) replay_per_s: f64,
     /// While publishes come in.
     pub(crate) replay_beside_per_s: f64,
@@ -90,7 +91,11 @@ pub(crate) fn table(run: &Run) -> String {
         listening(away.listening_s),
     );
     line("RSS at start", mib(away.rss_at_start), rss(away.rss_at_start));
-    line("RSS, all sessions connected", mib(away.rss_connected), rss(away.rss_connected));
+    line(
+        "RSS, all sessions connected, all messages retained",
+        mib(away.rss_connected),
+        rss(away.rss_connected),
+    );
     line(
         "RSS, all sessions absent, after the load",
         mib(away.rss_absent),
@@ -103,6 +108,7 @@ pub(crate) fn table(run: &Run) -> String {
         format!("{} (the log opened in {})", seconds(up.listening_s), seconds(up.opened_s)),
         listening(up.listening_s),
     );
+    line("RSS then", mib(up.rss_at_start), rss(up.rss_at_start));
     line("replay alone", format!("{} records/s", thousands(up.replay_per_s)), None);
     line("100 x 20 publishing while it replays", acks(up.acks_per_s, up.p99_us), None);
     line("replay meanwhile", format!("{} records/s", thousands(up.replay_beside_per_s)), None);
