@@ -16,7 +16,7 @@ const APPLIED: &str = "applied";
 const VERSION_KEY: &str = "version";
 const VERSION: u64 = 1;
 /// What is read and written here comes in the order of its keys, so a larger one is hardly faster.
-const CACHE: usize = 4 << 20;
+const CACHE: usize = 1 << 20;
 
 /// A key and its new value; none = the key goes.
 pub type Write = (Vec<u8>, Option<Vec<u8>>);

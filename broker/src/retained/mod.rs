@@ -35,7 +35,7 @@ use overlay::Overlay;
 pub(crate) use sweep::sweep;
 
 /// Memory of changes from which on the checkpoint is brought up at once.
-const PRESSURE: usize = 2 << 20;
+const PRESSURE: usize = 1 << 20;
 /// Memory of changes that may wait for the checkpoint.
 const MAX_BEHIND: usize = 8 << 20;
 /// Lookups at once: each may hold a page and blocks on the disk.

@@ -21,7 +21,6 @@ use forebay_benches::system::{Programs, System, gateway_config, start_gateway};
 use forebay_broker::codec::Version;
 use report::Run;
 use serde_json::{Value, json};
-use sessions::Sessions;
 
 /// A gateway with ten million records waiting and its sessions at their bounds: memory, how soon it listens after SIGKILL, replay, appends
 /// meanwhile, and the space after the drain.
@@ -124,14 +123,9 @@ impl Gateway<'_> {
             bail!("{} records were filled in, the gateway has {waiting}", self.arguments.records);
         }
         let start = machine::usage(server.pid())?;
+        sessions::retain(self.plain, self.arguments.retained as usize, self.arguments.size as usize)?;
         eprintln!("opening {} sessions", self.arguments.sessions);
-        let sessions = Sessions {
-            count: self.arguments.sessions.into(),
-            filters: self.arguments.filters,
-            retained: self.arguments.retained as usize,
-            size: self.arguments.size as usize,
-        };
-        let connections = sessions::open(self.plain, &sessions)?;
+        let connections = sessions::open(self.plain, self.arguments.sessions.into(), self.arguments.filters)?;
         let connected = machine::usage(server.pid())?;
         drop(connections);
         let outcome = self.load(&server)?;

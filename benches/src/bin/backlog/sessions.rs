@@ -16,35 +16,29 @@ const KEEP_ALIVE_SECONDS: u16 = 1200;
 const MAX_PACKET: usize = 64 << 10;
 /// Publishes sent before their acks are awaited.
 const IN_FLIGHT: usize = 50;
+const PUBLISHERS: usize = 10;
+const EXPIRY_SECONDS: u32 = 3600;
 
-/// How many, and what each has.
-pub(crate) struct Sessions {
-    pub(crate) count: usize,
-    /// Subscriptions of each.
-    pub(crate) filters: u16,
-    /// Retained messages of all together, and the bytes of each one's payload.
-    pub(crate) retained: usize,
-    pub(crate) size: usize,
-}
-
-/// Opens sessions that outlive their connections; each subscribes and publishes its share of what is retained. The connections
-/// stay open until dropped.
-pub(crate) fn open(address: SocketAddr, sessions: &Sessions) -> anyhow::Result<Vec<TcpStream>> {
-    let count = sessions.count;
-    let open = |number: usize| -> anyhow::Result<TcpStream> {
-        let client_id = format!("session-{number:04}");
-        let mut stream = session(address, &client_id, sessions.filters)?;
-        let share = (number + 1) * sessions.retained / count - number * sessions.retained / count;
-        retain(&mut stream, &client_id, share, sessions.size)?;
-        Ok(stream)
-    };
+/// Opens `count` sessions that outlive their connections, each with `filters` subscriptions; the connections stay open until dropped.
+pub(crate) fn open(address: SocketAddr, count: usize, filters: u16) -> anyhow::Result<Vec<TcpStream>> {
     (0..count)
-        .map(|number| open(number).with_context(|| format!("session {number} of {count}")))
+        .map(|number| session(address, &format!("session-{number:04}"), filters).with_context(|| format!("session {number} of {count}")))
         .collect()
 }
 
+/// Has so many messages of so many bytes retained, by publishers that then leave: no identity may have all of them.
+pub(crate) fn retain(address: SocketAddr, count: usize, size: usize) -> anyhow::Result<()> {
+    for number in 0..PUBLISHERS {
+        let client_id = format!("publisher-{number}");
+        let mut stream = connected(address, &client_id, None)?;
+        let share = (number + 1) * count / PUBLISHERS - number * count / PUBLISHERS;
+        publish(&mut stream, &client_id, share, size)?;
+    }
+    Ok(())
+}
+
 /// Publishes so many retained messages at QoS 1, each under a topic of its own, and waits for their acks.
-fn retain(stream: &mut TcpStream, client_id: &str, count: usize, size: usize) -> anyhow::Result<()> {
+fn publish(stream: &mut TcpStream, client_id: &str, count: usize, size: usize) -> anyhow::Result<()> {
     let mut acked = 0;
     let mut answers = BytesMut::new();
     for first in (0..count).step_by(IN_FLIGHT) {
@@ -72,7 +66,7 @@ fn retain(stream: &mut TcpStream, client_id: &str, count: usize, size: usize) ->
     Ok(())
 }
 
-fn session(address: SocketAddr, client_id: &str, filters: u16) -> anyhow::Result<TcpStream> {
+fn connected(address: SocketAddr, client_id: &str, session_expiry: Option<u32>) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
@@ -85,14 +79,18 @@ fn session(address: SocketAddr, client_id: &str, filters: u16) -> anyhow::Result
         username: None,
         password: None,
         properties: ConnectProperties {
-            session_expiry: Some(3600),
+            session_expiry,
             ..ConnectProperties::default()
         },
     };
     match exchange(&mut stream, &Packet::Connect(Box::new(connect)))? {
-        Packet::ConnAck(connack) if !connack.code.is_error() => {}
+        Packet::ConnAck(connack) if !connack.code.is_error() => Ok(stream),
         other => bail!("refused: {other:?}"),
     }
+}
+
+fn session(address: SocketAddr, client_id: &str, filters: u16) -> anyhow::Result<TcpStream> {
+    let mut stream = connected(address, client_id, Some(EXPIRY_SECONDS))?;
     let filter = |number: u16| Subscription {
         filter: Text::from(format!("devices/{client_id}/commands/kind-{number}").as_str()),
         options: SubscribeOptions {
