@@ -34,6 +34,16 @@ pub enum OpenError {
         /// How many records wait in it.
         waiting: u64,
     },
+    /// Another version of Forebay wrote the log. Nothing in the directory was changed.
+    #[error("the log in {path} has format {found}, this version knows {known}; start the Forebay that wrote it again")]
+    Version {
+        /// The newest file.
+        path: PathBuf,
+        /// Its format.
+        found: u8,
+        /// What this version reads and writes.
+        known: u8,
+    },
     /// redb or the file system failed.
     #[error("the log in {path} could not be opened")]
     Storage {

@@ -31,14 +31,22 @@ pub(crate) struct Recovered {
     pub(crate) has_failed: bool,
 }
 
-/// Folds the newest snapshot of a file and the deltas after it.
+/// Folds the newest snapshot of a file and the deltas after it. Rows of another version are an error, not damage.
 pub(crate) fn read_state(db: &Database, last: u64) -> Result<Recovered, FileError> {
     let mut folded = Folded::default();
+    let mut foreign = None;
     Table::open(db)?.each_row(last, |number, value| {
-        folded.take(number, row::decode_row(value));
-        Next::More
+        let row = row::decode_row(value);
+        if row.is_none() {
+            foreign = row::foreign_version(value);
+        }
+        folded.take(number, row);
+        if foreign.is_none() { Next::More } else { Next::Stop }
     })?;
-    folded.into_recovered()
+    match foreign {
+        Some(version) => Err(FileError::Version(version)),
+        None => folded.into_recovered(),
+    }
 }
 
 /// Folds the rows that were found in the bytes of a file that does not open. What followed the last one is not known; what

@@ -54,6 +54,9 @@
 //! CRC32C u32 of `row` and all that follows | length u32 of all | version u8 = 2 | kind u8: 0 snapshot, 1 delta | row number u64 | changes
 //! ```
 //!
+//! A whole row of another version in the newest file means that another version wrote the log: it is not opened, and nothing in
+//! it is changed.
+//!
 //! A change is its tag and its fields. A field is a number in LEB128 (seven bits a byte, the lowest first) unless its type
 //! stands there.
 //!

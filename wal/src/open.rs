@@ -20,7 +20,7 @@ use crate::progress::Tracker;
 use crate::rebuild::{Newest, rebuild};
 use crate::rescue::Remains;
 use crate::retention::{BALLAST, Space};
-use crate::row::{RowKind, encode_row};
+use crate::row::{self, RowKind, encode_row};
 use crate::shared::{Mending, Shared};
 use crate::state::State;
 use crate::store::FileError;
@@ -544,6 +544,11 @@ fn storage(options: &Options, number: u64, error: FileError) -> OpenError {
         {
             unusable(options, source)
         }
+        FileError::Version(found) => OpenError::Version {
+            path: options.directory.join(files::name(number)),
+            found,
+            known: row::VERSION,
+        },
         error => OpenError::Storage {
             path: options.directory.join(files::name(number)),
             source: Box::new(error),

@@ -12,7 +12,7 @@ pub(crate) enum RowKind {
 }
 
 /// Rows of version 1, in builds that were never released, had numbers of fixed length.
-const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 2;
 /// Bytes before the changes.
 pub(crate) const ROW_HEAD: usize = 18;
 /// The highest ledger slot.
@@ -69,6 +69,14 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Option<Row> {
         decode_change(&mut rest, &mut changes)?;
     }
     Some(Row { kind, number, changes })
+}
+
+/// The version of a whole row that another version wrote: what it says must not be taken for damage.
+pub(crate) fn foreign_version(bytes: &[u8]) -> Option<u8> {
+    let mut rest = Cursor(bytes);
+    let crc = rest.u32()?;
+    let is_whole = checksum(rest.0) == crc && rest.u32()? as usize == bytes.len();
+    rest.u8().filter(|version| is_whole && *version != VERSION)
 }
 
 /// Reads a row that begins at `at`, with its length; none = there is none.

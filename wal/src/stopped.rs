@@ -68,7 +68,12 @@ impl Stopped {
                 Ok(recovered) => return Self::with(files, number, recovered, None, notes, lock),
                 Err(error) if error.is_lasting() => error,
                 Err(FileError::Io(source)) => return Err(unusable(source)),
-                Err(error) => error,
+                Err(error) => {
+                    return Err(InspectError::Unreadable {
+                        path: path.join(files::name(number)),
+                        what: format!("{error}; ask the Forebay that wrote it"),
+                    });
+                }
             };
             notes.push(format!(
                 "{} is the newest log file and does not open ({error}); when the gateway starts, what is whole in it is taken over, and \

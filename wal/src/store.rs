@@ -17,6 +17,8 @@ pub(crate) enum FileError {
     Io(io::Error),
     /// The content is wrong.
     Damaged(String),
+    /// The content is well, in a format of another version.
+    Version(u8),
 }
 
 impl fmt::Display for FileError {
@@ -24,6 +26,7 @@ impl fmt::Display for FileError {
         match self {
             Self::Io(error) => write!(f, "{error}"),
             Self::Damaged(what) => write!(f, "damaged: {what}"),
+            Self::Version(found) => write!(f, "its format is {found}, this version knows {}", crate::row::VERSION),
         }
     }
 }
@@ -35,6 +38,8 @@ impl FileError {
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
             Self::Damaged(_) => true,
+            // The version that wrote it reads it.
+            Self::Version(_) => false,
             Self::Io(error) => error.kind() == io::ErrorKind::NotFound || self.is_of_disk(),
         }
     }

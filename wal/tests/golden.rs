@@ -6,8 +6,11 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use forebay_wal::{DeadLetter, HoldKey, Offset, Options, PartitionSet, Settlement, StreamId, WhenFull};
+use forebay_wal::testing::{ManualClock, Unobserved};
+use forebay_wal::{DeadLetter, HoldKey, Log, Offset, OpenError, Options, PartitionSet, Settlement, StreamId, WhenFull};
+use redb::ReadableTable;
 use support::{Bench, MAIN, copy, open, options, stream};
 
 fn folder() -> PathBuf {
@@ -95,4 +98,57 @@ fn format_version_1_is_read_as_it_was_written() {
         (6, 1, 1, 2, 4)
     );
     assert!(audit.balances());
+}
+
+/// The rows of the newest file say that a later version wrote them.
+fn age(file: &Path, version: u8) {
+    const LOG: redb::TableDefinition<'_, (u8, u64), &[u8]> = redb::TableDefinition::new("log");
+    let db = redb::Database::open(file).unwrap();
+    let transaction = db.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(LOG).unwrap();
+        let rows: Vec<_> = table
+            .range((255, 0)..)
+            .unwrap()
+            .map(|entry| entry.map(|(key, value)| (key.value(), value.value().to_vec())).unwrap())
+            .collect();
+        for (key, mut row) in rows {
+            row[8] = version;
+            let crc = crc32c::crc32c_append(crc32c::crc32c(b"row"), &row[4..]);
+            row[..4].copy_from_slice(&crc.to_le_bytes());
+            table.insert(key, row.as_slice()).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_log_of_another_version_is_refused_and_stays_what_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    write(&path);
+    let newest = path.join("0000000001.redb");
+    let names = || {
+        let mut names: Vec<_> = std::fs::read_dir(&path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        // What was being made is made again.
+        names.retain(|name| !name.ends_with(".tmp"));
+        names.sort();
+        names
+    };
+    let before = names();
+    age(&newest, 9);
+    for _ in 0..2 {
+        let opened = Log::open(golden_options(&path), Arc::new(ManualClock::trusted()), Arc::new(Unobserved), None);
+        let Err(OpenError::Version { path: named, found, known }) = opened else {
+            panic!("it must be refused")
+        };
+        assert_eq!((named, found, known), (newest.clone(), 9, 2));
+    }
+    assert_eq!(names(), before);
+    age(&newest, 2);
+    let bench = open(golden_options(&path));
+    assert_eq!(letters(&bench).len(), 1, "and its own version reads it as before");
 }
