@@ -38,8 +38,8 @@ pub(super) struct Entrance {
 /// The link that they leave by.
 pub(super) struct Exit {
     receiver: LinkRx,
-    /// Without it the link would end.
-    _sender: LinkTx,
+    /// Subscribes; without it the link would end.
+    sender: LinkTx,
 }
 
 /// Starts the router's thread. Blocks until it answers.
@@ -59,7 +59,7 @@ pub(super) fn start() -> Result<(Entrance, Exit), RouterGone> {
         Ok((sender, receiver))
     };
     let (sender, receiver) = connect("exit")?;
-    let mut exit = Exit { receiver, _sender: sender };
+    let mut exit = Exit { receiver, sender };
     exit.subscribe()?;
     let (sender, receiver) = connect("entrance")?;
     let entrance = Entrance {
@@ -110,7 +110,7 @@ impl Exit {
             pkid: 0,
             filters: vec![filter],
         };
-        send(&mut self._sender, Packet::Subscribe(subscribe, None))?;
+        send(&mut self.sender, Packet::Subscribe(subscribe, None))?;
         let deadline = Instant::now() + SILENCE;
         loop {
             match self.notification(deadline)? {
