@@ -1,6 +1,7 @@
 //! Listening: a task per connection from its first byte on, so that no peer delays another.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -62,7 +63,11 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
         let tasks = context.tasks.clone();
         let context = Arc::clone(&context);
         tasks.spawn(async move {
-            handshake(socket, address, tls, identity, context, waiting).await;
+            // In a box of its own, which is given back: a task keeps the room for all that it awaits as long as it lives.
+            let connection = Box::pin(handshake(socket, address, tls, identity, context, waiting)).await;
+            if let Some(connection) = connection {
+                connection.await;
+            }
             drop(place);
         });
     }
@@ -79,6 +84,10 @@ async fn accept(socket: &TcpListener, waiting: &Arc<WaitingRoom>) -> Option<(Tcp
     }
 }
 
+/// A connection past its handshake.
+type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Comes to terms with a peer; none = it failed and was counted.
 async fn handshake(
     socket: TcpStream,
     address: SocketAddr,
@@ -86,7 +95,7 @@ async fn handshake(
     identity: Arc<IdentityTemplate>,
     context: Arc<Context>,
     waiting: Place,
-) {
+) -> Option<Connection> {
     let deadline = Instant::now() + context.limits.connect_deadline;
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
@@ -104,7 +113,7 @@ async fn handshake(
             identity,
             evicted,
         };
-        return Box::pin(connection::serve(socket, peer, context, deadline, opened)).await;
+        return Some(Box::pin(connection::serve(socket, peer, context, deadline, opened)));
     };
     add(&context.stats.handshakes_pending, 1);
     let accepted = tokio::select! {
@@ -115,7 +124,10 @@ async fn handshake(
     context.stats.handshakes_pending.fetch_sub(1, Ordering::Relaxed);
     let accepted = match accepted {
         Ok(accepted) => accepted,
-        Err(cause) => return context.stats.disconnect(cause),
+        Err(cause) => {
+            context.stats.disconnect(cause);
+            return None;
+        }
     };
     match accepted {
         Ok(accepted) => {
@@ -125,7 +137,7 @@ async fn handshake(
                 identity,
                 evicted,
             };
-            Box::pin(connection::serve(accepted.stream, peer, context, deadline, opened)).await;
+            Some(Box::pin(connection::serve(accepted.stream, peer, context, deadline, opened)))
         }
         Err(failure) => {
             context.stats.disconnect(Disconnection::Handshake);
@@ -136,6 +148,7 @@ async fn handshake(
             } else {
                 tracing::warn!(peer = %address, sni = failure.sni.as_deref().unwrap_or("none"), "a TLS handshake failed: {failure}");
             }
+            None
         }
     }
 }

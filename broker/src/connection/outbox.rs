@@ -23,6 +23,9 @@ const MAX_REPLY_BYTES: usize = 64 << 10;
 /// Bytes that may wait for a peer before it gets more retained messages: those wait for it, none is dropped.
 const ROOM_BYTES: usize = 32 << 10;
 
+/// Places whose room a connection keeps while none is taken: a burst does not keep its room for ever.
+const KEPT_PLACES: usize = 16;
+
 /// Shared by a connection's reader, writer and deliveries.
 pub(super) struct Outbox {
     inner: Mutex<Inner>,
@@ -283,6 +286,9 @@ impl Outbox {
         }
         if inner.closing.is_some() {
             self.ending.cancel();
+        }
+        if inner.pending.is_empty() && inner.pending.capacity() > KEPT_PLACES {
+            inner.pending = VecDeque::new();
         }
         if inner.pending.is_empty() && inner.is_sealed {
             released.finished = inner.closing;

@@ -14,7 +14,6 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::chunk;
-use super::connect::TOPIC_ALIAS_MAXIMUM;
 use super::deliveries::Deliveries;
 use super::outbox::{Closing, Outbox};
 use crate::codec::{Ack, AckProperties, Disconnect, Fault, Packet, ReasonCode, Role, Version, Will, decode, encode};
@@ -41,6 +40,7 @@ pub(super) struct Reader {
     has_fixed_identity: bool,
     /// The peer's Maximum Packet Size.
     peer_limit: Option<usize>,
+    /// The topics of a version 5 peer's aliases, as far as it has used them.
     aliases: Vec<Option<Bytes>>,
     /// Publishes of a 3.1.1 peer that wait for room in the log, in order.
     parked: VecDeque<(Inbound, Instant)>,
@@ -73,11 +73,6 @@ impl Reader {
         has_fixed_identity: bool,
         peer_limit: Option<usize>,
     ) -> Self {
-        let aliases = match version {
-            Version::V5 => vec![None; usize::from(TOPIC_ALIAS_MAXIMUM)],
-            Version::V311 => Vec::new(),
-        };
-        let parked = VecDeque::new();
         Self {
             version,
             outbox,
@@ -88,8 +83,8 @@ impl Reader {
             will,
             has_fixed_identity,
             peer_limit,
-            aliases,
-            parked,
+            aliases: Vec::new(),
+            parked: VecDeque::new(),
             retry_at: Instant::now(),
             qos2_batches: HashMap::new(),
             full_delay: FULL_DELAY,
@@ -211,8 +206,9 @@ impl Reader {
                 self.reply(&Packet::PingResp);
                 Ok(())
             }
-            Packet::Subscribe(subscribe) => self.subscribe(subscribe, now).await,
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe, now).await,
+            // Boxed, as they are rare: a connection keeps the room for whatever may be awaited here.
+            Packet::Subscribe(subscribe) => Box::pin(self.subscribe(subscribe, now)).await,
+            Packet::Unsubscribe(unsubscribe) => Box::pin(self.unsubscribe(unsubscribe, now)).await,
             Packet::Disconnect(disconnect) => Err(self.disconnect(&disconnect)),
             // Nothing is sent at QoS 1 or 2, so there is nothing that these could answer; harmless.
             Packet::PubAck(_) | Packet::PubComp(_) => Ok(()),

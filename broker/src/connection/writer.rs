@@ -17,7 +17,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// The same for a connection that ends: the next one of its session waits for it.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 /// Room for answers that a connection keeps while it has nothing to say.
-const KEPT_BYTES: usize = 4 << 10;
+const KEPT_BYTES: usize = 256;
 
 /// Runs until the connection is closing and nothing is pending. Its socket may die before: then it goes on without, so
 /// that the order is still drained.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use forebay_wal::Timestamp;
 use tokio::time::Instant;
 
+use super::super::connect::TOPIC_ALIAS_MAXIMUM;
 use super::super::outbox::{Answer, Closing, Outbox, Pending, Ready};
 use super::Reader;
 use crate::codec::{Publish, QoS, ReasonCode, Version};
@@ -194,10 +195,14 @@ impl Reader {
                 publish,
             });
         };
-        let place = self
-            .aliases
-            .get_mut(usize::from(alias.get()) - 1)
-            .ok_or(Closing::because(Disconnection::Protocol, ReasonCode::TOPIC_ALIAS_INVALID))?;
+        if alias.get() > TOPIC_ALIAS_MAXIMUM {
+            return Err(Closing::because(Disconnection::Protocol, ReasonCode::TOPIC_ALIAS_INVALID));
+        }
+        let alias = usize::from(alias.get());
+        if self.aliases.len() < alias {
+            self.aliases.resize(alias, None);
+        }
+        let place = &mut self.aliases[alias - 1];
         if !publish.topic.as_bytes().is_empty() {
             *place = Some(publish.topic.detached().into_bytes());
         }
