@@ -171,6 +171,7 @@ pub(crate) fn prepare(
         free_bytes: AtomicU64::new(0),
         mending: Mutex::new(mending),
         oldest: Mutex::new(HashMap::new()),
+        is_marked: AtomicBool::new(false),
         alive: AtomicBool::new(true),
         ended: Mutex::new(None),
         ended_bell: Condvar::new(),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) intake: Mutex<Intake>,
     /// Rings when the intake has something for the writer.
     pub(crate) bell: Condvar,
+    /// The intake was told that something other than records waits, or is just being told.
+    pub(crate) is_marked: AtomicBool,
     pub(crate) tracker: Mutex<Tracker>,
     /// As of the last successful commit.
     pub(crate) state: Mutex<State>,
@@ -69,14 +71,25 @@ impl Shared {
         self.streams.iter().find(|(id, _)| id.0 == stream).map(|(_, options)| options)
     }
 
-    /// Tells the writer that something other than records waits for a commit.
+    /// Tells the writer that something other than records waits for a commit. It is called after what waits was noted under a
+    /// lock that the writer takes to collect it: so whoever finds the mark set was before that, and need not wait for the
+    /// intake, which every append takes.
     pub(crate) fn mark_dirty(&self) {
+        if self.is_marked.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let mut intake = lock(&self.intake);
         if intake.dirty.is_none() {
             intake.dirty = Some(Instant::now());
             drop(intake);
             self.bell.notify_one();
         }
+    }
+
+    /// Takes the mark down, before what waits is collected.
+    pub(crate) fn unmark(&self, intake: &mut Intake) {
+        intake.dirty = None;
+        self.is_marked.store(false, Ordering::Release);
     }
 
     /// Tells the writer of a file that cannot be read as it should.

@@ -173,7 +173,7 @@ impl Writer {
             let wait = shared.options.commit_wait;
             let is_early = commit_at.is_some() && intake.open.is_lone() && self.early.take(now, wait);
             if is_early || commit_at.is_some_and(|at| at <= now) || intake.open.data.len() >= ENOUGH {
-                intake.dirty = None;
+                shared.unmark(&mut intake);
                 return Work::Commit(self.swap(&mut intake));
             }
             // A broken log keeps its settlements in memory until there is a file again.
@@ -182,7 +182,7 @@ impl Writer {
                 .filter(|_| self.broken.is_none())
                 .map(|since| since + PROGRESS_WAIT + shared.options.commit_wait);
             if progress_at.is_some_and(|at| at <= now) {
-                intake.dirty = None;
+                shared.unmark(&mut intake);
                 return Work::Progress;
             }
             let carry_at = (self.carrying.is_under_way() && self.broken.is_none()).then_some(self.next_carry);
