@@ -9,7 +9,7 @@ use support::gateway::Gateway;
 
 const CONNECTIONS: u64 = 500;
 /// Bytes of an idle connection, all in all, in a debug build; a read buffer of 16 KiB for each is beyond it.
-const EACH: u64 = 20 << 10;
+const EACH: u64 = 12 << 10;
 
 #[tokio::test]
 async fn an_idle_connection_holds_no_buffers() {

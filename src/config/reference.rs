@@ -144,7 +144,7 @@ const KEYS: &[KeyDoc] = &[
     words("access[].max_connections", Integer { min: 1, max: 65_535 }, "none", "Connections per identity.").not_yet(),
 
     words("limits", Map, "the values below", "Bounds for each connection and for all."),
-    value("limits.max_connections", Integer { min: 1, max: 1_000_000 }, "2000", "Connections at once; further ones are closed at once and counted. Each costs a file descriptor and some 12KiB while it is idle, 23KiB over TLS, 20KiB more after bursts."),
+    value("limits.max_connections", Integer { min: 1, max: 1_000_000 }, "2000", "Connections at once; further ones are closed at once and counted. Each costs a file descriptor and some 9KiB while it is idle, 20KiB over TLS, 13KiB more after bursts."),
     value("limits.max_packet", Bytes { min: "128B", max: "2MiB" }, "128KiB", "The largest MQTT packet taken. AWS IoT Core takes 128KiB of payload: larger ones would end as dead letters."),
     value("limits.max_in_flight", Integer { min: 1, max: 65_535 }, "100", "Publishes per connection that are not acked yet (Receive Maximum)."),
     value("limits.max_keep_alive", Duration { min: "5s", max: "65535s" }, "20m", "The longest keep-alive; longer ones and 0 are lowered to it on MQTT 5 and silently held to on 3.1.1. It bounds how long a dead peer goes unseen."),
