@@ -148,7 +148,7 @@ pub struct Stats {
     pub handshakes_pending: AtomicU64,
     /// Subscriptions granted.
     pub subscriptions_granted: AtomicU64,
-    /// Subscriptions refused by the access rules.
+    /// Subscriptions refused: outside the access rules, not valid, or beyond a bound. The log says which.
     pub subscriptions_refused: AtomicU64,
     /// Messages delivered to local subscribers.
     pub fanned_out: AtomicU64,

@@ -178,7 +178,7 @@ const DEVICES: &[Instrument] = &[
     by(&["reason"], counter("forebay_handshake_faults_total", "connections", "TLS handshakes failed, by why: whose certificate is not accepted?", |m| labelled(&m.figures.front.handshake_faults))),
     gauge("forebay_handshakes_pending", "connections", "TLS handshakes going on now.", |m| one(m.figures.front.handshakes_pending)),
     counter("forebay_subscriptions_granted_total", "subscriptions", "Subscriptions granted.", |m| one(m.figures.front.subscriptions_granted)),
-    counter("forebay_subscriptions_refused_total", "subscriptions", "Subscriptions refused by the access rules.", |m| one(m.figures.front.subscriptions_refused)),
+    counter("forebay_subscriptions_refused_total", "subscriptions", "Subscriptions refused: outside the access rules, not valid, or beyond a bound. The log says which.", |m| one(m.figures.front.subscriptions_refused)),
     counter("forebay_fanned_out_total", "messages", "Messages delivered to local subscribers.", |m| one(m.figures.front.fanned_out)),
     counter("forebay_fanout_dropped_total", "messages", "Messages that a slow local subscriber lost.", |m| one(m.figures.front.fanout_dropped)),
     gauge("forebay_retained_messages", "messages", "Topics that keep a retained message; `limits.max_topics` is their bound.", |m| one(m.figures.front.retained)),
