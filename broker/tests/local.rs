@@ -1,4 +1,4 @@
-//! Local subscribers: who may do what, and what reaches whom.
+//! Local subscribers: what reaches whom.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -7,10 +7,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use forebay_broker::codec::{
-    Packet, Property, Publish, PublishProperties, QoS, ReasonCode, SubscribeOptions, Text, UnsubAck, Unsubscribe, Version, Will, travelling,
+    Packet, Property, Publish, PublishProperties, QoS, ReasonCode, SubscribeOptions, Text, UnsubAck, Unsubscribe, Version, travelling,
 };
-use forebay_broker::{Disconnection, Refusal};
-use support::{Bench, Client, Setup, connect_5, connect_311, id, publish, rule, until, will};
+use support::{Bench, Client, connect_5, connect_311, id, publish, until};
 
 const OK: ReasonCode = ReasonCode::SUCCESS;
 
@@ -35,95 +34,6 @@ fn message(topic: &str, payload: &'static [u8]) -> Publish {
         payload: Bytes::from_static(payload),
         ..Publish::default()
     }
-}
-
-async fn devices_only() -> Bench {
-    let rules = vec![
-        rule("watcher", &[], &["#"], &[]),
-        rule(
-            "*",
-            &["devices/{device}/#", "cloud/{device}/#"],
-            &["devices/{device}/#"],
-            &["devices/{device}/factory/#"],
-        ),
-    ];
-    Bench::start(Setup { rules, ..Setup::default() }).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_publish_outside_the_rules_is_refused_as_its_version_can_say() {
-    let bench = devices_only().await;
-    let mut watcher = Client::connected(bench.address(), connect_5("watcher")).await;
-    watcher.subscribe(1, "#").await;
-
-    let mut five = Client::connected(bench.address(), connect_5("d5")).await;
-    for (qos, topic) in [(1, "cloud/d3/x"), (2, "devices/d5/factory/reset"), (1, "$SYS/x")] {
-        five.send(&publish(topic, qos, Some(5))).await;
-        five.expect_ack(5, ReasonCode::NOT_AUTHORIZED).await;
-    }
-    five.send(&publish("cloud/d3/x", 0, None)).await;
-    five.ping().await;
-    assert_eq!(bench.view.stats().refused(Refusal::NotAuthorized), 3);
-    assert_eq!(bench.view.stats().dropped(Refusal::NotAuthorized), 1);
-
-    let mut three = Client::connected(bench.address(), connect_311("d3")).await;
-    three.send(&publish("cloud/d5/x", 0, None)).await;
-    three.ping().await;
-    assert_eq!(bench.view.stats().dropped(Refusal::NotAuthorized), 2);
-    three.send(&publish("cloud/d3/x", 1, Some(1))).await;
-    three.send(&publish("cloud/d5/x", 1, Some(2))).await;
-    three.expect_ack(1, OK).await;
-    assert_eq!(three.receive().await, None);
-    until("it is counted", || {
-        bench.view.stats().disconnected(Disconnection::NotAuthorized) == 1
-    })
-    .await;
-
-    assert_eq!(watcher.text().await.0, "cloud/d3/x");
-    watcher.ping().await;
-    assert_eq!(bench.records().await.len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_will_outside_the_rules_is_refused_at_connect() {
-    let bench = devices_only().await;
-    for start in [connect_5("d5"), connect_311("d3")] {
-        let start = forebay_broker::codec::Connect {
-            will: Some(will("cloud/other/x", 1, None)),
-            ..start
-        };
-        let (mut refused, connack) = Client::connect(bench.address(), start).await;
-        assert_eq!(connack.code, ReasonCode::NOT_AUTHORIZED);
-        assert_eq!(refused.receive().await, None);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn each_filter_gets_its_own_answer() {
-    let bench = devices_only().await;
-    let filters = [
-        "devices/d/x",
-        "devices/other/x",
-        "a#",
-        "$share/g/devices/d/x",
-        "devices/d/factory/reset",
-        "#",
-    ];
-    let expected = [
-        OK,
-        ReasonCode::NOT_AUTHORIZED,
-        ReasonCode::TOPIC_FILTER_INVALID,
-        ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
-        ReasonCode::NOT_AUTHORIZED,
-        ReasonCode::NOT_AUTHORIZED,
-    ];
-    for (start, is_five) in [(connect_5("d"), true), (connect_311("d"), false)] {
-        let mut device = Client::connected(bench.address(), start).await;
-        let codes = device.subscribe_with(1, &filters, SubscribeOptions::default(), None).await;
-        let on_311 = expected.map(|code| if code.is_error() { ReasonCode::UNSPECIFIED_ERROR } else { code });
-        assert_eq!(codes, if is_five { expected } else { on_311 });
-    }
-    assert_eq!(bench.view.stats().subscriptions_refused.load(Ordering::Relaxed), 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -520,15 +430,4 @@ async fn topic_aliases_stand_for_their_topics() {
     let mut device = Client::connected(bench.address(), connect_5("d")).await;
     device.send(&aliased("", 1)).await;
     device.expect_end(ReasonCode::PROTOCOL_ERROR).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_identity_without_a_right_to_a_will_topic_still_connects_without_it() {
-    let bench = devices_only().await;
-    let allowed: Will = will("devices/d5/status", 1, None);
-    let start = forebay_broker::codec::Connect {
-        will: Some(allowed),
-        ..connect_5("d5")
-    };
-    Client::connected(bench.address(), start).await.ping().await;
 }

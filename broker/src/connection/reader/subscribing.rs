@@ -61,29 +61,40 @@ impl Reader {
 
     /// Subscribes if that is allowed.
     fn grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, ReasonCode> {
+        self.try_grant(text, options).map_err(|(reason, why)| {
+            tracing::warn!(identity = %self.ingress.key.identity, filter = text, "a subscription was refused: {why}");
+            reason
+        })
+    }
+
+    fn try_grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, (ReasonCode, String)> {
+        let refused = |reason, why: &str| Err((reason, why.to_owned()));
         if text.starts_with("$share/") {
-            return Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+            return refused(
+                ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+                "shared subscriptions are not in this version",
+            );
         }
-        let filter = TopicFilter::parse(text).map_err(|error| {
-            tracing::warn!(identity = %self.ingress.key.identity, filter = text, "a subscription was refused: {error}");
-            ReasonCode::TOPIC_FILTER_INVALID
-        })?;
+        let filter = TopicFilter::parse(text).map_err(|error| (ReasonCode::TOPIC_FILTER_INVALID, error.to_string()))?;
         if !self.ingress.access.may_subscribe(&filter) {
-            tracing::warn!(identity = %self.ingress.key.identity, filter = text, "a subscription was refused: no access rule of this identity covers it; correct the filter, or `access` in the configuration");
-            return Err(ReasonCode::NOT_AUTHORIZED);
+            return refused(
+                ReasonCode::NOT_AUTHORIZED,
+                "no access rule of this identity covers it; correct the filter, or `access` in the configuration",
+            );
         }
         if options.no_local && self.has_fixed_identity {
-            // Publishers are told apart by identity, and here all have the same.
-            return Err(ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR);
+            return refused(
+                ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+                "No Local needs publishers that are told apart by identity, and all of this listener's have the same",
+            );
         }
         let subscriptions = &self.attached.state.subscriptions;
         if subscriptions.len() >= MAX_SUBSCRIPTIONS && !subscriptions.contains_key(text) {
-            return Err(ReasonCode::QUOTA_EXCEEDED);
+            let why = format!("its session has {MAX_SUBSCRIPTIONS} subscriptions already; subscribe with wildcards");
+            return Err((ReasonCode::QUOTA_EXCEEDED, why));
         }
-        self.deliveries.subscribe(&filter, options).map_err(|error| {
-            tracing::warn!(identity = %self.ingress.key.identity, filter = text, "a subscription was refused: {error}");
-            ReasonCode::QUOTA_EXCEEDED
-        })?;
+        let subscribed = self.deliveries.subscribe(&filter, options);
+        subscribed.map_err(|error| (ReasonCode::QUOTA_EXCEEDED, error.to_string()))?;
         Ok(filter)
     }
 
