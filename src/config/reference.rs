@@ -143,7 +143,7 @@ const KEYS: &[KeyDoc] = &[
     words("access[].max_bandwidth", Bandwidth { min: "1B/s", max: "1TiB/s" }, "none", "Bytes per second and identity.").not_yet(),
     words("access[].max_connections", Integer { min: 1, max: 65_535 }, "none", "Connections per identity.").not_yet(),
 
-    words("limits", Map, "the values below", "Bounds for each connection and for all."),
+    words("limits", Map, "the values below", "Bounds for each connection and for all. Fixed are: 100 subscriptions of a session, and 20,000 distinct filters, 4MiB of them, of all sessions together; one more is refused (SUBACK 0x97 on MQTT 5, 0x80 on 3.1.1), logged, and counted in `forebay_subscriptions_refused_total`."),
     value("limits.max_connections", Integer { min: 1, max: 1_000_000 }, "2000", "Connections at once; further ones are closed at once and counted. Each costs a file descriptor and some 9KiB while it is idle, 20KiB over TLS, 13KiB more after bursts."),
     value("limits.max_packet", Bytes { min: "128B", max: "2MiB" }, "128KiB", "The largest MQTT packet taken. AWS IoT Core takes 128KiB of payload: larger ones would end as dead letters."),
     value("limits.max_in_flight", Integer { min: 1, max: 65_535 }, "100", "Publishes per connection that are not acked yet (Receive Maximum)."),
