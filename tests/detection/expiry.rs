@@ -1,4 +1,4 @@
-//! Fault 11: a certificate and a revocation list come into use that run out within the warning time.
+//! Fault 11: a certificate and a revocation list come into use that expire within the warning time.
 
 use std::time::Duration;
 
@@ -26,10 +26,10 @@ pub(crate) async fn both(sites: &Sites, judge: &Judge) -> Vec<Row> {
         fault,
         alert: "ForebayExpiresSoon",
         labels: vec![("instance", instance.clone()), ("what", what.to_owned())],
-        words: [file, "expiring", "runs out in"].map(str::to_owned).to_vec(),
+        words: [file, "expiring", "expires in"].map(str::to_owned).to_vec(),
     };
-    let certificate = expected("11a. A certificate runs out within the warning time", "certificate", "server.pem");
-    let list = expected("11b. A revocation list runs out within the warning time", "crl", LIST);
+    let certificate = expected("11a. A certificate expires within the warning time", "certificate", "server.pem");
+    let list = expected("11b. A revocation list expires within the warning time", "crl", LIST);
 
     let caused = Instant::now();
     server(plant, "10");

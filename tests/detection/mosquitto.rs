@@ -122,7 +122,7 @@ const CASES: [Case; 14] = [
         },
     },
     Case {
-        fault: "11a. A certificate runs out within the warning time",
+        fault: "11a. A certificate expires within the warning time",
         named_by: &[],
         // It does from the start: see `Edge::start`.
         cause: |_| {},

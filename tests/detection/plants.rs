@@ -44,7 +44,7 @@ pub(crate) struct Sites {
     pub(crate) denied: Site,
     /// Its log is small for what will come.
     pub(crate) filling: Site,
-    /// Its certificate and its revocation list will run out.
+    /// Its certificate and its revocation list will expire.
     pub(crate) expiring: Mutex<Site>,
 }
 
