@@ -1,0 +1,133 @@
+//! Links and paths in the pages lead somewhere.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::tree::{documents, files, quoted, read, root};
+
+fn folder(page: &str) -> PathBuf {
+    root().join(page).parent().unwrap().to_path_buf()
+}
+
+/// What a link to a heading is called.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    kept.chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+#[test]
+fn each_link_leads_somewhere() {
+    let mut broken = vec![];
+    let mut links = 0;
+    for page in documents() {
+        for link in read(&page).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") || link.contains(' ') {
+                continue;
+            }
+            links += 1;
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let path = if path.is_empty() {
+                root().join(&page)
+            } else {
+                folder(&page).join(path)
+            };
+            let leads = path.exists()
+                && (heading.is_empty()
+                    || std::fs::read_to_string(&path)
+                        .unwrap_or_default()
+                        .lines()
+                        .any(|line| line.starts_with('#') && anchor(line) == heading));
+            if !leads {
+                broken.push(format!("{page}: {link}"));
+            }
+        }
+    }
+    assert!(links > 100, "only {links} links were found");
+    assert!(broken.is_empty(), "links to nowhere:\n{}", broken.join("\n"));
+}
+
+/// What a page names between backquotes as a file or folder of the tree: below one of its folders, or a source file by its name.
+fn named_paths(page: &str) -> Vec<String> {
+    const FOLDERS: [&str; 12] = [
+        "wal",
+        "topic",
+        "broker",
+        "bridge",
+        "src",
+        "docs",
+        "tests",
+        "benches",
+        "config",
+        "dashboards",
+        "firmware",
+        "fuzz",
+    ];
+    let mut found = vec![];
+    for word in page.lines().flat_map(quoted) {
+        let is_path = !word.contains([' ', '<', '$', '=', ':', '#', '*', '"']);
+        let below = word
+            .split_once('/')
+            .is_some_and(|(first, rest)| FOLDERS.contains(&first) && !rest.is_empty());
+        let is_source = word.ends_with(".rs") && word.len() > 3;
+        if is_path && (below || is_source) {
+            found.extend(expanded(word));
+        }
+    }
+    found
+}
+
+/// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
+fn expanded(path: &str) -> Vec<String> {
+    let Some((before, (inside, after))) = path
+        .split_once('{')
+        .and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
+    else {
+        return vec![path.to_owned()];
+    };
+    inside.split(',').map(|one| format!("{before}{one}{after}")).collect()
+}
+
+/// A name without a folder may be that of any source file; `docs/decisions/0003` may be any file that begins so.
+#[test]
+fn each_path_that_a_page_names_exists() {
+    let sources: BTreeSet<String> = files("", &[".rs"])
+        .iter()
+        .map(|path| path.rsplit('/').next().unwrap().to_owned())
+        .collect();
+    let mut missing = vec![];
+    let mut named = 0;
+    for page in documents() {
+        for path in named_paths(&read(&page)) {
+            named += 1;
+            let path = path.trim_end_matches('/');
+            let begins = |folder: &Path| {
+                std::fs::read_dir(folder).is_ok_and(|mut entries| {
+                    let start = path.rsplit('/').next().unwrap();
+                    entries.any(|entry| entry.unwrap().file_name().to_str().unwrap().starts_with(&format!("{start}-")))
+                })
+            };
+            let exists = root().join(path).exists()
+                || folder(&page).join(path).exists()
+                || (!path.contains('/') && sources.contains(path))
+                || (path.starts_with("docs/decisions/") && begins(&root().join("docs/decisions")));
+            if !exists {
+                missing.push(format!("{page}: {path}"));
+            }
+        }
+    }
+    assert!(named > 100, "only {named} paths were found");
+    assert!(missing.is_empty(), "paths that are not in the tree:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_table_of_contents_has_every_page() {
+    let contents = read("docs/README.md");
+    for page in files("docs", &[".md"]) {
+        let link = page.trim_start_matches("docs/");
+        let is_listed = contents.contains(&format!("({link})")) || link.starts_with("runbooks/") || link == "README.md";
+        assert!(is_listed, "docs/README.md does not list {page}");
+    }
+}
