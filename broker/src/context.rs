@@ -9,16 +9,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::AccessRules;
-use crate::devices::Devices;
-use crate::dialled::WrongNames;
 use crate::fanout::Fanout;
-use crate::matches::Matches;
+use crate::observe::{Devices, Observer, Stats, WrongNames};
+use crate::policy::{AccessRules, Admission, Matches, Routes, Unrouted};
 use crate::retained::Retained;
-use crate::routing::{Admission, Routes};
 use crate::session::Registry;
-use crate::stats::{Observer, Stats};
-use crate::unrouted::Unrouted;
 
 /// Bounds that the configuration names.
 #[derive(Clone, Debug)]

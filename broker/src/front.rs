@@ -11,18 +11,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::AccessRules;
 use crate::context::{Context, Limits};
-use crate::devices::Devices;
 use crate::fanout::{self, Fanout};
-use crate::listener::{self, Gates, Listener, ListenerConfig};
-use crate::matches::{Matches, RouteStatus};
+use crate::listener::{self, Gates, Listener, ListenerConfig, WaitingRoom};
+use crate::local_state::StateFile;
+use crate::observe::{Devices, Observer, Stats, WrongNames};
+use crate::policy::{AccessRules, Admission, Matches, RouteStatus, Routes, UnroutedTopic};
 use crate::retained::{self, Retained};
-use crate::routing::{Admission, Routes};
-use crate::session::state_file::StateFile;
 use crate::session::{Registry, durable};
-use crate::stats::{Observer, Stats};
-use crate::waiting::WaitingRoom;
 
 /// How many sessions without a connection may be kept for each connection that is allowed.
 const SESSIONS_PER_CONNECTION: usize = 4;
@@ -186,7 +182,7 @@ impl Front {
             observer: parts.observer,
             clock: parts.clock,
             unrouted: Arc::default(),
-            wrong_names: crate::dialled::WrongNames::default(),
+            wrong_names: WrongNames::default(),
             devices: Arc::default(),
             shutdown,
             tasks: TaskTracker::new(),
@@ -288,7 +284,7 @@ impl View {
 
     /// Unrouted topics, most frequent first.
     #[must_use]
-    pub fn unrouted(&self, limit: usize) -> Vec<crate::unrouted::UnroutedTopic> {
+    pub fn unrouted(&self, limit: usize) -> Vec<UnroutedTopic> {
         self.context.unrouted.top(limit, &self.context.routes)
     }
 

@@ -14,16 +14,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use forebay_wal::{AppendError, Batch, NewRecord, Offset, Producer, StreamId, Timestamp};
 
-use crate::access::Access;
 use crate::codec::{Publish, QoS, ReasonCode, Version};
 use crate::context::Context;
-use crate::devices::Device;
 use crate::fanout::Message;
+use crate::observe::{Accepted, Device, Publishes, Refusal, TracedPublish, Unretained, add};
+use crate::policy::{self, Access, Undeliverable};
 use crate::retained::{Begun, Candidate};
 use crate::session::SessionKey;
 use crate::session::durable::{self, Change};
-use crate::stats::{Accepted, Publishes, Refusal, Unretained, add};
-use crate::trace::TracedPublish;
 
 /// One connection's way into the log.
 pub(crate) struct Ingress {
@@ -250,7 +248,7 @@ impl Ingress {
         }))
     }
 
-    fn undeliverable(&self, why: &crate::routing::Undeliverable) -> Taken {
+    fn undeliverable(&self, why: &Undeliverable) -> Taken {
         tracing::warn!(identity = %self.key.identity, reason = why.reason, "{}", why.detail);
         let reason = match why.reason {
             // PUBACK has no code for a size (MQTT 5, table 3-4).
@@ -263,7 +261,7 @@ impl Ingress {
     fn unrouted(&self, topic: &str) {
         add(&self.context.stats.unrouted, 1);
         if self.context.unrouted.count(topic) {
-            let nearest = crate::unrouted::nearest(topic, &self.context.routes);
+            let nearest = policy::nearest(topic, &self.context.routes);
             let advice = nearest.map_or_else(String::new, |(filter, letters)| {
                 format!("; the nearest route, `{filter}`, is {letters} letters away")
             });

@@ -13,35 +13,28 @@
 //! passwords, websockets; clients are told so by CONNACK and SUBACK.
 #![forbid(unsafe_code)]
 
-mod access;
 pub mod codec;
 mod commits;
 mod connection;
 mod context;
-mod devices;
-mod dialled;
 mod fanout;
 mod front;
 mod ingress;
 mod listener;
-mod matches;
+mod local_state;
+mod observe;
+mod policy;
 mod retained;
-mod routing;
 mod session;
-mod stats;
 pub mod tls;
-mod trace;
-mod unrouted;
-mod waiting;
 
-pub use access::{Access, AccessRule, AccessRules, glob};
 pub use context::Limits;
-pub use devices::{DeviceStatus, Devices};
 pub use front::{Config, Front, FrontError, LocalFanout, Parts, View};
 pub use listener::ListenerConfig;
-pub use matches::RouteStatus;
-pub use routing::{Admission, AdmitAll, Route, Routes, Undeliverable};
+pub use observe::{
+    Accepted, ByReason, DeviceStatus, Devices, Disconnection, Observer, Publishes, Refusal, Stats, TracedPublish, Unretained,
+};
+pub use policy::{
+    Access, AccessRule, AccessRules, Admission, AdmitAll, Route, RouteStatus, Routes, Undeliverable, UnroutedTopic, glob, nearest,
+};
 pub use session::durable::StateError;
-pub use stats::{Accepted, ByReason, Disconnection, Observer, Publishes, Refusal, Stats, Unretained};
-pub use trace::TracedPublish;
-pub use unrouted::{UnroutedTopic, nearest};

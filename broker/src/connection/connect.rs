@@ -16,9 +16,9 @@ use crate::codec::{
 };
 use crate::context::Context;
 use crate::ingress::Ingress;
+use crate::observe::Disconnection;
 use crate::retained::RetainedFirst;
 use crate::session::{AttachError, Attached, SessionKey};
-use crate::stats::Disconnection;
 use crate::tls::Identity;
 
 /// Longest client id in bytes; the standard asks for 23 at least (MQTT-3.1.3-5).

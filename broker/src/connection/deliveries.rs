@@ -9,13 +9,13 @@ use forebay_topic::TopicFilter;
 
 use super::outbox::Outbox;
 use super::outgoing::{Outgoing, Receiver};
-use crate::access::Access;
 use crate::codec::Version;
 use crate::context::Context;
 use crate::fanout::{Message, Place, Recipient, TooManyFilters};
 use crate::ingress::Ingress;
+use crate::observe::add;
+use crate::policy::Access;
 use crate::session::SubscriptionOptions;
-use crate::stats::add;
 
 /// The reader's end. Dropping it ends the deliveries.
 pub(super) struct Deliveries {

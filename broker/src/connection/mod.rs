@@ -29,8 +29,8 @@ use crate::commits::Outcome;
 use crate::context::Context;
 use crate::fanout::Message;
 use crate::ingress::{Inbound, Ingress, Taken};
+use crate::observe::{Disconnection, Refusal, Unretained, add, sub};
 use crate::session::Fate;
-use crate::stats::{Disconnection, Refusal, Unretained, add, sub};
 use crate::tls::{IdentityTemplate, PeerCertificate};
 use outbox::{Closing, Outbox};
 

@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::codec::{ReasonCode, Version, encode_puback, encode_pubcomp, encode_pubrec};
 use crate::commits::{Commits, Outcome};
 use crate::fanout::{Fanout, Message};
-use crate::stats::Disconnection;
-use crate::trace::TracedPublish;
+use crate::observe::{Disconnection, TracedPublish};
 
 /// Bytes of deliveries that may wait for a peer that reads slowly; more are dropped and counted (they are QoS 0).
 const MAX_DELIVERY_BYTES: usize = 1 << 20;

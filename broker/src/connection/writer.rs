@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::outbox::{Closing, Outbox, Released};
 use crate::codec::Version;
 use crate::context::Context;
-use crate::stats::{Disconnection, Refusal, add};
+use crate::observe::{Disconnection, Refusal, add};
 
 /// How long a peer may take to read what it is sent.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::envelope::{self, Message};
 use super::router::{Entrance, RouterGone};
 use super::{Command, PUSH, PUSH_BYTES, QUEUE, Shared, TICK};
-use crate::stats::add;
+use crate::observe::add;
 
 /// The thread's state.
 pub(super) struct Inlet {

@@ -27,8 +27,8 @@ use forebay_topic::TopicFilter;
 use forebay_wal::{Batch, CommittedBatch, Tap};
 use tokio::sync::oneshot;
 
+use crate::observe::{Stats, add};
 use crate::session::SubscriptionOptions;
-use crate::stats::{Stats, add};
 
 pub(crate) use envelope::Message;
 pub(crate) use router::RouterGone;

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::envelope;
 use super::router::{Exit, RouterGone};
 use super::{SILENCE, Shared, TICK};
-use crate::stats::add;
+use crate::observe::add;
 
 /// The thread's state.
 pub(super) struct Outlet {

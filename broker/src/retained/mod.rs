@@ -2,17 +2,17 @@
 //!
 //! A change is a record of the stream `local`, in the same append as the message's own record: one commit has both or
 //! neither, and the ack waits for it. Payloads lie in `state.redb`, a checkpoint behind that stream; in memory is what the
-//! checkpoint does not have yet ([`overlay`]) and what the bounds need ([`book`]).
+//! checkpoint does not have yet ([`overlay`]) and what the bounds need ([`quota`]).
 //!
 //! Bounds: `limits.max_topics` messages and `sessions.max_bytes` bytes of topics, payloads and properties. At a bound a
 //! message goes its way and is not kept, counted by its reason; one that was to replace a smaller one takes that away,
 //! because an old value is worse than none. [`MAX_BEHIND`] bytes may wait for the checkpoint; then a publish waits as if
 //! the log were full, and one at QoS 0 is not kept.
 
-mod book;
 mod lookup;
 mod message;
 mod overlay;
+mod quota;
 mod sweep;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,14 +24,14 @@ use forebay_wal::{Batch, CheckpointError, CommitError, CommitListener, Timestamp
 use tokio::sync::{Notify, Semaphore};
 
 use crate::commits::Commits;
+use crate::local_state::StateFile;
+use crate::observe::{Stats, Unretained};
 use crate::session::durable;
-use crate::session::state_file::StateFile;
-use crate::stats::{Stats, Unretained};
-use book::{Book, Bounds, Held, NoRoom};
 pub(crate) use lookup::{Page, Span, Wanted};
 use message::{Change, Head};
 pub(crate) use message::{RetainedMessage, TAG};
 use overlay::Overlay;
+use quota::{Book, Bounds, Held, NoRoom};
 pub(crate) use sweep::sweep;
 
 /// Memory of changes from which on the checkpoint is brought up at once.

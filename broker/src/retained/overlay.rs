@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use forebay_wal::Batch;
 
-use super::book::{Book, Held};
 use super::lookup::Span;
 use super::message::{Change, RetainedMessage};
+use super::quota::{Book, Held};
 
 /// Memory that a change takes besides its bytes.
 const OVERHEAD: usize = 384;

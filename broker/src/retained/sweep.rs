@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Retained;
 use super::lookup::LookupError;
+use crate::observe::add;
 use crate::session::durable;
-use crate::stats::add;
 
 /// How often they are looked for while no bound is in the way.
 const EVERY: Duration = Duration::from_secs(60);

@@ -13,8 +13,8 @@ use std::time::Duration;
 use forebay_wal::{BootId, CheckpointError, Log, NewRecord, Offset, PartitionSet, Record, Settlement, StreamId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use super::state_file::StateFile;
 use super::{SessionKey, SubscriptionOptions};
+use crate::local_state::StateFile;
 use crate::retained::{Retained, TAG};
 
 /// How long the checkpoint may stay behind.

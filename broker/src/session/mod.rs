@@ -2,7 +2,6 @@
 
 pub(crate) mod durable;
 mod registry;
-pub(crate) mod state_file;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

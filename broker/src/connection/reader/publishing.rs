@@ -13,7 +13,7 @@ use super::super::outbox::{Answer, Closing, Outbox, Pending, Ready};
 use super::Reader;
 use crate::codec::{Publish, QoS, ReasonCode, Version};
 use crate::ingress::{Inbound, Taken};
-use crate::stats::{Disconnection, Refusal, add, sub};
+use crate::observe::{Disconnection, Refusal, add, sub};
 
 /// How often a parked publish is tried again.
 const RETRY: Duration = Duration::from_millis(250);

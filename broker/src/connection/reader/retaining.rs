@@ -10,9 +10,9 @@ use super::super::outbox::Closing;
 use super::super::outgoing::{Outgoing, Receiver};
 use super::Reader;
 use crate::codec::RetainHandling;
+use crate::observe::add;
 use crate::retained::{Page, RetainedMessage, Span, Wanted};
 use crate::session::SubscriptionOptions;
-use crate::stats::add;
 
 /// Whether a subscription gets retained messages (MQTT-3.3.1-9 ff.; on 3.1.1 always, MQTT-3.3.1-6).
 pub(super) fn is_due(handling: RetainHandling, is_new: bool) -> bool {

@@ -8,9 +8,9 @@ use super::super::outbox::{Answer, Closing, Pending, Ready};
 use super::Reader;
 use super::retaining::is_due;
 use crate::codec::{AckProperties, Packet, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe};
+use crate::observe::{Disconnection, add};
 use crate::session::SubscriptionOptions;
 use crate::session::durable::{self, Change};
-use crate::stats::{Disconnection, add};
 
 /// Subscriptions of one session; one more is answered with 0x97.
 const MAX_SUBSCRIPTIONS: usize = 100;

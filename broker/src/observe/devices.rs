@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::stats::Disconnection;
+use super::stats::Disconnection;
 
 /// Devices remembered; beyond it one that is not connected makes room.
 const MAX_DEVICES: usize = 20_000;

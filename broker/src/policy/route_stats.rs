@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forebay_wal::Timestamp;
 
-use crate::routing::Routes;
+use super::routes::{Route, Routes};
 
 /// A count for each route, in their order.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Matches {
     }
 
     pub(crate) fn status(&self, routes: &Routes, now: &Timestamp) -> Vec<RouteStatus> {
-        let status = |(route, found): (&crate::Route, &Match)| {
+        let status = |(route, found): (&Route, &Match)| {
             let matched = found.count.load(Ordering::Relaxed);
             let since = now.monotonic_ms.saturating_sub(found.last.load(Ordering::Relaxed));
             RouteStatus {
@@ -65,7 +65,6 @@ mod tests {
     use forebay_wal::BootId;
 
     use super::*;
-    use crate::Route;
 
     #[test]
     fn only_the_route_that_matched_has_a_last_match() {

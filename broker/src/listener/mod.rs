@@ -1,5 +1,7 @@
 //! Listening: a task per connection from its first byte on, so that no peer delays another.
 
+mod pending_connects;
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,9 +14,10 @@ use tokio::time::Instant;
 
 use crate::connection::{self, Peer};
 use crate::context::Context;
-use crate::stats::{Disconnection, add};
+use crate::observe::{Disconnection, add};
 use crate::tls::{self, IdentityTemplate, ServerTls};
-use crate::waiting::{Place, WaitingRoom};
+use pending_connects::Place;
+pub(crate) use pending_connects::WaitingRoom;
 
 /// How long to wait after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use forebay_wal::{Offset, StreamId};
 
-/// Told to [`Observer::traced`](crate::Observer::traced) once the publish has left its connection's order.
+/// Told to [`Observer::traced`](super::Observer::traced) once the publish has left its connection's order.
 #[derive(Clone, Debug)]
 pub struct TracedPublish {
     /// Where its record is: the stream.

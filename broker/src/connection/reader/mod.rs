@@ -18,8 +18,8 @@ use super::deliveries::Deliveries;
 use super::outbox::{Closing, Outbox};
 use crate::codec::{Ack, AckProperties, Disconnect, Fault, Packet, ReasonCode, Role, Version, Will, decode, encode};
 use crate::ingress::{Inbound, Ingress};
+use crate::observe::Disconnection;
 use crate::session::Attached;
-use crate::stats::Disconnection;
 use publishing::FULL_DELAY;
 pub(super) use publishing::forget_lost;
 

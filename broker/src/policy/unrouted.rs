@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::routing::Routes;
+use super::routes::Routes;
 
 /// Distinct topics remembered; beyond it the rarest one makes room.
 const MAX_TOPICS: usize = 64;
@@ -96,8 +96,8 @@ fn distance_to_filter(topic: &str, filter: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::routes::Route;
     use super::*;
-    use crate::routing::Route;
     use forebay_topic::TopicFilter;
 
     #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use forebay_wal::{Offset, StreamId, Timestamp};
 
+use super::traced_publish::TracedPublish;
 use crate::tls::HandshakeFault;
-use crate::trace::TracedPublish;
 
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)+ }) => {

@@ -1,0 +1,13 @@
+//! What a device may do, and where its publishes go.
+
+mod access;
+mod route_stats;
+mod routes;
+mod unrouted;
+
+pub use access::{Access, AccessRule, AccessRules, glob};
+pub(crate) use route_stats::Matches;
+pub use route_stats::RouteStatus;
+pub use routes::{Admission, AdmitAll, Route, Routes, Undeliverable};
+pub(crate) use unrouted::Unrouted;
+pub use unrouted::{UnroutedTopic, nearest};
