@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod admin;
-mod canary;
 mod certs;
 mod check;
 mod cli;
@@ -10,13 +9,11 @@ mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod gateway;
-mod log;
+mod inspect;
 mod logging;
-mod screen;
-mod self_check;
+mod monitor;
 mod telemetry;
 mod traces;
-mod watch;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -4,6 +4,7 @@
 //! `admin.token_file`. One request per connection, so that no peer keeps one of the few places.
 
 mod log;
+pub(crate) mod page;
 mod pages;
 mod problems;
 mod server;

@@ -9,8 +9,7 @@ use http_body_util::Full;
 use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::{State, status};
-use crate::screen;
+use super::{State, page, status};
 use crate::telemetry::{Look, not_ready, restart_helps};
 
 const PATHS: &str = "not found; there are /, /metrics, /healthz, /readyz and /status\n";
@@ -93,7 +92,7 @@ fn screen_page(state: &State, look: Look, now: Instant) -> Page {
     let identity = state.telemetry.identity();
     match serde_json::to_value(status::Status::new(identity, source, look, now)) {
         Ok(status) => {
-            let document = screen::document(&identity.gateway, &screen::page(&status), REFRESH);
+            let document = page::document(&identity.gateway, &page::page(&status), REFRESH);
             let mut page = page(StatusCode::OK, HTML, document);
             page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
             page

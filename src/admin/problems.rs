@@ -5,9 +5,9 @@ use forebay_broker::UnroutedTopic;
 
 use crate::check::Severity;
 use crate::config::{show_bytes, show_duration};
-use crate::self_check::FileState;
+use crate::monitor::self_check::FileState;
+use crate::monitor::signals::{SIGNALS, rough};
 use crate::telemetry::{ByLabel, Cloud, Counted, Figures, Log, Look, not_ready};
-use crate::watch::{SIGNALS, rough};
 
 /// A certificate that ends sooner is a problem.
 const CERTIFICATE_DAYS: i64 = 30;

@@ -11,11 +11,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::problems::problems;
-use crate::canary::CanaryFigures;
 use crate::check::Severity;
-use crate::self_check::Findings;
+use crate::monitor::canary::CanaryFigures;
+use crate::monitor::self_check::Findings;
+use crate::monitor::signals::{self, Report, SIGNALS};
 use crate::telemetry::{self, Figures, Identity, Look, Source, not_ready};
-use crate::watch::{self, Report, SIGNALS};
 
 /// Devices listed; those with trouble come first.
 const MAX_DEVICES: usize = 200;
@@ -408,7 +408,7 @@ fn route(route: RouteStatus) -> Route {
 }
 
 fn watch(report: &Report) -> Watch {
-    let trouble = |trouble: &watch::Trouble| Trouble {
+    let trouble = |trouble: &signals::Trouble| Trouble {
         signal: trouble.signal.label(),
         device: trouble.device.clone(),
         topic: trouble.topic.clone(),
@@ -442,7 +442,7 @@ fn check(found: &Findings, now: i64) -> Check {
         text: finding.text.clone(),
         hint: finding.hint.clone(),
     };
-    let expiry = |expiry: &crate::self_check::Expiry| Expiry {
+    let expiry = |expiry: &crate::monitor::self_check::Expiry| Expiry {
         what: expiry.what,
         file: expiry.file.clone(),
         expires_in_seconds: expiry.ends.saturating_sub(now),
@@ -458,7 +458,7 @@ fn check(found: &Findings, now: i64) -> Check {
 
 /// The devices that a person should look at come first: those with trouble, then the others, each by identity.
 fn worst_first(mut devices: Vec<DeviceStatus>, report: &Report, source: &dyn Source, now: i64) -> Vec<Device> {
-    let mut signals: HashMap<&str, Vec<&watch::Trouble>> = HashMap::new();
+    let mut signals: HashMap<&str, Vec<&signals::Trouble>> = HashMap::new();
     for trouble in &report.troubles {
         signals.entry(&trouble.device).or_default().push(trouble);
     }
@@ -496,14 +496,14 @@ fn absent(identity: &str) -> DeviceStatus {
     }
 }
 
-fn device(device: DeviceStatus, signals: &[&watch::Trouble], history: Vec<watch::Moment>, now: i64) -> Device {
+fn device(device: DeviceStatus, signals: &[&signals::Trouble], history: Vec<signals::Moment>, now: i64) -> Device {
     let trouble = match (device.last_end, device.refused) {
         (Some((reason, address)), _) => Some(format!("its last connection, from {address}, ended: {}", reason.label())),
         (None, 0) => None,
         (None, refused) => Some(format!("{refused} of its publishes were refused or dropped")),
     };
     let seen = (device.last_seen_ms > 0).then_some(device.last_seen_ms);
-    let moment = |moment: watch::Moment| Moment {
+    let moment = |moment: signals::Moment| Moment {
         at: wall(moment.at_ms),
         what: moment.what,
         address: moment.address,

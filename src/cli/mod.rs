@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Overrides};
 use crate::logging::LogArgs;
-use crate::self_check::Origin;
+use crate::monitor::self_check::Origin;
 
 #[cfg(feature = "demo")]
 pub(crate) use duration::duration;

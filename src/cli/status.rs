@@ -15,8 +15,8 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::{ConfigArgs, FAILED, report};
+use crate::admin::page;
 use crate::config::{self, Overrides};
-use crate::screen;
 
 /// The admin listener answers from memory.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -140,12 +140,12 @@ async fn show(args: &StatusArgs, target: &Target) -> anyhow::Result<ExitCode> {
     } else {
         // https://no-color.org: any value that is not empty.
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let text = screen::terminal(&screen::page(&status), out.is_terminal() && !is_plain);
+        let text = page::terminal(&page::page(&status), out.is_terminal() && !is_plain);
         let clear = if args.watch { CLEAR } else { "" };
         write!(out, "{clear}{text}")?;
     }
     out.flush()?;
-    Ok(if screen::is_well(&status) {
+    Ok(if page::is_well(&status) {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(FAILED)

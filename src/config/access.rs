@@ -2,7 +2,7 @@
 
 use forebay_topic::{Template, TopicFilter};
 
-use super::section::{Reading, Section};
+use super::schema::{Reading, Section};
 
 const MAX_RULES: usize = 256;
 const MAX_FILTERS: usize = 256;

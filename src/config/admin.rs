@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::listener::{Listener, clash};
-use super::section::{Reading, Section};
+use super::schema::{Reading, Section};
 
 const MIN_TOKEN: usize = 16;
 const MAX_TOKEN: usize = 4096;

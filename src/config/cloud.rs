@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::gateway::GatewayId;
 use super::listener::is_host_name;
-use super::section::{Reading, Section};
+use super::schema::{Reading, Section};
 
 /// AWS takes 128 bytes; eight stay for the suffix of further lanes.
 const MAX_CLIENT_ID: usize = 120;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::section::{Reading, Section};
+use super::schema::{Reading, Section};
 
 const MAX_ID: usize = 64;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::section::{Reading, Section};
+use super::schema::{Reading, Section};
 use super::units::show_bytes;
 
 /// `limits`: bounds for each connection and for all.

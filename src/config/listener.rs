@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::section::{Reading, Section};
+use super::schema::{Reading, Section};
 
 const MAX_LISTENERS: usize = 16;
 const MAX_IDENTITY: usize = 128;

@@ -1,28 +1,22 @@
 //! The configuration: from YAML to validated types, once (design section 10).
 //!
 //! [`load`] reads the file, lays the environment and the flags over it, and reports *everything* that is wrong with
-//! the result at once. [`mod@reference`] lists every key; checks, defaults and `docs/configuration.md` come from it.
+//! the result at once. `schema/reference.rs` lists every key; checks, defaults and `docs/configuration.md` come from it.
 
 mod access;
 mod admin;
 mod cloud;
 mod fault;
 mod gateway;
-mod kind;
 mod limits;
-mod lines;
 mod listener;
-#[cfg(test)]
-mod markdown;
 mod overrides;
-mod reference;
 mod route;
 mod schema;
-mod section;
 mod stream;
-mod tree;
 mod units;
 mod watch;
+mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -42,8 +36,8 @@ pub(crate) use stream::{Stream, WhenFull};
 pub(crate) use units::{duration, show_bytes, show_duration};
 pub(crate) use watch::{Field, Watch};
 
-use section::{Reading, Section};
-use tree::{Node, Value};
+use schema::{Reading, Section};
+use yaml::{Node, Value};
 
 /// The exit code of a configuration that cannot be used (`EX_CONFIG`).
 pub(crate) const EXIT_CODE: u8 = 78;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::fault::{Fault, shorten};
-use super::tree::{Key, Node, Origin, Value};
+use super::yaml::{Key, Node, Origin, Value};
 
 const PREFIX: &str = "FOREBAY__";
 

@@ -4,7 +4,7 @@ use forebay_topic::{Template, TopicFilter};
 
 use super::Fault;
 use super::fault::nearest;
-use super::section::{Reading, Section};
+use super::schema::{Reading, Section};
 use super::stream::Stream;
 
 const MAX_ROUTES: usize = 256;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::section::{Reading, Section};
+use super::schema::{Reading, Section};
 
 const MAX_STREAMS: usize = 8;
 const MAX_NAME: usize = 32;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use forebay_topic::{TopicFilter, validate_name};
 
-use super::section::{Reading, Section};
-use super::tree::Node;
+use super::schema::{Reading, Section};
+use super::yaml::Node;
 
 const MAX_ITEMS: usize = 64;
 const MAX_FIELDS: usize = 16;

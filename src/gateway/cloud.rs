@@ -10,8 +10,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::canary;
 use crate::config::{ClientCertificate, Cloud, CloudTls, Config, Profile, Protocol};
+use crate::monitor::canary;
 
 /// AWS wants this ALPN name on port 443, where it serves other protocols too.
 const AWS_ALPN: &[u8] = b"x-amzn-mqtt-ca";

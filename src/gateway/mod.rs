@@ -18,13 +18,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::canary::{self, Canary};
 use crate::config::{Config, Listener, Otlp, Stream, WhenFull};
-use crate::log::About;
-use crate::self_check::{Origin, SelfCheck};
+use crate::inspect::About;
+use crate::monitor::canary::{self, Canary};
+use crate::monitor::self_check::{Origin, SelfCheck};
+use crate::monitor::signals;
 use crate::telemetry::{Sources, Telemetry};
 use crate::traces::Tracer;
-use crate::watch;
 
 /// No wall clock before this release can be right: 2026-11-01, in milliseconds since 1970.
 const RELEASED_MS: u64 = 1_793_491_200_000;
@@ -81,7 +81,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), Exit> {
         .transpose()
         .map_err(Exit::Configuration)?;
 
-    let (watch, witness) = watch::start(&config, Arc::clone(&clock), telemetry.broker_observer())
+    let (watch, witness) = signals::start(&config, Arc::clone(&clock), telemetry.broker_observer())
         .context("the watch's thread cannot be started")
         .map_err(Exit::Internal)?;
     let shutdown = CancellationToken::new();

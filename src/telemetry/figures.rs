@@ -7,9 +7,9 @@ use forebay_bridge::BridgeStatus;
 use forebay_broker::{DeviceStatus, RouteStatus, UnroutedTopic};
 use forebay_wal::{Audit, StartReport};
 
-use crate::canary::CanaryFigures;
-use crate::self_check::Findings;
-use crate::watch::{Moment, Report};
+use crate::monitor::canary::CanaryFigures;
+use crate::monitor::self_check::Findings;
+use crate::monitor::signals::{Moment, Report};
 
 /// Where figures come from; a trait so that a test can make them up.
 pub(crate) trait Source: Send + Sync {

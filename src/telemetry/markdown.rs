@@ -4,7 +4,7 @@ use super::catalogue::{Instrument, Kind, catalogue};
 
 const HEAD: &str = "# Metrics
 
-<!-- Made from src/telemetry/catalogue.rs: FOREBAY_BLESS=1 cargo test --bin forebay metrics_page -->
+<!-- Made from src/telemetry/catalogue/mod.rs: FOREBAY_BLESS=1 cargo test --bin forebay metrics_page -->
 
 `/metrics` on `admin.bind` (127.0.0.1:9464 by default), for Prometheus. Counters count since the process started; the
 ledger that outlives restarts is in `/status` ([status.md](status.md)). A series with the label `reason`, `code` or

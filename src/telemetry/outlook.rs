@@ -61,7 +61,7 @@ mod tests {
 
     use super::super::tests::figures;
     use super::*;
-    use crate::self_check::{Expiry, Findings};
+    use crate::monitor::self_check::{Expiry, Findings};
 
     fn flow(growth: f64, delivered: f64) -> Flow {
         Flow {

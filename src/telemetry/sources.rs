@@ -10,11 +10,11 @@ use forebay_broker::{DeviceStatus, Disconnection, Refusal, Unretained, UnroutedT
 use forebay_wal::{Audit, Clock, StartReport};
 
 use super::figures::{self, ByLabel, Cloud, Figures, Front, Log, Source, Stream};
-use crate::canary::Canary;
 use crate::check::record_bytes;
 use crate::config::{Config, WhenFull};
-use crate::self_check::SelfCheck;
-use crate::watch::{Counters, Moment, Watch};
+use crate::monitor::canary::Canary;
+use crate::monitor::self_check::SelfCheck;
+use crate::monitor::signals::{Counters, Moment, Watch};
 
 /// The running parts.
 pub(crate) struct Sources {

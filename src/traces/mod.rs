@@ -31,8 +31,8 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::canary;
 use crate::config::Otlp;
+use crate::monitor::canary;
 use export::Queue;
 use ids::{Prefix, RecordIds};
 use share::Share;

@@ -13,7 +13,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use crate::log::Line;
+use crate::inspect::Line;
 
 /// Bytes gathered before they are handed over.
 const FRAME: usize = 64 << 10;

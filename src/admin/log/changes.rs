@@ -12,7 +12,7 @@ use hyper::{Request, StatusCode};
 use super::{LogPages, guard};
 use crate::admin::State;
 use crate::admin::pages::{JSON, Page, page, text};
-use crate::log::{Change, MAX_AT_ONCE, Numbers, change};
+use crate::inspect::{Change, MAX_AT_ONCE, Numbers, change};
 
 /// Bytes of a request's body; a thousand numbers have far less.
 const MAX_BODY: usize = 64 << 10;

@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::State;
 use super::pages::{JSON, text};
-use crate::log::{About, Line, Live, Selection, audit, files, follow, letters, records, stat, tail, verify};
+use crate::inspect::{About, Line, Live, Selection, audit, files, follow, letters, records, stat, tail, verify};
 
 pub(crate) use guard::CHANGE;
 
@@ -170,7 +170,7 @@ impl LogPages {
         answer
     }
 
-    fn stat(&self, state: &State, inspector: &Inspector) -> crate::log::Stat {
+    fn stat(&self, state: &State, inspector: &Inspector) -> crate::inspect::Stat {
         let now = Instant::now();
         let flow = state.telemetry.look(now).map(|look| look.flow);
         let live = Live {

@@ -14,7 +14,7 @@ use super::client::Client;
 use crate::cli::ConfigArgs;
 use crate::config::{Config, Secret};
 use crate::gateway;
-use crate::log::{self, About, AuditLine, Change, Changed, Line, Selection, Stat};
+use crate::inspect::{self, About, AuditLine, Change, Changed, Line, Selection, Stat};
 
 /// Why a command failed, sorted by exit code.
 pub(in crate::cli) enum Failure {
@@ -109,21 +109,21 @@ impl Access {
     pub(super) fn stat(&self) -> Result<Stat, Failure> {
         match self {
             Self::Running(client) => client.object("/log/stat"),
-            Self::Stopped(stopped) => Ok(log::stat(&stopped.about, stopped.inspector()?, None)),
+            Self::Stopped(stopped) => Ok(inspect::stat(&stopped.about, stopped.inspector()?, None)),
         }
     }
 
     pub(super) fn audit(&self) -> Result<AuditLine, Failure> {
         match self {
             Self::Running(client) => client.object("/audit"),
-            Self::Stopped(stopped) => log::audit(stopped.inspector()?).map_err(disk),
+            Self::Stopped(stopped) => inspect::audit(stopped.inspector()?).map_err(disk),
         }
     }
 
     pub(super) fn files(&self, see: &mut dyn FnMut(Line) -> bool) -> Result<(), Failure> {
         match self {
             Self::Running(client) => client.lines("/log/files", see),
-            Self::Stopped(stopped) => log::files(stopped.inspector()?, see).map_err(disk),
+            Self::Stopped(stopped) => inspect::files(stopped.inspector()?, see).map_err(disk),
         }
     }
 
@@ -131,7 +131,7 @@ impl Access {
         match self {
             Self::Running(client) => client.lines("/log/verify", see),
             Self::Stopped(stopped) => {
-                log::verify(stopped.inspector()?, see);
+                inspect::verify(stopped.inspector()?, see);
                 Ok(())
             }
         }
@@ -140,7 +140,7 @@ impl Access {
     pub(super) fn records(&self, selection: &Selection, see: &mut dyn FnMut(Line) -> bool) -> Result<(), Failure> {
         match self {
             Self::Running(client) => client.lines(&format!("/log/records?{}", selection.query()), see),
-            Self::Stopped(stopped) => log::records(&stopped.about.gateway, stopped.inspector()?, selection, see).map_err(failed),
+            Self::Stopped(stopped) => inspect::records(&stopped.about.gateway, stopped.inspector()?, selection, see).map_err(failed),
         }
     }
 
@@ -151,7 +151,7 @@ impl Access {
                 let advice = "the gateway is not running, so nothing new comes; leave --follow out, or start it with `forebay run`";
                 Err(Failure::Failed(anyhow!(advice)))
             }
-            Self::Stopped(stopped) => log::tail(&stopped.about.gateway, stopped.inspector()?, selection, count, see).map_err(failed),
+            Self::Stopped(stopped) => inspect::tail(&stopped.about.gateway, stopped.inspector()?, selection, count, see).map_err(failed),
         }
     }
 
@@ -161,7 +161,7 @@ impl Access {
             Self::Stopped(stopped) => {
                 let inspector = stopped.inspector()?;
                 selection.streams(inspector).map_err(failed)?;
-                log::letters(&stopped.about.gateway, inspector, selection, see);
+                inspect::letters(&stopped.about.gateway, inspector, selection, see);
                 Ok(())
             }
         }
@@ -198,7 +198,7 @@ impl StoppedLog {
             OpenError::Locked { .. } => Failure::Failed(anyhow!("{error}; it was started meanwhile: run this again")),
             error => Failure::Disk(error.into()),
         })?;
-        let changed = log::change(&opened.log, change).map_err(disk);
+        let changed = inspect::change(&opened.log, change).map_err(disk);
         opened.log.close().map_err(|error| Failure::Disk(error.into()))?;
         drop(opened);
         self.inspector = Inspector::stopped(&gateway::log_directory(&self.config)).ok();

@@ -10,7 +10,7 @@ use super::dead::{ChangeArgs, is_named, partly};
 use super::filter::FilterArgs;
 use super::output::Output;
 use super::show::person;
-use crate::log::{Change, Changed, Line, MAX_AT_ONCE, Numbers, RecordLine, Selection, State};
+use crate::inspect::{Change, Changed, Line, MAX_AT_ONCE, Numbers, RecordLine, Selection, State};
 
 /// How many are shown of those that would be changed.
 const SHOWN: usize = 10;

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use super::access::Failure;
 use crate::admin::CHANGE;
 use crate::config::Secret;
-use crate::log::Line;
+use crate::inspect::Line;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// An answer that is not made of lines: a page, an error.

@@ -13,7 +13,7 @@ use super::filter::time;
 use super::output::{Output, table};
 use super::show::{content, payload_text};
 use crate::cli::FAILED;
-use crate::log::{Line, Printable, RecordLine, Selection};
+use crate::inspect::{Line, Printable, RecordLine, Selection};
 
 /// Look at dead letters, put them back, drop them.
 #[derive(Debug, clap::Args)]

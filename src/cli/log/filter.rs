@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use forebay_topic::TopicFilter;
 
-use crate::log::{Selection, State, moment};
+use crate::inspect::{Selection, State, moment};
 
 /// Which records; filters of different kinds must all agree.
 #[derive(Debug, Default, clap::Args)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::access::Failure;
 use crate::config::show_bytes;
-use crate::log::Line;
+use crate::inspect::Line;
 
 /// A command that takes longer says how far it has come.
 const PATIENCE: Duration = Duration::from_secs(2);

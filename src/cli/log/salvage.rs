@@ -10,7 +10,7 @@ use super::access::Failure;
 use super::output::Output;
 use crate::cli::{ConfigArgs, FAILED};
 use crate::config::show_bytes;
-use crate::log::{Line, salvaged};
+use crate::inspect::{Line, salvaged};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SalvageArgs {

@@ -8,7 +8,7 @@ use super::output::{Output, table};
 use super::{AuditArgs, ExportArgs, ShowArgs, TailArgs};
 use crate::cli::FAILED;
 use crate::config::{show_bytes, show_duration};
-use crate::log::{AuditLine, FileLine, Line, Printable, RecordLine, Selection, Stat};
+use crate::inspect::{AuditLine, FileLine, Line, Printable, RecordLine, Selection, Stat};
 
 /// Characters of a payload on a person's line.
 const PAYLOAD: usize = 60;
@@ -123,7 +123,7 @@ fn file_rows(file: &FileLine) -> Vec<Vec<String>> {
     if file.streams.is_empty() {
         return vec![head];
     }
-    let part = |(nth, part): (usize, &crate::log::PartLine)| {
+    let part = |(nth, part): (usize, &crate::inspect::PartLine)| {
         let mut cells = if nth == 0 { head.clone() } else { vec![String::new(); 3] };
         cells.extend([
             part.stream.clone(),

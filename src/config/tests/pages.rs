@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::super::markdown::markdown;
-use super::super::reference::{Built, Default as KeyDefault, reference};
+use super::super::schema::markdown;
+use super::super::schema::{Built, Default as KeyDefault, reference};
 use super::super::*;
 
 fn root() -> PathBuf {

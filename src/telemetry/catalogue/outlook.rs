@@ -1,9 +1,9 @@
 //! The canary's instruments, and those that say what fails first.
 
 use super::{Instrument, Moment, Series, by, counter, gauge, labelled, listed, series};
-use crate::canary::CanaryFigures;
 use crate::check::{AREAS, Severity};
-use crate::self_check::{FILE_STATES, Findings};
+use crate::monitor::canary::CanaryFigures;
+use crate::monitor::self_check::{FILE_STATES, Findings};
 
 #[rustfmt::skip]
 pub(super) const CANARY: &[Instrument] = &[

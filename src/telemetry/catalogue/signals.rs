@@ -1,7 +1,7 @@
 //! The instruments of `watch:` (decision 0008).
 
 use super::{Instrument, Moment, Series, by, counter, gauge, labelled, listed, one, series};
-use crate::watch::{SIGNALS as ALL, Signal};
+use crate::monitor::signals::{SIGNALS as ALL, Signal};
 
 #[rustfmt::skip]
 pub(super) const SIGNALS: &[Instrument] = &[

@@ -13,9 +13,9 @@ use forebay_wal::{Audit, BootId, StartReport, Timestamp};
 use super::figures::{Cloud, Figures, Front, Log, Stream, Watch};
 use super::markdown::markdown;
 use super::*;
-use crate::canary::CanaryFigures;
-use crate::self_check::{Expiry, Findings};
-use crate::watch::{Moment, Report, SIGNALS, Trouble};
+use crate::monitor::canary::CanaryFigures;
+use crate::monitor::self_check::{Expiry, Findings};
+use crate::monitor::signals::{Moment, Report, SIGNALS, Trouble};
 
 /// A source that says what a test wants.
 pub(crate) struct Fake {
@@ -221,7 +221,7 @@ pub(crate) fn everything(figures: &mut Figures) {
                 hint: Some("make it larger".to_owned()),
             }],
         },
-        file: crate::self_check::FileState::Differs,
+        file: crate::monitor::self_check::FileState::Differs,
         expiries: vec![Expiry {
             what: "crl",
             file: "devices.crl".to_owned(),

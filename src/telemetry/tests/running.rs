@@ -53,7 +53,7 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
         limits: Limits::default(),
         state: directory.join("state.redb"),
     };
-    let (watch, witness) = crate::watch::start(&config, clock.clone(), telemetry.broker_observer()).unwrap();
+    let (watch, witness) = crate::monitor::signals::start(&config, clock.clone(), telemetry.broker_observer()).unwrap();
     let parts = Parts {
         log: opened.log.clone(),
         fanout,
@@ -72,7 +72,7 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
         certificates: vec![("127.0.0.1:8883".to_owned(), not_after)],
         watch,
         canary: None,
-        check: crate::self_check::SelfCheck::default(),
+        check: crate::monitor::self_check::SelfCheck::default(),
     };
     drop(telemetry.observe(sources, &config).unwrap());
     (telemetry, opened.log, front)

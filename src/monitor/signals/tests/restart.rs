@@ -113,7 +113,7 @@ fn a_file_that_is_damaged_too_new_or_foreign_is_refused_by_name() {
 /// The first format, as the first release wrote it: never made anew once it is released.
 #[test]
 fn version_1_is_readable() {
-    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/watch/tests/watch-1.json");
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/monitor/signals/tests/watch-1.json");
     if std::env::var_os("FOREBAY_GOLDEN").is_some() {
         let mut before = seen();
         before.publish("d1", &message(13, "a", 99.0));

@@ -4,7 +4,7 @@ use super::reference::{Built, Default, KeyDoc, reference};
 
 const HEAD: &str = "# Configuration
 
-<!-- Made from src/config/reference.rs: FOREBAY_BLESS=1 cargo test --bin forebay configuration_reference -->
+<!-- Made from src/config/schema/reference.rs: FOREBAY_BLESS=1 cargo test --bin forebay configuration_reference -->
 
 Forebay reads one YAML file (`-c`/`--config`). `config/minimal.yaml` is the shortest one, `config/forebay.yaml` shows
 every key of this version with comments. `forebay check` reads it without starting anything and lists all faults at

@@ -4,27 +4,27 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::fault::Fault;
+use super::check::{fault, join};
 use super::reference::{Default, lookup};
-use super::schema::{fault, join};
-use super::tree::Node;
-use super::units;
+use crate::config::fault::Fault;
+use crate::config::units;
+use crate::config::yaml::Node;
 
 /// What all sections share while a configuration is read.
 #[derive(Debug)]
-pub(super) struct Reading<'a> {
+pub(in crate::config) struct Reading<'a> {
     /// The folder of the file, where relative paths start.
-    pub(super) base_dir: &'a Path,
+    pub(in crate::config) base_dir: &'a Path,
     /// Whether named files must exist.
-    pub(super) check_files: bool,
+    pub(in crate::config) check_files: bool,
     /// All that was found wrong.
-    pub(super) faults: Vec<Fault>,
+    pub(in crate::config) faults: Vec<Fault>,
 }
 
 /// One map of the configuration, perhaps absent. Values that `schema` has refused read as if left out, so nothing is
 /// reported twice.
 #[derive(Clone, Debug)]
-pub(super) struct Section<'n> {
+pub(in crate::config) struct Section<'n> {
     node: Option<&'n Node>,
     generic: String,
     path: String,
@@ -32,7 +32,7 @@ pub(super) struct Section<'n> {
 }
 
 impl<'n> Section<'n> {
-    pub(super) fn root(node: &'n Node) -> Self {
+    pub(in crate::config) fn root(node: &'n Node) -> Self {
         Self {
             node: Some(node),
             generic: String::new(),
@@ -42,12 +42,12 @@ impl<'n> Section<'n> {
     }
 
     /// Whether the section stands in the configuration.
-    pub(super) fn present(&self) -> bool {
+    pub(in crate::config) fn present(&self) -> bool {
         self.node.is_some()
     }
 
     /// A map within this one.
-    pub(super) fn section(&self, name: &str) -> Self {
+    pub(in crate::config) fn section(&self, name: &str) -> Self {
         let node = self.given(name);
         let line = node.and_then(Node::line).or(self.line);
         Self {
@@ -59,7 +59,7 @@ impl<'n> Section<'n> {
     }
 
     /// The maps of a list; none if it is left out.
-    pub(super) fn list(&self, name: &str) -> Option<Vec<Self>> {
+    pub(in crate::config) fn list(&self, name: &str) -> Option<Vec<Self>> {
         let items = self.given(name)?.items();
         let generic = format!("{}[]", join(&self.generic, name));
         let path = join(&self.path, name);
@@ -73,18 +73,18 @@ impl<'n> Section<'n> {
     }
 
     /// The node of a key, if it is there and of the right type.
-    pub(super) fn given(&self, name: &str) -> Option<&'n Node> {
+    pub(in crate::config) fn given(&self, name: &str) -> Option<&'n Node> {
         let doc = lookup(&join(&self.generic, name))?;
         self.node?.child(name).filter(|node| doc.kind.check(node).is_ok())
     }
 
     /// Whether the key stands there, right or wrong.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(in crate::config) fn has(&self, name: &str) -> bool {
         self.node.is_some_and(|node| node.child(name).is_some())
     }
 
     /// The value, else the default of the table.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
+    pub(in crate::config) fn text(&self, name: &str) -> Option<String> {
         self.given(name)
             .and_then(Node::scalar)
             .or_else(|| match lookup(&join(&self.generic, name))?.default {
@@ -94,47 +94,47 @@ impl<'n> Section<'n> {
     }
 
     /// The texts of a list; empty if it is left out.
-    pub(super) fn texts(&self, name: &str) -> Vec<String> {
+    pub(in crate::config) fn texts(&self, name: &str) -> Vec<String> {
         self.given(name)
             .map(|node| node.items().iter().filter_map(Node::scalar).collect())
             .unwrap_or_default()
     }
 
-    pub(super) fn flag(&self, name: &str) -> bool {
+    pub(in crate::config) fn flag(&self, name: &str) -> bool {
         self.text(name).is_some_and(|text| text == "true")
     }
 
-    pub(super) fn integer(&self, name: &str) -> Option<u64> {
+    pub(in crate::config) fn integer(&self, name: &str) -> Option<u64> {
         self.text(name)?.parse().ok()
     }
 
-    pub(super) fn duration(&self, name: &str) -> Option<Duration> {
+    pub(in crate::config) fn duration(&self, name: &str) -> Option<Duration> {
         units::duration(&self.text(name)?).ok()
     }
 
-    pub(super) fn bytes(&self, name: &str) -> Option<u64> {
+    pub(in crate::config) fn bytes(&self, name: &str) -> Option<u64> {
         units::bytes(&self.text(name)?).ok()
     }
 
-    pub(super) fn bandwidth(&self, name: &str) -> Option<u64> {
+    pub(in crate::config) fn bandwidth(&self, name: &str) -> Option<u64> {
         units::bandwidth(&self.text(name)?).ok()
     }
 
-    pub(super) fn rate(&self, name: &str) -> Option<f64> {
+    pub(in crate::config) fn rate(&self, name: &str) -> Option<f64> {
         units::rate(&self.text(name)?).ok()
     }
 
     /// A share from 0 to 1.
-    pub(super) fn share(&self, name: &str) -> Option<f64> {
+    pub(in crate::config) fn share(&self, name: &str) -> Option<f64> {
         units::percent(&self.text(name)?).ok()
     }
 
-    pub(super) fn socket(&self, name: &str) -> Option<SocketAddr> {
+    pub(in crate::config) fn socket(&self, name: &str) -> Option<SocketAddr> {
         self.text(name)?.parse().ok()
     }
 
     /// A file: the given one, else the default. Reported if it cannot be read; `hint` says what to do then.
-    pub(super) fn file(&self, name: &str, default: Option<&str>, hint: &str, reading: &mut Reading<'_>) -> Option<PathBuf> {
+    pub(in crate::config) fn file(&self, name: &str, default: Option<&str>, hint: &str, reading: &mut Reading<'_>) -> Option<PathBuf> {
         let written = self.given(name).and_then(Node::scalar).or_else(|| default.map(str::to_owned))?;
         let path = reading.base_dir.join(&written);
         if reading.check_files
@@ -150,7 +150,7 @@ impl<'n> Section<'n> {
     }
 
     /// A fault of one of the section's keys.
-    pub(super) fn fault(&self, name: &str, reason: impl Into<String>) -> Fault {
+    pub(in crate::config) fn fault(&self, name: &str, reason: impl Into<String>) -> Fault {
         let path = join(&self.path, name);
         match self.node.and_then(|node| node.child(name)) {
             Some(node) => fault(node, &path, reason.into()),
@@ -163,7 +163,7 @@ impl<'n> Section<'n> {
     }
 
     /// A fault of one item of a list of texts.
-    pub(super) fn item_fault(&self, name: &str, index: usize, reason: impl Into<String>) -> Fault {
+    pub(in crate::config) fn item_fault(&self, name: &str, index: usize, reason: impl Into<String>) -> Fault {
         let path = format!("{}[{index}]", join(&self.path, name));
         match self.node.and_then(|node| node.child(name)).and_then(|node| node.items().get(index)) {
             Some(node) => fault(node, &path, reason.into()),

@@ -1,15 +1,15 @@
 //! Holds the tree against the table of keys: unknown and double keys, missing ones, types, ranges, keys of later
 //! versions.
 
-use super::fault::{Fault, nearest};
 use super::kind::Kind;
 use super::reference::{Built, Default, KeyDoc, children, lookup};
-use super::tree::{Key, Node, Origin, Value};
+use crate::config::fault::{Fault, nearest};
+use crate::config::yaml::{Key, Node, Origin, Value};
 
 const NOT_IN_THIS_VERSION: &str = "not in this version";
 
 /// Reports everything about `root` that the table of keys can tell.
-pub(super) fn check(root: &Node, faults: &mut Vec<Fault>) {
+pub(in crate::config) fn check(root: &Node, faults: &mut Vec<Fault>) {
     match &root.value {
         // An empty file: the required keys are missing, which says more than "must be a map".
         Value::Null => missing(&[], "", "", root, faults),

@@ -231,7 +231,7 @@ fn ago(value: &Value) -> String {
 }
 
 fn rough(seconds: f64) -> String {
-    crate::watch::rough(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+    crate::monitor::signals::rough(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
 /// Thousands apart, for reading.

@@ -2,14 +2,14 @@
 
 mod ansi;
 mod html;
-mod page;
+mod layout;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use ansi::terminal;
 pub(crate) use html::document;
-pub(crate) use page::{is_well, page};
+pub(crate) use layout::{is_well, page};
 
 /// What a piece of text wants to say by its looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::fault::{Fault, shorten};
 use super::lines::{Lines, Shape};
+use crate::config::fault::{Fault, shorten};
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(in crate::config) enum Origin {
     /// In the file, at this line.
     File(Option<usize>),
     /// In an environment variable or a flag, named as the operator wrote it.
@@ -22,14 +22,14 @@ pub(super) enum Origin {
 
 /// A value and its origin.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) origin: Origin,
-    pub(super) value: Value,
+pub(in crate::config) struct Node {
+    pub(in crate::config) origin: Origin,
+    pub(in crate::config) value: Value,
 }
 
 /// A YAML value; mappings keep their order and their duplicates.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(in crate::config) enum Value {
     Null,
     Bool(bool),
     /// The number as serde_yaml understood it, in plain decimal.
@@ -41,9 +41,9 @@ pub(super) enum Value {
 
 /// A key of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) name: String,
-    pub(super) origin: Origin,
+pub(in crate::config) struct Key {
+    pub(in crate::config) name: String,
+    pub(in crate::config) origin: Origin,
 }
 
 impl PartialEq for Node {
@@ -54,7 +54,7 @@ impl PartialEq for Node {
 
 impl Node {
     /// Reads a whole file.
-    pub(super) fn parse_file(text: &str) -> Result<Self, Box<Fault>> {
+    pub(in crate::config) fn parse_file(text: &str) -> Result<Self, Box<Fault>> {
         let mut root: Self = serde_yaml::from_str(text).map_err(|error| Box::new(syntax_fault(text, &error)))?;
         if let Some(lines) = Lines::parse(text) {
             root.place(&lines);
@@ -64,7 +64,7 @@ impl Node {
 
     /// Reads the value of an environment variable or a flag. A number keeps its digits as written (`007`) and
     /// `{cn}` is text and no map: nobody quotes twice on a command line.
-    pub(super) fn parse_override(text: &str, origin: &Arc<str>) -> Result<Self, String> {
+    pub(in crate::config) fn parse_override(text: &str, origin: &Arc<str>) -> Result<Self, String> {
         let mut node: Self = serde_yaml::from_str(text).map_err(|error| advice(text, &error))?;
         match &node.value {
             Value::Number(_) => node.value = Value::Number(text.trim().to_owned()),
@@ -77,7 +77,7 @@ impl Node {
         Ok(node)
     }
 
-    pub(super) fn line(&self) -> Option<usize> {
+    pub(in crate::config) fn line(&self) -> Option<usize> {
         match self.origin {
             Origin::File(line) => line,
             Origin::Override(_) => None,
@@ -85,7 +85,7 @@ impl Node {
     }
 
     /// The child of a mapping.
-    pub(super) fn child(&self, name: &str) -> Option<&Self> {
+    pub(in crate::config) fn child(&self, name: &str) -> Option<&Self> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node),
             _ => None,
@@ -93,7 +93,7 @@ impl Node {
     }
 
     /// The items of a list; empty for anything else.
-    pub(super) fn items(&self) -> &[Self] {
+    pub(in crate::config) fn items(&self) -> &[Self] {
         match &self.value {
             Value::List(items) => items,
             _ => &[],
@@ -101,7 +101,7 @@ impl Node {
     }
 
     /// A scalar as text, whatever YAML made of it.
-    pub(super) fn scalar(&self) -> Option<String> {
+    pub(in crate::config) fn scalar(&self) -> Option<String> {
         match &self.value {
             Value::Bool(value) => Some(value.to_string()),
             Value::Number(text) | Value::Text(text) => Some(text.clone()),

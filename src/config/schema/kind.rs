@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::tree::{Node, Origin, Value};
-use super::units;
+use crate::config::units;
+use crate::config::yaml::{Node, Origin, Value};
 
 /// The type of a key. Limits are written as an operator would write them.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +93,7 @@ impl Kind {
     ///
     /// # Errors
     /// The reason, for the operator.
-    pub(super) fn check(&self, node: &Node) -> Result<(), String> {
+    pub(in crate::config) fn check(&self, node: &Node) -> Result<(), String> {
         match self {
             Self::Map => expect(matches!(node.value, Value::Map(_)), node, "a map of keys"),
             Self::List | Self::TextList => expect(matches!(node.value, Value::List(_)), node, "a list, as in [a, b]"),
