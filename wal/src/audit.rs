@@ -4,12 +4,14 @@ use std::sync::atomic::Ordering;
 
 use crate::block::Block;
 use crate::change::Count;
+use crate::error::ReadError;
 use crate::reader::{fetch, place};
+use crate::record::{Partition, StreamId};
 use crate::shared::Shared;
 use crate::state::State;
+use crate::stats::{Status, StreamStatus};
 use crate::sync::lock;
 use crate::tracked::StreamTracker;
-use crate::{Partition, ReadError, Status, StreamId, StreamStatus};
 
 /// The ledger of contract C9, recounted by reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -207,7 +209,7 @@ pub(crate) fn status(shared: &Shared) -> Status {
         (intake.unavailable.clone(), intake.disk_full)
     };
     let oldest = lock(&shared.oldest);
-    let line = |id: StreamId, options: &crate::StreamOptions| StreamStatus {
+    let line = |id: StreamId, options: &crate::options::StreamOptions| StreamStatus {
         id,
         name: options.name.clone(),
         waiting: shared.gauges.records(id.0),
@@ -221,7 +223,7 @@ pub(crate) fn status(shared: &Shared) -> Status {
         streams,
         disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
         free_bytes: shared.free_bytes.load(Ordering::Relaxed),
-        unavailable: unavailable.or_else(|| disk_full.then(|| crate::AppendError::DiskFull.to_string())),
+        unavailable: unavailable.or_else(|| disk_full.then(|| crate::error::AppendError::DiskFull.to_string())),
         last_trusted: lock(&shared.state).trusted,
     }
 }

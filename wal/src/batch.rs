@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::block::Entry;
 use crate::codec;
-use crate::requeue::Job;
-use crate::row::MAX_SLOT;
+use crate::entry::Entry;
+use crate::error::CommitError;
+use crate::format::MAX_SLOT;
+use crate::job::Job;
+use crate::listener::CommitListener;
+use crate::record::{Batch, Epoch, NewRecord, Partition, Record, RecordId, StreamId};
 use crate::sync::guarded;
-use crate::{Batch, CommitError, CommitListener, Epoch, NewRecord, Partition, Record, RecordId, StreamId};
 
 /// Why nothing is stored after the writer thread ended out of turn.
 pub(crate) const WRITER_STOPPED: &str = "the log's writer thread stopped, which is a fault of ours: restart Forebay and report it";

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 
 use crate::codec::{self, Cursor, FIXED, View};
-use crate::files::RawBlock;
-use crate::table::Key;
+use crate::entry::{Entry, Key, RawBlock};
 
 /// Bytes of the header before the index.
 pub(crate) const HEADER: usize = 16;
@@ -19,22 +18,6 @@ const SLACK: usize = 64;
 const DENSE: u8 = 1;
 /// Records with the distance of each from the key's offset: what was left of blocks that were carried.
 const SPARSE: u8 = 2;
-
-/// One record's line in the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) partition: u8,
-    pub(crate) slot: u32,
-    pub(crate) at: u32,
-    pub(crate) len: u32,
-}
-
-impl Entry {
-    /// What the record counts for in the stream's bound.
-    pub(crate) const fn cost(self) -> u64 {
-        (self.len as usize + INDEX) as u64
-    }
-}
 
 /// Splits records of the given sizes (index lines included) into runs that fill whole pages, the first one together with what
 /// lies `beside` it; gives each run's length.

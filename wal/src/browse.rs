@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::block::Block;
+use crate::clock::Timestamp;
 use crate::files::name;
-use crate::inspector::Source;
+use crate::record::{Epoch, Offset, Record, StreamId};
+use crate::source::Source;
 use crate::state::State;
 use crate::tracked::StreamTracker;
-use crate::{Epoch, Offset, Record, StreamId, Timestamp};
 
 /// How a record stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,17 +14,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::batch::OpenBatch;
-use crate::block::{self, Block, Entry, NewBlock};
+use crate::block::{self, Block, NewBlock};
 use crate::change::{Change, Range};
 use crate::commit::Beside;
+use crate::entry::Entry;
+use crate::error::CommitError;
 use crate::progress::{Moving, Tracker};
 use crate::ranges::RangeSet;
+use crate::record::Batch;
 use crate::rescue::Remains;
 use crate::store::FileError;
 use crate::sync::lock;
 use crate::tracked::StreamTracker;
 use crate::writer::Writer;
-use crate::{Batch, CommitError};
 
 /// How much is read and written at a time.
 const PART: usize = 1 << 20;

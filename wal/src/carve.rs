@@ -3,9 +3,9 @@
 
 use crate::block::{self, HEADER, INDEX};
 use crate::codec::{self, FIXED, MAX_RECORD, View};
+use crate::record::{Partition, StreamId};
 use crate::row::{ROW_HEAD, RowKind, decode_row_at};
 use crate::state::State;
-use crate::{Partition, StreamId};
 
 /// What lies at a place.
 pub(crate) enum Carved<'a> {

@@ -1,6 +1,7 @@
 //! Steps of the small state.
 
-use crate::{Partition, Timestamp};
+use crate::clock::Timestamp;
+use crate::record::Partition;
 
 /// Ways a counter of the ledger can rise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::block::Entry;
-use crate::{BootId, Epoch, NewRecord, Offset, Partition, Record, RecordId, StreamId, Timestamp};
+use crate::clock::{BootId, Timestamp};
+use crate::entry::Entry;
+use crate::record::{Epoch, NewRecord, Offset, Partition, Record, RecordId, StreamId};
 
 /// Bytes before the optional fields.
 pub(crate) const FIXED: usize = 64;

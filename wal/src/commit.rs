@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::StreamId;
 use crate::batch::{Appended, OpenBatch};
-use crate::block::{self, Entry, NewBlock};
+use crate::block::{self, NewBlock};
 use crate::carry::Part;
 use crate::change::{Change, Count};
+use crate::entry::Entry;
+use crate::job::Leaving;
 use crate::pending::DeadJob;
-use crate::requeue::Leaving;
+use crate::record::StreamId;
 use crate::row::{RowKind, encode_row};
 use crate::sync::lock;
 use crate::writer::{Failure, Writer};

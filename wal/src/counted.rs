@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::Stats;
 use crate::disk::StorageFile;
+use crate::stats::Stats;
 
 /// A file whose writes are counted in [`Stats::device_bytes`] and [`Stats::device_syncs`].
 #[derive(Debug)]

@@ -9,8 +9,9 @@
 
 use bytes::Bytes;
 
+use crate::clock::Timestamp;
 use crate::codec::Cursor;
-use crate::{Epoch, NewRecord, Offset, Record, RecordId, StreamId, Timestamp};
+use crate::record::{Epoch, NewRecord, Offset, Record, RecordId, StreamId};
 
 const VERSION: u8 = 1;
 const MAX_TEXT: usize = 1024;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::StreamId;
+use crate::record::StreamId;
 
 /// Why [`crate::Log::open`] failed.
 #[derive(Debug, thiserror::Error)]

@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::clock::Clock;
 use crate::disk::{Directory, LockGuard, RealDirectory, StorageFile};
+use crate::error::{AppendError, CommitError};
 use crate::files::{Files, NEXT, name};
+use crate::listener::CommitListener;
+use crate::log::{Log, Opened};
+use crate::options::{Options, StreamOptions, WhenFull};
+use crate::record::{Batch, NewRecord, PartitionSet, Settlement, StreamId};
 use crate::store::FileError;
 use crate::sync::lock;
 use crate::testing::{ManualClock, Unobserved};
-use crate::{
-    AppendError, Batch, Clock, CommitError, CommitListener, Log, NewRecord, Opened, Options, PartitionSet, Settlement, StreamId,
-    StreamOptions, WhenFull,
-};
 
 /// What the disk does: 0 well, 1 full, 2 broken, 3 a bug: it panics.
 #[derive(Debug, Default)]

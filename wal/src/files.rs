@@ -7,15 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 use bytes::Bytes;
 
-use crate::Stats;
 use crate::block::{self, NewBlock};
 use crate::change::Change;
 use crate::counted::Counted;
 use crate::disk::{Backend, Directory, Overlay, StorageFile};
+use crate::entry::RawBlock;
 use crate::fold::{Recovered, read_state};
 use crate::note::Note;
 use crate::row::{RowKind, encode_row};
 use crate::spent::{Overlaid, SPARE};
+use crate::stats::Stats;
 use crate::store::{FileError, Store, contained, open_db};
 use crate::sync::lock;
 use crate::table::{self, Next, Table};
@@ -76,15 +77,6 @@ pub(crate) struct Files {
     /// Bytes that the spent file occupies that is kept; 0 = there is none.
     spare_bytes: AtomicU64,
     stats: Arc<Stats>,
-}
-
-/// A block as stored.
-#[derive(Debug)]
-pub(crate) struct RawBlock {
-    pub(crate) first: u64,
-    /// Where the next one begins, or the end of what was asked for.
-    pub(crate) until: u64,
-    pub(crate) bytes: Bytes,
 }
 
 impl Files {

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use redb::Database;
 
-use crate::StreamId;
 use crate::change::Change;
-use crate::rescue::Rows;
-use crate::row::{self, Row, RowKind};
+use crate::record::StreamId;
+use crate::row::{self, Row, RowKind, Rows};
 use crate::state::State;
 use crate::store::FileError;
 use crate::table::{Next, Table};

@@ -108,3 +108,9 @@
 //! 6. At most one file is unclean, unless one failed: that one is never written again, repairs of it stay in memory, and
 //!    what waits in it is carried to another by the process that saw it fail.
 //!    A file that was not closed properly takes no more records after a restart, unless there is no room for another.
+
+/// Rows of version 1, in builds that were never released, had numbers of fixed length.
+pub(crate) const VERSION: u8 = 2;
+
+/// The highest ledger slot.
+pub(crate) const MAX_SLOT: u32 = 1 << 20;

@@ -12,12 +12,16 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use crate::block::{self, Block, Entry, NewBlock};
+use crate::block::{self, Block, NewBlock};
+use crate::carve;
 use crate::change::{Change, Count, Range};
-use crate::files::RawBlock;
+use crate::clock::{BootId, Timestamp};
+use crate::codec;
+use crate::dead::DeadLetter;
+use crate::entry::{Entry, RawBlock};
+use crate::record::{Epoch, NewRecord, Offset, Partition, Record, RecordId, StreamId};
 use crate::row::{RowKind, decode_row, decode_row_at, encode_row};
 use crate::state::State;
-use crate::{BootId, DeadLetter, Epoch, NewRecord, Offset, Partition, Record, RecordId, StreamId, Timestamp, carve, codec};
 
 const FIRST: u64 = 700;
 
@@ -195,7 +199,7 @@ fn decode_all(bytes: &[u8], known: &BTreeMap<&str, Vec<u8>>) {
         stream: StreamId::DEAD,
         offset: Offset(1),
         partition: Partition::of(""),
-        received: crate::Clock::now(&crate::testing::ManualClock::trusted()),
+        received: crate::clock::Clock::now(&crate::testing::ManualClock::trusted()),
         identity: String::new(),
         route: String::new(),
         topic: String::new(),

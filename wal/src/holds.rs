@@ -1,12 +1,33 @@
 //! Suspended pairs of route and device: finding and ending them.
 
 use crate::block::Block;
-use crate::files::RawBlock;
+use crate::entry::RawBlock;
+use crate::error::ReadError;
 use crate::reader::{Place, fetch, judge, outstanding, place};
+use crate::record::{Offset, Record, StreamId};
 use crate::shared::Shared;
 use crate::sync::lock;
 use crate::tracked::Meet;
-use crate::{HoldKey, ReadError, Record};
+
+/// One device's records on one route, which the cloud denies for now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HoldKey {
+    /// The stream.
+    pub stream: StreamId,
+    /// The route's name.
+    pub route: String,
+    /// The device's identity.
+    pub identity: String,
+}
+
+/// A suspended pair of route and device: its records from `next` on stay waiting while the reader passes them by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Which records.
+    pub key: HoldKey,
+    /// The oldest of them.
+    pub next: Offset,
+}
 
 const SCAN_BYTES: usize = 1 << 20;
 

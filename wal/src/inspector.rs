@@ -3,18 +3,19 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
+use crate::audit::{self, Audit, LedgerLine};
 use crate::browse::Cursor;
+use crate::clock::Timestamp;
 use crate::disk::Directory;
-use crate::files::{self, Files, RawBlock};
-use crate::progress::Tracker;
+use crate::error::ReadError;
+use crate::files::{self, Files};
+use crate::record::{Epoch, Offset, StreamId};
 use crate::shared::Shared;
-use crate::state::{FileEntry, State};
+use crate::source::{InspectError, Source};
+use crate::state::FileEntry;
 use crate::stopped::Stopped;
-use crate::store::FileError;
-use crate::sync::lock;
-use crate::{Audit, Epoch, LedgerLine, Offset, ReadError, StreamId, Timestamp, audit};
 
 /// Reads a log's catalogue, files and records, and changes nothing: not a byte on disk, no counter, no progress. Cheap to
 /// clone. What it says of a running log is true of one moment of the reading, not of one moment for all. Everything
@@ -22,46 +23,6 @@ use crate::{Audit, Epoch, LedgerLine, Offset, ReadError, StreamId, Timestamp, au
 #[derive(Clone)]
 pub struct Inspector {
     pub(crate) source: Arc<Source>,
-}
-
-pub(crate) enum Source {
-    /// Beside the writer; closed files are opened anew, so that the bridge's stay open.
-    Running(Arc<Shared>, Box<Files>),
-    Stopped(Box<Stopped>),
-}
-
-/// Why a directory cannot be looked at.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InspectError {
-    /// A process uses it: ask that one.
-    #[error("a running Forebay holds {path}")]
-    Locked {
-        /// The lock file.
-        path: PathBuf,
-    },
-    /// There is nothing.
-    #[error("there is no log in {path}")]
-    NoLog {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The system said no.
-    #[error("the log's directory {path} cannot be read")]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// No file of it opens.
-    #[error("no log file in {path} opens: {what}")]
-    Unreadable {
-        /// The directory.
-        path: PathBuf,
-        /// What the newest that was tried says.
-        what: String,
-    },
 }
 
 /// One file of the directory.
@@ -273,7 +234,7 @@ impl Inspector {
             let delivered = if tracked.internal {
                 tracked.floor
             } else {
-                (0..crate::Partition::COUNT)
+                (0..crate::record::Partition::COUNT)
                     .map(|p| tracked.delivered_up_to(p))
                     .min()
                     .unwrap_or(tracked.floor)
@@ -284,10 +245,10 @@ impl Inspector {
         let mut cursor = self.cursor(stream, Offset(from));
         loop {
             // A record is enough; the block around it is what is read.
-            let chunk = cursor.read(1, &|candidate| candidate.state != crate::RecordState::Settled);
+            let chunk = cursor.read(1, &|candidate| candidate.state != crate::browse::RecordState::Settled);
             let first = chunk.found.into_iter().find_map(|found| match found {
-                crate::Found::Record(kept) => Some((kept.offset, kept.record.received)),
-                crate::Found::Damaged(_) => None,
+                crate::browse::Found::Record(kept) => Some((kept.offset, kept.record.received)),
+                crate::browse::Found::Damaged(_) => None,
             });
             if first.is_some() || chunk.is_end {
                 return first;
@@ -331,55 +292,6 @@ impl fmt::Debug for Inspector {
         f.debug_struct("Inspector")
             .field("directory", &self.directory())
             .finish_non_exhaustive()
-    }
-}
-
-impl Source {
-    pub(crate) fn directory(&self) -> &dyn Directory {
-        match self {
-            Self::Running(shared, _) => shared.files.directory.as_ref(),
-            Self::Stopped(stopped) => stopped.files.directory.as_ref(),
-        }
-    }
-
-    pub(crate) fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        match self {
-            Self::Running(shared, _) => look(&lock(&shared.state)),
-            Self::Stopped(stopped) => look(&stopped.state),
-        }
-    }
-
-    pub(crate) fn tracker(&self) -> MutexGuard<'_, Tracker> {
-        match self {
-            Self::Running(shared, _) => lock(&shared.tracker),
-            Self::Stopped(stopped) => lock(&stopped.tracker),
-        }
-    }
-
-    /// The file that a running log appends to.
-    pub(crate) fn active(&self) -> Option<u64> {
-        match self {
-            Self::Running(shared, _) => shared.files.active_number(),
-            Self::Stopped(_) => None,
-        }
-    }
-
-    /// The files through which `number` is read.
-    pub(crate) fn files_for(&self, number: u64) -> &Files {
-        match self {
-            Self::Running(shared, own) => {
-                if shared.files.active_number() == Some(number) {
-                    &shared.files
-                } else {
-                    own
-                }
-            }
-            Self::Stopped(stopped) => &stopped.files,
-        }
-    }
-
-    pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, bytes: usize) -> Result<Vec<RawBlock>, FileError> {
-        self.files_for(number).blocks(number, stream, from, end, bytes)
     }
 }
 

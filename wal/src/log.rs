@@ -4,16 +4,24 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
-use std::time::Duration;
 
+use crate::audit::{self, Audit, LedgerLine};
+use crate::clock::Clock;
 use crate::disk::Directory;
+use crate::error::{CommitError, OpenError, ReadError};
+use crate::holds::{self, Hold, HoldKey};
+use crate::inspector::Inspector;
+use crate::job::{RequeueError, Requeued};
+use crate::listener::{CommitListener, Settled, Tap};
+use crate::open;
+use crate::options::Options;
+use crate::producer::Producer;
+use crate::reader::Reader;
+use crate::record::{Epoch, Offset, PartitionSet, Record, Settlement, StreamId};
 use crate::shared::Shared;
+use crate::stats::{Observer, StartReport, Stats, Status};
 use crate::sync::lock;
 use crate::tracked::Outcome;
-use crate::{
-    Audit, Batch, Clock, CommitError, CommittedBatch, Epoch, Inspector, LedgerLine, Observer, Offset, OpenError, Options, PartitionSet,
-    Producer, ReadError, Reader, Record, RequeueError, Requeued, Settlement, StartReport, Stats, Status, StreamId, audit, holds, open,
-};
 
 /// An open log. Cheap to clone; the last one dropped closes it.
 #[derive(Clone)]
@@ -34,75 +42,6 @@ pub struct Opened {
     pub log: Log,
     /// What was found.
     pub report: StartReport,
-}
-
-/// Where and when appended records will be stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    /// The commit that will hold them.
-    pub batch: Batch,
-    /// Offset of the first record of the call that went to a user stream.
-    pub offset: Offset,
-}
-
-/// Hears what became of a producer's batches. Called on the writer thread, in batch order: must not block.
-pub trait CommitListener: Send + Sync {
-    /// All that this producer appended up to and including `batch` survives a power cut.
-    fn committed(&self, batch: Batch);
-    /// `batch` was not stored and never will be; nothing in it may be acked.
-    fn failed(&self, batch: Batch, error: &CommitError);
-}
-
-/// Sees every committed batch after its listeners were called, on the writer thread: must not block.
-pub trait Tap: Send {
-    /// `batch` is durable.
-    fn committed(&mut self, batch: Arc<CommittedBatch>);
-}
-
-/// What [`Log::settle`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// This settlement counts.
-    First,
-    /// The record had been settled before; this one is only counted as late.
-    Late,
-}
-
-/// One device's records on one route, which the cloud denies for now.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HoldKey {
-    /// The stream.
-    pub stream: StreamId,
-    /// The route's name.
-    pub route: String,
-    /// The device's identity.
-    pub identity: String,
-}
-
-/// A suspended pair of route and device: its records from `next` on stay waiting while the reader passes them by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// Which records.
-    pub key: HoldKey,
-    /// The oldest of them.
-    pub next: Offset,
-}
-
-/// One stream at a glance.
-#[derive(Clone, Debug)]
-pub struct StreamStatus {
-    /// Its id.
-    pub id: StreamId,
-    /// Its name.
-    pub name: String,
-    /// Records waiting.
-    pub waiting: u64,
-    /// Encoded bytes of the records waiting.
-    pub waiting_bytes: u64,
-    /// The stream's bound.
-    pub max_bytes: u64,
-    /// Provable age of the oldest waiting record.
-    pub oldest: Option<Duration>,
 }
 
 impl Log {

@@ -1,8 +1,8 @@
 //! Single records by their places.
 
-use crate::Epoch;
 use crate::block::Block;
 use crate::codec;
+use crate::record::Epoch;
 use crate::shared::Shared;
 use crate::sync::lock;
 
@@ -28,7 +28,7 @@ impl Shared {
     }
 
     /// One committed record; none = damaged or gone.
-    pub(crate) fn record_at(&self, file: u64, stream: u8, offset: u64) -> Option<crate::Record> {
+    pub(crate) fn record_at(&self, file: u64, stream: u8, offset: u64) -> Option<crate::record::Record> {
         let epoch = Epoch(lock(&self.state).epoch_of(file, stream, offset)?);
         let block = self.block_at(file, stream, offset)?;
         let nth = block.position(offset)?;

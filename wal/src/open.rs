@@ -10,22 +10,27 @@ use std::time::Instant;
 use crate::aside::Aside;
 use crate::batch::{Intake, OpenBatch, Slots};
 use crate::change::{Change, Count};
-use crate::clock::random_u64;
+use crate::clock::{Clock, random_u64};
 use crate::disk::{Directory, LockGuard, RealDirectory};
+use crate::error::OpenError;
 use crate::files::{self, Files, LOCK};
 use crate::fold::{Recovered, fold_rows};
+use crate::format;
 use crate::gauge::Gauges;
+use crate::listener::Tap;
 use crate::note::Note;
+use crate::options::Options;
 use crate::progress::Tracker;
 use crate::rebuild::{Newest, rebuild};
+use crate::record::{Batch, Epoch, StreamId};
 use crate::rescue::Remains;
 use crate::retention::{BALLAST, Space};
-use crate::row::{self, RowKind, encode_row};
+use crate::row::{RowKind, encode_row};
 use crate::shared::{Mending, Shared};
 use crate::state::State;
+use crate::stats::{Observer, StartReport, Stats};
 use crate::store::FileError;
 use crate::writer::Writer;
-use crate::{Batch, Clock, Epoch, Observer, OpenError, Options, StartReport, Stats, StreamId, Tap};
 
 /// How often a file is opened that the disk cannot read.
 const TRIES: usize = 3;
@@ -423,7 +428,7 @@ fn take_over(
 }
 
 /// Gives every configured stream its id; a stream that is gone must hold nothing.
-fn match_streams(found: &mut Found, options: &Options) -> Result<Vec<(StreamId, crate::StreamOptions)>, OpenError> {
+fn match_streams(found: &mut Found, options: &Options) -> Result<Vec<(StreamId, crate::options::StreamOptions)>, OpenError> {
     let is_user = |id: u8| id < StreamId::LOCAL.0;
     for known in found.state.streams.iter().filter(|known| is_user(known.id)) {
         let (waiting, _) = found.state.waiting(known.id);
@@ -548,7 +553,7 @@ fn storage(options: &Options, number: u64, error: FileError) -> OpenError {
         FileError::Version(found) => OpenError::Version {
             path: options.directory.join(files::name(number)),
             found,
-            known: row::VERSION,
+            known: format::VERSION,
         },
         error => OpenError::Storage {
             path: options.directory.join(files::name(number)),

@@ -7,9 +7,12 @@ use std::time::Instant;
 use crate::batch::Intake;
 use crate::block::INDEX;
 use crate::codec;
+use crate::error::AppendError;
+use crate::listener::{CommitListener, Ticket};
+use crate::options::WhenFull;
+use crate::record::{Batch, NewRecord, Offset, StreamId};
 use crate::shared::{LOCAL_BYTES, Shared};
 use crate::sync::lock;
-use crate::{AppendError, Batch, CommitListener, NewRecord, Offset, StreamId, Ticket, WhenFull};
 
 /// Bytes that may wait for the disk before more is refused.
 const MAX_PENDING: usize = 64 << 20;

@@ -17,12 +17,13 @@ use std::sync::atomic::Ordering;
 use crate::block::Block;
 use crate::change::{Change, Count};
 use crate::gauge::Gauges;
+use crate::job::Leaving;
 use crate::pending::{DeadJob, Pending};
 use crate::ranges::RangeSet;
-use crate::requeue::Leaving;
+use crate::record::{Partition, StreamId};
 use crate::state::State;
+use crate::stats::Stats;
 use crate::tracked::{HeldPair, MAX_OUTSTANDING, Outcome, Outstanding, StreamTracker, Unsettled, pop_settled};
-use crate::{Partition, Stats, StreamId};
 
 /// All streams' progress, and what of it is not yet on disk.
 #[derive(Debug)]

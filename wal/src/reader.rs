@@ -3,14 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::block::{Block, Entry};
+use crate::block::Block;
+use crate::clock::Timestamp;
 use crate::codec::View;
-use crate::files::{RawBlock, name};
+use crate::entry::{Entry, RawBlock};
+use crate::error::ReadError;
+use crate::files::name;
 use crate::progress::Tracker;
+use crate::record::{Epoch, Partition, PartitionSet, Record, StreamId};
 use crate::shared::Shared;
 use crate::sync::lock;
 use crate::tracked::{MAX_OUTSTANDING, Meet, Outcome, Outstanding, StreamTracker};
-use crate::{Epoch, Partition, PartitionSet, ReadError, Record, StreamId, Timestamp};
 
 /// Reads one stream in offset order. Blocks on the disk; keep it off the async threads.
 ///

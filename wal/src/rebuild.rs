@@ -17,10 +17,11 @@ use crate::files::Files;
 use crate::gauge::Gauges;
 use crate::progress::Tracker;
 use crate::ranges::RangeSet;
+use crate::record::StreamId;
 use crate::rescue::Remains;
 use crate::state::State;
+use crate::stats::Stats;
 use crate::store::FileError;
-use crate::{Stats, StreamId};
 
 /// How much is read at a time.
 const CHUNK: usize = 1 << 20;
@@ -188,7 +189,7 @@ fn visit(
 /// A device whose slot was given in the lost row.
 fn name_slot(state: &mut State, slot: u32, identity: String) {
     let known = state.slots.get(slot as usize).is_some_and(|known| !known.identity.is_empty());
-    if !known && slot <= crate::row::MAX_SLOT {
+    if !known && slot <= crate::format::MAX_SLOT {
         state.apply(&Change::Slot { slot, identity });
     }
 }

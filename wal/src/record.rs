@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::Timestamp;
+use crate::clock::Timestamp;
 
 /// A stream's place in the log's directory of streams; stable for as long as the directory exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

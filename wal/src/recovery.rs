@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use crate::batch::OpenBatch;
 use crate::change::Change;
+use crate::error::CommitError;
+use crate::record::Batch;
 use crate::shared::Shared;
 use crate::store::FileError;
 use crate::sync::lock;
 use crate::writer::{Failure, Writer};
-use crate::{Batch, CommitError};
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(2);

@@ -4,65 +4,20 @@
 //! back, encodes it at the end of the open batch under its first id, swaps that batch out at once, and commits it together
 //! with the letters' removal. So a letter is either still there, or its record waits again.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::batch::OpenBatch;
 use crate::commit::Beside;
 use crate::dead::DeadLetter;
+use crate::job::{Job, Leaving, RequeueError, Requeued, What};
+use crate::options::WhenFull;
+use crate::record::{NewRecord, Offset, Record, RecordId, StreamId};
 use crate::shared::Shared;
 use crate::sync::lock;
 use crate::writer::Writer;
-use crate::{NewRecord, Offset, Record, RecordId, StreamId, WhenFull};
 
 /// How much is put back in one commit.
 const AT_ONCE: usize = 1 << 20;
-
-/// What became of what was to be put back.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Requeued {
-    /// How many records wait again.
-    pub requeued: u64,
-    /// What stays as it was, with a stable word for the reason: `not-found`, `damaged`, `waiting`, `stream-gone`,
-    /// `stream-full`.
-    pub kept: Vec<(Offset, &'static str)>,
-}
-
-/// Why nothing more was put back or dropped. What earlier commits of the same call did is done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RequeueError {
-    /// The log cannot write.
-    #[error("the log cannot write at the moment: {reason}")]
-    NotStored {
-        /// The failure, in words.
-        reason: String,
-    },
-    /// The log is being closed.
-    #[error("the log is closed")]
-    Closed,
-}
-
-/// Something for the writer to do.
-#[derive(Debug)]
-pub(crate) struct Job {
-    what: What,
-    answer: SyncSender<Result<Requeued, RequeueError>>,
-}
-
-#[derive(Debug)]
-pub(crate) enum What {
-    Requeue(Vec<Offset>),
-    Drop(Vec<Offset>),
-    Replay(StreamId, Vec<Offset>),
-}
-
-/// A dead letter that leaves.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Leaving {
-    pub(crate) file: u64,
-    pub(crate) offset: u64,
-    pub(crate) bytes: u64,
-}
 
 /// A record to put back.
 struct Again {
@@ -245,7 +200,7 @@ impl Writer {
         let mut done = Requeued::default();
         for chunk in letters.chunks(1000) {
             let leaving: Vec<Leaving> = chunk.iter().filter_map(|offset| Some(self.leaving(*offset)?.0)).collect();
-            let empty = OpenBatch::new(crate::Batch(0));
+            let empty = OpenBatch::new(crate::record::Batch(0));
             self.commit_beside(empty, &Beside::Leaving(&leaving))
                 .map_err(|error| RequeueError::NotStored { reason: error.reason })?;
             done.requeued += leaving.len() as u64;

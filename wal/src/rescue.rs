@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::StreamId;
 use crate::block::Block;
 use crate::change::Range;
 use crate::codec::{self, MAX_RECORD};
 use crate::disk::StorageFile;
 use crate::files::Files;
-use crate::row::{self, Row};
+use crate::record::StreamId;
+use crate::row::{self, Rows};
 
 /// How much is looked at at a time.
 const WINDOW: usize = 1 << 20;
@@ -28,9 +28,6 @@ pub(crate) struct Remains {
     /// Where each lies.
     records: BTreeMap<(u8, u64), (u64, u32)>,
 }
-
-/// The rows of the state that were found whole, by their numbers.
-pub(crate) type Rows = BTreeMap<u64, Row>;
 
 impl Remains {
     /// Looks through all bytes of a file for records of `ranges`. What a refused commit left in it lies in none of them.

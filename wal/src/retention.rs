@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 
 use crate::batch::OpenBatch;
 use crate::block::Block;
+use crate::options::WhenFull;
 use crate::reader::{fetch, place};
+use crate::record::StreamId;
 use crate::shared::{DEAD_BYTES, Shared};
 use crate::sync::lock;
 use crate::writer::Writer;
-use crate::{StreamId, WhenFull};
 
 /// Space that a commit without records may still use, so that trimming never stops.
 const RESERVE: u64 = 1 << 20;
@@ -325,7 +326,7 @@ impl Shared {
         }
     }
 
-    fn oldest_waiting(&self, stream: u8) -> Option<(u64, crate::Timestamp)> {
+    fn oldest_waiting(&self, stream: u8) -> Option<(u64, crate::clock::Timestamp)> {
         let position = {
             let tracker = lock(&self.tracker);
             let tracked = tracker.streams.get(&stream)?;

@@ -1,8 +1,12 @@
 //! A row of the state table in bytes. The layout is in [`crate::format`].
 
+use std::collections::BTreeMap;
+
 use crate::change::{Change, Count, Range};
+use crate::clock::{BootId, Timestamp};
 use crate::codec::Cursor;
-use crate::{BootId, Partition, Timestamp};
+use crate::format::{MAX_SLOT, VERSION};
+use crate::record::Partition;
 
 /// What a row of the state table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,13 +15,8 @@ pub(crate) enum RowKind {
     Delta = 1,
 }
 
-/// Rows of version 1, in builds that were never released, had numbers of fixed length.
-pub(crate) const VERSION: u8 = 2;
 /// Bytes before the changes.
 pub(crate) const ROW_HEAD: usize = 18;
-/// The highest ledger slot.
-pub(crate) const MAX_SLOT: u32 = 1 << 20;
-
 /// A row of the state table, read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -345,3 +344,6 @@ fn owned(rest: &mut Cursor<'_>) -> Option<String> {
 fn bounded_slot(rest: &mut Cursor<'_>) -> Option<u32> {
     u32::try_from(rest.number()?).ok().filter(|slot| *slot <= MAX_SLOT)
 }
+
+/// The rows of the state that were found whole, by their numbers.
+pub(crate) type Rows = BTreeMap<u64, Row>;

@@ -17,13 +17,14 @@ use crate::block::{self, Block};
 use crate::carve::{self, Carved};
 use crate::codec::{FIXED, MAX_RECORD, View};
 use crate::disk::{Directory as _, Overlay, StorageFile};
-use crate::files::{CLOSED_CACHE, RawBlock};
+use crate::entry::RawBlock;
+use crate::files::CLOSED_CACHE;
 use crate::fold::read_state;
+use crate::read_only::ReadOnly;
+use crate::record::{Epoch, Record};
 use crate::state::State;
-use crate::stopped::ReadOnly;
 use crate::store::{FileError, contained, open_db};
 use crate::table::{self, Next, Table};
-use crate::{Epoch, Record};
 
 /// Bytes searched at a time, beside a record that reaches beyond them.
 const WINDOW: usize = 8 << 20;

@@ -10,13 +10,17 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use crate::batch::Intake;
+use crate::clock::{Clock, Timestamp};
+use crate::error::CommitError;
 use crate::files::Files;
 use crate::gauge::Gauges;
+use crate::options::{Options, StreamOptions};
 use crate::progress::Tracker;
+use crate::record::{Epoch, StreamId};
 use crate::state::State;
+use crate::stats::{Observer, Stats};
 use crate::store::FileError;
 use crate::sync::lock;
-use crate::{Clock, CommitError, Epoch, Observer, Options, Stats, StreamId, StreamOptions, Timestamp};
 
 /// The bound of the dead letters.
 pub(crate) const DEAD_BYTES: u64 = 64 << 20;

@@ -2,8 +2,9 @@
 //! the ones it makes, and a snapshot is the changes that lead from nothing to here.
 
 use crate::change::{Change, Count, Range};
+use crate::clock::Timestamp;
 use crate::ranges::RangeSet;
-use crate::{Partition, Timestamp};
+use crate::record::Partition;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StreamState {

@@ -3,7 +3,8 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use crate::Timestamp;
+use crate::clock::Timestamp;
+use crate::record::StreamId;
 
 /// Counters since start; each rises only by what its name says.
 #[derive(Debug, Default)]
@@ -67,7 +68,7 @@ pub struct StartReport {
 #[derive(Clone, Debug)]
 pub struct Status {
     /// User streams in order of priority.
-    pub streams: Vec<crate::StreamStatus>,
+    pub streams: Vec<StreamStatus>,
     /// Allocated bytes of the directory.
     pub disk_bytes: u64,
     /// Bytes free in the file system.
@@ -76,4 +77,21 @@ pub struct Status {
     pub unavailable: Option<String>,
     /// The newest trusted time on disk.
     pub last_trusted: Option<Timestamp>,
+}
+
+/// One stream at a glance.
+#[derive(Clone, Debug)]
+pub struct StreamStatus {
+    /// Its id.
+    pub id: StreamId,
+    /// Its name.
+    pub name: String,
+    /// Records waiting.
+    pub waiting: u64,
+    /// Encoded bytes of the records waiting.
+    pub waiting_bytes: u64,
+    /// The stream's bound.
+    pub max_bytes: u64,
+    /// Provable age of the oldest waiting record.
+    pub oldest: Option<Duration>,
 }

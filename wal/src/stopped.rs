@@ -3,21 +3,22 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::disk::{Directory, LockGuard, Overlay, StorageFile};
+use crate::disk::{Directory, Overlay};
 use crate::files::{self, CLOSED_CACHE, Files, LOCK};
 use crate::fold::{Recovered, fold_rows, read_state};
 use crate::gauge::Gauges;
 use crate::note::Note;
 use crate::progress::Tracker;
+use crate::read_only::ReadOnly;
 use crate::rebuild::{Newest, rebuild};
 use crate::rescue::Remains;
+use crate::source::InspectError;
 use crate::state::State;
+use crate::stats::Stats;
 use crate::store::{FileError, contained, open_db};
-use crate::{InspectError, Stats};
 
 /// A stopped log, held so that none is started in it meanwhile.
 pub(crate) struct Stopped {
@@ -157,77 +158,5 @@ fn lock_shared(directory: &Path) -> io::Result<Lock> {
         Ok(()) => Ok(Lock::Free(Some(file))),
         Err(TryLockError::WouldBlock) => Ok(Lock::Held),
         Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-/// A directory in which nothing can be changed.
-#[derive(Debug)]
-pub(crate) struct ReadOnly {
-    pub(crate) path: PathBuf,
-}
-
-fn refused<T>() -> io::Result<T> {
-    Err(io::ErrorKind::ReadOnlyFilesystem.into())
-}
-
-impl Directory for ReadOnly {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.path)? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
-    }
-
-    fn create(&self, _: &str) -> io::Result<Arc<dyn StorageFile>> {
-        refused()
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(Arc::new(File::open(self.path.join(name))?))
-    }
-
-    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
-        refused()
-    }
-
-    fn remove(&self, _: &str) -> io::Result<()> {
-        refused()
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn allocated(&self, name: &str) -> io::Result<u64> {
-        Ok(std::fs::metadata(self.path.join(name))?.blocks() * 512)
-    }
-
-    fn free(&self) -> io::Result<u64> {
-        let system = rustix::fs::statvfs(&self.path)?;
-        Ok(system.f_bavail.saturating_mul(system.f_frsize))
-    }
-
-    fn reserve(&self, _: &str, _: u64) -> io::Result<()> {
-        refused()
-    }
-
-    fn lock(&self, _: &str) -> io::Result<Option<LockGuard>> {
-        refused()
-    }
-
-    fn note(&self, _: &str, _: u64, _: &str) -> io::Result<()> {
-        refused()
-    }
-
-    fn noted(&self, name: &str) -> io::Result<Vec<u8>> {
-        std::fs::read(self.path.join(name))
     }
 }

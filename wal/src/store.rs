@@ -26,7 +26,7 @@ impl fmt::Display for FileError {
         match self {
             Self::Io(error) => write!(f, "{error}"),
             Self::Damaged(what) => write!(f, "damaged: {what}"),
-            Self::Version(found) => write!(f, "its format is {found}, this version knows {}", crate::row::VERSION),
+            Self::Version(found) => write!(f, "its format is {found}, this version knows {}", crate::format::VERSION),
         }
     }
 }

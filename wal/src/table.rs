@@ -7,10 +7,8 @@
 use redb::{Database, ReadOnlyTable, ReadableDatabase as _, TableDefinition};
 
 use crate::block::NewBlock;
+use crate::entry::Key;
 use crate::store::FileError;
-
-/// Where a thing stands.
-pub(crate) type Key = (u8, u64);
 
 const LOG: TableDefinition<'_, Key, &[u8]> = TableDefinition::new("log");
 /// Stands in a row's key where a block's has its stream; no stream has this number.

@@ -107,7 +107,8 @@ mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
-    use crate::block::{self, Entry};
+    use crate::block;
+    use crate::entry::Entry;
     use crate::store::open_db;
     use crate::table;
 

@@ -3,8 +3,9 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::clock::{BootId, Clock, Timestamp};
+use crate::stats::Observer;
 use crate::sync::lock;
-use crate::{BootId, Clock, Observer, Timestamp};
 
 /// A clock that a test moves.
 #[derive(Debug)]

@@ -8,16 +8,18 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use crate::block::{self, Block, Entry, HEADER, INDEX, NewBlock};
+use crate::block::{self, Block, HEADER, INDEX, NewBlock};
 use crate::change::{Change, Count, Range};
+use crate::clock::{BootId, Timestamp};
 use crate::codec;
-use crate::files::RawBlock;
+use crate::entry::{Entry, RawBlock};
 use crate::gauge::Gauges;
 use crate::progress::Tracker;
+use crate::record::{Epoch, NewRecord, Offset, Partition, RecordId, StreamId};
 use crate::row::{Row, RowKind, decode_row, decode_row_at, encode_row};
 use crate::state::State;
+use crate::stats::Stats;
 use crate::tracked::{Outcome, Outstanding};
-use crate::{BootId, Epoch, NewRecord, Offset, Partition, RecordId, Stats, StreamId, Timestamp};
 
 fn record<'a>(identity: &'a str, topic: &'a str, payload: &'a [u8], expiry: Option<u32>) -> NewRecord<'a> {
     let received = Timestamp {

@@ -5,10 +5,11 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::block::Block;
 use crate::change::{Change, Count};
+use crate::clock::Timestamp;
 use crate::in_order::InOrder;
 use crate::pending::Pending;
 use crate::ranges::RangeSet;
-use crate::{Partition, Timestamp};
+use crate::record::Partition;
 
 /// One stream's progress.
 #[derive(Debug)]

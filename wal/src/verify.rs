@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::audit::Audit;
 use crate::block::{self, Block};
 use crate::disk::Overlay;
-use crate::files::{CLOSED_CACHE, RawBlock, name};
-use crate::inspector::Source;
+use crate::entry::{Key, RawBlock};
+use crate::files::{CLOSED_CACHE, name};
+use crate::inspector::Inspector;
+use crate::record::{Partition, StreamId};
 use crate::row::{RowKind, decode_row};
+use crate::source::Source;
 use crate::store::{FileError, contained, open_db};
-use crate::table::{self, Key, Next, Table};
-use crate::{Audit, Inspector, Partition, StreamId};
+use crate::table::{self, Next, Table};
 
 /// How much is read at a time.
 const CHUNK: usize = 1 << 20;

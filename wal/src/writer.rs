@@ -10,14 +10,16 @@ use crate::batch::{CommittedBatch, OpenBatch, WRITER_STOPPED};
 use crate::carry::Carrying;
 use crate::commit::Beside;
 use crate::early::Early;
+use crate::error::CommitError;
+use crate::job::Job;
+use crate::listener::Tap;
+use crate::record::{Batch, StreamId};
 use crate::recovery::Broken;
-use crate::requeue::Job;
 use crate::retention::{Room, Space};
 use crate::shared::Shared;
 use crate::store::FileError;
 use crate::sync::{guarded, lock};
 use crate::tail::Tails;
-use crate::{Batch, CommitError, StreamId, Tap};
 
 /// How long settled records may wait for a commit of their own, besides `commit_wait`: where records come, their commit
 /// takes the settled ones along, and each commit is wear.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::model::Told;
 use super::world::{Process, Verdict, World};
+use crate::record::{PartitionSet, StreamId};
 use crate::sync::lock;
-use crate::{PartitionSet, StreamId};
 
 impl World {
     /// Everything that waits is what must wait, and the ledger balances.

@@ -2,10 +2,12 @@
 
 use super::model::{End, Known, Told, payload};
 use super::world::{DEVICES, Process, Verdict, World};
-use crate::requeue::What;
+use crate::clock::Clock;
+use crate::holds::HoldKey;
+use crate::job::What;
+use crate::record::{NewRecord, Offset, PartitionSet, Record, Settlement, StreamId};
 use crate::sync::lock;
 use crate::writer::Writer;
-use crate::{Clock, HoldKey, NewRecord, Offset, PartitionSet, Record, Settlement, StreamId};
 
 impl World {
     pub(super) fn append(&mut self) -> Verdict {
@@ -234,7 +236,7 @@ impl World {
             let touched: Vec<u64> = chosen
                 .iter()
                 .filter_map(|letter| {
-                    let payload = crate::DeadLetter::open(letter)?.payload;
+                    let payload = crate::dead::DeadLetter::open(letter)?.payload;
                     payload.first_chunk().map(|number| u64::from_le_bytes(*number))
                 })
                 .collect();

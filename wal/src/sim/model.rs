@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Batch, Offset, Record, StreamId};
+use crate::record::{Batch, Offset, Record, StreamId};
 
 /// How a record was settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use super::disk::{Fault, Omission, SimDisk};
 use super::model::payload;
+use crate::clock::Clock;
+use crate::error::CommitError;
+use crate::listener::CommitListener;
+use crate::log::Log;
 use crate::open::{Prepared, prepare};
+use crate::options::{Options, StreamOptions, WhenFull};
+use crate::record::{Batch, NewRecord, Offset, PartitionSet, Settlement, StreamId};
 use crate::sync::lock;
 use crate::testing::{ManualClock, Unobserved};
 use crate::writer::Writer;
-use crate::{
-    Batch, Clock, CommitError, CommitListener, Log, NewRecord, Offset, Options, PartitionSet, Settlement, StreamId, StreamOptions, WhenFull,
-};
 
 #[derive(Debug, Default)]
 struct Deaf;

@@ -10,11 +10,17 @@ use super::checks::chain;
 use super::disk::{Fault, Omission, SimDisk};
 use super::model::{Model, Told};
 use super::rng::Rng;
+use crate::error::CommitError;
+use crate::listener::CommitListener;
+use crate::log::Log;
 use crate::open::{Prepared, prepare};
+use crate::options::{Options, StreamOptions, WhenFull};
+use crate::producer::Producer;
+use crate::reader::Reader;
+use crate::record::{Batch, Offset, PartitionSet, StreamId};
 use crate::sync::lock;
 use crate::testing::{ManualClock, Unobserved};
 use crate::writer::Writer;
-use crate::{Batch, CommitError, CommitListener, Log, Offset, Options, PartitionSet, Producer, Reader, StreamId, StreamOptions, WhenFull};
 
 /// What may go wrong in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
