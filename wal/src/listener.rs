@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::batch::CommittedBatch;
+use crate::commit::intake::CommittedBatch;
 use crate::error::CommitError;
 use crate::record::{Batch, Offset};
 

@@ -5,23 +5,23 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 
-use crate::audit::{self, Audit, LedgerLine};
 use crate::clock::Clock;
-use crate::disk::Directory;
+use crate::commit::job::{RequeueError, Requeued};
+use crate::commit::producer::Producer;
 use crate::error::{CommitError, OpenError, ReadError};
-use crate::holds::{self, Hold, HoldKey};
-use crate::inspector::Inspector;
-use crate::job::{RequeueError, Requeued};
+use crate::inspect::audit::{self, Audit, LedgerLine};
+use crate::inspect::inspector::Inspector;
+use crate::io::directory::Directory;
 use crate::listener::{CommitListener, Settled, Tap};
-use crate::open;
 use crate::options::Options;
-use crate::producer::Producer;
-use crate::reader::Reader;
+use crate::progress::stream::Outcome;
+use crate::read::reader::Reader;
+use crate::read::suspended::{self, Hold, HoldKey};
 use crate::record::{Epoch, Offset, PartitionSet, Record, Settlement, StreamId};
+use crate::recovery::open;
 use crate::shared::Shared;
 use crate::stats::{Observer, StartReport, Stats, Status};
 use crate::sync::lock;
-use crate::tracked::Outcome;
 
 /// An open log. Cheap to clone; the last one dropped closes it.
 #[derive(Clone)]
@@ -204,13 +204,13 @@ impl Log {
     /// # Errors
     /// See [`ReadError`].
     pub fn read_held(&self, key: &HoldKey, max_records: usize) -> Result<Vec<Record>, ReadError> {
-        holds::read(self.shared(), key, max_records)
+        suspended::read(self.shared(), key, max_records)
     }
 
     /// Ends a suspension if none of its records below the reader's position is left waiting; says whether it ended.
     /// Blocks on the disk when records were passed by that nobody has looked at.
     pub fn release(&self, key: &HoldKey) -> bool {
-        holds::release(self.shared(), key)
+        suspended::release(self.shared(), key)
     }
 
     /// Puts dead letters back: each is appended to its stream again under its first id and leaves the dead letters, in one

@@ -9,17 +9,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-use crate::batch::Intake;
+use crate::catalog::state::State;
 use crate::clock::{Clock, Timestamp};
+use crate::commit::intake::Intake;
 use crate::error::CommitError;
-use crate::files::Files;
-use crate::gauge::Gauges;
 use crate::options::{Options, StreamOptions};
-use crate::progress::Tracker;
+use crate::progress::gauges::Gauges;
+use crate::progress::tracker::Tracker;
 use crate::record::{Epoch, StreamId};
-use crate::state::State;
+use crate::segment::database::FileError;
+use crate::segment::segments::Files;
 use crate::stats::{Observer, Stats};
-use crate::store::FileError;
 use crate::sync::lock;
 
 /// The bound of the dead letters.

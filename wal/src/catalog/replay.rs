@@ -1,0 +1,154 @@
+//! From the rows of a file to the small state of the log.
+
+use std::collections::BTreeMap;
+
+use redb::Database;
+
+use crate::catalog::state::State;
+use crate::encoding::change::Change;
+use crate::encoding::row::{self, Row, RowKind, Rows};
+use crate::record::StreamId;
+use crate::segment::database::FileError;
+use crate::segment::table::{Next, Table};
+
+/// What an opened newest file says.
+pub(crate) struct Recovered {
+    pub(crate) state: State,
+    pub(crate) last_row: u64,
+    pub(crate) clean: bool,
+    /// Rows of the state that could not be read.
+    pub(crate) damaged_rows: u64,
+    /// A change was lost with one: the state is to be rebuilt.
+    pub(crate) incomplete: bool,
+    /// Records of user streams that the file's rows say were appended to it.
+    pub(crate) appended: u64,
+    /// Each stream's next offset when the file began.
+    pub(crate) began: BTreeMap<u8, u64>,
+    /// Its epoch is over: it cannot be proved that the next offsets were never used.
+    pub(crate) renew: bool,
+    /// A write to it failed.
+    pub(crate) has_failed: bool,
+}
+
+/// Folds the newest snapshot of a file and the deltas after it. Rows of another version are an error, not damage.
+pub(crate) fn read_state(db: &Database, last: u64) -> Result<Recovered, FileError> {
+    let mut folded = Folded::default();
+    let mut foreign = None;
+    Table::open(db)?.each_row(last, |number, value| {
+        let row = row::decode_row(value);
+        if row.is_none() {
+            foreign = row::foreign_version(value);
+        }
+        folded.take(number, row);
+        if foreign.is_none() { Next::More } else { Next::Stop }
+    })?;
+    match foreign {
+        Some(version) => Err(FileError::Version(version)),
+        None => folded.into_recovered(),
+    }
+}
+
+/// Folds the rows that were found in the bytes of a file that does not open. What followed the last one is not known; what
+/// comes before the first snapshot that names the file is of an older one that lay in its place.
+pub(crate) fn fold_rows(file: u64, mut rows: Rows) -> Result<Recovered, FileError> {
+    let names_it = |change: &Change| matches!(change, Change::File { file: named, .. } if *named == file);
+    let begins = |row: &Row| row.kind == RowKind::Snapshot && row.changes.iter().any(names_it);
+    let first = rows.iter().find(|(_, row)| begins(row)).map_or(u64::MAX, |(number, _)| *number);
+    let mut folded = Folded::default();
+    for (number, row) in rows.split_off(&first) {
+        folded.take(number, Some(row));
+    }
+    folded.incomplete = true;
+    folded.into_recovered()
+}
+
+/// Rows on their way to a state.
+#[derive(Default)]
+struct Folded {
+    state: Option<State>,
+    last_row: u64,
+    damaged_rows: u64,
+    incomplete: bool,
+    appended: u64,
+    began: BTreeMap<u8, u64>,
+}
+
+impl Folded {
+    fn take(&mut self, number: u64, row: Option<Row>) {
+        let is_next = self.state.is_none() || number == self.last_row + 1;
+        self.last_row = number;
+        let row = row.filter(|row| row.number == number);
+        match (row, &mut self.state) {
+            (Some(row), _) if row.kind == RowKind::Snapshot => {
+                let mut state = State::default();
+                row.changes.iter().for_each(|change| state.apply(change));
+                self.began = state.streams.iter().map(|stream| (stream.id, stream.next)).collect();
+                self.state = Some(state);
+                self.incomplete = false;
+            }
+            (Some(row), Some(state)) => {
+                self.incomplete |= !is_next;
+                for change in &row.changes {
+                    if let Change::Appended { stream, records, .. } = change
+                        && *stream < StreamId::LOCAL.0
+                    {
+                        self.appended += records;
+                    }
+                    // The lost row may have suspended what this progress passes over.
+                    if !(self.incomplete && matches!(change, Change::Progress { .. })) {
+                        state.apply(change);
+                    }
+                }
+            }
+            (Some(_), None) | (None, _) => {
+                self.damaged_rows += 1;
+                self.incomplete = true;
+            }
+        }
+    }
+
+    fn into_recovered(self) -> Result<Recovered, FileError> {
+        let missing = || FileError::Damaged("it holds no readable snapshot of the log's state".into());
+        Ok(Recovered {
+            state: self.state.ok_or_else(missing)?,
+            last_row: self.last_row,
+            clean: true,
+            damaged_rows: self.damaged_rows,
+            incomplete: self.incomplete,
+            appended: self.appended,
+            began: self.began,
+            renew: self.incomplete || self.damaged_rows > 0,
+            has_failed: false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(number: u64, kind: RowKind, changes: Vec<Change>) -> (u64, Row) {
+        (number, Row { kind, number, changes })
+    }
+
+    fn snapshot(number: u64, file: u64) -> (u64, Row) {
+        row(number, RowKind::Snapshot, vec![Change::File { file, epoch: 1 }])
+    }
+
+    fn delta(number: u64, epoch: u64) -> (u64, Row) {
+        row(number, RowKind::Delta, vec![Change::Epoch { epoch }])
+    }
+
+    #[test]
+    fn rows_of_a_files_earlier_life_are_not_folded() {
+        let earlier = [snapshot(10, 3), snapshot(11, 3), delta(12, 5)];
+        let later = [snapshot(40, 7), snapshot(41, 7), delta(42, 6)];
+        let all = || earlier.clone().into_iter().chain(later.clone());
+        let folded = fold_rows(7, all().collect()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((folded.state.epoch, folded.last_row, folded.damaged_rows), (6, 42, 0));
+        assert!(folded.state.file(3).is_none() && folded.state.file(7).is_some());
+        // Both copies of its own snapshot are lost: what it once was says nothing.
+        let orphaned = all().filter(|(number, _)| !(40..=41).contains(number)).collect();
+        assert!(fold_rows(7, orphaned).is_err());
+    }
+}

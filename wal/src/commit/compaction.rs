@@ -1,0 +1,489 @@
+//! Carrying: what still waits in a file is copied to the active one, so that the file may go.
+//!
+//! A file is carried when
+//!
+//! 1. it is damaged: what redb no longer gives is looked for in its bytes ([`crate::rescue`]),
+//! 2. a write to it failed, in this process or before it: nothing about it is believed any more than must be,
+//! 3. space is short and at least half of it is settled,
+//! 4. less than a quarter of it waits and nothing of that was settled for a while: it will not go by itself soon.
+//!
+//! It happens in parts of about a mebibyte, each in one commit with the change of the catalogue, from the front of each of
+//! the file's ranges on: a crash in between leaves a shorter file and goes on. Records keep offset, id and times. Readers go
+//! by offsets over the catalogue, so neither their order nor the ledger changes. What is found nowhere is charged as damaged.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::catalog::range_set::RangeSet;
+use crate::commit::intake::OpenBatch;
+use crate::commit::write::Beside;
+use crate::commit::writer::Writer;
+use crate::encoding::block::{self, Block, NewBlock};
+use crate::encoding::change::{Change, Range};
+use crate::encoding::entry::Entry;
+use crate::error::CommitError;
+use crate::progress::stream::StreamTracker;
+use crate::progress::tracker::{Moving, Tracker};
+use crate::record::Batch;
+use crate::recovery::rescue::Remains;
+use crate::segment::database::FileError;
+use crate::sync::lock;
+
+/// How much is read and written at a time.
+const PART: usize = 1 << 20;
+/// How many looks, a second apart, a file must have stood still to be carried although there is room.
+const STILL: u32 = 30;
+/// Bytes that the files around a carried one may take besides what is carried.
+const OVERHEAD: u64 = 2 << 20;
+
+/// Why a file is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It cannot be read as it should.
+    Damaged,
+    /// A write or sync of it failed.
+    Distrusted,
+    /// To make room.
+    Room,
+    /// Little of it is left.
+    Sparse,
+}
+
+/// What is being carried, and what will be.
+#[derive(Debug, Default)]
+pub(crate) struct Carrying {
+    /// Files that failed a write or sync.
+    distrusted: BTreeSet<u64>,
+    now: Option<Job>,
+    /// The file that is being carried: it does not go by itself, because it may have to be set aside.
+    file: Option<u64>,
+    /// What waited in a file at the last look, and for how many looks.
+    still: HashMap<u64, (u64, u32)>,
+}
+
+#[derive(Debug)]
+struct Job {
+    file: u64,
+    why: Why,
+    /// What was found in its bytes, once redb no longer gave it.
+    remains: Option<Remains>,
+    damaged: bool,
+}
+
+/// A part of a file on its way: everything of a stream's range that ends at `range.end`.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) file: u64,
+    pub(crate) stream: u8,
+    pub(crate) range: Range,
+    pub(crate) blocks: Vec<Block>,
+}
+
+impl Carrying {
+    /// A write to the file failed.
+    pub(crate) fn distrust(&mut self, file: u64) {
+        self.distrusted.insert(file);
+    }
+
+    /// The file left the catalogue; whether a write to it had failed.
+    pub(crate) fn forget(&mut self, file: u64) -> bool {
+        self.still.remove(&file);
+        self.distrusted.remove(&file)
+    }
+
+    /// Whether a step is due.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.now.is_some()
+    }
+
+    /// Whether this file is being carried.
+    pub(crate) fn has(&self, file: u64) -> bool {
+        self.file == Some(file)
+    }
+}
+
+impl Part {
+    /// Picks what waits out of the part, appends it to `blocks`, and gives the change that says so.
+    pub(crate) fn select(&self, tracker: &Tracker, to: u64, blocks: &mut Vec<NewBlock<'_>>) -> (Change, Moving) {
+        let mut picked = Picked {
+            stream: self.stream,
+            blocks,
+            loose: Vec::new(),
+            offsets: RangeSet::default(),
+            records: 0,
+            bytes: 0,
+        };
+        if let Some(tracked) = tracker.streams.get(&self.stream) {
+            for block in &self.blocks {
+                picked.take(block, self.range, tracked);
+            }
+        }
+        picked.flush();
+        let change = Change::Carried {
+            stream: self.stream,
+            from: self.file,
+            to,
+            range: self.range,
+            records: picked.records,
+            bytes: picked.bytes,
+        };
+        let moving = Moving {
+            stream: self.stream,
+            from: self.file,
+            to,
+            offsets: picked.offsets,
+        };
+        (change, moving)
+    }
+}
+
+/// Records on their way into blocks.
+struct Picked<'a, 'b> {
+    stream: u8,
+    blocks: &'a mut Vec<NewBlock<'b>>,
+    /// Records of blocks of which only some wait.
+    loose: Vec<(u64, Entry, &'a [u8])>,
+    offsets: RangeSet,
+    records: u64,
+    bytes: u64,
+}
+
+impl<'a> Picked<'a, '_> {
+    fn take(&mut self, block: &'a Block, range: Range, tracked: &StreamTracker) {
+        let waits = |nth: &usize| (range.first..range.end).contains(&block.offset(*nth)) && tracked.is_counted(block, *nth);
+        let waiting: Vec<usize> = (0..block.entries.len()).filter(waits).collect();
+        let is_unchanged = waiting.len() == block.entries.len() && block.is_whole();
+        if is_unchanged {
+            self.flush();
+            self.blocks.push(NewBlock::Made {
+                key: (self.stream, block.first),
+                bytes: block.bytes.clone(),
+            });
+        }
+        for nth in waiting {
+            let (offset, entry) = (block.offset(nth), block.entries[nth]);
+            match block.stored(nth) {
+                _ if is_unchanged => {}
+                Some(bytes) => self.loose.push((offset, entry, bytes)),
+                // What a cut block no longer has is charged at the end, with all else that is not found.
+                None => continue,
+            }
+            self.offsets.insert(offset, offset + 1);
+            self.records += 1;
+            self.bytes += entry.cost();
+        }
+    }
+
+    /// Puts the loose records into blocks that fill their pages.
+    fn flush(&mut self) {
+        let loose = std::mem::take(&mut self.loose);
+        let near = |one: &(u64, Entry, &[u8]), next: &(u64, Entry, &[u8])| next.0 - one.0 <= u64::from(u32::MAX >> 16);
+        for run in loose.chunk_by(near) {
+            let costs: Vec<usize> = run.iter().map(|(_, entry, _)| block::sparse_cost(*entry)).collect();
+            let mut rest = run;
+            for count in block::cut(&costs, 0) {
+                let (records, after) = rest.split_at(count);
+                self.blocks.push(block::build_sparse(self.stream, records));
+                rest = after;
+            }
+        }
+    }
+}
+
+impl Writer {
+    /// Decides, once a second, what to carry; mends what readers have met.
+    pub(crate) fn look_for_carrying(&mut self) {
+        self.count_passed_by();
+        if !self.carrying.is_under_way() {
+            self.carrying.now = self.next_job();
+        }
+    }
+
+    fn next_job(&mut self) -> Option<Job> {
+        let damaged = lock(&self.shared.mending).damaged.first_key_value().map(|(file, _)| *file);
+        let job = |file, why| Job {
+            file,
+            why,
+            remains: None,
+            damaged: false,
+        };
+        if let Some(file) = damaged {
+            if file == self.number && self.rotate().is_err() {
+                return None;
+            }
+            return Some(job(file, Why::Damaged));
+        }
+        let is_waited_in = |file: &&u64| lock(&self.shared.state).file(**file).is_some_and(|file| file.waiting() > 0);
+        if let Some(file) = self.carrying.distrusted.iter().find(is_waited_in) {
+            let live = self.live(*file);
+            return self.has_room_for(live).then(|| job(*file, Why::Distrusted));
+        }
+        let file = self.stands_still()?;
+        self.has_room_for(self.live(file)).then(|| job(file, Why::Sparse))
+    }
+
+    /// The oldest closed file of which less than a quarter waits and has waited for a while.
+    fn stands_still(&mut self) -> Option<u64> {
+        let state = lock(&self.shared.state);
+        let mut found = None;
+        for file in state.files.iter().filter(|file| file.number != self.number) {
+            let waiting = file.waiting();
+            let seen = self.carrying.still.entry(file.number).or_insert((waiting, 0));
+            *seen = if seen.0 == waiting { (waiting, seen.1 + 1) } else { (waiting, 0) };
+            let live: u64 = file.parts.iter().map(|part| part.bytes).sum();
+            let is_sparse = live * 4 < self.space.allocated(file.number);
+            if waiting > 0 && seen.1 >= STILL && is_sparse {
+                found = found.or(Some(file.number));
+            }
+        }
+        found
+    }
+
+    /// Bytes that wait in a file.
+    fn live(&self, file: u64) -> u64 {
+        let state = lock(&self.shared.state);
+        state.file(file).map_or(0, |file| file.parts.iter().map(|part| part.bytes).sum())
+    }
+
+    fn has_room_for(&self, live: u64) -> bool {
+        self.space.headroom(&self.shared) >= live * 5 / 4 + OVERHEAD
+    }
+
+    /// Makes room by carrying the file of which the least waits, if that is worth it and there is room for it.
+    pub(crate) fn carry_for_room(&mut self) -> bool {
+        if self.carrying.is_under_way() || self.broken.is_some() {
+            return false;
+        }
+        let sparsest = {
+            let state = lock(&self.shared.state);
+            let closed = state.files.iter().filter(|file| file.number != self.number);
+            closed
+                .map(|file| {
+                    let live: u64 = file.parts.iter().map(|part| part.bytes).sum();
+                    (live, self.space.allocated(file.number), file.number)
+                })
+                .filter(|(live, allocated, _)| *live * 2 + OVERHEAD < *allocated)
+                .min_by_key(|(live, ..)| *live)
+        };
+        let Some((live, _, file)) = sparsest.filter(|(live, ..)| self.has_room_for(*live)) else {
+            return false;
+        };
+        tracing::debug!(file, live, "carrying what waits in a log file, to make room");
+        self.carrying.now = Some(Job {
+            file,
+            why: Why::Room,
+            remains: None,
+            damaged: false,
+        });
+        while self.carrying.is_under_way() {
+            if self.carry_step().is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Carries one part.
+    pub(crate) fn carry_step(&mut self) -> Result<(), CommitError> {
+        let Some(mut job) = self.carrying.now.take() else { return Ok(()) };
+        self.carrying.file = Some(job.file);
+        let result = self.carry_part(&mut job);
+        if matches!(result, Ok(true)) {
+            self.carrying.now = Some(job);
+        } else {
+            self.carrying.file = None;
+            self.shared.mark_dirty();
+        }
+        result.map(|_| ())
+    }
+
+    /// Carries one part; whether there is more. After a failure the log begins a new file; the job is found again.
+    fn carry_part(&mut self, job: &mut Job) -> Result<bool, CommitError> {
+        let next = self.next_range(job.file);
+        let Some((stream, range)) = next else {
+            return self.end_job(job).map(|()| false);
+        };
+        let part = match self.read_part(job, stream, range) {
+            Ok(part) => part,
+            Err(error) => {
+                tracing::warn!(file = job.file, %error, "a log file cannot be carried now; it is tried again");
+                return Ok(false);
+            }
+        };
+        job.damaged |= part.blocks.iter().any(|block| block.is_unsure);
+        let empty = OpenBatch::new(Batch(0));
+        let stored = self.store(&empty, &Beside::Part(&part));
+        stored.map(|()| true).map_err(|failure| self.fail(empty, failure))
+    }
+
+    /// The first range of the file that may hold something that waits.
+    fn next_range(&self, file: u64) -> Option<(u8, Range)> {
+        let state = lock(&self.shared.state);
+        let entry = state.file(file)?;
+        let parts = entry.parts.iter().filter(|part| part.waiting > 0);
+        parts
+            .filter_map(|part| Some((part.stream, part.ranges(entry.epoch).min_by_key(|range| range.first)?)))
+            .next()
+    }
+
+    fn read_part(&self, job: &mut Job, stream: u8, range: Range) -> Result<Part, FileError> {
+        let (file, until) = (job.file, range.end);
+        if job.why == Why::Damaged && job.remains.is_none() {
+            self.look_for_remains(job)?;
+        }
+        if job.remains.is_none() {
+            match self.shared.files.blocks(file, stream, range.first, until, PART) {
+                Ok(raw) => {
+                    // What the last block leaves over is for the next part.
+                    let end = raw.last().map_or(until, |last| last.until);
+                    return Ok(Part {
+                        file,
+                        stream,
+                        range: Range { end, ..range },
+                        blocks: raw.into_iter().map(Block::parse).collect(),
+                    });
+                }
+                Err(error) if error.is_lasting() => {
+                    tracing::error!(file, %error, "a log file cannot be read; its records are looked for in its bytes");
+                    self.look_for_remains(job)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let remains = job.remains.as_mut();
+        let (end, block) = remains.map_or((until, None), |remains| remains.next(stream, range, PART));
+        Ok(Part {
+            file,
+            stream,
+            range: Range { end, ..range },
+            blocks: block.into_iter().collect(),
+        })
+    }
+
+    fn look_for_remains(&self, job: &mut Job) -> Result<(), FileError> {
+        let ranges = self.ranges_of(job.file);
+        job.remains = Some(Remains::look_for(&self.shared.files, job.file, &ranges).map_err(FileError::Io)?);
+        job.damaged = true;
+        Ok(())
+    }
+
+    fn ranges_of(&self, file: u64) -> Vec<(u8, Range)> {
+        let state = lock(&self.shared.state);
+        let parts = state.file(file).into_iter().flat_map(|entry| {
+            let ranges = entry.parts.iter().map(|part| (part, part.ranges(entry.epoch)));
+            ranges.flat_map(|(part, ranges)| ranges.map(|range| (part.stream, range)))
+        });
+        parts.collect()
+    }
+
+    /// Ends the carrying of a file: what was not found is charged, and the file goes, or is set aside if anything in it may
+    /// be of use to a person.
+    fn end_job(&mut self, job: &Job) -> Result<(), CommitError> {
+        let file = job.file;
+        let lost = self.lose_rest(file);
+        self.commit_progress()?;
+        let keep = job.damaged || job.why == Why::Damaged || lost > 0;
+        if keep && lock(&self.shared.state).file(file).is_some() {
+            tracing::error!(
+                file,
+                lost,
+                "a damaged log file is kept beside the log for salvage; what of it waited and was found was carried over, the rest is counted as damaged"
+            );
+            self.set_aside(file);
+        }
+        lock(&self.shared.mending).damaged.remove(&file);
+        self.carrying.file = None;
+        self.wake(|_| true);
+        // Nothing waits in it, so this takes it out of the catalogue.
+        self.commit_progress()
+    }
+
+    fn set_aside(&mut self, file: u64) {
+        match self.shared.files.set_aside(file) {
+            Ok(()) => {
+                self.space.keep_aside(file);
+                self.shared.stats.set_aside.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(file, %error, "the damaged file could not be renamed"),
+        }
+    }
+
+    /// Charges everything that the catalogue still has waiting in a file; gives how much of user streams that is.
+    fn lose_rest(&self, file: u64) -> u64 {
+        let mut tracker = lock(&self.shared.tracker);
+        let parts: BTreeMap<u8, (u64, u64)> = {
+            let state = lock(&self.shared.state);
+            let parts = state.file(file).into_iter().flat_map(|entry| &entry.parts);
+            parts.map(|part| (part.stream, (part.waiting, part.bytes))).collect()
+        };
+        parts.into_iter().map(|(stream, waiting)| tracker.lose(stream, file, waiting)).sum()
+    }
+
+    /// Counts again where a block's index was damaged.
+    pub(crate) fn count_unsure(&mut self) {
+        let unsure = std::mem::take(&mut lock(&self.shared.mending).unsure);
+        for (file, stream) in unsure {
+            self.count_again(file, stream);
+        }
+    }
+
+    /// Looks for files from which readers took everything there was although the catalogue says that more waits.
+    fn count_passed_by(&mut self) {
+        let passed: Vec<(u64, u8)> = {
+            let tracker = lock(&self.shared.tracker);
+            let state = lock(&self.shared.state);
+            let files = state.files.iter().filter(|file| file.number != self.number);
+            let parts = files.flat_map(|file| file.parts.iter().map(|part| (file.number, part)));
+            let is_passed = |(file, part): &(u64, &crate::catalog::state::FilePart)| {
+                let settled = tracker.settled_in(*file, part.stream);
+                let tracked = tracker.streams.get(&part.stream).filter(|tracked| !tracked.internal);
+                part.waiting > settled && tracked.is_some_and(|tracked| tracked.is_done_below(part.last_end()))
+            };
+            parts.filter(is_passed).map(|(file, part)| (file, part.stream)).collect()
+        };
+        for (file, stream) in passed {
+            self.count_again(file, stream);
+        }
+    }
+
+    /// Compares what waits in a file with what the catalogue says. Where records are missing, redb's pages are damaged.
+    fn count_again(&self, file: u64, stream: u8) {
+        let tracker = lock(&self.shared.tracker);
+        let found = self.count_in(&tracker, file, stream);
+        let waiting = {
+            let state = lock(&self.shared.state);
+            let part = state.file(file).and_then(|entry| entry.part(stream));
+            part.map_or(0, |part| part.waiting).saturating_sub(tracker.settled_in(file, stream))
+        };
+        drop(tracker);
+        match found {
+            Ok(found) if found < waiting => {
+                let missing = FileError::Damaged(format!("{} records are not where they were", waiting - found));
+                self.shared.mark_damaged(file, &missing);
+            }
+            Err(error) if error.is_lasting() => self.shared.mark_damaged(file, &error),
+            _ => {}
+        }
+    }
+
+    /// Counts the records of a stream in a file that are among those the catalogue counts as waiting.
+    pub(crate) fn count_in(&self, tracker: &Tracker, file: u64, stream: u8) -> Result<u64, FileError> {
+        let Some(tracked) = tracker.streams.get(&stream) else {
+            return Ok(0);
+        };
+        let mut found = 0;
+        for (_, range) in self.ranges_of(file).into_iter().filter(|(id, _)| *id == stream) {
+            let mut from = range.first;
+            while from < range.end {
+                let raw = self.shared.files.blocks(file, stream, from, range.end, PART)?;
+                let until = raw.last().map_or(range.end, |last| last.until);
+                for block in raw.into_iter().map(Block::parse) {
+                    let is_there = |nth: &usize| (from..range.end).contains(&block.offset(*nth)) && tracked.is_counted(&block, *nth);
+                    found += (0..block.entries.len()).filter(is_there).count() as u64;
+                }
+                from = until;
+            }
+        }
+        Ok(found)
+    }
+}

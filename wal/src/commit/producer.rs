@@ -1,0 +1,143 @@
+//! Appending.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::commit::intake::Intake;
+use crate::encoding::block::INDEX;
+use crate::encoding::record;
+use crate::error::AppendError;
+use crate::listener::{CommitListener, Ticket};
+use crate::options::WhenFull;
+use crate::record::{Batch, NewRecord, Offset, StreamId};
+use crate::shared::{LOCAL_BYTES, Shared};
+use crate::sync::lock;
+
+/// Bytes that may wait for the disk before more is refused.
+const MAX_PENDING: usize = 64 << 20;
+/// Bytes at which the writer stops waiting for company.
+const ENOUGH: usize = 1 << 20;
+
+/// Appends for one connection, in order.
+pub struct Producer {
+    shared: Arc<Shared>,
+    listener: Arc<dyn CommitListener>,
+    /// The batch that knows the listener already.
+    known_to: Option<Batch>,
+    /// The device of the last append and its place in the ledger.
+    last: (String, u32),
+}
+
+impl Producer {
+    pub(crate) fn new(shared: Arc<Shared>, listener: Arc<dyn CommitListener>) -> Self {
+        Self {
+            shared,
+            listener,
+            known_to: None,
+            last: (String::new(), 0),
+        }
+    }
+
+    /// Takes all of `records` into the open batch, or none.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append(&mut self, records: &[NewRecord<'_>]) -> Result<Ticket, AppendError> {
+        for record in records {
+            record::fits(record).map_err(|(bytes, limit)| AppendError::TooLarge { bytes, limit })?;
+        }
+        let shared = self.shared.clone();
+        let mut intake = lock(&shared.intake);
+        self.admit(&intake, records)?;
+        let before = intake.open.data.len();
+        let was_empty = intake.open.is_empty();
+        let mut first = None;
+        let mut first_user = None;
+        for record in records {
+            let slot = self.slot(&mut intake, record);
+            let offset = Offset(intake.take(record, slot, None));
+            shared.gauges.enter(record.stream.0, 1, cost(record, false));
+            first = first.or(Some(offset));
+            first_user = first_user.or((record.stream < StreamId::LOCAL).then_some(offset));
+        }
+        let batch = intake.open.number;
+        if self.known_to != Some(batch) {
+            intake.open.listeners.push(self.listener.clone());
+            self.known_to = Some(batch);
+        }
+        if was_empty {
+            intake.open.since = Some(Instant::now());
+        }
+        let enough = before < ENOUGH && intake.open.data.len() >= ENOUGH;
+        drop(intake);
+        if was_empty || enough {
+            shared.bell.notify_one();
+        }
+        Ok(Ticket {
+            batch,
+            offset: first_user.or(first).unwrap_or_default(),
+        })
+    }
+
+    fn admit(&self, intake: &Intake, records: &[NewRecord<'_>]) -> Result<(), AppendError> {
+        if intake.closing {
+            return Err(AppendError::Closed);
+        }
+        if let Some(reason) = &intake.unavailable {
+            return Err(AppendError::Unavailable { reason: reason.clone() });
+        }
+        if intake.disk_full && !records.is_empty() {
+            return Err(AppendError::DiskFull);
+        }
+        if intake.open.data.len() > MAX_PENDING {
+            let reason = format!(
+                "{} MiB already wait for the disk, which is too slow for this load",
+                MAX_PENDING >> 20
+            );
+            return Err(AppendError::Unavailable { reason });
+        }
+        for (nth, record) in records.iter().enumerate() {
+            let stream = record.stream;
+            let seen = records[..nth].iter().any(|earlier| earlier.stream == stream);
+            if seen {
+                continue;
+            }
+            let same = records.iter().filter(|other| other.stream == stream);
+            let added: u64 = same.map(|record| cost(record, false)).sum();
+            let bytes = self.shared.gauges.bytes(stream.0) + added;
+            if stream == StreamId::LOCAL {
+                if bytes > LOCAL_BYTES {
+                    return Err(AppendError::LocalFull { limit: LOCAL_BYTES });
+                }
+                continue;
+            }
+            let options = self.shared.policy(stream.0).ok_or(AppendError::UnknownStream { stream })?;
+            if options.when_full == WhenFull::Refuse && bytes > options.max_bytes {
+                return Err(AppendError::StreamFull { stream });
+            }
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self, intake: &mut Intake, record: &NewRecord<'_>) -> u32 {
+        if record.stream >= StreamId::LOCAL {
+            return 0;
+        }
+        if self.last.0 != record.identity {
+            self.last = (record.identity.to_owned(), intake.slots.of(record.identity));
+        }
+        self.last.1
+    }
+}
+
+/// What a record counts for in its stream's bound; one that is put back carries its first id.
+pub(crate) fn cost(record: &NewRecord<'_>, is_put_back: bool) -> u64 {
+    (record::encoded_len(record, is_put_back) + INDEX) as u64
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").field("known_to", &self.known_to).finish_non_exhaustive()
+    }
+}

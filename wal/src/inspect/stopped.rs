@@ -1,0 +1,162 @@
+//! A directory that no process uses, opened for looking only: its files are opened for reading, so that nothing here
+//! can write to them, and what redb wants to repair stays in memory.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::catalog::replay::{Recovered, fold_rows, read_state};
+use crate::catalog::state::State;
+use crate::inspect::source::InspectError;
+use crate::io::directory::{Directory, Overlay};
+use crate::io::read_only::ReadOnly;
+use crate::progress::gauges::Gauges;
+use crate::progress::tracker::Tracker;
+use crate::recovery::rebuild::{Newest, rebuild};
+use crate::recovery::rescue::Remains;
+use crate::segment::database::{FileError, contained, open_db};
+use crate::segment::lock_file::Note;
+use crate::segment::segments::{self, CLOSED_CACHE, Files, LOCK};
+use crate::stats::Stats;
+
+/// A stopped log, held so that none is started in it meanwhile.
+pub(crate) struct Stopped {
+    pub(crate) files: Files,
+    pub(crate) state: State,
+    pub(crate) tracker: Mutex<Tracker>,
+    /// Whether it had been closed properly.
+    pub(crate) clean: bool,
+    /// What was found wrong on the way, one sentence each.
+    pub(crate) notes: Vec<String>,
+    /// Shared: several may look, none may write. None = the directory has no lock file, so nobody ever used it.
+    _lock: Option<File>,
+}
+
+impl Stopped {
+    /// Opens what lies in `path` as [`crate::Log::open`] would, and leaves every byte of it as it is.
+    pub(crate) fn open(path: &Path) -> Result<Self, InspectError> {
+        let unusable = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => InspectError::NoLog { path: path.to_owned() },
+            _ => InspectError::Directory {
+                path: path.to_owned(),
+                source,
+            },
+        };
+        let directory: Arc<dyn Directory> = Arc::new(ReadOnly { path: path.to_owned() });
+        let names = directory.list().map_err(unusable)?;
+        let lock = lock_shared(path).map_err(unusable)?;
+        let Lock::Free(lock) = lock else {
+            return Err(InspectError::Locked { path: path.join(LOCK) });
+        };
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| segments::number(name)).collect();
+        if numbers.is_empty() {
+            return Err(InspectError::NoLog { path: path.to_owned() });
+        }
+        let files = Files::new(directory, Arc::default());
+        let mut notes = Vec::new();
+        let (Note { file: noted, last_row, .. }, _) = files.noted();
+        if numbers.last().is_some_and(|newest| *newest < noted) {
+            notes.push(format!(
+                "{} was the newest log file and is missing: what was only in it is lost",
+                segments::name(noted)
+            ));
+        }
+        while let Some(number) = numbers.pop() {
+            // As the gateway would: after a failed write the page cache may show what is not on the disk.
+            let last_row = if number == noted { last_row } else { u64::MAX };
+            let error = match examine(files.directory.as_ref(), &segments::name(number), last_row) {
+                Ok(recovered) => return Self::with(files, number, recovered, None, notes, lock),
+                Err(error) if error.is_lasting() => error,
+                Err(FileError::Io(source)) => return Err(unusable(source)),
+                Err(error) => {
+                    return Err(InspectError::Unreadable {
+                        path: path.join(segments::name(number)),
+                        what: format!("{error}; ask the Forebay that wrote it"),
+                    });
+                }
+            };
+            notes.push(format!(
+                "{} is the newest log file and does not open ({error}); when the gateway starts, what is whole in it is taken over, and \
+                 `forebay log salvage` shows it",
+                segments::name(number)
+            ));
+            let (remains, mut rows) = Remains::look_for_all(&files, number).map_err(unusable)?;
+            rows.retain(|row, _| *row <= last_row);
+            if let Ok(recovered) = fold_rows(number, rows) {
+                return Self::with(files, number, recovered, Some(&remains), notes, lock);
+            }
+        }
+        Err(InspectError::Unreadable {
+            path: path.to_owned(),
+            what: notes.join("; "),
+        })
+    }
+
+    fn with(
+        files: Files,
+        newest: u64,
+        recovered: Recovered,
+        remains: Option<&Remains>,
+        mut notes: Vec<String>,
+        lock: Option<File>,
+    ) -> Result<Self, InspectError> {
+        let path = files.directory.path().to_owned();
+        let mut state = recovered.state;
+        if recovered.incomplete {
+            notes.push(format!(
+                "rows of the log's state in {} are damaged; what they said is rebuilt from the records, here in memory only",
+                segments::name(newest)
+            ));
+            let newest = Newest {
+                number: newest,
+                remains,
+                appended: recovered.appended,
+                began: recovered.began,
+            };
+            rebuild(&files, &mut state, &newest).map_err(|error| InspectError::Unreadable {
+                path,
+                what: error.to_string(),
+            })?;
+        }
+        let tracker = Tracker::new(&state, Arc::new(Gauges::new()), Arc::new(Stats::default()));
+        Ok(Self {
+            files,
+            tracker: Mutex::new(tracker),
+            state,
+            clean: recovered.clean,
+            notes,
+            _lock: lock,
+        })
+    }
+}
+
+/// Opens a file in memory and folds the small state in it.
+pub(crate) fn examine(directory: &dyn Directory, name: &str, last_row: u64) -> Result<Recovered, FileError> {
+    let file = directory.open(name).map_err(FileError::Io)?;
+    let overlay = Overlay::new(file).map_err(FileError::Io)?;
+    contained(|| {
+        let (db, clean) = open_db(overlay, CLOSED_CACHE)?;
+        let mut recovered = read_state(db.db()?, last_row)?;
+        recovered.clean = clean;
+        Ok(recovered)
+    })
+}
+
+enum Lock {
+    Free(Option<File>),
+    Held,
+}
+
+fn lock_shared(directory: &Path) -> io::Result<Lock> {
+    let file = match File::open(directory.join(LOCK)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::Free(None)),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Lock::Free(Some(file))),
+        Err(TryLockError::WouldBlock) => Ok(Lock::Held),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}

@@ -1,0 +1,5 @@
+//! Readers of waiting records, of suspended pairs, and of single records.
+
+pub(crate) mod lookup;
+pub(crate) mod reader;
+pub(crate) mod suspended;

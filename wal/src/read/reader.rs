@@ -1,0 +1,304 @@
+//! Reading a stream in order, over all files of the catalogue.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::encoding::block::Block;
+use crate::encoding::entry::{Entry, RawBlock};
+use crate::encoding::record::View;
+use crate::error::ReadError;
+use crate::progress::stream::{MAX_OUTSTANDING, Meet, Outcome, Outstanding, StreamTracker};
+use crate::progress::tracker::Tracker;
+use crate::record::{Epoch, Partition, PartitionSet, Record, StreamId};
+use crate::segment::segments::name;
+use crate::shared::Shared;
+use crate::sync::lock;
+
+/// Reads one stream in offset order. Blocks on the disk; keep it off the async threads.
+///
+/// What it yields must be settled: a record that stays unsettled is yielded again after [`Reader::rewind`]. Readers of
+/// one stream must not share partitions.
+pub struct Reader {
+    shared: Arc<Shared>,
+    stream: StreamId,
+    partitions: PartitionSet,
+    position: u64,
+}
+
+/// How a reader came through a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    On,
+    Enough,
+    /// Its records lie in another file by now.
+    Moved,
+}
+
+/// Where a stream goes on in the catalogue.
+pub(crate) struct Place {
+    pub(crate) file: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>, stream: StreamId, partitions: PartitionSet) -> Self {
+        let mut reader = Self {
+            shared,
+            stream,
+            partitions,
+            position: 0,
+        };
+        reader.rewind();
+        reader
+    }
+
+    /// The next waiting records, about `max_bytes` of payload and topic at most but at least one; empty = nothing more for now:
+    /// [`crate::Log::on_commit`] wakes when there may be.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(&mut self, max_bytes: usize) -> Result<Vec<Record>, ReadError> {
+        let mut records = Vec::new();
+        let mut left = max_bytes;
+        while let Some(place) = place(&self.shared, self.stream.0, self.position) {
+            let from = self.position.max(place.first);
+            let blocks = match fetch(&self.shared, self.stream.0, &place, from, left.clamp(1, 1 << 20)) {
+                Ok(Some(blocks)) => blocks,
+                Ok(None) => continue,
+                // Whoever waits is woken when that is done.
+                Err(ReadError::Rescued { .. }) => break,
+                Err(error) => return Err(error),
+            };
+            let exhausted = blocks.is_empty();
+            let mut passed = Passed::On;
+            for raw in blocks {
+                let block = Block::parse(raw);
+                passed = self.pass(&place, &block, &mut left, &mut records);
+                if passed != Passed::On {
+                    break;
+                }
+            }
+            if exhausted {
+                self.passed(place.end);
+            }
+            if passed == Passed::Enough || (!records.is_empty() && left == 0) {
+                break;
+            }
+        }
+        Ok(records)
+    }
+
+    /// Starts again at the oldest record that is not settled, as after a broken connection.
+    pub fn rewind(&mut self) {
+        let tracker = lock(&self.shared.tracker);
+        let Some(stream) = tracker.streams.get(&self.stream.0) else {
+            return;
+        };
+        let owned = (0..Partition::COUNT).filter(|p| self.partitions.0 & (1 << p) != 0);
+        self.position = if stream.internal {
+            stream.floor
+        } else {
+            owned.map(|p| stream.delivered_up_to(p)).min().unwrap_or(stream.floor)
+        };
+    }
+
+    /// Takes what waits in a block.
+    fn pass(&mut self, place: &Place, block: &Block, left: &mut usize, records: &mut Vec<Record>) -> Passed {
+        let now = self.shared.clock.now();
+        let max_age = self.shared.policy(self.stream.0).and_then(|options| options.max_age);
+        let mut tracker = lock(&self.shared.tracker);
+        let from = self.position.max(place.first).max(block.first);
+        if from < place.end.min(block.until) && !lock(&self.shared.state).lies_in(place.file, self.stream.0, from) {
+            return Passed::Moved;
+        }
+        if block.is_unsure {
+            self.shared.mark_unsure(place.file, self.stream.0);
+        }
+        let mut full = false;
+        let mut ended = false;
+        for (nth, entry) in block.entries.iter().enumerate() {
+            let offset = block.offset(nth);
+            if offset < from || offset >= place.end || self.partitions.0 & (1 << (entry.partition % 64)) == 0 {
+                continue;
+            }
+            let Some(meet) = tracker
+                .streams
+                .get(&self.stream.0)
+                .map(|stream| stream.meet(offset, entry.partition % 64))
+            else {
+                return Passed::Enough;
+            };
+            if meet == Meet::Skip {
+                continue;
+            }
+            let view = block.record(nth);
+            let may_be_held = |tracked: &StreamTracker| tracked.may_be_held(offset, entry.partition % 64);
+            if view.is_none() && meet == Meet::New && tracker.streams.get(&self.stream.0).is_some_and(may_be_held) {
+                // Whether it waits or was settled in its suspension, only a recount tells.
+                self.shared.mark_unsure(place.file, self.stream.0);
+                continue;
+            }
+            let size = view.map_or(0, |view| view.topic.len() + view.payload.len());
+            if size > *left && !records.is_empty() {
+                self.position = offset;
+                full = true;
+                break;
+            }
+            let yielded = match (meet, view) {
+                (Meet::New, view) => {
+                    let outcome = judge(view, max_age, &now);
+                    if outcome.is_some() && stop_if_crowded(&mut tracker, self.stream.0) {
+                        self.position = offset;
+                        full = true;
+                        break;
+                    }
+                    ended |= outcome.is_some();
+                    if !meet_new(&mut tracker, self.stream.0, offset, *entry, place.file, view, outcome) {
+                        None
+                    } else {
+                        view
+                    }
+                }
+                (_, view) => view,
+            };
+            if let Some(view) = yielded {
+                *left = left.saturating_sub(size);
+                records.push(view.to_record(&block.bytes, place.epoch));
+            }
+        }
+        if !full {
+            self.position = self.position.max(block.until.min(place.end));
+        }
+        raise(&mut tracker, self.stream.0, self.partitions, self.position);
+        drop(tracker);
+        if ended {
+            self.shared.mark_dirty();
+        }
+        if full { Passed::Enough } else { Passed::On }
+    }
+
+    fn passed(&mut self, position: u64) {
+        self.position = self.position.max(position);
+        raise(&mut lock(&self.shared.tracker), self.stream.0, self.partitions, self.position);
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("stream", &self.stream)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The first range of the catalogue at or after `position` that may have anything waiting.
+pub(crate) fn place(shared: &Shared, stream: u8, position: u64) -> Option<Place> {
+    let (file, range) = lock(&shared.state).place(stream, position)?;
+    Some(Place {
+        file,
+        epoch: Epoch(range.epoch),
+        first: range.first,
+        end: range.end,
+    })
+}
+
+/// Reads blocks of a place; none = look at the catalogue again.
+pub(crate) fn fetch(shared: &Shared, stream: u8, place: &Place, from: u64, bytes: usize) -> Result<Option<Vec<RawBlock>>, ReadError> {
+    let error = match shared.files.blocks(place.file, stream, from, place.end, bytes) {
+        Ok(blocks) => return Ok(Some(blocks)),
+        Err(error) => error,
+    };
+    if !lock(&shared.state).lies_in(place.file, stream, from) {
+        return Ok(None);
+    }
+    let path = shared.files.directory.path().join(name(place.file));
+    if error.is_lasting() {
+        shared.mark_damaged(place.file, &error);
+        return Err(ReadError::Rescued { path });
+    }
+    Err(ReadError::Storage {
+        path,
+        source: Box::new(error),
+    })
+}
+
+/// What must become of a record without sending it.
+pub(crate) fn judge(view: Option<View<'_>>, max_age: Option<std::time::Duration>, now: &Timestamp) -> Option<Outcome> {
+    let Some(view) = view else { return Some(Outcome::Damaged) };
+    let age = view.received.age(now)?;
+    let expiry = view.expiry.map(|seconds| std::time::Duration::from_secs(seconds.into()));
+    [max_age, expiry]
+        .into_iter()
+        .flatten()
+        .any(|limit| age > limit)
+        .then_some(Outcome::Expired)
+}
+
+/// Whether so much is kept in memory behind unsettled records that no more may be added; the reader's stream is woken
+/// when there is room.
+fn stop_if_crowded(tracker: &mut Tracker, stream: u8) -> bool {
+    let Some(tracked) = tracker.streams.get_mut(&stream) else {
+        return false;
+    };
+    let is_crowded = tracked.outstanding.len() >= MAX_OUTSTANDING;
+    tracked.stopped |= is_crowded;
+    is_crowded
+}
+
+/// Registers a record met for the first time; says whether it is to be yielded.
+fn meet_new(
+    tracker: &mut Tracker,
+    stream: u8,
+    offset: u64,
+    entry: Entry,
+    file: u64,
+    view: Option<View<'_>>,
+    outcome: Option<Outcome>,
+) -> bool {
+    let pair = view.map_or(0, |view| tracker.pair(view.route, view.identity));
+    if view.is_some() && tracker.streams.get(&stream).is_some_and(|tracked| tracked.is_held(pair, offset)) {
+        return false;
+    }
+    if matches!(outcome, Some(Outcome::Damaged)) {
+        tracing::error!(
+            stream,
+            offset,
+            file,
+            "a record's checksum is wrong; it is skipped, counted as damaged and left in its file for salvage"
+        );
+    }
+    let yielded = outcome.is_none();
+    tracker.register(stream, offset, outstanding(entry, file, pair, view, outcome, false));
+    yielded
+}
+
+pub(crate) fn outstanding(entry: Entry, file: u64, pair: u64, view: Option<View<'_>>, settled: Option<Outcome>, held: bool) -> Outstanding {
+    Outstanding {
+        partition: entry.partition % 64,
+        slot: entry.slot,
+        cost: entry.cost(),
+        file,
+        pair,
+        received: view.map(|view| view.received),
+        settled,
+        held,
+    }
+}
+
+fn raise(tracker: &mut Tracker, stream: u8, partitions: PartitionSet, position: u64) {
+    let Some(stream) = tracker.streams.get_mut(&stream).filter(|stream| !stream.internal) else {
+        return;
+    };
+    for (p, read_to) in stream.read_to.iter_mut().enumerate() {
+        if partitions.0 & (1 << p) != 0 {
+            *read_to = (*read_to).max(position);
+        }
+    }
+    if !tracker.pending.is_empty() {
+        tracker.pending.moved.insert(stream.id);
+    }
+}

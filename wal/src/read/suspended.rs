@@ -1,0 +1,215 @@
+//! Suspended pairs of route and device: finding and ending them.
+
+use crate::encoding::block::Block;
+use crate::encoding::entry::RawBlock;
+use crate::error::ReadError;
+use crate::progress::stream::Meet;
+use crate::read::reader::{Place, fetch, judge, outstanding, place};
+use crate::record::{Offset, Record, StreamId};
+use crate::shared::Shared;
+use crate::sync::lock;
+
+/// One device's records on one route, which the cloud denies for now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HoldKey {
+    /// The stream.
+    pub stream: StreamId,
+    /// The route's name.
+    pub route: String,
+    /// The device's identity.
+    pub identity: String,
+}
+
+/// A suspended pair of route and device: its records from `next` on stay waiting while the reader passes them by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Which records.
+    pub key: HoldKey,
+    /// The oldest of them.
+    pub next: Offset,
+}
+
+const SCAN_BYTES: usize = 1 << 20;
+
+/// Where a pair stands.
+struct Standing {
+    pair: u64,
+    known: Vec<(u64, u64)>,
+    scanned: u64,
+    limit: u64,
+}
+
+/// The oldest waiting records of a pair.
+pub(crate) fn read(shared: &Shared, key: &HoldKey, max_records: usize) -> Result<Vec<Record>, ReadError> {
+    let mut records = Vec::new();
+    let Some(standing) = standing(shared, key) else {
+        return Ok(records);
+    };
+    for (offset, file) in standing.known.into_iter().take(max_records) {
+        records.extend(shared.record_at(file, key.stream.0, offset));
+    }
+    if records.len() < max_records {
+        scan(shared, key, standing.pair, |record| {
+            records.push(record);
+            records.len() < max_records
+        })?;
+    }
+    Ok(records)
+}
+
+/// Ends a suspension if nothing of it is left waiting where readers have passed.
+pub(crate) fn release(shared: &Shared, key: &HoldKey) -> bool {
+    while let Some(standing) = standing(shared, key) {
+        if !standing.known.is_empty() {
+            return false;
+        }
+        if standing.scanned < standing.limit {
+            let mut found = false;
+            let scanned = scan(shared, key, standing.pair, |_| {
+                found = true;
+                false
+            });
+            if found || scanned.is_err() {
+                return false;
+            }
+            continue;
+        }
+        let mut tracker = lock(&shared.tracker);
+        let hold = tracker.streams.get(&key.stream.0).and_then(|stream| {
+            let hold = stream.holds.iter().find(|hold| hold.is_active(standing.pair))?;
+            Some((hold.scanned, hold.queue.len(), stream.read_to[hold.partition]))
+        });
+        // A reader may have passed more in between.
+        if hold.is_some_and(|(scanned, queued, limit)| queued == 0 && scanned >= limit) {
+            tracker.release(key.stream.0, standing.pair);
+            drop(tracker);
+            shared.mark_dirty();
+            return true;
+        }
+    }
+    false
+}
+
+fn standing(shared: &Shared, key: &HoldKey) -> Option<Standing> {
+    let tracker = lock(&shared.tracker);
+    let pair = tracker.pair(&key.route, &key.identity);
+    let stream = tracker.streams.get(&key.stream.0)?;
+    let hold = stream.holds.iter().find(|hold| hold.is_active(pair))?;
+    let waiting = hold.queue.iter().filter_map(|offset| {
+        let entry = stream.outstanding.get(offset).filter(|entry| entry.settled.is_none())?;
+        Some((*offset, entry.file))
+    });
+    Some(Standing {
+        pair,
+        known: waiting.collect(),
+        scanned: hold.scanned,
+        limit: stream.read_to[hold.partition],
+    })
+}
+
+/// How a scan came through a block.
+enum Scanned {
+    On,
+    Enough,
+    /// Its records lie in another file by now.
+    Moved,
+}
+
+/// Goes on through what readers have passed, registering the pair's records, for as long as `more` says so.
+fn scan(shared: &Shared, key: &HoldKey, pair: u64, mut more: impl FnMut(Record) -> bool) -> Result<(), ReadError> {
+    while let Some(standing) = standing(shared, key).filter(|standing| standing.scanned < standing.limit) {
+        let Some(place) = place(shared, key.stream.0, standing.scanned).filter(|place| place.first < standing.limit) else {
+            move_on(shared, key, pair, standing.limit);
+            return Ok(());
+        };
+        let from = standing.scanned.max(place.first);
+        let Some(blocks) = fetch(shared, key.stream.0, &place, from, SCAN_BYTES)? else {
+            continue;
+        };
+        if blocks.is_empty() {
+            move_on(shared, key, pair, place.end.min(standing.limit));
+        }
+        for raw in blocks {
+            let until = raw.until.min(place.end).min(standing.limit);
+            match scan_block(shared, key, pair, &place, raw, (from, standing.limit), &mut more) {
+                Scanned::On => move_on(shared, key, pair, until),
+                Scanned::Enough => return Ok(()),
+                Scanned::Moved => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn scan_block(
+    shared: &Shared,
+    key: &HoldKey,
+    pair: u64,
+    place: &Place,
+    raw: RawBlock,
+    (from, limit): (u64, u64),
+    more: &mut impl FnMut(Record) -> bool,
+) -> Scanned {
+    let block = Block::parse(raw);
+    if block.is_unsure {
+        shared.mark_unsure(place.file, key.stream.0);
+    }
+    let now = shared.clock.now();
+    let max_age = shared.policy(key.stream.0).and_then(|options| options.max_age);
+    for (nth, entry) in block.entries.iter().enumerate() {
+        let offset = block.offset(nth);
+        if offset < from {
+            continue;
+        }
+        if offset >= limit.min(place.end) {
+            return Scanned::On;
+        }
+        let Some(view) = block.record(nth) else {
+            // Whether it was of this pair and waited, only a recount tells.
+            shared.mark_unsure(place.file, key.stream.0);
+            continue;
+        };
+        if view.route != key.route || view.identity != key.identity {
+            continue;
+        }
+        let mut tracker = lock(&shared.tracker);
+        if !lock(&shared.state).lies_in(place.file, key.stream.0, offset) {
+            return Scanned::Moved;
+        }
+        let Some(stream) = tracker.streams.get(&key.stream.0) else {
+            return Scanned::Enough;
+        };
+        let passed = stream.holds.iter().any(|hold| hold.is_active(pair) && offset >= hold.scanned);
+        if !passed
+            || offset < stream.floor
+            || stream.meet(offset, entry.partition % 64) != Meet::Skip
+            || stream.outstanding.contains_key(&offset)
+        {
+            continue;
+        }
+        let outcome = judge(Some(view), max_age, &now);
+        let waits = outcome.is_none();
+        tracker.register_held(
+            key.stream.0,
+            pair,
+            offset,
+            outstanding(*entry, place.file, pair, Some(view), outcome, true),
+        );
+        drop(tracker);
+        shared.mark_dirty();
+        if waits && !more(view.to_record(&block.bytes, place.epoch)) {
+            return Scanned::Enough;
+        }
+    }
+    Scanned::On
+}
+
+fn move_on(shared: &Shared, key: &HoldKey, pair: u64, to: u64) {
+    let mut tracker = lock(&shared.tracker);
+    let Some(stream) = tracker.streams.get_mut(&key.stream.0) else {
+        return;
+    };
+    if let Some(hold) = stream.holds.iter_mut().find(|hold| hold.is_active(pair)) {
+        hold.scanned = hold.scanned.max(to);
+    }
+}

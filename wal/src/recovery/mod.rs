@@ -1,0 +1,6 @@
+//! Opening a log, and repair of what a power cut or a damaged disk left.
+
+pub(crate) mod open;
+pub(crate) mod rebuild;
+pub(crate) mod rescue;
+pub(crate) mod salvage;

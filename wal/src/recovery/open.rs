@@ -1,0 +1,563 @@
+//! Opening a directory: from what lies in it to a running log.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crate::catalog::replay::{Recovered, fold_rows};
+use crate::catalog::state::State;
+use crate::clock::{Clock, random_u64};
+use crate::commit::background::Aside;
+use crate::commit::intake::{Intake, OpenBatch, Slots};
+use crate::commit::retention::{BALLAST, Space};
+use crate::commit::writer::Writer;
+use crate::encoding::change::{Change, Count};
+use crate::encoding::row::{RowKind, encode_row};
+use crate::error::OpenError;
+use crate::format;
+use crate::io::directory::{Directory, LockGuard, RealDirectory};
+use crate::listener::Tap;
+use crate::options::Options;
+use crate::progress::gauges::Gauges;
+use crate::progress::tracker::Tracker;
+use crate::record::{Batch, Epoch, StreamId};
+use crate::recovery::rebuild::{Newest, rebuild};
+use crate::recovery::rescue::Remains;
+use crate::segment::database::FileError;
+use crate::segment::lock_file::Note;
+use crate::segment::segments::{self, Files, LOCK};
+use crate::shared::{Mending, Shared};
+use crate::stats::{Observer, StartReport, Stats};
+
+/// How often a file is opened that the disk cannot read.
+const TRIES: usize = 3;
+
+/// What was found in the directory.
+struct Found {
+    state: State,
+    row: u64,
+    number: u64,
+    clean: bool,
+    damaged: u64,
+    set_aside: u64,
+    /// Files that do not open, with the reason.
+    broken: BTreeMap<u64, String>,
+    /// What opening changed and no file says yet.
+    changes: Vec<Change>,
+    /// The newest file takes more.
+    appendable: bool,
+    /// It does so when there is no room for another.
+    reusable: bool,
+    /// A file of which a write failed before: what waits in it is carried away.
+    failed: Option<u64>,
+}
+
+impl Found {
+    fn apply(&mut self, change: Change) {
+        self.state.apply(&change);
+        self.changes.push(change);
+    }
+}
+
+pub(crate) fn real_directory(options: &Options) -> Result<Arc<dyn Directory>, OpenError> {
+    match RealDirectory::new(options.directory.clone()) {
+        Ok(directory) => Ok(Arc::new(directory)),
+        Err(source) => Err(unusable(options, source)),
+    }
+}
+
+/// A log that is opened, and its writer, which nobody runs yet.
+pub(crate) struct Prepared {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) writer: Writer,
+    pub(crate) guard: LockGuard,
+    pub(crate) report: StartReport,
+}
+
+/// Opens the directory and starts the writer thread.
+pub(crate) fn open(
+    directory: Arc<dyn Directory>,
+    options: Options,
+    clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
+    tap: Option<Box<dyn Tap>>,
+) -> Result<(Arc<Shared>, JoinHandle<()>, StartReport), OpenError> {
+    let Prepared {
+        shared,
+        mut writer,
+        guard,
+        report,
+    } = prepare(directory, options, clock, observer, tap)?;
+    writer.aside = Aside::on_a_thread();
+    let thread = std::thread::Builder::new().name("wal".into()).spawn(move || {
+        // Held for as long as anything may be written.
+        let _guard = guard;
+        writer.run();
+    });
+    let thread = thread.map_err(|source| unusable(&shared.options, source))?;
+    Ok((shared, thread, report))
+}
+
+/// Opens the directory:
+/// 1. the lock is taken,
+/// 2. what was being made is deleted,
+/// 3. the newest file that opens says what else belongs to the log,
+/// 4. what waited in a file that is missing is counted as damaged; one that does not open is left to the writer to mend.
+pub(crate) fn prepare(
+    directory: Arc<dyn Directory>,
+    options: Options,
+    clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
+    tap: Option<Box<dyn Tap>>,
+) -> Result<Prepared, OpenError> {
+    let started = Instant::now();
+    let guard = directory.lock(LOCK).map_err(|source| unusable(&options, source))?;
+    let guard = guard.ok_or_else(|| OpenError::Locked {
+        path: options.directory.join(LOCK),
+    })?;
+    let stats = Arc::new(Stats::default());
+    let files = Files::new(directory, stats.clone());
+    let mut found = find(&files, &options)?;
+    let damaged = found.damaged;
+    let streams = match_streams(&mut found, &options)?;
+    begin(&files, &mut found).map_err(|error| storage(&options, found.number, error))?;
+    let report_clean = found.clean;
+    let Found {
+        state,
+        row,
+        number,
+        set_aside,
+        broken,
+        failed,
+        ..
+    } = found;
+    let mending = Mending {
+        damaged: broken,
+        ..Mending::default()
+    };
+    let recovered = streams.iter().map(|(id, _)| state.waiting(id.0).0).sum();
+    let gauges = Arc::new(Gauges::new());
+    for stream in &state.streams {
+        let (records, bytes) = state.waiting(stream.id);
+        gauges.enter(stream.id, records, bytes);
+    }
+    stats.damaged.store(damaged, Ordering::Relaxed);
+    let mut next = vec![0; 256].into_boxed_slice();
+    state.streams.iter().for_each(|stream| next[usize::from(stream.id)] = stream.next);
+    let slots = Slots::new(state.slots.iter().map(|slot| slot.identity.as_str()), options.max_devices);
+    let intake = Intake {
+        open: OpenBatch::new(Batch(1)),
+        next,
+        slots,
+        unavailable: None,
+        disk_full: false,
+        closing: false,
+        jobs: VecDeque::new(),
+        dirty: None,
+    };
+    let mut space = Space::new(options.max_disk);
+    let shared = Arc::new(Shared {
+        streams,
+        epoch: Epoch(state.epoch),
+        clock,
+        observer,
+        files,
+        intake: Mutex::new(intake),
+        bell: Condvar::new(),
+        tracker: Mutex::new(Tracker::new(&state, gauges.clone(), stats.clone())),
+        state: Mutex::new(state),
+        gauges,
+        stats,
+        wakes: Mutex::new(Vec::new()),
+        disk_bytes: AtomicU64::new(0),
+        free_bytes: AtomicU64::new(0),
+        mending: Mutex::new(mending),
+        oldest: Mutex::new(HashMap::new()),
+        is_marked: AtomicBool::new(false),
+        alive: AtomicBool::new(true),
+        ended: Mutex::new(None),
+        ended_bell: Condvar::new(),
+        options,
+    });
+    Writer::measure(&mut space, &shared).map_err(|source| unusable(&shared.options, source))?;
+    let report = StartReport {
+        clean: report_clean,
+        recovered,
+        damaged,
+        set_aside,
+        took: started.elapsed(),
+    };
+    let mut writer = Writer::new(shared.clone(), tap, row, number, space);
+    failed.into_iter().for_each(|file| writer.carrying.distrust(file));
+    Ok(Prepared {
+        shared,
+        writer,
+        guard,
+        report,
+    })
+}
+
+fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
+    let names = files.directory.list().map_err(|source| unusable(options, source))?;
+    for name in names.iter().filter(|name| name.ends_with(".tmp")) {
+        files.directory.remove(name).map_err(|source| unusable(options, source))?;
+    }
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| segments::number(name)).collect();
+    let highest = names
+        .iter()
+        .filter_map(|name| segments::number(name.split(".damaged").next().unwrap_or(name)))
+        .max()
+        .unwrap_or(0);
+    let mut found = Found {
+        state: State::default(),
+        row: 0,
+        number: highest,
+        clean: true,
+        damaged: 0,
+        set_aside: 0,
+        broken: BTreeMap::new(),
+        changes: Vec::new(),
+        appendable: false,
+        reusable: false,
+        failed: None,
+    };
+    let (Note { file: noted, last_row, .. }, is_sure) = files.noted();
+    let is_lost = noted > highest;
+    if is_lost {
+        tracing::error!(
+            file = noted,
+            "the newest log file is missing: what was only in it is lost, and nothing can tell how much; if it was moved, stop Forebay and put it back"
+        );
+        found.clean = false;
+        found.number = noted;
+    }
+    // Newer files that say nothing of the log's state, but hold records.
+    let mut silent = Vec::new();
+    while let Some(number) = numbers.pop() {
+        // After a failed write the page cache may show what is not on the disk.
+        let last_row = if number == noted { last_row } else { u64::MAX };
+        let open = || {
+            if last_row == u64::MAX && is_sure {
+                files.open_active(number)
+            } else {
+                files.look_at(number, last_row)
+            }
+        };
+        let error = match patiently(open) {
+            Ok(mut recovered) => {
+                recovered.renew |= is_lost;
+                take_over(files, options, &mut found, number, &numbers, recovered, None)?;
+                adopt(files, options, &mut found, silent)?;
+                return Ok(found);
+            }
+            Err(error) if error.is_lasting() => error,
+            Err(error) => return Err(storage(options, number, error)),
+        };
+        tracing::error!(file = number, %error, "the newest log file does not open; its bytes are looked through for what it held");
+        found.clean = false;
+        let looked = Remains::look_for_all(files, number);
+        let (remains, mut rows) = looked.map_err(|error| storage(options, number, FileError::Io(error)))?;
+        rows.retain(|row, _| *row <= last_row);
+        match fold_rows(number, rows) {
+            Ok(recovered) => {
+                take_over(files, options, &mut found, number, &numbers, recovered, Some(&remains))?;
+                adopt(files, options, &mut found, silent)?;
+                return Ok(found);
+            }
+            Err(_) => silent.push((number, remains)),
+        }
+    }
+    for (number, _) in silent {
+        tracing::error!(
+            file = number,
+            "nothing in a log file says what it belonged to; it is kept beside the log for salvage"
+        );
+        files.set_aside(number).map_err(|source| unusable(options, source))?;
+        found.set_aside += 1;
+    }
+    found.apply(Change::Epoch { epoch: random_u64() });
+    Ok(found)
+}
+
+/// What the disk could not read is tried again, because a good deal hangs on the newest file.
+fn patiently(open: impl Fn() -> Result<Recovered, FileError>) -> Result<Recovered, FileError> {
+    let mut opened = open();
+    for _ in 1..TRIES {
+        match &opened {
+            Err(error) if error.is_of_disk() => opened = open(),
+            _ => break,
+        }
+    }
+    opened
+}
+
+/// Takes the records over of files that are newer than the newest readable state, which knows nothing of them.
+fn adopt(files: &Files, options: &Options, found: &mut Found, silent: Vec<(u64, Remains)>) -> Result<(), OpenError> {
+    if silent.is_empty() {
+        return Ok(());
+    }
+    // Theirs is most likely that of the file before them.
+    let epoch = found.state.files.last().map_or(found.state.epoch, |file| file.epoch);
+    found.apply(Change::Epoch { epoch: random_u64() });
+    (found.appendable, found.reusable) = (false, false);
+    for (number, remains) in silent.into_iter().rev() {
+        found.apply(Change::File { file: number, epoch });
+        let began = found.state.streams.iter().map(|stream| (stream.id, stream.next)).collect();
+        let newest = Newest {
+            number,
+            remains: Some(&remains),
+            appended: 0,
+            began,
+        };
+        found.damaged += rebuild(files, &mut found.state, &newest).map_err(|error| storage(options, number, error))?;
+        found.broken.insert(number, "it does not open".into());
+    }
+    Ok(())
+}
+
+/// Takes over what the newest file says, rebuilds what is lost of it, and checks it against what is there. `remains` are
+/// its records if it does not open.
+fn take_over(
+    files: &Files,
+    options: &Options,
+    found: &mut Found,
+    number: u64,
+    older: &[u64],
+    recovered: Recovered,
+    remains: Option<&Remains>,
+) -> Result<(), OpenError> {
+    let Recovered {
+        appended,
+        incomplete,
+        began,
+        ..
+    } = recovered;
+    found.state = recovered.state;
+    found.row = recovered.last_row;
+    found.failed = recovered.has_failed.then_some(number);
+    found.clean &= recovered.clean && recovered.damaged_rows == 0 && !incomplete;
+    if recovered.renew {
+        found.apply(Change::Epoch { epoch: random_u64() });
+    } else {
+        // After an error from write or sync a file is never written again; a file that was not closed may be such a one.
+        found.appendable = recovered.clean;
+        found.reusable = !recovered.has_failed;
+    }
+    for file in older.iter().filter(|file| found.state.file(**file).is_none()) {
+        files.unlink(*file).map_err(|source| unusable(options, source))?;
+    }
+    let catalogue: Vec<u64> = found
+        .state
+        .files
+        .iter()
+        .map(|file| file.number)
+        .filter(|file| *file != number)
+        .collect();
+    for file in catalogue {
+        match files.check(file) {
+            Ok(()) => continue,
+            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            // What can be read of it is carried over once the log runs.
+            Err(error) if error.is_lasting() => {
+                tracing::error!(file, %error, "a log file does not open; its records are looked for in its bytes");
+                found.broken.insert(file, error.to_string());
+                continue;
+            }
+            Err(error) => return Err(storage(options, file, error)),
+        }
+        let parts = found.state.file(file).map(|file| file.parts.clone()).unwrap_or_default();
+        let lost: u64 = parts
+            .iter()
+            .filter(|part| part.stream < StreamId::LOCAL.0)
+            .map(|part| part.waiting)
+            .sum();
+        if lost > 0 {
+            tracing::error!(
+                file,
+                lost,
+                "a log file is missing; the records that waited in it are counted as damaged"
+            );
+            found.apply(Change::Ledger {
+                slot: 0,
+                count: Count::Damaged,
+                by: lost,
+            });
+            found.damaged += lost;
+        }
+        found.apply(Change::DropFile { file });
+    }
+    if remains.is_some() {
+        found.broken.insert(number, "it does not open".into());
+    }
+    if incomplete {
+        let mut newest = Newest {
+            number,
+            remains,
+            appended,
+            began,
+        };
+        let all;
+        let mut rebuilt = rebuild(files, &mut found.state, &newest);
+        if newest.remains.is_none()
+            && let Err(error) = &rebuilt
+            && error.is_lasting()
+        {
+            found.broken.insert(number, error.to_string());
+            let looked = Remains::look_for_all(files, number);
+            (all, _) = looked.map_err(|error| storage(options, number, FileError::Io(error)))?;
+            newest.remains = Some(&all);
+            rebuilt = rebuild(files, &mut found.state, &newest);
+        }
+        let damaged = rebuilt.map_err(|error| storage(options, number, error))?;
+        tracing::error!(
+            file = number,
+            rows = recovered.damaged_rows,
+            damaged,
+            "a part of the log's state was damaged; it is rebuilt from the records, some of which may be sent twice"
+        );
+        found.damaged += damaged;
+    }
+    if found.broken.contains_key(&number) {
+        // Closing would write to it.
+        files.abandon_active();
+    }
+    Ok(())
+}
+
+/// Gives every configured stream its id; a stream that is gone must hold nothing.
+fn match_streams(found: &mut Found, options: &Options) -> Result<Vec<(StreamId, crate::options::StreamOptions)>, OpenError> {
+    let is_user = |id: u8| id < StreamId::LOCAL.0;
+    for known in found.state.streams.iter().filter(|known| is_user(known.id)) {
+        let (waiting, _) = found.state.waiting(known.id);
+        if waiting > 0 && !options.streams.iter().any(|stream| stream.name == known.name) {
+            return Err(OpenError::OrphanStream {
+                name: known.name.clone(),
+                waiting,
+            });
+        }
+    }
+    for (id, name) in [(StreamId::LOCAL, "local"), (StreamId::DEAD, "dead")] {
+        if found.state.stream(id.0).is_none() {
+            found.apply(Change::Stream {
+                stream: id.0,
+                name: name.into(),
+            });
+        }
+    }
+    let mut streams = Vec::new();
+    for stream in &options.streams {
+        let known = found
+            .state
+            .streams
+            .iter()
+            .find(|known| known.name == stream.name && is_user(known.id))
+            .map(|known| known.id);
+        let free = || (0..StreamId::LOCAL.0).find(|id| found.state.stream(*id).is_none());
+        let id = known.or_else(free).unwrap_or(StreamId::LOCAL.0 - 1);
+        if known.is_none() {
+            found.apply(Change::Stream {
+                stream: id,
+                name: stream.name.clone(),
+            });
+        }
+        streams.push((StreamId(id), stream.clone()));
+    }
+    Ok(streams)
+}
+
+/// Makes what opening changed durable: in the newest file, or in a new one when there is none that was closed properly.
+/// On a full disk the ballast goes for that; if there is none, a file without known faults goes on.
+fn begin(files: &Files, found: &mut Found) -> Result<(), FileError> {
+    if !found.appendable
+        && let Err(error) = files.prepare()
+    {
+        files.discard_ahead();
+        let has_made_room = error.is_full() && files.directory.remove(BALLAST).is_ok();
+        let is_possible = if has_made_room { files.prepare() } else { Err(error) };
+        match is_possible {
+            Err(error) if error.is_full() && found.reusable => {
+                files.discard_ahead();
+                found.appendable = true;
+            }
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+    }
+    if found.appendable {
+        if found.changes.is_empty() {
+            return Ok(());
+        }
+        found.row += 1;
+        match files.commit(&[], found.row, &encode_row(RowKind::Delta, found.row, &found.changes)) {
+            Err(error) if error.is_lasting() => give_up_newest(files, found, &error),
+            done => return done,
+        }
+    }
+    if let Err(error) = files.close_active() {
+        if !error.is_lasting() {
+            return Err(error);
+        }
+        give_up_newest(files, found, &error);
+    }
+    found.number += 1;
+    found.apply(Change::File {
+        file: found.number,
+        epoch: found.state.epoch,
+    });
+    found.row += 1;
+    files.switch(found.number, found.row, &found.state.snapshot())?;
+    found.row += 1;
+    Ok(())
+}
+
+/// The newest file could be read and takes nothing more: what it holds is carried to another.
+fn give_up_newest(files: &Files, found: &mut Found, error: &FileError) {
+    tracing::error!(file = found.number, %error, "the newest log file is damaged; its records are carried to a new one");
+    files.abandon_active();
+    found.broken.insert(found.number, error.to_string());
+    found.clean = false;
+}
+
+fn unusable(options: &Options, source: io::Error) -> OpenError {
+    let hint = match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "give the user that runs Forebay the right to write there, or set gateway.data_dir to a place where it may"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only: check it for errors and mount it read-write",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "there is a file in its place: remove it, or set gateway.data_dir elsewhere"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the disk is full: free some space",
+        _ => "check that the disk is mounted and healthy, or set gateway.data_dir elsewhere",
+    };
+    OpenError::Directory {
+        path: options.directory.clone(),
+        hint,
+        source,
+    }
+}
+
+fn storage(options: &Options, number: u64, error: FileError) -> OpenError {
+    match error {
+        FileError::Io(source)
+            if matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull
+            ) =>
+        {
+            unusable(options, source)
+        }
+        FileError::Version(found) => OpenError::Version {
+            path: options.directory.join(segments::name(number)),
+            found,
+            known: format::VERSION,
+        },
+        error => OpenError::Storage {
+            path: options.directory.join(segments::name(number)),
+            source: Box::new(error),
+        },
+    }
+}

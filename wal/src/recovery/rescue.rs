@@ -1,0 +1,152 @@
+//! What can be read of a file past redb: whole records, by their own checksums.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::encoding::block::Block;
+use crate::encoding::change::Range;
+use crate::encoding::record::{self, MAX_RECORD};
+use crate::encoding::row::{self, Rows};
+use crate::io::directory::StorageFile;
+use crate::record::StreamId;
+use crate::segment::segments::Files;
+
+/// How much is looked at at a time.
+const WINDOW: usize = 1 << 20;
+/// The smallest part that is given up when the disk cannot read it.
+const SECTOR: usize = 4096;
+/// How often it is read before that.
+const TRIES: usize = 3;
+
+/// The whole records of one file.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    file: Option<Arc<dyn StorageFile>>,
+    /// Where each lies.
+    records: BTreeMap<(u8, u64), (u64, u32)>,
+}
+
+impl Remains {
+    /// Looks through all bytes of a file for records of `ranges`. What a refused commit left in it lies in none of them.
+    ///
+    /// # Errors
+    /// The file is there and cannot be opened now.
+    pub(crate) fn look_for(files: &Files, number: u64, ranges: &[(u8, Range)]) -> io::Result<Self> {
+        let is_wanted = |stream: u8, offset: u64| {
+            let mut of_stream = ranges.iter().filter(|(id, _)| *id == stream);
+            of_stream.any(|(_, range)| (range.first..range.end).contains(&offset))
+        };
+        Self::scan(files, number, &is_wanted, None)
+    }
+
+    /// Looks through all bytes of the newest file for everything that is of use.
+    ///
+    /// # Errors
+    /// The file is there and cannot be opened now.
+    pub(crate) fn look_for_all(files: &Files, number: u64) -> io::Result<(Self, Rows)> {
+        let mut rows = Rows::new();
+        let remains = Self::scan(files, number, &|stream, _| stream <= StreamId::DEAD.0, Some(&mut rows))?;
+        Ok((remains, rows))
+    }
+
+    fn scan(files: &Files, number: u64, is_wanted: &dyn Fn(u8, u64) -> bool, rows: Option<&mut Rows>) -> io::Result<Self> {
+        let mut records = BTreeMap::new();
+        let file = match files.raw(number) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(file) = &file {
+            each_whole(file.as_ref(), is_wanted, &mut records, rows)?;
+        }
+        Ok(Self { file, records })
+    }
+
+    /// Whether any record of a stream was found.
+    pub(crate) fn has(&self, stream: u8) -> bool {
+        self.records.range((stream, 0)..=(stream, u64::MAX)).next().is_some()
+    }
+
+    /// The next records of a range, about `max_bytes`, and up to where they are all that there is.
+    pub(crate) fn next(&self, stream: u8, range: Range, max_bytes: usize) -> (u64, Option<Block>) {
+        let mut buffer = Vec::new();
+        let mut found = Vec::new();
+        let mut end = range.end;
+        for ((_, offset), (at, len)) in self.records.range((stream, range.first)..(stream, range.end)) {
+            if buffer.len() >= max_bytes {
+                end = *offset;
+                break;
+            }
+            let start = buffer.len();
+            buffer.resize(start + *len as usize, 0);
+            let is_read = self
+                .file
+                .as_ref()
+                .is_some_and(|file| is_readable(file.as_ref(), *at, &mut buffer[start..]));
+            let view = record::decode(&buffer[start..]).filter(|view| view.offset == *offset && view.stream.0 == stream);
+            match view.filter(|_| is_read) {
+                Some(view) => found.push((*offset, record::entry_of(&view, start))),
+                None => buffer.truncate(start),
+            }
+        }
+        let block = (!found.is_empty()).then(|| Block::of_found(end, Bytes::from(buffer), found));
+        (end, block)
+    }
+}
+
+/// Notes every whole record and row in a file.
+fn each_whole(
+    file: &dyn StorageFile,
+    is_wanted: &dyn Fn(u8, u64) -> bool,
+    records: &mut BTreeMap<(u8, u64), (u64, u32)>,
+    mut rows: Option<&mut Rows>,
+) -> io::Result<()> {
+    let len = file.len()?;
+    let mut window = Vec::new();
+    let mut begin = 0;
+    // What lies before was found to be whole.
+    let mut done = 0;
+    while begin < len {
+        let size = (len - begin).min((WINDOW + MAX_RECORD) as u64) as usize;
+        window.resize(size, 0);
+        read_what_can_be_read(file, begin, &mut window);
+        let mut at = done.max(begin) - begin;
+        while at < WINDOW.min(size) as u64 {
+            let here = at as usize;
+            let is_wanted = record::peek(&window, here).is_some_and(|(stream, offset)| is_wanted(stream, offset));
+            let row = rows.as_mut().and_then(|rows| Some((row::decode_row_at(&window, here)?, rows)));
+            if let Some(view) = record::decode_at(&window, here).filter(|_| is_wanted) {
+                let len = record::entry_of(&view, here).len;
+                records.insert((view.stream.0, view.offset), (begin + at, len));
+                at += u64::from(len);
+            } else if let Some(((row, len), rows)) = row {
+                rows.insert(row.number, row);
+                at += len as u64;
+            } else {
+                at += 1;
+            }
+        }
+        done = begin + at;
+        begin += WINDOW as u64;
+    }
+    Ok(())
+}
+
+/// Reads a window; what the disk cannot read of it is zeros.
+fn read_what_can_be_read(file: &dyn StorageFile, begin: u64, window: &mut [u8]) {
+    if file.read(begin, window).is_ok() {
+        return;
+    }
+    for (nth, sector) in window.chunks_mut(SECTOR).enumerate() {
+        if !is_readable(file, begin + (nth * SECTOR) as u64, sector) {
+            sector.fill(0);
+        }
+    }
+}
+
+fn is_readable(file: &dyn StorageFile, at: u64, out: &mut [u8]) -> bool {
+    (0..TRIES).any(|_| file.read(at, out).is_ok())
+}

@@ -1,0 +1,8 @@
+//! The redb files in which the log lies: one is appended to, one is made ahead, the others are read.
+
+pub(crate) mod database;
+pub(crate) mod lock_file;
+pub(crate) mod page_fill;
+pub(crate) mod reuse;
+pub(crate) mod segments;
+pub(crate) mod table;

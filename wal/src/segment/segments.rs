@@ -1,0 +1,421 @@
+//! The redb files of the directory: one active, the others only read.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
+
+use bytes::Bytes;
+
+use crate::catalog::replay::{Recovered, read_state};
+use crate::encoding::block::{self, NewBlock};
+use crate::encoding::change::Change;
+use crate::encoding::entry::RawBlock;
+use crate::encoding::row::{RowKind, encode_row};
+use crate::io::directory::{Backend, Directory, Overlay, StorageFile};
+use crate::io::metered::Counted;
+use crate::segment::database::{FileError, Store, contained, open_db};
+use crate::segment::lock_file::Note;
+use crate::segment::reuse::{Overlaid, SPARE};
+use crate::segment::table::{self, Next, Table};
+use crate::stats::Stats;
+use crate::sync::lock;
+
+/// Locked for as long as the directory is in use; says which file is the newest.
+pub(crate) const LOCK: &str = "lock";
+/// The file that is made ahead.
+pub(crate) const NEXT: &str = "next.tmp";
+const ACTIVE_CACHE: usize = 4 << 20;
+pub(crate) const CLOSED_CACHE: usize = 1 << 20;
+const OPEN_CLOSED: usize = 2;
+
+/// The name of a log file.
+pub(crate) fn name(number: u64) -> String {
+    format!("{number:010}.redb")
+}
+
+/// The number in a log file's name.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    name.strip_suffix(".redb")
+        .filter(|digits| digits.len() == 10)
+        .and_then(|digits| digits.parse().ok())
+}
+
+/// Whether a name is that of a log file that was set aside.
+pub(crate) fn is_set_aside(name: &str) -> bool {
+    name.contains(".redb.damaged")
+}
+
+/// The file that takes appends.
+#[derive(Debug)]
+struct Active {
+    number: u64,
+    db: Store,
+    file: Arc<dyn StorageFile>,
+}
+
+/// A file made ahead.
+#[derive(Debug)]
+struct Ahead {
+    db: Store,
+    file: Arc<dyn StorageFile>,
+    /// It lies over a spent one.
+    is_overlaid: bool,
+}
+
+/// The open files.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) directory: Arc<dyn Directory>,
+    active: RwLock<Option<Active>>,
+    closed: Mutex<Vec<(u64, Arc<Store>)>>,
+    /// Files that do not open, with the reason: trying takes as long as the file is large, and is of no use.
+    unopenable: Mutex<BTreeMap<u64, String>>,
+    ahead: Mutex<Option<Ahead>>,
+    /// Bytes that the file made ahead occupies.
+    ahead_bytes: AtomicU64,
+    /// Bytes that the spent file occupies that is kept; 0 = there is none.
+    spare_bytes: AtomicU64,
+    stats: Arc<Stats>,
+}
+
+impl Files {
+    pub(crate) fn new(directory: Arc<dyn Directory>, stats: Arc<Stats>) -> Self {
+        Self {
+            directory,
+            active: RwLock::new(None),
+            closed: Mutex::new(Vec::new()),
+            unopenable: Mutex::default(),
+            ahead: Mutex::new(None),
+            ahead_bytes: AtomicU64::new(0),
+            spare_bytes: AtomicU64::new(0),
+            stats,
+        }
+    }
+
+    /// Notes which file is the newest, and up to which row it is believed: less than all after a write to it failed.
+    pub(crate) fn note(&self, number: u64, last_row: u64) {
+        let noted = self.directory.noted(LOCK).and_then(|bytes| {
+            let (at, line) = Note::parse(&bytes).0.next(number, last_row).line();
+            self.directory.note(LOCK, at, &line)
+        });
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the newest log file's number could not be noted");
+        }
+    }
+
+    /// What was noted last, and whether that is sure.
+    pub(crate) fn noted(&self) -> (Note, bool) {
+        match self.directory.noted(LOCK) {
+            Ok(bytes) => Note::parse(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Note::NONE, true),
+            Err(error) => {
+                tracing::warn!(%error, "which log file is the newest could not be read; none is written again");
+                (Note::NONE, false)
+            }
+        }
+    }
+
+    /// Reads the small state in the newest file after a write to it failed. It is believed up to the row `last` and only
+    /// looked at: a repair would write over what is still good in it.
+    pub(crate) fn look_at(&self, number: u64, last: u64) -> Result<Recovered, FileError> {
+        let overlay = Overlay::new(self.raw(number).map_err(FileError::Io)?).map_err(FileError::Io)?;
+        let mut recovered = contained(|| read_state(open_db(overlay, CLOSED_CACHE)?.0.db()?, last))?;
+        (recovered.has_failed, recovered.clean) = (true, false);
+        Ok(recovered)
+    }
+
+    /// Opens the newest file for appending and reads the small state in it.
+    pub(crate) fn open_active(&self, number: u64) -> Result<Recovered, FileError> {
+        let file = Counted::over(self.directory.open(&name(number)).map_err(FileError::Io)?, &self.stats);
+        let (active, recovered) = contained(|| {
+            let (db, clean) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
+            let mut recovered = read_state(db.db()?, u64::MAX)?;
+            recovered.clean = clean;
+            Ok((Active { number, db, file }, recovered))
+        })?;
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Some(active);
+        Ok(recovered)
+    }
+
+    /// The spent file that was kept, to be laid over.
+    fn take_spare(&self) -> Option<Arc<dyn StorageFile>> {
+        let bytes = self.spare_bytes.swap(0, Ordering::Relaxed);
+        if bytes == 0 {
+            return None;
+        }
+        self.ahead_bytes.store(bytes, Ordering::Relaxed);
+        let renamed = self.directory.rename(SPARE, NEXT);
+        let file = renamed.and_then(|()| Overlaid::over(self.directory.open(NEXT)?));
+        file.inspect_err(|error| {
+            tracing::debug!(%error, "a spent log file could not be used again");
+            self.directory.remove(SPARE).ok();
+            self.ahead_bytes.store(0, Ordering::Relaxed);
+        })
+        .ok()
+    }
+
+    /// Gives the room back that a spent file takes; false = there is none.
+    pub(crate) fn drop_spare(&self) -> bool {
+        if self.spare_bytes.swap(0, Ordering::Relaxed) > 0 {
+            return self.directory.remove(SPARE).is_ok();
+        }
+        let is_overlaid = lock(&self.ahead).as_ref().is_some_and(|ahead| ahead.is_overlaid);
+        if is_overlaid {
+            self.discard_ahead();
+        }
+        is_overlaid
+    }
+
+    /// Bytes that the next file takes, and what it is to be laid over.
+    pub(crate) fn ahead_allocated(&self) -> u64 {
+        self.ahead_bytes.load(Ordering::Relaxed) + self.spare_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Makes the next file ahead of time, if it is not there yet.
+    pub(crate) fn prepare(&self) -> Result<(), FileError> {
+        let mut ahead = lock(&self.ahead);
+        if ahead.is_none() {
+            let overlaid = self.take_spare();
+            let is_overlaid = overlaid.is_some();
+            let file = overlaid.map_or_else(|| self.directory.create(NEXT), Ok).map_err(FileError::Io)?;
+            let file = Counted::over(file, &self.stats);
+            let db = contained(|| {
+                let (db, _) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
+                table::create(db.db()?)?;
+                Ok(db)
+            })?;
+            self.ahead_bytes.store(file.allocated().unwrap_or(0), Ordering::Relaxed);
+            *ahead = Some(Ahead { db, file, is_overlaid });
+        }
+        Ok(())
+    }
+
+    /// Whether the next file is there, or being made.
+    pub(crate) fn is_prepared(&self) -> bool {
+        match self.ahead.try_lock() {
+            Ok(ahead) => ahead.is_some(),
+            Err(TryLockError::Poisoned(ahead)) => ahead.into_inner().is_some(),
+            Err(TryLockError::WouldBlock) => true,
+        }
+    }
+
+    /// Switches to a new file that begins with `snapshot`:
+    /// 1. the old file is closed cleanly, so that at most one is ever unclean,
+    /// 2. the snapshot is committed into the new one, twice, because nothing else says what it says: `row` and the next. In
+    ///    two commits: where the pages of a file's last commit are damaged, redb goes back to the one before,
+    /// 3. it gets its name,
+    /// 4. the directory is synced,
+    /// 5. its number is noted, so that its loss is noticed.
+    ///
+    /// Only then may it take records.
+    pub(crate) fn switch(&self, number: u64, row: u64, snapshot: &[Change]) -> Result<(), FileError> {
+        self.prepare()?;
+        self.close_active()?;
+        let ahead = lock(&self.ahead).take();
+        self.ahead_bytes.store(0, Ordering::Relaxed);
+        let Some(ahead) = ahead else {
+            return Err(FileError::Damaged("the next file is gone".into()));
+        };
+        for row in [row, row + 1] {
+            let encoded = encode_row(RowKind::Snapshot, row, snapshot);
+            contained(|| table::write(ahead.db.db()?, &[], row, &encoded))?;
+        }
+        self.directory.rename(NEXT, &name(number)).map_err(FileError::Io)?;
+        self.directory.sync().map_err(FileError::Io)?;
+        self.note(number, u64::MAX);
+        let active = Active {
+            number,
+            db: ahead.db,
+            file: ahead.file,
+        };
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Some(active);
+        Ok(())
+    }
+
+    /// Closes the active file; waits for readers in it.
+    pub(crate) fn close_active(&self) -> Result<(), FileError> {
+        let Some(Active { db, file, .. }) = self.active.write().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        db.close()?;
+        if let Err(error) = file.trim() {
+            tracing::debug!(%error, "a log file is longer than it need be");
+        }
+        Ok(())
+    }
+
+    /// Lets go of the active file without a thought for how it is left.
+    pub(crate) fn abandon_active(&self) {
+        drop(self.active.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Drops what was made ahead.
+    pub(crate) fn discard_ahead(&self) {
+        drop(lock(&self.ahead).take());
+        self.ahead_bytes.store(0, Ordering::Relaxed);
+        // Half made, it takes room as well.
+        match self.directory.remove(NEXT) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::debug!(%error, "the file made ahead could not be removed");
+            }
+            _ => {}
+        }
+    }
+
+    /// Commits blocks and a row of the state.
+    pub(crate) fn commit(&self, blocks: &[NewBlock<'_>], row: u64, delta: &[u8]) -> Result<(), FileError> {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        let active = active.as_ref().ok_or_else(|| FileError::Damaged("no file is open".into()))?;
+        contained(|| table::write(active.db.db()?, blocks, row, delta))
+    }
+
+    /// Bytes that the active file occupies.
+    pub(crate) fn active_allocated(&self) -> u64 {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        active.as_ref().and_then(|active| active.file.allocated().ok()).unwrap_or(0)
+    }
+
+    /// Bytes of the active file that are in use.
+    pub(crate) fn active_filled(&self) -> u64 {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        active.as_ref().and_then(|active| active.file.filled().ok()).unwrap_or(0)
+    }
+
+    pub(crate) fn active_number(&self) -> Option<u64> {
+        self.active
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(|active| active.number)
+    }
+
+    /// Blocks of a stream from the one that holds `from` on, up to `end`, until `max_bytes` are gathered; at least one
+    /// that reaches beyond `from` if there is one. Copies out and closes the transaction before it returns.
+    pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, max_bytes: usize) -> Result<Vec<RawBlock>, FileError> {
+        self.read(number, |table| {
+            let start = table.last_at(stream, from)?.unwrap_or((stream, from));
+            let mut blocks: Vec<RawBlock> = Vec::new();
+            let mut bytes = 0;
+            table.each_block(start..(stream, end), |key, value| {
+                let first = key.1;
+                let is_in_place = (start.1..end).contains(&first) && key.0 == stream;
+                if !is_in_place || block::is_misplaced(value, key) {
+                    return Err(FileError::Damaged(format!("a block's key, {key:?}, is out of its place")));
+                }
+                if let Some(last) = blocks.last_mut() {
+                    last.until = first;
+                    if bytes >= max_bytes && first > from {
+                        return Ok(Next::Stop);
+                    }
+                }
+                bytes += value.len();
+                blocks.push(RawBlock {
+                    first,
+                    until: end,
+                    bytes: Bytes::copy_from_slice(value),
+                });
+                Ok(Next::More)
+            })?;
+            Ok(blocks)
+        })
+    }
+
+    /// The bytes of a file as they lie there, past redb.
+    pub(crate) fn raw(&self, number: u64) -> io::Result<Arc<dyn StorageFile>> {
+        self.directory.open(&name(number))
+    }
+
+    /// Whether a closed file opens.
+    pub(crate) fn check(&self, number: u64) -> Result<(), FileError> {
+        self.read(number, |_| Ok(()))
+    }
+
+    /// Closes and unlinks a file that the catalogue no longer names.
+    pub(crate) fn unlink(&self, number: u64) -> io::Result<()> {
+        self.forget(number);
+        self.directory.remove(&name(number))
+    }
+
+    /// As [`Files::unlink`], but the next file may be laid over it, unless there is one for that, or somebody reads in it.
+    pub(crate) fn retire(&self, number: u64) -> io::Result<()> {
+        let mut closed = lock(&self.closed);
+        let is_read = closed.iter().any(|(open, db)| *open == number && Arc::strong_count(db) > 1);
+        closed.retain(|(open, _)| *open != number);
+        let name = name(number);
+        // Held, it is not being laid over a spare just now.
+        let ahead = self.ahead.try_lock();
+        if is_read || ahead.is_err() || self.spare_bytes.load(Ordering::Relaxed) > 0 {
+            return self.directory.remove(&name);
+        }
+        let allocated = self.directory.allocated(&name)?;
+        if allocated == 0 || self.directory.rename(&name, SPARE).is_err() {
+            return self.directory.remove(&name);
+        }
+        self.spare_bytes.store(allocated, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Renames a file that cannot be used, for salvage.
+    pub(crate) fn set_aside(&self, number: u64) -> io::Result<()> {
+        self.forget(number);
+        let name = name(number);
+        let taken = self.directory.list()?;
+        let aside = (0..).map(|n| {
+            if n == 0 {
+                format!("{name}.damaged")
+            } else {
+                format!("{name}.damaged-{n}")
+            }
+        });
+        let aside = aside
+            .into_iter()
+            .find(|aside| !taken.contains(aside))
+            .unwrap_or_else(|| format!("{name}.damaged"));
+        self.directory.rename(&name, &aside)?;
+        self.directory.sync()
+    }
+
+    fn forget(&self, number: u64) {
+        lock(&self.closed).retain(|(open, _)| *open != number);
+        lock(&self.unopenable).remove(&number);
+    }
+
+    pub(crate) fn read<T>(&self, number: u64, action: impl FnOnce(&Table) -> Result<T, FileError>) -> Result<T, FileError> {
+        {
+            let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(active) = active.as_ref().filter(|active| active.number == number) {
+                return contained(|| action(&Table::open(active.db.db()?)?));
+            }
+        }
+        let db = self.closed(number)?;
+        contained(|| action(&Table::open(db.db()?)?))
+    }
+
+    /// A closed file, opened on demand; the two used last stay open.
+    fn closed(&self, number: u64) -> Result<Arc<Store>, FileError> {
+        let mut closed = lock(&self.closed);
+        if let Some(at) = closed.iter().position(|(open, _)| *open == number) {
+            let entry = closed.remove(at);
+            let db = entry.1.clone();
+            closed.push(entry);
+            return Ok(db);
+        }
+        if let Some(what) = lock(&self.unopenable).get(&number) {
+            return Err(FileError::Damaged(what.clone()));
+        }
+        let file = self.directory.open(&name(number)).map_err(FileError::Io)?;
+        let overlay = Overlay::new(file).map_err(FileError::Io)?;
+        let opened = contained(|| open_db(overlay, CLOSED_CACHE)).inspect_err(|error| {
+            if let FileError::Damaged(what) = error {
+                lock(&self.unopenable).insert(number, what.clone());
+            }
+        });
+        let db = Arc::new(opened?.0);
+        if closed.len() == OPEN_CLOSED {
+            closed.remove(0);
+        }
+        closed.push((number, db.clone()));
+        Ok(db)
+    }
+}

@@ -1,0 +1,394 @@
+//! The error path, on a disk that fails when told to.
+#![allow(clippy::unwrap_used)]
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::error::{AppendError, CommitError};
+use crate::io::directory::{Directory, LockGuard, RealDirectory, StorageFile};
+use crate::listener::CommitListener;
+use crate::log::{Log, Opened};
+use crate::options::{Options, StreamOptions, WhenFull};
+use crate::record::{Batch, NewRecord, PartitionSet, Settlement, StreamId};
+use crate::segment::database::FileError;
+use crate::segment::segments::{Files, NEXT, name};
+use crate::sync::lock;
+use crate::testing::{ManualClock, Unobserved};
+
+/// What the disk does: 0 well, 1 full, 2 broken, 3 a bug: it panics.
+#[derive(Debug, Default)]
+struct Mood(AtomicU8);
+
+impl Mood {
+    fn check(&self) -> io::Result<()> {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            1 => Err(io::ErrorKind::StorageFull.into()),
+            _ => Err(io::Error::other("a bad sector")),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Moody {
+    real: RealDirectory,
+    mood: Arc<Mood>,
+    free: AtomicU64,
+    /// How often a file was opened.
+    opened: AtomicU64,
+    /// The threads that made files, by the names of both.
+    made: Mutex<Vec<(String, Option<String>)>>,
+}
+
+#[derive(Debug)]
+struct MoodyFile {
+    real: Arc<dyn StorageFile>,
+    mood: Arc<Mood>,
+}
+
+impl Directory for Moody {
+    fn path(&self) -> &Path {
+        self.real.path()
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.real.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.mood.check()?;
+        let thread = std::thread::current().name().map(str::to_owned);
+        lock(&self.made).push((name.to_owned(), thread));
+        Ok(Arc::new(MoodyFile {
+            real: self.real.create(name)?,
+            mood: self.mood.clone(),
+        }))
+    }
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        Ok(Arc::new(MoodyFile {
+            real: self.real.open(name)?,
+            mood: self.mood.clone(),
+        }))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.mood.check()?;
+        self.real.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.real.remove(name)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.real.sync()
+    }
+    fn allocated(&self, name: &str) -> io::Result<u64> {
+        self.real.allocated(name)
+    }
+    fn free(&self) -> io::Result<u64> {
+        assert_ne!(self.mood.0.load(Ordering::SeqCst), 3, "a bug");
+        Ok(self.free.load(Ordering::SeqCst))
+    }
+    fn reserve(&self, name: &str, bytes: u64) -> io::Result<()> {
+        self.real.reserve(name, bytes)
+    }
+    fn lock(&self, name: &str) -> io::Result<Option<LockGuard>> {
+        self.real.lock(name)
+    }
+    fn note(&self, name: &str, at: u64, text: &str) -> io::Result<()> {
+        self.real.note(name, at, text)
+    }
+    fn noted(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.real.noted(name)
+    }
+}
+
+impl StorageFile for MoodyFile {
+    fn len(&self) -> io::Result<u64> {
+        self.real.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.real.read(offset, out)
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.mood.check()?;
+        self.real.write(offset, data)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.mood.check()?;
+        self.real.set_len(len)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.mood.check()?;
+        self.real.sync()
+    }
+    fn allocated(&self) -> io::Result<u64> {
+        self.real.allocated()
+    }
+}
+
+#[derive(Default)]
+struct Heard(Mutex<(Vec<Batch>, Vec<Batch>)>);
+
+impl CommitListener for Heard {
+    fn committed(&self, batch: Batch) {
+        lock(&self.0).0.push(batch);
+    }
+    fn failed(&self, batch: Batch, _error: &CommitError) {
+        lock(&self.0).1.push(batch);
+    }
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+struct Rig {
+    log: Log,
+    directory: Arc<Moody>,
+    clock: Arc<ManualClock>,
+    heard: Arc<Heard>,
+}
+
+fn rig(path: &Path, when_full: WhenFull) -> Rig {
+    let directory = Arc::new(Moody {
+        real: RealDirectory::new(path.to_owned()).unwrap(),
+        mood: Arc::default(),
+        free: AtomicU64::new(1 << 40),
+        opened: AtomicU64::new(0),
+        made: Mutex::default(),
+    });
+    let options = Options {
+        directory: path.to_owned(),
+        max_disk: 1 << 30,
+        keep_free: 1 << 30,
+        commit_wait: Duration::ZERO,
+        max_devices: 10,
+        streams: vec![StreamOptions {
+            name: "main".into(),
+            max_bytes: 1 << 30,
+            max_age: None,
+            when_full,
+        }],
+    };
+    let clock = Arc::new(ManualClock::trusted());
+    let Opened { log, .. } = Log::open_in(directory.clone(), options, clock.clone(), Arc::new(Unobserved), None).unwrap();
+    Rig {
+        log,
+        directory,
+        clock,
+        heard: Arc::default(),
+    }
+}
+
+impl Rig {
+    fn append(&self, payload: &[u8]) -> Result<Batch, AppendError> {
+        let record = NewRecord {
+            stream: StreamId(0),
+            received: self.clock.now(),
+            identity: "device",
+            route: "route",
+            topic: "t",
+            payload,
+            qos: 1,
+            retain: false,
+            expiry: None,
+            properties: &[],
+        };
+        self.log.producer(self.heard.clone()).append(&[record]).map(|ticket| ticket.batch)
+    }
+
+    fn outcome(&self, batch: Batch) -> bool {
+        until("the batch is decided", || {
+            let heard = lock(&self.heard.0);
+            heard.0.contains(&batch) || heard.1.contains(&batch)
+        });
+        lock(&self.heard.0).0.contains(&batch)
+    }
+
+    fn payloads(&self) -> Vec<Vec<u8>> {
+        let mut reader = self.log.reader(StreamId(0), PartitionSet::ALL);
+        let records = reader.read(usize::MAX).unwrap();
+        records.iter().map(|record| record.payload.to_vec()).collect()
+    }
+}
+
+fn fails_and_recovers(mood: u8) {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    assert!(rig.outcome(rig.append(b"before").unwrap()));
+    rig.directory.mood.0.store(mood, Ordering::SeqCst);
+    assert!(!rig.outcome(rig.append(b"lost").unwrap()), "a failed batch was acked");
+    until("appends are refused", || {
+        matches!(rig.append(b"refused"), Err(AppendError::Unavailable { .. }))
+    });
+    assert!(rig.log.status().unavailable.is_some());
+    assert_eq!(rig.payloads(), [b"before".to_vec()], "the file left behind stays readable");
+    rig.directory.mood.0.store(0, Ordering::SeqCst);
+    until("the log writes again", || rig.log.status().unavailable.is_none());
+    assert!(rig.outcome(rig.append(b"after").unwrap()));
+    assert_eq!(rig.payloads(), [b"before".to_vec(), b"after".to_vec()]);
+    let audit = rig.log.audit().unwrap();
+    assert_eq!((audit.accepted, audit.waiting), (2, 2));
+    rig.log.close().unwrap();
+    drop(rig);
+    let rig = self::rig(directory.path(), WhenFull::Refuse);
+    assert_eq!(rig.payloads(), [b"before".to_vec(), b"after".to_vec()]);
+    assert!(rig.log.audit().unwrap().balances());
+}
+
+#[test]
+fn a_full_disk_fails_the_batch_and_the_log_goes_on_by_itself_when_there_is_space() {
+    fails_and_recovers(1);
+}
+
+#[test]
+fn a_broken_write_fails_the_batch_and_the_log_goes_on_in_a_new_file() {
+    fails_and_recovers(2);
+}
+
+#[test]
+fn a_failed_commit_burns_its_offsets() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    assert!(rig.outcome(rig.append(b"0").unwrap()));
+    rig.directory.mood.0.store(2, Ordering::SeqCst);
+    assert!(!rig.outcome(rig.append(b"1").unwrap()));
+    rig.directory.mood.0.store(0, Ordering::SeqCst);
+    until("the log writes again", || rig.log.status().unavailable.is_none());
+    assert!(rig.outcome(rig.append(b"2").unwrap()));
+    let mut reader = rig.log.reader(StreamId(0), PartitionSet::ALL);
+    let offsets: Vec<u64> = reader.read(usize::MAX).unwrap().iter().map(|record| record.id.offset.0).collect();
+    assert_eq!(offsets[0], 0);
+    assert!(offsets[1] >= 2, "offset 1 was used twice: {offsets:?}");
+}
+
+#[test]
+fn settlements_made_while_the_disk_fails_are_kept_and_written_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    assert!(rig.outcome(rig.append(b"0").unwrap()));
+    let mut reader = rig.log.reader(StreamId(0), PartitionSet::ALL);
+    let record = reader.read(usize::MAX).unwrap().remove(0);
+    rig.directory.mood.0.store(2, Ordering::SeqCst);
+    rig.log.settle(record.stream, record.offset, Settlement::Delivered);
+    until("the failure shows", || rig.log.status().unavailable.is_some());
+    rig.directory.mood.0.store(0, Ordering::SeqCst);
+    until("the log writes again", || rig.log.status().unavailable.is_none());
+    rig.log.close().unwrap();
+    drop((reader, rig));
+    let rig = self::rig(directory.path(), WhenFull::Refuse);
+    assert!(rig.payloads().is_empty());
+    let audit = rig.log.audit().unwrap();
+    assert_eq!((audit.accepted, audit.delivered), (1, 1));
+    assert!(audit.balances());
+}
+
+#[test]
+fn keep_free_refuses_before_the_file_system_is_full_and_admits_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    assert!(rig.outcome(rig.append(b"0").unwrap()));
+    rig.directory.free.store(1 << 30, Ordering::SeqCst);
+    if let Ok(batch) = rig.append(b"1") {
+        assert!(!rig.outcome(batch));
+    }
+    until("appends are refused", || rig.append(b"2") == Err(AppendError::DiskFull));
+    rig.directory.free.store(1 << 40, Ordering::SeqCst);
+    until("appends are admitted", || rig.append(b"3").is_ok());
+    assert!(rig.log.audit().unwrap().balances());
+}
+
+#[test]
+fn a_panic_in_the_writer_thread_fails_what_waits_and_never_hangs() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    assert!(rig.outcome(rig.append(b"stored").unwrap()));
+    assert!(rig.log.is_alive());
+    rig.directory.mood.0.store(3, Ordering::SeqCst);
+    // Unless the writer met the bug first, which says the same sooner.
+    if let Ok(batch) = rig.append(b"in the batch that panics") {
+        assert!(!rig.outcome(batch), "a batch whose commit panicked was acked");
+    }
+    until("the log says that it is dead", || !rig.log.is_alive());
+    assert!(matches!(rig.append(b"later"), Err(AppendError::Unavailable { .. })));
+    assert!(rig.log.status().unavailable.is_some_and(|reason| reason.contains("restart")));
+    assert!(rig.log.close().is_err());
+    let again = self::rig(directory.path(), WhenFull::Refuse);
+    assert_eq!(again.payloads(), [b"stored".to_vec()]);
+    assert!(again.log.audit().unwrap().balances());
+}
+
+#[test]
+fn a_listener_that_panics_harms_no_other() {
+    struct Bad;
+    impl CommitListener for Bad {
+        fn committed(&self, _batch: Batch) {
+            panic!("a bug in a listener");
+        }
+        fn failed(&self, _batch: Batch, _error: &CommitError) {
+            panic!("a bug in a listener");
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    rig.log.producer(Arc::new(Bad)).append(&[]).unwrap();
+    assert!(rig.outcome(rig.append(b"1").unwrap()));
+    assert!(rig.outcome(rig.append(b"2").unwrap()));
+    assert!(rig.log.is_alive());
+    rig.log.close().unwrap();
+    assert!(!rig.log.is_alive());
+}
+
+#[test]
+fn a_file_left_after_an_error_still_counts_in_max_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    for _ in 0..8 {
+        assert!(rig.outcome(rig.append(&vec![1; 1 << 20]).unwrap()));
+    }
+    let before = rig.log.status().disk_bytes;
+    rig.directory.mood.0.store(2, Ordering::SeqCst);
+    assert!(!rig.outcome(rig.append(b"lost").unwrap()));
+    rig.directory.mood.0.store(0, Ordering::SeqCst);
+    until("the log writes again", || rig.log.status().unavailable.is_none());
+    assert!(rig.outcome(rig.append(b"after").unwrap()));
+    assert!(
+        rig.log.status().disk_bytes >= before,
+        "{before} bytes before, now {:?}",
+        rig.log.status()
+    );
+}
+
+#[test]
+fn the_next_file_is_made_beside_the_commits() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    let first = lock(&rig.directory.made).len();
+    let payload = vec![0; 1 << 18];
+    let made = || lock(&rig.directory.made).get(first).cloned();
+    // A little more than half of a file, which asks for the next one; far from the switch, which would make it itself.
+    for _ in 0..140 {
+        assert!(rig.outcome(rig.append(&payload).unwrap()));
+    }
+    until("the next file is made", || made().is_some());
+    assert_eq!(made(), Some((NEXT.to_owned(), Some("wal-aside".to_owned()))));
+}
+
+#[test]
+fn a_file_that_does_not_open_is_not_tried_at_every_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig(directory.path(), WhenFull::Refuse);
+    let files = Files::new(rig.directory.clone(), Arc::default());
+    std::fs::write(directory.path().join(name(7)), vec![1; 1 << 16]).unwrap();
+    let before = rig.directory.opened.load(Ordering::SeqCst);
+    for _ in 0..3 {
+        assert!(matches!(files.check(7), Err(FileError::Damaged(_))));
+    }
+    assert_eq!(rig.directory.opened.load(Ordering::SeqCst), before + 1);
+}

@@ -1,0 +1,203 @@
+//! What must hold, whatever happened.
+
+use std::collections::BTreeSet;
+
+use super::model::Told;
+use super::world::{Process, Verdict, World};
+use crate::record::{PartitionSet, StreamId};
+use crate::sync::lock;
+
+impl World {
+    /// Everything that waits is what must wait, and the ledger balances.
+    pub(super) fn check(&mut self) -> Verdict {
+        self.disk.forget_plan();
+        self.disk.set_free(None);
+        if self.disk.is_off() {
+            return Ok(());
+        }
+        self.mend()?;
+        let mut found = BTreeSet::new();
+        self.with(|world, process| {
+            for stream in [StreamId(0), StreamId(1)] {
+                let mut reader = process.log.reader(stream, PartitionSet::ALL);
+                let mut last = None;
+                loop {
+                    let records = reader.read(1 << 20).map_err(|error| chain(&error))?;
+                    if records.is_empty() {
+                        break;
+                    }
+                    for record in &records {
+                        if last >= Some(record.offset) {
+                            return Err(format!("out of order: {:?} after {last:?}", record.offset));
+                        }
+                        last = Some(record.offset);
+                        let number = world.model.yielded(record)?;
+                        process.open.insert((stream, record.offset), number);
+                        found.insert(number);
+                    }
+                }
+                for hold in process.log.holds(stream) {
+                    let held = process.log.read_held(&hold.key, usize::MAX).map_err(|error| chain(&error))?;
+                    for record in held {
+                        found.insert(world.model.yielded(&record)?);
+                    }
+                }
+                if let Some(reader) = process.readers.get_mut(&stream) {
+                    reader.rewind();
+                }
+                process.passed.insert(stream, None);
+            }
+            Ok(())
+        })?;
+        // A suspended record's damage is found by looking for it, and what redb passes by in silence by the audit.
+        self.mend()?;
+        self.with(|_, process| process.log.audit().map(|_| ()).map_err(|error| chain(&error)))?;
+        self.mend()?;
+        self.with(|world, process| world.judge(process, &found))
+    }
+
+    pub(super) fn judge(&mut self, process: &Process, found: &BTreeSet<u64>) -> Verdict {
+        let audit = process.log.audit().map_err(|error| chain(&error))?;
+        if !audit.balances() {
+            return Err(format!("the ledger does not balance: {audit:?}\n{}", uneven(process)));
+        }
+        if !self.model.is_corrupted && audit.damaged > 0 {
+            return Err(format!("records are counted as damaged that nothing damaged: {audit:?}"));
+        }
+        let missing = self.model.missing(found);
+        let excused = audit.evicted + audit.damaged + self.model.count(|known| known.may_expire && known.end.is_none()).min(audit.expired);
+        if missing.len() as u64 > excused {
+            return Err(format!("acked and gone: {missing:?}, by {audit:?}"));
+        }
+        if !self.model.is_corrupted {
+            let acked = self.model.count(|known| known.told == Told::Acked);
+            let perhaps = self.model.count(|known| known.may_be_there);
+            if !(acked..=acked + perhaps).contains(&audit.accepted) {
+                return Err(format!("{acked} acked, {perhaps} perhaps, by the ledger {}", audit.accepted));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the writer the time to mend what it met.
+    pub(super) fn mend(&mut self) -> Verdict {
+        for _ in 0..200 {
+            let mut is_mended = false;
+            self.with(|_, process| {
+                // Reading finds what is to be mended.
+                for reader in process.readers.values_mut() {
+                    while reader.read(1 << 20).is_ok_and(|records| !records.is_empty()) {}
+                    reader.rewind();
+                }
+                process.passed.clear();
+                let writer = &mut process.writer;
+                if let Some(broken) = &mut writer.broken {
+                    broken.retry_at = std::time::Instant::now();
+                }
+                writer.tick();
+                while writer.carrying.is_under_way() && writer.broken.is_none() {
+                    writer.carry_step().ok();
+                }
+                writer.reject_late();
+                let progressed = writer.broken.is_none() && writer.commit_progress().is_ok();
+                let mending = lock(&writer.shared.mending);
+                is_mended = progressed && mending.damaged.is_empty() && mending.unsure.is_empty();
+                Ok(())
+            })?;
+            if is_mended {
+                return Ok(());
+            }
+        }
+        Err("it is never mended".into())
+    }
+
+    /// Good weather comes, everything is delivered, and the books are closed.
+    pub(super) fn end(&mut self) -> Verdict {
+        self.disk.forget_plan();
+        self.disk.set_free(None);
+        self.restart("the end", true)?;
+        self.mend()?;
+        self.with(|world, process| {
+            for _ in 0..1000 {
+                let mut some = false;
+                for stream in [StreamId(0), StreamId(1)] {
+                    some |= world.read_on(process, stream, 1 << 20)? > 0;
+                    for hold in process.log.holds(stream) {
+                        some |= !world.look_at_hold(process, &hold.key)?;
+                    }
+                }
+                let places: Vec<_> = process.open.keys().copied().collect();
+                places.into_iter().for_each(|place| world.settle_one(process, place));
+                process.writer.commit_progress().map_err(|error| chain(&error))?;
+                process.writer.tick();
+                if !some {
+                    break;
+                }
+            }
+            process.writer.commit_progress().map_err(|error| chain(&error))?;
+            let audit = process.log.audit().map_err(|error| chain(&error))?;
+            if audit.waiting != 0 || !audit.balances() {
+                return Err(format!("not all is settled at the end: {audit:?}"));
+            }
+            let missing = world.model.missing(&BTreeSet::new());
+            let excused = audit.evicted + audit.damaged + audit.expired;
+            if missing.len() as u64 > excused {
+                return Err(format!("acked and never seen: {missing:?}, by {audit:?}"));
+            }
+            Ok(())
+        })?;
+        self.with(|_, process| {
+            for _ in 0..4 {
+                process.writer.commit_progress().map_err(|error| chain(&error))?;
+            }
+            let left = lock(&process.log.shared().state).files.clone();
+            let number = process.writer.number;
+            let pinned: Vec<_> = left.iter().filter(|file| file.number != number).collect();
+            let letters = |file: &&&crate::catalog::state::FileEntry| {
+                file.parts.iter().any(|part| part.stream == StreamId::DEAD.0 && part.waiting > 0)
+            };
+            let strays: Vec<_> = pinned.iter().filter(|file| !letters(file)).collect();
+            if strays.is_empty() {
+                return Ok(());
+            }
+            Err(format!("files are left that nothing waits in: {strays:?}"))
+        })
+    }
+}
+
+/// Where the catalogue counts other than the disk, block by block: offset, counted as waiting, readable.
+fn uneven(process: &Process) -> String {
+    let shared = process.log.shared();
+    let tracker = lock(&shared.tracker);
+    let files = lock(&shared.state).files.clone();
+    let mut text = format!("{:?}", tracker.pending);
+    for (file, part) in files.iter().flat_map(|file| file.parts.iter().map(|part| (file.number, part))) {
+        let found = process.writer.count_in(&tracker, file, part.stream);
+        if found.as_ref().ok() == Some(&part.waiting) {
+            continue;
+        }
+        text += &format!("\nfile {file} of {}, found {found:?}: {part:?}", process.writer.number);
+        let Some(tracked) = tracker.streams.get(&part.stream) else {
+            continue;
+        };
+        for raw in shared.files.blocks(file, part.stream, 0, u64::MAX, usize::MAX).unwrap_or_default() {
+            let block = crate::encoding::block::Block::parse(raw);
+            let entries =
+                (0..block.entries.len()).map(|nth| (block.offset(nth), tracked.is_counted(&block, nth), block.record(nth).is_some()));
+            let entries: Vec<_> = entries.collect();
+            text += &format!("\n  {}..{} unsure {}: {entries:?}", block.first, block.until, block.is_unsure);
+        }
+        text += &format!("\n  delivered up to {:?}, holds {:?}", tracked.up_to(), tracked.holds);
+    }
+    text
+}
+
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
