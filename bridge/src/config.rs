@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use forebay_wal::PartitionSet;
-
-use crate::Canary;
 
 /// Settings of one lane. [`Config::aws_iot`] and [`Config::mqtt`] fill in a profile's defaults.
 #[derive(Clone, Debug)]
@@ -49,6 +48,15 @@ pub struct Config {
     pub read_ahead: usize,
     /// The partitions this lane owns. Default all.
     pub partitions: PartitionSet,
+}
+
+/// A small publish that harms nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// Its topic in the cloud; the policy must allow it.
+    pub topic: String,
+    /// What it says.
+    pub payload: Bytes,
 }
 
 /// Versions of MQTT that the bridge speaks.

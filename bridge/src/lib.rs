@@ -29,46 +29,24 @@
 //! Remembered as perhaps seen: 65,536 records. Nothing else grows with the backlog; suspended pairs grow with the devices.
 #![forbid(unsafe_code)]
 
-mod answers;
-mod backoff;
-mod classify;
 mod config;
-mod connection;
-mod driving;
-mod failure;
-mod held;
+mod flow;
 mod lane;
+mod link;
+mod log_throttle;
 mod mapping;
-mod pacing;
-mod probe;
-mod probing;
-mod proof;
-mod properties;
-mod publish;
-mod recent;
-mod repeats;
-mod seen;
-mod sending;
-mod session;
-mod source;
+mod message;
+mod refusal;
 mod stats;
 mod status;
-mod suspects;
-mod suspend;
-mod timestamp;
-mod window;
-
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
 use forebay_wal::{Clock, Log};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Backoff, Config, Pacing, Version};
+pub use config::{Backoff, Canary, Config, Pacing, Version};
 pub use mapping::{CloudLimits, Mapped, Mapping, MappingError, Qos, Route, Unmappable};
-pub use proof::Canary;
 pub use stats::{Answer, DEAD_REASONS, Ended, Fate, Observer, REFUSAL_CODES, Stats};
 pub use status::{BridgeStatus, Handle, LastError, State, Suspension};
 

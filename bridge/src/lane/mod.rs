@@ -1,7 +1,16 @@
 //! One lane: what it knows beyond a single connection to the cloud.
 //!
-//! The life of its connections is in `driving`, what is sent in `sending`, what the cloud's answers do in `answers`; suspended
-//! pairs are tried in `probing`. Those four know this file, and this file knows none of them.
+//! The life of its connections is in `run`, what is sent in `send`, what the cloud's answers do in `acks`; suspended
+//! pairs are tried in `probe`. What belongs to one connection is in `connection_state`.
+
+mod acks;
+mod connection_state;
+mod probe;
+mod run;
+mod send;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,17 +20,18 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::backoff::Retries;
-use crate::held::Held;
-use crate::pacing::Pacer;
-use crate::probe::Probe;
-use crate::proof::Proofs;
-use crate::recent::RecentTopics;
-use crate::repeats::Repeats;
-use crate::seen::Seen;
-use crate::source::{Item, ReadDone, Source};
-use crate::suspects::Suspects;
-use crate::suspend::Suspensions;
+use crate::flow::maybe_delivered::Seen;
+use crate::flow::rate_limit::Pacer;
+use crate::flow::read_ahead::{ReadDone, Source};
+use crate::lane::probe::Probe;
+use crate::link::backoff::Retries;
+use crate::log_throttle::Repeats;
+use crate::message::item::Item;
+use crate::refusal::accepted_topics::RecentTopics;
+use crate::refusal::canary::Proofs;
+use crate::refusal::poison::Suspects;
+use crate::refusal::suspensions::Suspensions;
+use crate::refusal::waiting_devices::Held;
 use crate::{Config, Handle, Mapping, Observer, Suspension};
 
 /// What a process that was killed may have sent without the log knowing of it, beside its window, when nothing paces it.

@@ -10,84 +10,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::held::DeviceKey;
-use crate::suspects::Place;
+use crate::message::item::Item;
 
 /// A read that failed is tried again after this.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-/// Memory that a record takes beside its payload, topic, identity and properties.
-const RECORD_OVERHEAD: usize = 256;
-
-/// A record on its way.
-#[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) record: Record,
-    /// Index of its stream.
-    pub(crate) source: usize,
-    /// Part of a probe, or of the drain after it, of a suspended pair.
-    pub(crate) probe: bool,
-    /// No record of the log but what proves a connection.
-    pub(crate) canary: bool,
-    /// Was older than 30 s at its first sending.
-    pub(crate) late: bool,
-    /// An earlier connection of this process had written it.
-    pub(crate) seen: bool,
-    /// The cloud refused it for the moment on this connection.
-    pub(crate) refused: bool,
-    /// When it was handed to the connection.
-    pub(crate) sent: Option<Instant>,
-    /// Its bytes count against the stream's read-ahead.
-    counted: bool,
-}
-
-impl Item {
-    pub(crate) const fn new(record: Record, source: usize, probe: bool) -> Self {
-        Self {
-            record,
-            source,
-            probe,
-            canary: false,
-            late: false,
-            seen: false,
-            refused: false,
-            sent: None,
-            counted: false,
-        }
-    }
-
-    /// What proves a connection.
-    pub(crate) const fn canary(record: Record) -> Self {
-        let mut item = Self::new(record, usize::MAX, false);
-        item.canary = true;
-        item
-    }
-
-    pub(crate) const fn place(&self) -> Place {
-        (self.record.stream, self.record.offset)
-    }
-
-    pub(crate) fn device(&self) -> DeviceKey {
-        (self.source, self.record.identity.clone())
-    }
-
-    pub(crate) fn pair(&self) -> HoldKey {
-        HoldKey {
-            stream: self.record.stream,
-            route: self.record.route.clone(),
-            identity: self.record.identity.clone(),
-        }
-    }
-
-    pub(crate) fn is_of(&self, pair: &HoldKey) -> bool {
-        self.record.stream == pair.stream && self.record.route == pair.route && self.record.identity == pair.identity
-    }
-
-    fn bytes(&self) -> usize {
-        let record = &self.record;
-        record.payload.len() + record.topic.len() + record.identity.len() + record.properties.len() + RECORD_OVERHEAD
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) id: StreamId,

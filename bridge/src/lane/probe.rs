@@ -1,22 +1,47 @@
 //! Trying suspended pairs: the oldest record of a pair first; when the cloud takes it the rest follows, in order and in
 //! batches, until the log lets the pair go back into its stream. One pair at a time.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use forebay_wal::HoldKey;
-use tokio::task::JoinError;
+use forebay_wal::{HoldKey, ReadError, Record};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::lane::Lane;
-use crate::probe::HeldRead;
-use crate::session::Session;
-use crate::source::Item;
+use crate::lane::connection_state::Session;
+use crate::message::item::Item;
 use crate::stats::add;
 
 /// Records of a pair that are sent between two looks at the log.
 const BATCH: usize = 32;
 /// A pair that could not be tried for a passing reason is due again after this.
 const SOON: Duration = Duration::from_secs(1);
+
+/// What a read of a suspended pair brought.
+pub(crate) type HeldRead = (HoldKey, Result<Vec<Record>, ReadError>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Probe {
+    pub(crate) active: Option<HoldKey>,
+    pub(crate) queue: VecDeque<Item>,
+    pub(crate) outstanding: usize,
+    pub(crate) stopped: bool,
+    pub(crate) reads: JoinSet<HeldRead>,
+}
+
+impl Probe {
+    pub(crate) fn pop(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        self.outstanding += 1;
+        Some(item)
+    }
+
+    /// Whether records of a pair are to be sent, or in flight.
+    pub(crate) fn is_sending(&self) -> bool {
+        !self.queue.is_empty() || self.outstanding > 0
+    }
+}
 
 impl Lane {
     /// Reads the oldest record of a pair that is due, if no other pair is being tried.

@@ -12,9 +12,9 @@ use forebay_wal::{Batch, Clock, CommitError, CommitListener, Log, NewRecord, Opt
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::connection::{self, Client, Event, Link, Terms};
 use crate::lane::Lane;
-use crate::session::{End, Session};
+use crate::lane::connection_state::{End, Session};
+use crate::link::{self, Client, Event, Link, Terms};
 use crate::{CloudLimits, Config, Handle, Mapping, Observer, Qos, Route, Stats};
 
 const TERMS: Terms = Terms {
@@ -111,7 +111,7 @@ impl Bench {
         ];
         let mapping = Mapping::new("plant-7", routes, CloudLimits::mqtt()).unwrap();
         let config = Config::mqtt("plant-7", "localhost");
-        let (client, link) = connection::open(&Arc::new(config.clone()));
+        let (client, link) = link::open(&Arc::new(config.clone()));
         manual.advance(Duration::from_secs(1));
         let mut lane = Lane::new(config, log, Arc::new(mapping), Handle::new(), Arc::new(Ages), clock);
         let session = lane.begin(TERMS);
@@ -146,7 +146,7 @@ impl Bench {
     fn reconnect(&mut self) {
         let session = self.lane.begin(TERMS);
         self.lane.close(std::mem::replace(&mut self.session, session), None);
-        (self.client, self._link) = connection::open(&self.lane.config);
+        (self.client, self._link) = link::open(&self.lane.config);
         self.next_id = 1;
     }
 
@@ -260,7 +260,7 @@ async fn silence_that_goes_on_is_one_error_that_repeats_itself() {
         bench.read().await;
         let late = Instant::now() + Duration::from_secs(3 * round);
         bench.send(late);
-        let client = connection::open(&bench.lane.config).0;
+        let client = link::open(&bench.lane.config).0;
         let Err(End::Failed(failure)) = bench
             .lane
             .advance(&client, &mut bench.session, late + Duration::from_secs(20 + round))

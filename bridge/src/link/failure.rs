@@ -7,7 +7,7 @@ use rumqttc::v5::{ConnectionError as Error5, StateError as State5};
 use rumqttc::{ConnectReturnCode as Code4, ConnectionError as Error4, StateError as State4, TlsError};
 use rustls::{AlertDescription, CertificateError, Error as Rustls};
 
-use crate::classify::{self, Verdict};
+use crate::link::reason_code::{self, Verdict};
 use crate::{Config, Ended};
 
 /// The end of a connection, or of the try to make one.
@@ -261,7 +261,7 @@ fn allow_connect(config: &Config) -> String {
 fn disconnected(code: DisconnectReasonCode, reason: Option<String>, config: &Config) -> Failure {
     use DisconnectReasonCode as Code;
     let peer = peer(config);
-    let blame = classify::disconnect(code as u8);
+    let blame = reason_code::disconnect(code as u8);
     let (ended, advice) = match code {
         _ if blame.is_some() => (Ended::Message, "a message is to blame; it will be found and set aside"),
         Code::SessionTakenOver => (

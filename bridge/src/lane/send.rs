@@ -3,13 +3,13 @@
 use forebay_wal::Settlement;
 use tokio::time::Instant;
 
-use crate::connection::Client;
-use crate::failure::Failure;
 use crate::lane::Lane;
-use crate::proof::Proof;
-use crate::publish::{self, Context, Publish};
-use crate::session::{Session, Staged};
-use crate::source::Item;
+use crate::lane::connection_state::{Session, Staged};
+use crate::link::Client;
+use crate::link::failure::Failure;
+use crate::message::item::Item;
+use crate::message::{self, Context, Publish};
+use crate::refusal::canary::Proof;
 use crate::stats::add;
 use crate::{Ended, Mapped, Qos, Version};
 
@@ -200,7 +200,7 @@ impl Lane {
     /// Maps and composes a record. `None` = it was settled instead: expired, or a dead letter.
     fn prepare(&mut self, mut item: Item, retry: bool, session: &Session, now: Instant) -> Option<Staged> {
         let time = self.clock.now();
-        let Ok(expiry) = publish::remaining_expiry(&item.record, &time) else {
+        let Ok(expiry) = message::remaining_expiry(&item.record, &time) else {
             self.finish(item, Settlement::Expired, now);
             return None;
         };
@@ -222,7 +222,7 @@ impl Lane {
         let source = &mut self.sources[item.source];
         let seen = self.seen.late(item.place());
         let maybe_sent = !item.probe && !item.refused && seen.is_none() && source.maybe_sent_before(&item.record, &self.start);
-        let late = item.late || seen.unwrap_or_else(|| publish::is_late(&item.record.received, &time));
+        let late = item.late || seen.unwrap_or_else(|| message::is_late(&item.record.received, &time));
         (item.late, item.seen) = (late, item.seen || seen.is_some());
         let context = Context {
             version: self.config.version,
@@ -233,7 +233,7 @@ impl Lane {
             late,
             again: item.seen || maybe_sent || item.record.is_put_back(),
         };
-        let mut publish = publish::compose(&item.record, mapped, &context);
+        let mut publish = message::compose(&item.record, mapped, &context);
         publish.retain &= session.terms.retain;
         if publish.size > session.terms.max_packet {
             let detail = format!(

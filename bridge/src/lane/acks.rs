@@ -11,15 +11,15 @@
 use forebay_wal::{HoldKey, Offset, Settled, Settlement};
 use tokio::time::Instant;
 
-use crate::classify::{self, UNCLEAR_TRIES, Verdict};
-use crate::connection::Event;
-use crate::failure::Failure;
+use crate::flow::in_flight::Written;
 use crate::lane::Lane;
-use crate::proof::Proof;
-use crate::session::Session;
-use crate::source::Item;
+use crate::lane::connection_state::Session;
+use crate::link::Event;
+use crate::link::failure::Failure;
+use crate::link::reason_code::{self, UNCLEAR_TRIES, Verdict};
+use crate::message::item::Item;
+use crate::refusal::canary::Proof;
 use crate::stats::add;
-use crate::window::Written;
 use crate::{Answer, Ended, Fate};
 
 impl Lane {
@@ -69,7 +69,7 @@ impl Lane {
 
     fn answered(&mut self, item: Item, code: u8, text: Option<&str>, session: &mut Session, now: Instant) {
         self.trace(&item, Answer::Code(code));
-        let verdict = classify::puback(code);
+        let verdict = reason_code::puback(code);
         if verdict == Verdict::Delivered {
             return self.delivered(item, now);
         }
@@ -85,7 +85,7 @@ impl Lane {
             Verdict::Denied => self.denied(item, session, now),
             Verdict::Wrong(reason) => {
                 let said = text.map_or_else(String::new, |text| format!(", `{text}`"));
-                let detail = format!("the cloud refused it for ever: {code:#04x} {}{said}", classify::words(code));
+                let detail = format!("the cloud refused it for ever: {code:#04x} {}{said}", reason_code::words(code));
                 self.bury(item, reason, detail, now);
             }
         }

@@ -3,10 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use forebay_wal::{Offset, StreamId};
-
-/// A record's place in the log.
-pub(crate) type Place = (StreamId, Offset);
+use crate::message::item::Place;
 
 const STRIKES: u32 = 3;
 
@@ -80,6 +77,8 @@ impl Suspects {
 
 #[cfg(test)]
 mod tests {
+    use forebay_wal::{Offset, StreamId};
+
     use super::*;
 
     const fn place(offset: u64) -> Place {

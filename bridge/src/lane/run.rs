@@ -7,14 +7,14 @@ use forebay_wal::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::{self, Client, Event, Link, Terms};
-use crate::failure::{self, Failure};
+use crate::flow::in_flight::Window;
+use crate::flow::read_ahead::{ReadDone, Source};
 use crate::lane::Lane;
-use crate::proof::Proof;
-use crate::session::{End, Session};
-use crate::source::{ReadDone, Source};
+use crate::lane::connection_state::{End, Session};
+use crate::link::failure::{self, Failure};
+use crate::link::{self, Client, Event, Link, Terms};
+use crate::refusal::canary::Proof;
 use crate::stats::add;
-use crate::window::Window;
 use crate::{Answer, Ended, LastError, State};
 
 /// No ack for so long while acks are owed: stalled, says the status.
@@ -52,7 +52,7 @@ impl Lane {
 
     /// One connection from dialling to its end.
     async fn connection(&mut self, shutdown: &CancellationToken) -> ControlFlow<()> {
-        let (client, mut link) = connection::open(&self.config);
+        let (client, mut link) = link::open(&self.config);
         let connected = tokio::select! {
             connected = tokio::time::timeout(self.config.connect_timeout, until_connected(&mut link)) => connected,
             () = shutdown.cancelled() => return ControlFlow::Break(()),
@@ -100,10 +100,10 @@ impl Lane {
         self.handle
             .update(|status| (status.state, status.connected_since) = (State::Connected, Some(since)));
         tracing::info!(host = %self.config.host, port = self.config.port, client_id = %self.config.client_id, "connected to the cloud");
-        let channel = connection::channel_len(self.pacer.is_limited());
+        let channel = link::channel_len(self.pacer.is_limited());
         let cap = self.config.in_flight.min(terms.receive_maximum);
         Session {
-            window: Window::new(cap, channel, connection::packet_ids(&self.config, &terms)),
+            window: Window::new(cap, channel, link::packet_ids(&self.config, &terms)),
             terms,
             connected_at: now,
             staged: None,

@@ -1,6 +1,10 @@
 //! One connection to the cloud, MQTT 5 or 3.1.1, over rumqttc. Its client and event loop live and die with the connection:
 //! rumqttc's own queue of pending publishes is never used.
 
+pub(crate) mod backoff;
+pub(crate) mod failure;
+pub(crate) mod reason_code;
+
 use std::sync::Arc;
 
 use rumqttc::v5::mqttbytes::QoS as QoS5;
@@ -11,8 +15,8 @@ use rumqttc::{
     QoS as QoS4, TlsConfiguration, Transport,
 };
 
-use crate::failure::Failure;
-use crate::publish::Publish;
+use crate::link::failure::Failure;
+use crate::message::Publish;
 use crate::{Config, Version};
 
 const ALPN_PORT: u16 = 443;

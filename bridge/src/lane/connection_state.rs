@@ -2,12 +2,12 @@
 
 use tokio::time::Instant;
 
-use crate::connection::Terms;
-use crate::failure::Failure;
-use crate::proof::Proof;
-use crate::publish::Publish;
-use crate::source::Item;
-use crate::window::Window;
+use crate::flow::in_flight::Window;
+use crate::link::Terms;
+use crate::link::failure::Failure;
+use crate::message::Publish;
+use crate::message::item::Item;
+use crate::refusal::canary::Proof;
 
 /// An accepted connection: what it has sent, and how it stands.
 pub(crate) struct Session {

@@ -7,11 +7,10 @@ use std::time::Duration;
 use forebay_wal::Offset;
 use tokio::time::Instant;
 
+use crate::message::item::DeviceKey;
+
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
-
-/// A device in one stream: the stream's index and the identity.
-pub(crate) type DeviceKey = (usize, String);
 
 #[derive(Debug)]
 pub(crate) struct Held<T> {

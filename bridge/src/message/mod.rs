@@ -1,12 +1,17 @@
 //! From a record to the publish that the cloud gets.
 
+pub(crate) mod item;
+mod properties;
+mod timestamp;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_wal::{Record, Timestamp};
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 
-use crate::{Mapped, Qos, Version, properties, timestamp::received_at};
+use self::timestamp::received_at;
+use crate::{Mapped, Qos, Version};
 
 /// Older than this at its first sending is late.
 const LATE: Duration = Duration::from_secs(30);

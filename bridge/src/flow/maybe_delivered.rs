@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use forebay_wal::Offset;
 
-use crate::suspects::Place;
+use crate::message::item::Place;
 
 /// When this is full, a stream's oldest make room: those that the log evicted are never asked for again.
 const MAX: usize = 65_536;

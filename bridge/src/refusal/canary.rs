@@ -5,21 +5,12 @@ use bytes::Bytes;
 use forebay_wal::{BootId, Epoch, Offset, Partition, Record, RecordId, StreamId, Timestamp};
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 
-use crate::publish::{self, Publish};
-use crate::source::Item;
-use crate::{Config, Version};
+use crate::message::item::Item;
+use crate::message::{self, Publish};
+use crate::{Canary, Config, Version};
 
 /// So many connections must end at the canary before its topic may be what ends them.
 const CLOSES: u32 = 3;
-
-/// A small publish that harms nobody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Canary {
-    /// Its topic in the cloud; the policy must allow it.
-    pub topic: String,
-    /// What it says.
-    pub payload: Bytes,
-}
 
 /// How far one connection is proven.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +68,7 @@ impl Canary {
     /// It as a publish.
     pub(crate) fn publish(&self, version: Version) -> Publish {
         let properties = (version == Version::V5).then(PublishProperties::default);
-        publish::sized(self.topic.clone(), self.payload.clone(), true, properties)
+        message::sized(self.topic.clone(), self.payload.clone(), true, properties)
     }
 
     /// What stands for it in the window: a record of no stream.
