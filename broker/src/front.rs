@@ -14,11 +14,11 @@ use tokio_util::task::TaskTracker;
 use crate::context::{Context, Limits};
 use crate::fanout::{self, Fanout};
 use crate::listener::{self, Gates, Listener, ListenerConfig, WaitingRoom};
-use crate::local_state::StateFile;
+use crate::local_state::{Checkpointer, StateError, StateFile};
 use crate::observe::{Devices, Observer, Stats, WrongNames};
 use crate::policy::{AccessRules, Admission, Matches, RouteStatus, Routes, UnroutedTopic};
 use crate::retained::{self, Retained};
-use crate::session::{Registry, durable};
+use crate::session::{Registry, StoredSessions};
 
 /// How many sessions without a connection may be kept for each connection that is allowed.
 const SESSIONS_PER_CONNECTION: usize = 4;
@@ -68,7 +68,7 @@ pub struct Front {
     addresses: Vec<SocketAddr>,
     gates: Gates,
     context: Arc<Context>,
-    state: Arc<StateFile>,
+    checkpointer: Checkpointer,
     fanout_threads: fanout::Threads,
 }
 
@@ -92,7 +92,7 @@ pub enum FrontError {
     },
     /// The sessions' state could not be read.
     #[error(transparent)]
-    State(#[from] durable::StateError),
+    State(#[from] StateError),
     /// The local fan-out's router does not run.
     #[error("the local fan-out's router does not answer; restart the gateway (nothing that was acked is lost)")]
     Router,
@@ -136,11 +136,7 @@ impl Front {
             });
         }
         let addresses = listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).collect();
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| durable::StateError::Storage {
-            path: config.state.clone(),
-            source: error,
-        };
-        let state = Arc::new(StateFile::open(&config.state).map_err(|error| failed(Box::new(error)))?);
+        let state = Arc::new(StateFile::open(&config.state)?);
         let limits = config.limits;
         let retained = Arc::new(Retained::new(
             limits.max_topics,
@@ -148,10 +144,12 @@ impl Front {
             Arc::clone(&parts.fanout.stats),
             Arc::clone(&state),
         ));
-        let stored = durable::load(&parts.log, &state, &retained)?;
+        let sessions = Arc::<StoredSessions>::default();
+        let mut checkpointer = Checkpointer::new(&parts.log, state, vec![Arc::clone(&retained) as _, Arc::clone(&sessions) as _]);
+        checkpointer.restore()?;
         let registry = Registry::new(
             &parts.log,
-            stored,
+            sessions.take(),
             Arc::clone(&parts.clock),
             limits.max_connections * SESSIONS_PER_CONNECTION,
             limits.max_session_expiry,
@@ -192,7 +190,7 @@ impl Front {
             addresses,
             gates,
             context,
-            state,
+            checkpointer,
             fanout_threads: parts.fanout.threads,
         })
     }
@@ -223,12 +221,7 @@ impl Front {
             tasks.spawn(listener::run(listener, self.gates.clone(), Arc::clone(&context)));
         }
         let checkpoint_shutdown = CancellationToken::new();
-        let behind = tokio::spawn(durable::keep_behind(
-            context.log.clone(),
-            self.state,
-            Arc::clone(&context.retained),
-            checkpoint_shutdown.clone(),
-        ));
+        let behind = tokio::spawn(self.checkpointer.run(checkpoint_shutdown.clone()));
         let expiring = tokio::spawn(retained::sweep(
             Arc::clone(&context.retained),
             context.log.clone(),

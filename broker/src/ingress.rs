@@ -17,11 +17,11 @@ use forebay_wal::{AppendError, Batch, NewRecord, Offset, Producer, StreamId, Tim
 use crate::codec::{Publish, QoS, ReasonCode, Version};
 use crate::context::Context;
 use crate::fanout::Message;
+use crate::local_state;
 use crate::observe::{Accepted, Device, Publishes, Refusal, TracedPublish, Unretained, add};
 use crate::policy::{self, Access, Undeliverable};
 use crate::retained::{Begun, Candidate};
-use crate::session::SessionKey;
-use crate::session::durable::{self, Change};
+use crate::session::{self, Change, SessionKey};
 
 /// One connection's way into the log.
 pub(crate) struct Ingress {
@@ -133,13 +133,13 @@ impl Ingress {
         if !self.is_durable {
             return Some(None);
         }
-        let payload = durable::encode(&[Change::Qos2Released(self.key.clone(), id)]);
+        let payload = session::encode(&[Change::Qos2Released(self.key.clone(), id)]);
         self.store(&payload, now).map(Some)
     }
 
     /// Appends changes of the session's durable state. `None` = the log cannot take them now.
     pub(crate) fn store(&mut self, payload: &[u8], now: Timestamp) -> Option<Batch> {
-        let record = durable::record(now, &self.key.identity, payload);
+        let record = local_state::record(now, &self.key.identity, payload);
         self.producer.append(&[record]).ok().map(|ticket| ticket.batch)
     }
 
@@ -169,7 +169,7 @@ impl Ingress {
             payload: &publish.payload,
         };
         let mut local = match (publish.qos, publish.packet_id) {
-            (QoS::ExactlyOnce, Some(id)) if self.is_durable => durable::encode(&[Change::Qos2Received(self.key.clone(), id.get())]),
+            (QoS::ExactlyOnce, Some(id)) if self.is_durable => session::encode(&[Change::Qos2Received(self.key.clone(), id.get())]),
             _ => Vec::new(),
         };
         let mut change = None;
@@ -197,7 +197,7 @@ impl Ingress {
             expiry: publish.properties.expiry,
             properties: &publish.properties.travelling,
         });
-        let local = (!local.is_empty()).then(|| durable::record(now, &identity, &local));
+        let local = (!local.is_empty()).then(|| local_state::record(now, &identity, &local));
         let result = match (message, local) {
             (Some(message), Some(local)) => self.producer.append(&[message, local]),
             (Some(record), None) | (None, Some(record)) => self.producer.append(&[record]),

@@ -31,10 +31,10 @@ pub mod tls;
 pub use context::Limits;
 pub use front::{Config, Front, FrontError, LocalFanout, Parts, View};
 pub use listener::ListenerConfig;
+pub use local_state::StateError;
 pub use observe::{
     Accepted, ByReason, DeviceStatus, Devices, Disconnection, Observer, Publishes, Refusal, Stats, TracedPublish, Unretained,
 };
 pub use policy::{
     Access, AccessRule, AccessRules, Admission, AdmitAll, Route, RouteStatus, Routes, Undeliverable, UnroutedTopic, glob, nearest,
 };
-pub use session::durable::StateError;

@@ -1,38 +1,66 @@
-//! `state.redb`, shared by what brings it up and those who read it.
+//! `state.redb`, shared by the checkpointer and those who read it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use forebay_wal::{Checkpoint, CheckpointError};
+use tokio::sync::Notify;
 
 /// The checkpoint, as long as it is open.
 pub(crate) struct StateFile {
     path: PathBuf,
     open: RwLock<Option<Arc<Checkpoint>>>,
+    hurry: Notify,
+}
+
+/// Why the local state could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The checkpoint or the log failed.
+    #[error("the sessions' state could not be read; if {path} is damaged, move it away: sessions begin anew, the log is untouched")]
+    Storage {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 impl StateFile {
     /// Opens it. Blocks on the disk.
     ///
     /// # Errors
-    /// See [`CheckpointError`].
-    pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
-        Ok(Self {
+    /// See [`StateError`].
+    pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
+        let file = Self {
             path: path.to_owned(),
-            open: RwLock::new(Some(Arc::new(Checkpoint::open(path)?))),
-        })
+            open: RwLock::new(None),
+            hurry: Notify::new(),
+        };
+        file.reopened().map_err(|error| file.failed(error))?;
+        Ok(file)
     }
 
-    /// The checkpoint; none while it is closed. Held for one look only, or it cannot be opened again.
+    /// The checkpoint; `None` while it is closed. Held for one look only, or it cannot be opened again.
     pub(crate) fn current(&self) -> Option<Arc<Checkpoint>> {
         self.open.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks for the checkpoint to be brought up at once: much waits for it.
+    pub(crate) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Waits for [`StateFile::hurry`].
+    pub(super) async fn hurried(&self) {
+        self.hurry.notified().await;
     }
 
     /// The checkpoint, opened again if it was closed. Blocks on the disk.
     ///
     /// # Errors
-    /// See [`CheckpointError`]; also while somebody still reads the one that was closed.
-    pub(crate) fn reopened(&self) -> Result<Arc<Checkpoint>, CheckpointError> {
+    /// See [`CheckpointError`]; also while the one that was closed is still being read.
+    pub(super) fn reopened(&self) -> Result<Arc<Checkpoint>, CheckpointError> {
         if let Some(checkpoint) = self.current() {
             return Ok(checkpoint);
         }
@@ -42,11 +70,15 @@ impl StateFile {
     }
 
     /// Closes it, as it must be after a failed write and at the end.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// The error of an operator: with the file that it concerns.
+    pub(super) fn failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> StateError {
+        StateError::Storage {
+            path: self.path.clone(),
+            source: Box::new(error),
+        }
     }
 }

@@ -20,13 +20,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_wal::{Batch, CheckpointError, CommitError, CommitListener, Timestamp, Write};
+use forebay_wal::{Batch, Checkpoint, CheckpointError, CommitError, CommitListener, Timestamp, Write};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::commits::Commits;
-use crate::local_state::StateFile;
+use crate::local_state::{Entry, Follower, StateFile, write_entry};
 use crate::observe::{Stats, Unretained};
-use crate::session::durable;
 pub(crate) use lookup::{Page, Span, Wanted};
 use message::{Change, Head};
 pub(crate) use message::{RetainedMessage, TAG};
@@ -52,8 +51,6 @@ pub(crate) struct Retained {
     stats: Arc<Stats>,
     file: Arc<StateFile>,
     lookups: Semaphore,
-    /// Rung when the checkpoint should be brought up.
-    pub(crate) pressure: Notify,
     /// Rung when a bound was reached, so that what has expired goes.
     crowded: Notify,
 }
@@ -116,7 +113,6 @@ impl Retained {
             stats,
             file,
             lookups: Semaphore::new(LOOKUPS),
-            pressure: Notify::new(),
             crowded: Notify::new(),
         }
     }
@@ -133,7 +129,7 @@ impl Retained {
             };
         }
         if state.overlay.bytes() > MAX_BEHIND {
-            self.pressure.notify_one();
+            self.file.hurry();
             return Begun::Behind;
         }
         let bytes = topic.len() + candidate.properties.len() + candidate.payload.len();
@@ -209,7 +205,7 @@ impl Retained {
 
     fn writing<'a>(&'a self, state: MutexGuard<'a, State>, topic: Arc<str>, change: Change, held: Option<Held>) -> Writing<'a> {
         let mut entry = Vec::new();
-        durable::write_entry(&message::key(TAG, topic.as_bytes()), Some(&change.encode()), &mut entry);
+        write_entry(&message::key(TAG, topic.as_bytes()), Some(&change.encode()), &mut entry);
         // Before the append, and so before its commit: whoever hears of that looks here first.
         self.waiting.fetch_add(1, Ordering::AcqRel);
         Writing {
@@ -227,12 +223,22 @@ impl Retained {
         self.lock().book.len() == 0
     }
 
-    /// Takes over what the checkpoint holds. Before anything else; blocks on the disk.
-    ///
-    /// # Errors
-    /// The checkpoint could not be read.
-    pub(crate) fn restore(&self) -> Result<(), CheckpointError> {
-        let Some(checkpoint) = self.file.current() else { return Ok(()) };
+    fn count(&self, state: &State) {
+        self.stats.retained.store(state.book.len() as u64, Ordering::Relaxed);
+        self.stats.retained_bytes.store(state.book.bytes(), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Follower for Retained {
+    fn owns(&self, key: &[u8]) -> bool {
+        key.first() == Some(&TAG)
+    }
+
+    fn restore(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let mut state = self.lock();
         lookup::visit_heads(&checkpoint.snapshot()?, "", |topic, head| {
             state.next_version = state.next_version.max(head.version);
@@ -244,13 +250,11 @@ impl Retained {
         Ok(())
     }
 
-    /// Takes over a change that the log has and the checkpoint perhaps not.
-    ///
-    /// # Errors
-    /// The checkpoint could not be read.
-    pub(crate) fn restore_entry(&self, key: &[u8], value: &[u8]) -> Result<(), CheckpointError> {
-        let Some((topic, change)) = parse(key, value) else { return Ok(()) };
-        if !self.is_news(topic, &change)? {
+    fn restore_entry(&self, (key, value): Entry, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let Some((topic, change)) = parse(&key, value.as_deref()) else {
+            return Ok(());
+        };
+        if !is_news(topic, &change, checkpoint)? {
             return Ok(());
         }
         let mut state = self.lock();
@@ -271,44 +275,30 @@ impl Retained {
         Ok(())
     }
 
-    /// What an entry of a `local` record writes into the checkpoint, and its version; none for an entry that is not of
-    /// here.
-    ///
-    /// # Errors
-    /// The checkpoint could not be read.
-    pub(crate) fn writes(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<(u64, Vec<Write>)>, CheckpointError> {
-        let Some((topic, change)) = value.and_then(|value| parse(key, value)) else {
-            return Ok(None);
-        };
-        let writes = if self.is_news(topic, &change)? {
-            change.writes(topic).into()
-        } else {
-            Vec::new()
-        };
-        Ok(Some((change.version(), writes)))
+    fn writes(&self, entries: Vec<Entry>, checkpoint: &Checkpoint, out: &mut Vec<Write>) -> Result<u64, CheckpointError> {
+        let mut version = 0;
+        for (key, value) in entries {
+            let Some((topic, change)) = parse(&key, value.as_deref()) else {
+                continue;
+            };
+            if is_news(topic, &change, checkpoint)? {
+                out.extend(change.writes(topic));
+            }
+            version = version.max(change.version());
+        }
+        Ok(version)
     }
 
-    /// The checkpoint has all changes up to this version.
-    pub(crate) fn applied(&self, version: u64) {
+    fn applied(&self, version: u64) {
         self.lock().overlay.applied(version);
     }
+}
 
-    /// After a restart old records are read once more; one of them may be damaged, and the one before it must not win.
-    fn is_news(&self, topic: &str, change: &Change) -> Result<bool, CheckpointError> {
-        let Some(checkpoint) = self.file.current() else { return Ok(true) };
-        let stored = checkpoint.value(&message::head_key(topic.as_bytes()))?;
-        let stored = stored.as_deref().and_then(Head::parse).map(|(head, _)| head.version);
-        Ok(stored.is_none_or(|stored| change.version() > stored))
-    }
-
-    fn count(&self, state: &State) {
-        self.stats.retained.store(state.book.len() as u64, Ordering::Relaxed);
-        self.stats.retained_bytes.store(state.book.bytes(), Ordering::Relaxed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// After a restart old records are read once more; one of them may be damaged, and the one before it must not win.
+fn is_news(topic: &str, change: &Change, checkpoint: &Checkpoint) -> Result<bool, CheckpointError> {
+    let stored = checkpoint.value(&message::head_key(topic.as_bytes()))?;
+    let stored = stored.as_deref().and_then(Head::parse).map(|(head, _)| head.version);
+    Ok(stored.is_none_or(|stored| change.version() > stored))
 }
 
 impl State {
@@ -332,7 +322,7 @@ impl Writing<'_> {
         state.book.set(&self.topic, self.held);
         state.overlay.place(&self.topic, change, self.held, base, batch);
         if state.overlay.bytes() > PRESSURE {
-            self.retained.pressure.notify_one();
+            self.retained.file.hurry();
         }
         self.retained.count(state);
     }
@@ -376,10 +366,10 @@ impl CommitListener for RetainedFirst {
     }
 }
 
-fn parse<'k>(key: &'k [u8], value: &[u8]) -> Option<(&'k str, Change)> {
+fn parse<'k>(key: &'k [u8], value: Option<&[u8]>) -> Option<(&'k str, Change)> {
     let (&TAG, topic) = key.split_first()? else { return None };
     let topic = std::str::from_utf8(topic).ok()?;
-    Some((topic, Change::decode(topic, value)?))
+    Some((topic, Change::decode(topic, value?)?))
 }
 
 #[cfg(test)]
@@ -419,22 +409,27 @@ mod tests {
     fn an_old_record_that_is_read_once_more_does_not_win() {
         let directory = tempfile::tempdir().unwrap();
         let file = Arc::new(StateFile::open(&directory.path().join("state.redb")).unwrap());
+        let checkpoint = file.current().unwrap();
         let retained = || {
             let retained = Retained::new(10, 1_000, Arc::default(), Arc::clone(&file));
-            retained.restore().unwrap();
+            retained.restore(&checkpoint).unwrap();
             retained
         };
-        let key = message::key(TAG, b"a");
-        let (version, writes) = retained().writes(&key, Some(&set("a", 2))).unwrap().unwrap();
-        assert_eq!((version, writes.len()), (2, 2));
-        file.current().unwrap().apply(&writes, Offset(1)).unwrap();
+        let entry = |version| (message::key(TAG, b"a"), Some(set("a", version)));
+        let writes = |retained: &Retained, version| {
+            let mut out = Vec::new();
+            let newest = retained.writes(vec![entry(version)], &checkpoint, &mut out).unwrap();
+            (newest, out)
+        };
+        let (version, first) = writes(&retained(), 2);
+        assert_eq!((version, first.len()), (2, 2));
+        checkpoint.apply(&first, Offset(1)).unwrap();
 
         let retained = retained();
-        retained.restore_entry(&key, &set("a", 1)).unwrap();
+        retained.restore_entry(entry(1), &checkpoint).unwrap();
         assert!(!retained.lock().overlay.contains("a"));
-        let (version, writes) = retained.writes(&key, Some(&set("a", 1))).unwrap().unwrap();
-        assert_eq!((version, writes.len()), (1, 0));
-        retained.restore_entry(&key, &set("a", 3)).unwrap();
+        assert_eq!(writes(&retained, 1), (1, vec![]));
+        retained.restore_entry(entry(3), &checkpoint).unwrap();
         assert!(retained.lock().overlay.contains("a"));
         assert_eq!(retained.lock().take_version(), 4, "versions go on rising");
     }

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Retained;
 use super::lookup::LookupError;
+use crate::local_state;
 use crate::observe::add;
-use crate::session::durable;
 
 /// How often they are looked for while no bound is in the way.
 const EVERY: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ async fn page(retained: &Arc<Retained>, log: &Log, clock: &Arc<dyn Clock>, from:
                 continue;
             }
             let writing = retained.removal(state, &topic);
-            let record = durable::record(now, "", writing.entry());
+            let record = local_state::record(now, "", writing.entry());
             let Ok(ticket) = producer.append(&[record]) else {
                 // The log cannot write now; another time.
                 return Ok(None);

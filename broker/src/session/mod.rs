@@ -1,11 +1,12 @@
 //! Sessions: what outlives a connection. Scoped by identity and client id together, so that nobody takes over another's.
 
-pub(crate) mod durable;
+mod persistence;
 mod registry;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub(crate) use persistence::{Change, StoredSessions, encode};
 pub(crate) use registry::{AttachError, Attached, Fate, Registry};
 
 /// Names a session.

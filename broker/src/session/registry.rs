@@ -8,9 +8,10 @@ use forebay_wal::{Clock, Log, Timestamp};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::durable::{self, Change, StoredSession};
+use super::persistence::{Change, StoredSession, encode};
 use super::{SessionKey, SessionState};
 use crate::commits::{Commits, Outcome};
+use crate::local_state;
 
 /// How often expired sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -284,13 +285,13 @@ impl Registry {
         if changes.is_empty() {
             return Ok(());
         }
-        let payload = durable::encode(changes);
+        let payload = encode(changes);
         // A producer of its own, so that sessions that come or go at once share a commit.
         let commits = Arc::new(Commits::default());
         let ticket = self
             .log
             .producer(Arc::clone(&commits) as _)
-            .append(&[durable::record(self.clock.now(), &key.identity, &payload)])
+            .append(&[local_state::record(self.clock.now(), &key.identity, &payload)])
             .map_err(|_| AttachError::NotStored)?;
         match commits.wait(ticket.batch).await {
             Outcome::Durable => Ok(()),

@@ -9,8 +9,7 @@ use super::Reader;
 use super::retaining::is_due;
 use crate::codec::{AckProperties, Packet, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe};
 use crate::observe::{Disconnection, add};
-use crate::session::SubscriptionOptions;
-use crate::session::durable::{self, Change};
+use crate::session::{self, Change, SubscriptionOptions};
 
 /// Subscriptions of one session; one more is answered with 0x97.
 const MAX_SUBSCRIPTIONS: usize = 100;
@@ -128,7 +127,7 @@ impl Reader {
             return Ok(());
         }
         let busy = Closing::because(Disconnection::LogFailed, ReasonCode::SERVER_BUSY);
-        let Some(batch) = self.ingress.store(&durable::encode(changes), now) else {
+        let Some(batch) = self.ingress.store(&session::encode(changes), now) else {
             return Err(busy);
         };
         self.outbox.push(Pending {
