@@ -32,7 +32,7 @@ pub struct Config {
     /// Bound on resolving, TCP, TLS and CONNACK together. Default 30 s.
     pub connect_timeout: Duration,
     /// What the cloud, or the operator, allows per second.
-    pub pacing: Pacing,
+    pub rate_limit: RateLimit,
     /// When to try again after a lost connection.
     pub backoff: Backoff,
     /// How often a suspended pair of route and device is tried with its oldest record. Default 60 s.
@@ -71,7 +71,7 @@ pub enum Version {
 
 /// Quotas. The lane runs at nine tenths of each and passes it in no window of one second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pacing {
+pub struct RateLimit {
     /// Publishes per second, at least 1; none = no limit.
     pub messages_per_second: Option<u32>,
     /// Bytes of PUBLISH packets per second, at least 1; none = no limit. A single larger packet still goes, alone in its second.
@@ -109,7 +109,7 @@ impl Config {
         Self {
             port: 8883,
             tls: Some(tls),
-            pacing: Pacing {
+            rate_limit: RateLimit {
                 messages_per_second: Some(100),
                 bytes_per_second: Some(512 * 1024),
             },
@@ -131,7 +131,7 @@ impl Config {
             ack_timeout: Duration::from_secs(20),
             keep_alive: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(30),
-            pacing: Pacing::default(),
+            rate_limit: RateLimit::default(),
             backoff: Backoff::default(),
             probe_interval: Duration::from_secs(60),
             canary: None,

@@ -7,7 +7,7 @@
 //!    peer closed on a connection with such publishes they go at QoS 1, so that it can say which one it does not take.
 //! 2. Records of a device leave in the order of their offsets, per stream. Named exceptions: what was already in flight
 //!    behind a refused record, and suspended pairs.
-//! 3. Refused for now (0x97): the *device* is held until the record is in; others go on.
+//! 3. Refused for now (0x97): the *device* waits until the record is in; others go on.
 //! 4. Denied (0x87; on 3.1.1 by closing): the pair of route and device is suspended, never a dead letter. Its records wait
 //!    in the log and are tried with the oldest once a minute; the whole route when eight devices are denied in a minute.
 //! 5. Wrong in itself (no route, too large, bad topic, 0x90, 0x99): a dead letter with the reason.
@@ -24,7 +24,7 @@
 //!
 //! # Limits
 //!
-//! In flight: [`Config::in_flight`], the cloud's Receive Maximum, and 8 MiB of payload. Read ahead, and waiting for held
+//! In flight: [`Config::in_flight`], the cloud's Receive Maximum, and 8 MiB of payload. Read ahead, and those of waiting
 //! devices: [`Config::read_ahead`].
 //! Remembered as perhaps seen: 65,536 records. Nothing else grows with the backlog; suspended pairs grow with the devices.
 #![forbid(unsafe_code)]
@@ -45,7 +45,7 @@ use std::sync::Arc;
 use forebay_wal::{Clock, Log};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Backoff, Canary, Config, Pacing, Version};
+pub use config::{Backoff, Canary, Config, RateLimit, Version};
 pub use mapping::{CloudLimits, Mapped, Mapping, MappingError, Qos, Route, Unmappable};
 pub use stats::{Answer, DEAD_REASONS, Ended, Fate, Observer, REFUSAL_CODES, Stats};
 pub use status::{BridgeStatus, Handle, LastError, State, Suspension};

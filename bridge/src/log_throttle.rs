@@ -7,13 +7,13 @@ use tokio::time::Instant;
 const EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-pub(crate) struct Repeats {
+pub(crate) struct LogThrottle {
     last: Option<(String, Instant)>,
     unsaid: u64,
     in_a_row: u64,
 }
 
-impl Repeats {
+impl LogThrottle {
     /// Takes note of a line; returns how often it came since it was last said, if it should be said now.
     pub(crate) fn note(&mut self, text: &str, now: Instant) -> Option<u64> {
         self.unsaid += 1;
@@ -51,13 +51,13 @@ mod tests {
     #[test]
     fn the_same_error_is_said_once_and_then_each_minute_with_a_count() {
         let start = Instant::now();
-        let mut repeats = Repeats::default();
+        let mut throttle = LogThrottle::default();
         let said: Vec<_> = (0..125)
-            .filter_map(|second| repeats.note("down", start + Duration::from_secs(second)))
+            .filter_map(|second| throttle.note("down", start + Duration::from_secs(second)))
             .collect();
         assert_eq!(said, [1, 60, 60]);
-        assert_eq!(repeats.in_a_row(), 125);
-        assert_eq!(repeats.note("other", start), Some(1));
-        assert_eq!(repeats.note("other", start), None);
+        assert_eq!(throttle.in_a_row(), 125);
+        assert_eq!(throttle.note("other", start), Some(1));
+        assert_eq!(throttle.note("other", start), None);
     }
 }

@@ -18,7 +18,7 @@ struct Shared {
     stats: Stats,
     status: Mutex<BridgeStatus>,
     in_flight: AtomicUsize,
-    held_devices: AtomicUsize,
+    waiting_devices: AtomicUsize,
     /// The bits of an `f64`; zero = no limit.
     messages_per_second: AtomicU64,
 }
@@ -35,7 +35,7 @@ pub struct BridgeStatus {
     /// Publishes that wait for the cloud's ack.
     pub in_flight: usize,
     /// Devices that wait because the cloud refused one of their records for the moment.
-    pub held_devices: usize,
+    pub waiting_devices: usize,
     /// Publishes per second that the lane allows itself now; none = no limit.
     pub messages_per_second: Option<f64>,
     /// Pairs of route and device that the cloud denies.
@@ -97,7 +97,7 @@ impl Handle {
     pub fn status(&self) -> BridgeStatus {
         BridgeStatus {
             in_flight: self.shared.in_flight.load(Ordering::Relaxed),
-            held_devices: self.shared.held_devices.load(Ordering::Relaxed),
+            waiting_devices: self.shared.waiting_devices.load(Ordering::Relaxed),
             messages_per_second: Some(f64::from_bits(self.shared.messages_per_second.load(Ordering::Relaxed))).filter(|rate| *rate > 0.0),
             ..self.lock().clone()
         }
@@ -109,9 +109,9 @@ impl Handle {
         &self.shared.stats
     }
 
-    pub(crate) fn set_load(&self, in_flight: usize, held_devices: usize) {
+    pub(crate) fn set_load(&self, in_flight: usize, waiting_devices: usize) {
         self.shared.in_flight.store(in_flight, Ordering::Relaxed);
-        self.shared.held_devices.store(held_devices, Ordering::Relaxed);
+        self.shared.waiting_devices.store(waiting_devices, Ordering::Relaxed);
     }
 
     pub(crate) fn set_rate(&self, messages_per_second: Option<f64>) {

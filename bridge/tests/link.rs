@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use forebay_aws_standin::certificates::{Authority, ENDPOINT};
 use forebay_aws_standin::{Rates, StandinConfig};
-use forebay_bridge::{Pacing, State, Version};
+use forebay_bridge::{RateLimit, State, Version};
 use support::Rig;
 
 async fn secured(authority: &Authority) -> Rig {
@@ -79,7 +79,7 @@ async fn the_quota_of_the_cloud_is_never_passed() {
         },
     )
     .await;
-    rig.config.pacing = Pacing {
+    rig.config.rate_limit = RateLimit {
         messages_per_second: Some(100),
         bytes_per_second: Some(512 * 1024),
     };
@@ -104,7 +104,7 @@ async fn a_quota_below_what_was_promised_is_found_by_slowing_down() {
         },
     )
     .await;
-    rig.config.pacing = Pacing {
+    rig.config.rate_limit = RateLimit {
         messages_per_second: Some(100),
         bytes_per_second: None,
     };

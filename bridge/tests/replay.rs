@@ -123,11 +123,11 @@ async fn a_device_that_the_cloud_is_silent_about_waits_while_others_go_on() {
     rig.start();
     rig.publish("d1", 1);
     rig.publish("d2", 1);
-    rig.until("held", |rig| rig.status().held_devices == 1).await;
+    rig.until("waiting", |rig| rig.status().waiting_devices == 1).await;
     rig.publish("d1", 3);
     rig.publish("d2", 3);
     rig.until("others go on", |rig| rig.first_arrivals("dt/d2/t").len() == 4).await;
-    assert_eq!(rig.first_arrivals("dt/d1/t").len(), 1, "held");
+    assert_eq!(rig.first_arrivals("dt/d1/t").len(), 1, "waiting");
     rig.drained().await;
     assert_eq!(rig.ended("ack_timeout"), 1);
     rig.assert_whole(8, 1);

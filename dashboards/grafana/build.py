@@ -213,7 +213,7 @@ def bridge():
             graph("Sent and delivered", "Publishes each second; more sent than delivered means repeats or refusals.", "ops",
                   (f"sum(rate(forebay_cloud_sent_total{AT}[1m]))", "sent"), (f"sum(rate(forebay_cloud_delivered_total{AT}[1m]))", "delivered")),
             graph("In flight", "Publishes that wait for the cloud's ack, and devices that wait after a refusal.", "none",
-                  (f"forebay_cloud_in_flight{AT}", "{{instance}}"), (f"sum(forebay_cloud_held_devices{AT})", "waiting devices")),
+                  (f"forebay_cloud_in_flight{AT}", "{{instance}}"), (f"sum(forebay_cloud_waiting_devices{AT})", "waiting devices")),
             graph("Age at delivery", "From a publish accepted to its ack by the cloud, half of them; live, and late (waited over 30 s).", "s",
                   (f"histogram_quantile(0.5, sum by (le, late) (rate(forebay_delivery_age_seconds_bucket{AT}[1m])))", "late: {{late}}")),
             graph("Twice", "Sent again: refused for the moment, replayed after a cut, perhaps sent before a restart, delivered perhaps twice; in five minutes.", "none",

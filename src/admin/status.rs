@@ -92,7 +92,7 @@ struct Cloud {
     next_try: Option<String>,
     last_error: Option<LastError>,
     in_flight: usize,
-    held_devices: usize,
+    waiting_devices: usize,
     suspended: Vec<Suspended>,
     suspended_routes: Vec<String>,
 }
@@ -373,7 +373,7 @@ fn cloud(cloud: &telemetry::Cloud) -> Cloud {
             times: error.times,
         }),
         in_flight: status.in_flight,
-        held_devices: status.held_devices,
+        waiting_devices: status.waiting_devices,
         suspended: suspended.collect(),
         suspended_routes: status.suspended_routes.clone(),
     }

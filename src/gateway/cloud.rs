@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use forebay_bridge::{CloudLimits, Mapping, Pacing, Qos, Version};
+use forebay_bridge::{CloudLimits, Mapping, Qos, RateLimit, Version};
 use forebay_broker::{Admission, Undeliverable};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -25,7 +25,7 @@ pub(super) fn bridge(config: &Config, cloud: &Cloud) -> anyhow::Result<forebay_b
         (Profile::AwsIot, Some(tls)) => forebay_bridge::Config::aws_iot(gateway, &cloud.endpoint, Arc::clone(tls)),
         (Profile::AwsIot, None) | (Profile::Mqtt, _) => forebay_bridge::Config::mqtt(gateway, &cloud.endpoint),
     };
-    let bytes_per_second = cloud.max_bandwidth.or(profile.pacing.bytes_per_second);
+    let bytes_per_second = cloud.max_bandwidth.or(profile.rate_limit.bytes_per_second);
     Ok(forebay_bridge::Config {
         port: cloud.port,
         client_id: cloud.client_id.clone(),
@@ -36,9 +36,9 @@ pub(super) fn bridge(config: &Config, cloud: &Cloud) -> anyhow::Result<forebay_b
         tls,
         in_flight: cloud.in_flight,
         canary: cloud.canary.map(|_| canary::of_the_bridge(gateway)),
-        pacing: Pacing {
+        rate_limit: RateLimit {
             bytes_per_second,
-            ..profile.pacing
+            ..profile.rate_limit
         },
         ..profile
     })

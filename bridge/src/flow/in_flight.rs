@@ -9,7 +9,7 @@ use tokio::time::Instant;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 #[derive(Debug)]
-pub(crate) struct Window<T> {
+pub(crate) struct InFlight<T> {
     cap: usize,
     channel: usize,
     ids: u16,
@@ -30,7 +30,7 @@ struct Entry<T> {
     at: Instant,
 }
 
-/// What [`Window::written`] found.
+/// What [`InFlight::written`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Written<T> {
     /// It waits for its ack.
@@ -41,7 +41,7 @@ pub(crate) enum Written<T> {
     Unknown,
 }
 
-impl<T> Window<T> {
+impl<T> InFlight<T> {
     /// `cap` publishes at QoS 1 at most, `channel` of them in the request channel, `ids` packet ids before they come round.
     pub(crate) fn new(cap: u16, channel: usize, ids: u16) -> Self {
         let cap = usize::from(cap.min(ids).max(1));
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn what_waits_in_the_channel_counts_against_the_cap() {
         let now = Instant::now();
-        let mut window = Window::new(3, 10, 100);
+        let mut window = InFlight::new(3, 10, 100);
         for item in 0..3 {
             assert!(window.has_room());
             window.queue(item, true, 1, now);
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_packet_id_is_not_used_again_while_its_last_use_is_unacked() {
         let now = Instant::now();
-        let mut window = Window::new(2, 10, 4);
+        let mut window = InFlight::new(2, 10, 4);
         window.queue(100, true, 1, now);
         assert_eq!(window.written(1, now), Written::Waiting);
         for id in 2..=4 {
@@ -206,7 +206,7 @@ mod tests {
     fn acks_out_of_order_and_for_unknown_ids_move_nothing_else() {
         let start = Instant::now();
         let at = |seconds| start + std::time::Duration::from_secs(seconds);
-        let mut window = Window::new(10, 10, 100);
+        let mut window = InFlight::new(10, 10, 100);
         for id in 1..=3 {
             window.queue(id, true, 1, start);
             window.written(id, at(u64::from(id)));
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn qos_0_is_done_when_written() {
         let now = Instant::now();
-        let mut window = Window::new(1, 10, 100);
+        let mut window = InFlight::new(1, 10, 100);
         window.queue('a', false, 1, now);
         window.queue('b', true, 1, now);
         assert_eq!(window.written(0, now), Written::Done('a'));
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn an_id_that_contradicts_the_window_settles_nothing() {
         let now = Instant::now();
-        let mut window = Window::new(3, 10, 10);
+        let mut window = InFlight::new(3, 10, 10);
         window.queue('a', true, 1, now);
         window.queue('b', true, 1, now);
         assert_eq!(window.written(0, now), Written::Unknown, "QoS 1 has an id");
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn large_payloads_fill_the_window_by_their_bytes() {
         let now = Instant::now();
-        let mut window = Window::new(1000, 1000, 1000);
+        let mut window = InFlight::new(1000, 1000, 1000);
         window.queue(0, true, MAX_BYTES + 1, now);
         assert!(!window.has_room());
         window.written(1, now);

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use forebay_wal::Offset;
 
-use crate::message::item::Place;
+use crate::message::item::RecordKey;
 
 /// When this is full, a stream's oldest make room: those that the log evicted are never asked for again.
 const MAX: usize = 65_536;
 
 /// Written by an earlier connection and not settled, and whether they were late then.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
-    places: BTreeMap<Place, bool>,
+pub(crate) struct MaybeDelivered {
+    places: BTreeMap<RecordKey, bool>,
 }
 
-impl Seen {
-    pub(crate) fn insert(&mut self, place: Place, late: bool) {
+impl MaybeDelivered {
+    pub(crate) fn insert(&mut self, place: RecordKey, late: bool) {
         if self.places.len() >= MAX {
             let oldest = self.places.range((place.0, Offset(0))..).next().map(|(oldest, _)| *oldest);
             match oldest.filter(|oldest| oldest.0 == place.0) {
@@ -28,11 +28,11 @@ impl Seen {
     }
 
     /// Whether the record was late when it was written first; none = it was not.
-    pub(crate) fn late(&self, place: Place) -> Option<bool> {
+    pub(crate) fn late(&self, place: RecordKey) -> Option<bool> {
         self.places.get(&place).copied()
     }
 
-    pub(crate) fn remove(&mut self, place: Place) {
+    pub(crate) fn remove(&mut self, place: RecordKey) {
         if !self.places.is_empty() {
             self.places.remove(&place);
         }
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn what_the_log_evicted_makes_room_for_what_the_cloud_may_see_twice() {
-        let mut seen = Seen::default();
+        let mut seen = MaybeDelivered::default();
         seen.insert((StreamId(0), Offset(1)), true);
         for offset in 0..2 * MAX as u64 {
             seen.insert((StreamId(1), Offset(offset)), false);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Pacing;
+use crate::RateLimit;
 
 const WINDOW: Duration = Duration::from_secs(1);
 /// Sends this close together share a slot of the sliding window, which bounds its memory.
@@ -18,8 +18,8 @@ const RECOVERY_PER_SECOND: f64 = 0.05;
 
 /// Decides when the next publish may go.
 #[derive(Debug)]
-pub(crate) struct Pacer {
-    quota: Pacing,
+pub(crate) struct RateLimiter {
+    quota: RateLimit,
     messages: Option<Bucket>,
     bytes: Option<Bucket>,
     recent: VecDeque<Slot>,
@@ -44,10 +44,10 @@ struct Reduced {
     raised_at: Instant,
 }
 
-impl Pacer {
-    pub(crate) fn new(quota: Pacing, now: Instant) -> Self {
+impl RateLimiter {
+    pub(crate) fn new(quota: RateLimit, now: Instant) -> Self {
         // A quota of nothing would be a wait without end, which a clock cannot hold.
-        let quota = Pacing {
+        let quota = RateLimit {
             messages_per_second: quota.messages_per_second.map(|quota| quota.max(1)),
             bytes_per_second: quota.bytes_per_second.map(|quota| quota.max(1)),
         };
@@ -246,18 +246,23 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    /// Sends as fast as the pacer lets it for `length`, with sizes from `size`.
-    fn simulate(pacer: &mut Pacer, start: Instant, length: Duration, mut size: impl FnMut() -> usize) -> Vec<(Duration, usize)> {
+    /// Sends as fast as the rate limiter lets it for `length`, with sizes from `size`.
+    fn simulate(
+        rate_limiter: &mut RateLimiter,
+        start: Instant,
+        length: Duration,
+        mut size: impl FnMut() -> usize,
+    ) -> Vec<(Duration, usize)> {
         let (mut now, mut sent) = (start, Vec::new());
         let mut next = size();
         while now < start + length {
-            match pacer.wait_until(next, now) {
+            match rate_limiter.wait_until(next, now) {
                 Some(at) => {
                     assert!(at > now, "no busy loop");
                     now = at;
                 }
                 None => {
-                    pacer.spend(next, now);
+                    rate_limiter.spend(next, now);
                     sent.push((now - start, next));
                     next = size();
                 }
@@ -280,14 +285,16 @@ mod tests {
     fn no_window_of_one_second_passes_the_quota() {
         for seed in 0..40 {
             let mut next = random(seed);
-            let quota = Pacing {
+            let quota = RateLimit {
                 messages_per_second: Some(100),
                 bytes_per_second: Some(512 * 1024),
             };
             let start = Instant::now();
-            let mut pacer = Pacer::new(quota, start);
+            let mut rate_limiter = RateLimiter::new(quota, start);
             let largest = [300, 6_000, 131_072][(seed % 3) as usize];
-            let sent = simulate(&mut pacer, start, Duration::from_secs(8), || 40 + (next() % largest) as usize);
+            let sent = simulate(&mut rate_limiter, start, Duration::from_secs(8), || {
+                40 + (next() % largest) as usize
+            });
             for (index, (begin, _)) in sent.iter().enumerate() {
                 let window: Vec<_> = sent[index..].iter().take_while(|(at, _)| *at < *begin + WINDOW).collect();
                 assert!(window.len() <= 100, "seed {seed}: {} messages from {begin:?}", window.len());
@@ -300,28 +307,28 @@ mod tests {
     #[test]
     fn most_of_the_quota_is_used() {
         let start = Instant::now();
-        let mut pacer = Pacer::new(
-            Pacing {
+        let mut rate_limiter = RateLimiter::new(
+            RateLimit {
                 messages_per_second: Some(100),
                 bytes_per_second: None,
             },
             start,
         );
-        let sent = simulate(&mut pacer, start, Duration::from_secs(10), || 256).len();
+        let sent = simulate(&mut rate_limiter, start, Duration::from_secs(10), || 256).len();
         assert!((850..=910).contains(&sent), "{sent}");
     }
 
     #[test]
     fn a_packet_above_the_whole_quota_goes_alone_in_its_second() {
         let start = Instant::now();
-        let mut pacer = Pacer::new(
-            Pacing {
+        let mut rate_limiter = RateLimiter::new(
+            RateLimit {
                 messages_per_second: None,
                 bytes_per_second: Some(64 * 1024),
             },
             start,
         );
-        let sent = simulate(&mut pacer, start, Duration::from_secs(20), || 128 * 1024);
+        let sent = simulate(&mut rate_limiter, start, Duration::from_secs(20), || 128 * 1024);
         assert!(sent.len() >= 7, "{}", sent.len());
         assert!(sent.windows(2).all(|pair| pair[1].0 - pair[0].0 >= WINDOW));
     }
@@ -329,48 +336,48 @@ mod tests {
     #[test]
     fn a_quota_of_nothing_is_the_least_there_is() {
         let start = Instant::now();
-        let mut pacer = Pacer::new(
-            Pacing {
+        let mut rate_limiter = RateLimiter::new(
+            RateLimit {
                 messages_per_second: Some(0),
                 bytes_per_second: Some(0),
             },
             start,
         );
-        assert!(simulate(&mut pacer, start, Duration::from_secs(5), || 1).len() >= 3);
+        assert!(simulate(&mut rate_limiter, start, Duration::from_secs(5), || 1).len() >= 3);
     }
 
     #[test]
     fn a_refusal_halves_the_rate_and_it_recovers() {
         let start = Instant::now();
-        let mut pacer = Pacer::new(
-            Pacing {
+        let mut rate_limiter = RateLimiter::new(
+            RateLimit {
                 messages_per_second: Some(100),
                 bytes_per_second: None,
             },
             start,
         );
-        simulate(&mut pacer, start, Duration::from_secs(3), || 256);
+        simulate(&mut rate_limiter, start, Duration::from_secs(3), || 256);
         let at = start + Duration::from_secs(3);
-        pacer.cut(at);
-        pacer.cut(at + Duration::from_millis(10));
-        let after = pacer.messages_per_second(at).unwrap();
+        rate_limiter.cut(at);
+        rate_limiter.cut(at + Duration::from_millis(10));
+        let after = rate_limiter.messages_per_second(at).unwrap();
         assert!((40.0..=46.0).contains(&after), "{after}");
-        simulate(&mut pacer, at, Duration::from_secs(30), || 256);
+        simulate(&mut rate_limiter, at, Duration::from_secs(30), || 256);
         let later = at + Duration::from_secs(30);
-        assert!((pacer.messages_per_second(later).unwrap() - 90.0).abs() < 0.1);
+        assert!((rate_limiter.messages_per_second(later).unwrap() - 90.0).abs() < 0.1);
     }
 
     #[test]
     fn without_a_quota_a_refusal_limits_for_a_while_only() {
         let start = Instant::now();
-        let mut pacer = Pacer::new(Pacing::default(), start);
+        let mut rate_limiter = RateLimiter::new(RateLimit::default(), start);
         for index in 0..1000 {
-            pacer.spend(100, start + Duration::from_micros(index * 500));
+            rate_limiter.spend(100, start + Duration::from_micros(index * 500));
         }
         let at = start + Duration::from_millis(600);
-        pacer.cut(at);
-        assert!((pacer.messages_per_second(at).unwrap() - 500.0).abs() < 1.0);
-        let lifted = (1..60).find(|second| pacer.messages_per_second(at + Duration::from_secs(*second)).is_none());
+        rate_limiter.cut(at);
+        assert!((rate_limiter.messages_per_second(at).unwrap() - 500.0).abs() < 1.0);
+        let lifted = (1..60).find(|second| rate_limiter.messages_per_second(at + Duration::from_secs(*second)).is_none());
         assert!(lifted.is_some_and(|seconds| (10..40).contains(&seconds)), "{lifted:?}");
     }
 }

@@ -15,7 +15,7 @@ use crate::message::item::Item;
 /// A read that failed is tried again after this.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct ReadAhead {
     pub(crate) id: StreamId,
     pub(crate) name: String,
     reader: Option<Reader>,
@@ -37,7 +37,7 @@ pub(crate) struct ReadDone {
     result: Result<Vec<Record>, ReadError>,
 }
 
-impl Source {
+impl ReadAhead {
     /// Opens a stream; `wake` is notified when a commit brought records for it.
     pub(crate) fn open(
         log: &Log,
@@ -73,7 +73,7 @@ impl Source {
         }
     }
 
-    /// Whether the read-ahead is full of records that wait for held devices.
+    /// Whether the read-ahead is full of records that wait for waiting devices.
     pub(crate) fn is_clogged(&self) -> bool {
         self.buffer.is_empty() && self.buffered + self.chunk() > self.budget
     }

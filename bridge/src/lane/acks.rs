@@ -13,21 +13,21 @@ use tokio::time::Instant;
 
 use crate::flow::in_flight::Written;
 use crate::lane::Lane;
-use crate::lane::connection_state::Session;
+use crate::lane::connection_state::ConnectionState;
 use crate::link::Event;
 use crate::link::failure::Failure;
-use crate::link::reason_code::{self, UNCLEAR_TRIES, Verdict};
+use crate::link::reason_code::{self, Outcome, UNCLEAR_TRIES};
 use crate::message::item::Item;
 use crate::refusal::canary::Proof;
 use crate::stats::add;
 use crate::{Answer, Ended, Fate};
 
 impl Lane {
-    pub(crate) fn on_event(&mut self, event: Event, session: &mut Session) -> Result<(), Failure> {
+    pub(crate) fn on_event(&mut self, event: Event, connection: &mut ConnectionState) -> Result<(), Failure> {
         match event {
             Event::Written(id) => {
                 let now = Instant::now();
-                match session.window.written(id, now) {
+                match connection.in_flight.written(id, now) {
                     Written::Waiting => {}
                     Written::Done(item) => {
                         self.trace(&item, Answer::Written);
@@ -43,15 +43,17 @@ impl Lane {
             }
             Event::Acked(id, code, text) => {
                 // Nobody waits: acked twice, or an id that was never used.
-                let Some(item) = session.window.acked(id) else { return Ok(()) };
+                let Some(item) = connection.in_flight.acked(id) else {
+                    return Ok(());
+                };
                 let now = Instant::now();
-                session.last_ack = now;
+                connection.last_ack = now;
                 if item.canary {
-                    session.proof = Proof::Given;
+                    connection.proof = Proof::Given;
                     self.proofs.answered();
                     return Ok(());
                 }
-                self.answered(item, code, text.as_deref(), session, now);
+                self.answered(item, code, text.as_deref(), connection, now);
             }
             Event::Connected(_) | Event::DisconnectWritten | Event::Other => {}
         }
@@ -61,32 +63,32 @@ impl Lane {
     /// What the peer had acked before the line broke is true, and these packet ids are still this connection's; after this the
     /// link is dropped, so nothing of it can ack a record of the next one. A publish among the leftovers was on its way to
     /// the socket when that failed: it is not known to be written.
-    pub(crate) fn take_leftovers(&mut self, events: Vec<Event>, session: &mut Session) {
+    pub(crate) fn take_leftovers(&mut self, events: Vec<Event>, connection: &mut ConnectionState) {
         for event in events.into_iter().filter(|event| matches!(event, Event::Acked(..))) {
-            drop(self.on_event(event, session));
+            drop(self.on_event(event, connection));
         }
     }
 
-    fn answered(&mut self, item: Item, code: u8, text: Option<&str>, session: &mut Session, now: Instant) {
+    fn answered(&mut self, item: Item, code: u8, text: Option<&str>, connection: &mut ConnectionState, now: Instant) {
         self.trace(&item, Answer::Code(code));
         let verdict = reason_code::puback(code);
-        if verdict == Verdict::Delivered {
+        if verdict == Outcome::Delivered {
             return self.delivered(item, now);
         }
         self.handle.stats().count_refused(code);
         match verdict {
-            Verdict::Delivered => {}
-            Verdict::Retry | Verdict::Unclear => {
-                if verdict == Verdict::Retry {
-                    self.pacer.cut(now);
+            Outcome::Delivered => {}
+            Outcome::Retry | Outcome::Unclear => {
+                if verdict == Outcome::Retry {
+                    self.rate_limiter.cut(now);
                 }
-                self.refused(item, verdict, session, now);
+                self.refused(item, verdict, connection, now);
             }
-            Verdict::Denied => self.denied(item, session, now),
-            Verdict::Wrong(reason) => {
+            Outcome::Denied => self.denied(item, connection, now),
+            Outcome::Wrong(reason) => {
                 let said = text.map_or_else(String::new, |text| format!(", `{text}`"));
                 let detail = format!("the cloud refused it for ever: {code:#04x} {}{said}", reason_code::words(code));
-                self.bury(item, reason, detail, now);
+                self.dead_letter(item, reason, detail, now);
             }
         }
     }
@@ -98,7 +100,7 @@ impl Lane {
     }
 
     fn delivered(&mut self, item: Item, now: Instant) {
-        self.recent_topics.accepted(&item.record);
+        self.accepted_topics.accepted(&item.record);
         if self.config.is_canary(&item.record) {
             self.proofs.answered();
         } else {
@@ -107,8 +109,8 @@ impl Lane {
         self.finish(item, Settlement::Delivered, now);
     }
 
-    /// Refused for the moment: its device is held until it is in.
-    fn refused(&mut self, mut item: Item, verdict: Verdict, session: &mut Session, now: Instant) {
+    /// Refused for the moment: its device waits until it is in.
+    fn refused(&mut self, mut item: Item, verdict: Outcome, connection: &mut ConnectionState, now: Instant) {
         if item.probe {
             return self.probe_refused(now);
         }
@@ -119,52 +121,52 @@ impl Lane {
         let (device, offset) = (item.device(), item.record.offset);
         item.refused = true;
         // Devices that wait for the cloud hold no more memory than the read-ahead is allowed to.
-        self.sources[device.0].count(&mut item);
-        let tries = self.held.refused(device.clone(), offset, item, now);
-        // A held device whose backlog fills the read-ahead would stop the others: in the log it does not.
-        let harms = verdict == Verdict::Unclear || self.sources[device.0].is_clogged();
+        self.streams[device.0].count(&mut item);
+        let tries = self.waiting.refused(device.clone(), offset, item, now);
+        // A waiting device whose backlog fills the read-ahead would stop the others: in the log it does not.
+        let harms = verdict == Outcome::Unclear || self.streams[device.0].is_clogged();
         if harms && tries >= UNCLEAR_TRIES {
-            let oldest = self.held.extract(&device, |item| item.record.offset == offset).pop();
+            let oldest = self.waiting.extract(&device, |item| item.record.offset == offset).pop();
             if let Some((_, mut item)) = oldest {
-                self.sources[device.0].uncount(&mut item);
-                self.denied(item, session, now);
+                self.streams[device.0].uncount(&mut item);
+                self.denied(item, connection, now);
             }
         }
     }
 
     /// Denied: its pair of route and device is suspended from its oldest unsettled record on.
-    fn denied(&mut self, item: Item, session: &mut Session, now: Instant) {
+    fn denied(&mut self, item: Item, connection: &mut ConnectionState, now: Instant) {
         let pair = item.pair();
-        self.suspects.forget(item.place());
+        self.suspects.forget(item.key());
         if item.probe {
             return self.probe_denied(&pair, now);
         }
         self.release_device(&item);
-        let from = self.withdraw(&pair, &item, Some(session));
+        let from = self.withdraw(&pair, &item, Some(connection));
         self.suspend(&pair, from, now);
     }
 
     /// Takes what would still be sent of a pair out of all queues. Returns the oldest offset of it, that of `item` and what is
     /// in flight included: from there on the log must hold the pair, for nothing here remembers those records any more.
-    pub(crate) fn withdraw(&mut self, pair: &HoldKey, item: &Item, session: Option<&mut Session>) -> Offset {
-        let source = item.source;
-        let same = |other: &Item| !other.probe && other.source == source && other.is_of(pair);
+    pub(crate) fn withdraw(&mut self, pair: &HoldKey, item: &Item, connection: Option<&mut ConnectionState>) -> Offset {
+        let source = item.stream_index;
+        let same = |other: &Item| !other.probe && other.stream_index == source && other.is_of(pair);
         let mut from = item.record.offset;
-        if let Some(session) = session {
-            let in_flight = session.window.iter().filter(|other| same(other));
+        if let Some(connection) = connection {
+            let in_flight = connection.in_flight.iter().filter(|other| same(other));
             from = in_flight.map(|other| other.record.offset).fold(from, Offset::min);
-            if let Some(staged) = session.staged.take_if(|staged| same(&staged.item)) {
+            if let Some(staged) = connection.staged.take_if(|staged| same(&staged.item)) {
                 from = from.min(staged.item.record.offset);
                 if staged.retry {
                     self.release_device(&staged.item);
                 }
             }
         }
-        for (parked, mut item) in self.held.extract(&item.device(), same) {
+        for (parked, mut item) in self.waiting.extract(&item.device(), same) {
             from = from.min(parked);
-            self.sources[source].uncount(&mut item);
+            self.streams[source].uncount(&mut item);
         }
-        let buffered = self.sources[source].drop_pair(pair);
+        let buffered = self.streams[source].drop_pair(pair);
         buffered.map_or(from, |offset| offset.min(from))
     }
 
@@ -192,8 +194,8 @@ impl Lane {
     }
 
     /// A dead letter.
-    pub(crate) fn bury(&mut self, item: Item, reason: &'static str, detail: String, now: Instant) {
-        if let Some(times) = self.dead_repeats.entry(reason).or_default().note(reason, now) {
+    pub(crate) fn dead_letter(&mut self, item: Item, reason: &'static str, detail: String, now: Instant) {
+        if let Some(times) = self.dead_letter_log.entry(reason).or_default().note(reason, now) {
             let record = &item.record;
             tracing::error!(reason, times, route = %record.route, device = %record.identity, topic = %record.topic, "dead letter: {detail}");
         }
@@ -231,8 +233,8 @@ impl Lane {
             Settled::Late if delivered => add(&stats.late_acks, 1),
             Settled::Late => {}
         }
-        self.seen.remove(item.place());
-        self.suspects.forget(item.place());
+        self.maybe_delivered.remove(item.key());
+        self.suspects.forget(item.key());
         if item.probe {
             self.probe_settled(delivered, now);
         } else {
@@ -241,9 +243,9 @@ impl Lane {
     }
 
     fn release_device(&mut self, item: &Item) {
-        if self.held.len() > 0 {
-            let queue = self.held.settled(&item.device(), item.record.offset);
-            self.sources[item.source].put_back(queue);
+        if self.waiting.len() > 0 {
+            let queue = self.waiting.settled(&item.device(), item.record.offset);
+            self.streams[item.stream_index].put_back(queue);
         }
     }
 
@@ -277,36 +279,36 @@ impl Lane {
         failure: &Failure,
         sent_unacked: bool,
         proof: Proof,
-    ) -> Option<(Item, Verdict)> {
+    ) -> Option<(Item, Outcome)> {
         // A probe in flight is the likelier culprit, and waits for its next turn anyway.
         if !failure.by_peer() || in_flight.iter().any(|(item, _)| item.probe) {
             return None;
         }
-        let places: Vec<_> = in_flight.iter().map(|(item, _)| item.place()).collect();
+        let places: Vec<_> = in_flight.iter().map(|(item, _)| item.key()).collect();
         let (guilty, verdict) = match failure.blame {
             Some(verdict) if !sent_unacked => (self.suspects.peer_blamed(&places)?, verdict),
             blame => (
                 self.suspects.peer_closed(&places, self.is_proven(proof))?,
-                blame.unwrap_or(Verdict::Unclear),
+                blame.unwrap_or(Outcome::Unclear),
             ),
         };
-        let (item, _) = in_flight.iter().find(|(item, _)| item.place() == guilty)?;
+        let (item, _) = in_flight.iter().find(|(item, _)| item.key() == guilty)?;
         // Without a reason the topic decides: one that the cloud took before is not denied.
         let verdict = match verdict {
-            Verdict::Unclear if self.recent_topics.knows(&item.record) => Verdict::Wrong("peer-closes"),
-            Verdict::Unclear => Verdict::Denied,
+            Outcome::Unclear if self.accepted_topics.knows(&item.record) => Outcome::Wrong("peer-closes"),
+            Outcome::Unclear => Outcome::Denied,
             named => named,
         };
-        Some((Item::new(item.record.clone(), item.source, false), verdict))
+        Some((Item::new(item.record.clone(), item.stream_index, false), verdict))
     }
 
     /// Carries out what [`Self::judge`] found. The connection is gone, so nothing else of the pair is in flight.
-    pub(crate) fn sentence(&mut self, item: Item, verdict: Verdict, now: Instant) {
+    pub(crate) fn sentence(&mut self, item: Item, verdict: Outcome, now: Instant) {
         self.retries.found_culprit();
         match verdict {
-            Verdict::Wrong(reason) => {
+            Outcome::Wrong(reason) => {
                 let detail = "the cloud closes the connection whenever this message is sent, alone and on a good connection".to_owned();
-                self.bury(item, reason, detail, now);
+                self.dead_letter(item, reason, detail, now);
             }
             _ => {
                 let pair = item.pair();

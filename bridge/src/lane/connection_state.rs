@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::flow::in_flight::Window;
+use crate::flow::in_flight::InFlight;
 use crate::link::Terms;
 use crate::link::failure::Failure;
 use crate::message::Publish;
@@ -10,8 +10,8 @@ use crate::message::item::Item;
 use crate::refusal::canary::Proof;
 
 /// An accepted connection: what it has sent, and how it stands.
-pub(crate) struct Session {
-    pub(crate) window: Window<Item>,
+pub(crate) struct ConnectionState {
+    pub(crate) in_flight: InFlight<Item>,
     pub(crate) terms: Terms,
     pub(crate) connected_at: Instant,
     pub(crate) staged: Option<Staged>,
@@ -32,7 +32,7 @@ pub(crate) enum End {
     Failed(Failure),
 }
 
-impl Session {
+impl ConnectionState {
     pub(crate) const fn is_stopping(&self) -> bool {
         self.stop_at.is_some()
     }
@@ -42,7 +42,7 @@ impl Session {
 pub(crate) struct Staged {
     pub(crate) item: Item,
     pub(crate) publish: Publish,
-    /// A held device's refused record.
+    /// A waiting device's refused record.
     pub(crate) retry: bool,
     /// From before a restart, and perhaps sent by the process that ended then.
     pub(crate) maybe_sent: bool,

@@ -20,18 +20,18 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::flow::maybe_delivered::Seen;
-use crate::flow::rate_limit::Pacer;
-use crate::flow::read_ahead::{ReadDone, Source};
+use crate::flow::maybe_delivered::MaybeDelivered;
+use crate::flow::rate_limit::RateLimiter;
+use crate::flow::read_ahead::{ReadAhead, ReadDone};
 use crate::lane::probe::Probe;
 use crate::link::backoff::Retries;
-use crate::log_throttle::Repeats;
+use crate::log_throttle::LogThrottle;
 use crate::message::item::Item;
-use crate::refusal::accepted_topics::RecentTopics;
+use crate::refusal::accepted_topics::AcceptedTopics;
 use crate::refusal::canary::Proofs;
 use crate::refusal::poison::Suspects;
 use crate::refusal::suspensions::Suspensions;
-use crate::refusal::waiting_devices::Held;
+use crate::refusal::waiting_devices::WaitingDevices;
 use crate::{Config, Handle, Mapping, Observer, Suspension};
 
 /// What a process that was killed may have sent without the log knowing of it, beside its window, when nothing paces it.
@@ -46,17 +46,17 @@ pub(crate) struct Lane {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) start: Timestamp,
     /// In order of priority.
-    pub(crate) sources: Vec<Source>,
-    pub(crate) held: Held<Item>,
+    pub(crate) streams: Vec<ReadAhead>,
+    pub(crate) waiting: WaitingDevices<Item>,
     pub(crate) suspensions: Suspensions,
     pub(crate) suspects: Suspects,
     pub(crate) proofs: Proofs,
     pub(crate) probe: Probe,
-    pub(crate) pacer: Pacer,
-    pub(crate) recent_topics: RecentTopics,
+    pub(crate) rate_limiter: RateLimiter,
+    pub(crate) accepted_topics: AcceptedTopics,
     /// By reason.
-    pub(crate) dead_repeats: HashMap<&'static str, Repeats>,
-    pub(crate) seen: Seen,
+    pub(crate) dead_letter_log: HashMap<&'static str, LogThrottle>,
+    pub(crate) maybe_delivered: MaybeDelivered,
     pub(crate) picks: u32,
     /// The peer closed after publishes at QoS 0, for which it has no other answer: they go at QoS 1 until that is over.
     pub(crate) ack_all: bool,
@@ -65,7 +65,7 @@ pub(crate) struct Lane {
     pub(crate) reader_lost: bool,
     pub(crate) wake: Arc<Notify>,
     pub(crate) retries: Retries,
-    pub(crate) repeats: Repeats,
+    pub(crate) error_log: LogThrottle,
 }
 
 impl Lane {
@@ -78,18 +78,18 @@ impl Lane {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (now, wake) = (Instant::now(), Arc::new(Notify::new()));
-        let streams = log.status().streams;
-        let budget = config.read_ahead / streams.len().max(1);
-        let maybe_sent = u64::from(config.in_flight) + config.pacing.messages_per_second.map_or(UNPACED_TAIL, u64::from);
+        let statuses = log.status().streams;
+        let budget = config.read_ahead / statuses.len().max(1);
+        let maybe_sent = u64::from(config.in_flight) + config.rate_limit.messages_per_second.map_or(UNPACED_TAIL, u64::from);
         let mut suspensions = Suspensions::new(config.probe_interval);
-        let mut sources = Vec::with_capacity(streams.len());
-        for stream in streams {
+        let mut streams = Vec::with_capacity(statuses.len());
+        for stream in statuses {
             for hold in log.holds(stream.id) {
                 if config.partitions.contains(Partition::of(&hold.key.identity)) {
                     suspensions.restore(hold.key, now);
                 }
             }
-            sources.push(Source::open(
+            streams.push(ReadAhead::open(
                 &log,
                 stream.id,
                 stream.name,
@@ -101,16 +101,16 @@ impl Lane {
         }
         let lane = Self {
             start: clock.now(),
-            sources,
-            held: Held::default(),
+            streams,
+            waiting: WaitingDevices::default(),
             suspensions,
             suspects: Suspects::default(),
             proofs: Proofs::default(),
             probe: Probe::default(),
-            pacer: Pacer::new(config.pacing, now),
-            recent_topics: RecentTopics::default(),
-            dead_repeats: HashMap::new(),
-            seen: Seen::default(),
+            rate_limiter: RateLimiter::new(config.rate_limit, now),
+            accepted_topics: AcceptedTopics::default(),
+            dead_letter_log: HashMap::new(),
+            maybe_delivered: MaybeDelivered::default(),
             picks: 0,
             ack_all: false,
             next_lower: 0,
@@ -118,7 +118,7 @@ impl Lane {
             reader_lost: false,
             wake,
             retries: Retries::new(config.backoff),
-            repeats: Repeats::default(),
+            error_log: LogThrottle::default(),
             config: Arc::new(config),
             log,
             mapping,
@@ -132,7 +132,7 @@ impl Lane {
 
     pub(crate) fn report_suspensions(&self) {
         let name = |id| {
-            self.sources
+            self.streams
                 .iter()
                 .find(|source| source.id == id)
                 .map_or_else(String::new, |source| source.name.clone())

@@ -9,7 +9,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::lane::Lane;
-use crate::lane::connection_state::Session;
+use crate::lane::connection_state::ConnectionState;
 use crate::message::item::Item;
 use crate::stats::add;
 
@@ -61,7 +61,7 @@ impl Lane {
         });
     }
 
-    pub(crate) fn probe_read_done(&mut self, done: Result<HeldRead, JoinError>, session: &Session) {
+    pub(crate) fn probe_read_done(&mut self, done: Result<HeldRead, JoinError>, connection: &ConnectionState) {
         let now = Instant::now();
         let (key, records) = match done {
             Ok((key, Ok(records))) => (key, records),
@@ -81,16 +81,16 @@ impl Lane {
         if self.probe.active.as_ref() != Some(&key) {
             return;
         }
-        let Some(source) = self.sources.iter().position(|source| source.id == key.stream) else {
+        let Some(source) = self.streams.iter().position(|source| source.id == key.stream) else {
             self.probe.active = None;
             return;
         };
         if records.is_empty() {
             return self.conclude(now);
         }
-        let in_flight: Vec<_> = session.window.iter().map(Item::place).collect();
+        let in_flight: Vec<_> = connection.in_flight.iter().map(Item::key).collect();
         let items = records.into_iter().map(|record| Item::new(record, source, true));
-        self.probe.queue = items.filter(|item| !in_flight.contains(&item.place())).collect();
+        self.probe.queue = items.filter(|item| !in_flight.contains(&item.key())).collect();
         if self.probe.queue.is_empty() {
             // They were in flight when the pair was suspended; their own answers come first.
             self.suspensions.postpone(&key, now + SOON);
@@ -164,7 +164,7 @@ impl Lane {
             return self.suspensions.postpone(&key, now);
         }
         // What was read ahead of this pair before its suspension has been delivered by the probes.
-        if let Some(source) = self.sources.iter_mut().find(|source| source.id == key.stream) {
+        if let Some(source) = self.streams.iter_mut().find(|source| source.id == key.stream) {
             source.drop_pair(&key);
         }
         self.suspensions.remove(&key);

@@ -7,10 +7,10 @@ use forebay_wal::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::flow::in_flight::Window;
-use crate::flow::read_ahead::{ReadDone, Source};
+use crate::flow::in_flight::InFlight;
+use crate::flow::read_ahead::{ReadAhead, ReadDone};
 use crate::lane::Lane;
-use crate::lane::connection_state::{End, Session};
+use crate::lane::connection_state::{ConnectionState, End};
 use crate::link::failure::{self, Failure};
 use crate::link::{self, Client, Event, Link, Terms};
 use crate::refusal::canary::Proof;
@@ -19,7 +19,7 @@ use crate::{Answer, Ended, LastError, State};
 
 /// No ack for so long while acks are owed: stalled, says the status.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
-/// Unacked for this share of the ack timer while others were acked: the device is held.
+/// Unacked for this share of the ack timer while others were acked: the device waits.
 const SILENT_SHARE: u32 = 4;
 /// How old the status may show the pace while that recovers.
 const RECOVERY_SHOWN: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ impl Lane {
             }
             self.handle.update(|status| status.state = State::Connecting);
             self.retries.connecting(Instant::now());
-            if self.connection(&shutdown).await.is_break() {
+            if self.one_connection(&shutdown).await.is_break() {
                 break;
             }
         }
@@ -51,7 +51,7 @@ impl Lane {
     }
 
     /// One connection from dialling to its end.
-    async fn connection(&mut self, shutdown: &CancellationToken) -> ControlFlow<()> {
+    async fn one_connection(&mut self, shutdown: &CancellationToken) -> ControlFlow<()> {
         let (client, mut link) = link::open(&self.config);
         let connected = tokio::select! {
             connected = tokio::time::timeout(self.config.connect_timeout, until_connected(&mut link)) => connected,
@@ -72,18 +72,18 @@ impl Lane {
                 return ControlFlow::Continue(());
             }
         };
-        let mut session = self.begin(terms);
-        let end = self.drive(&client, &mut link, &mut session, shutdown).await;
-        self.take_leftovers(link.leftovers(), &mut session);
+        let mut connection = self.begin(terms);
+        let end = self.drive(&client, &mut link, &mut connection, shutdown).await;
+        self.take_leftovers(link.leftovers(), &mut connection);
         drop((client, link));
-        let lived = session.connected_at.elapsed();
+        let lived = connection.connected_at.elapsed();
         let flow = match end {
             End::Shutdown => {
-                self.close(session, None);
+                self.close(connection, None);
                 ControlFlow::Break(())
             }
             End::Failed(failure) => {
-                self.close(session, Some(&failure));
+                self.close(connection, Some(&failure));
                 self.ended(&failure, Some(lived));
                 ControlFlow::Continue(())
             }
@@ -92,18 +92,18 @@ impl Lane {
         flow
     }
 
-    pub(crate) fn begin(&mut self, terms: Terms) -> Session {
+    pub(crate) fn begin(&mut self, terms: Terms) -> ConnectionState {
         let now = Instant::now();
-        self.pacer.restart(now);
+        self.rate_limiter.restart(now);
         add(&self.handle.stats().connects, 1);
         let since = self.clock.now();
         self.handle
             .update(|status| (status.state, status.connected_since) = (State::Connected, Some(since)));
         tracing::info!(host = %self.config.host, port = self.config.port, client_id = %self.config.client_id, "connected to the cloud");
-        let channel = link::channel_len(self.pacer.is_limited());
+        let channel = link::channel_len(self.rate_limiter.is_limited());
         let cap = self.config.in_flight.min(terms.receive_maximum);
-        Session {
-            window: Window::new(cap, channel, link::packet_ids(&self.config, &terms)),
+        ConnectionState {
+            in_flight: InFlight::new(cap, channel, link::packet_ids(&self.config, &terms)),
             terms,
             connected_at: now,
             staged: None,
@@ -116,7 +116,7 @@ impl Lane {
         }
     }
 
-    async fn drive(&mut self, client: &Client, link: &mut Link, session: &mut Session, shutdown: &CancellationToken) -> End {
+    async fn drive(&mut self, client: &Client, link: &mut Link, connection: &mut ConnectionState, shutdown: &CancellationToken) -> End {
         let mut armed = Instant::now() + IDLE;
         let mut timer = std::pin::pin!(tokio::time::sleep_until(armed));
         let mut cancelled = std::pin::pin!(shutdown.cancelled());
@@ -125,7 +125,7 @@ impl Lane {
             let mut poll = std::pin::pin!(link.poll());
             let polled = loop {
                 let now = Instant::now();
-                let wake = match self.advance(client, session, now) {
+                let wake = match self.advance(client, connection, now) {
                     Ok(wake) => wake,
                     Err(end) => return end,
                 };
@@ -137,20 +137,20 @@ impl Lane {
                 tokio::select! {
                     polled = &mut poll => break polled,
                     Some(done) = self.reads.join_next(), if !self.reads.is_empty() => self.read_done(done),
-                    Some(done) = self.probe.reads.join_next(), if !self.probe.reads.is_empty() => self.probe_read_done(done, session),
+                    Some(done) = self.probe.reads.join_next(), if !self.probe.reads.is_empty() => self.probe_read_done(done, connection),
                     () = self.wake.notified() => {}
                     () = &mut timer => {}
-                    () = &mut cancelled, if !session.is_stopping() => session.stop_at = Some(Instant::now() + self.config.shutdown_grace),
+                    () = &mut cancelled, if !connection.is_stopping() => connection.stop_at = Some(Instant::now() + self.config.shutdown_grace),
                 }
             };
             let outcome = match polled {
-                Ok(Event::DisconnectWritten) if session.disconnecting => return End::Shutdown,
-                Ok(event) => self.on_event(event, session),
+                Ok(Event::DisconnectWritten) if connection.disconnecting => return End::Shutdown,
+                Ok(event) => self.on_event(event, connection),
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = outcome {
                 // A broker that closes when we leave is no failure.
-                return if session.disconnecting {
+                return if connection.disconnecting {
                     End::Shutdown
                 } else {
                     End::Failed(failure)
@@ -160,13 +160,13 @@ impl Lane {
     }
 
     /// Does all that can be done now. Returns when to look again.
-    pub(crate) fn advance(&mut self, client: &Client, session: &mut Session, now: Instant) -> Result<Instant, End> {
-        if session
-            .window
+    pub(crate) fn advance(&mut self, client: &Client, connection: &mut ConnectionState, now: Instant) -> Result<Instant, End> {
+        if connection
+            .in_flight
             .oldest()
             .is_some_and(|oldest| oldest + self.config.ack_timeout <= now)
         {
-            self.pacer.cut(now);
+            self.rate_limiter.cut(now);
             let text = format!(
                 "{}:{} has not acked a publish for {} s; connecting again",
                 self.config.host,
@@ -175,70 +175,73 @@ impl Lane {
             );
             return Err(End::Failed(Failure::new(Ended::AckTimeout, text)));
         }
-        if let Some(stop_at) = session.stop_at {
+        if let Some(stop_at) = connection.stop_at {
             if now >= stop_at {
                 return Err(End::Shutdown);
             }
-            session.staged = None;
-            if session.window.is_empty() && !session.disconnecting {
-                session.disconnecting = true;
+            connection.staged = None;
+            if connection.in_flight.is_empty() && !connection.disconnecting {
+                connection.disconnecting = true;
                 if !client.disconnect() {
                     return Err(End::Shutdown);
                 }
             }
         } else {
-            for (index, source) in self.sources.iter_mut().enumerate() {
+            for (index, source) in self.streams.iter_mut().enumerate() {
                 source.read_ahead(index, &mut self.reads, now);
             }
             self.start_probe(now);
-            self.hold_silent(session, now);
+            self.wait_for_silent(connection, now);
         }
-        let paced = self.fill(client, session, now).map_err(End::Failed)?;
-        let stalled = self.report(session, now);
-        let recovering = self.pacer.is_reduced().then(|| now + RECOVERY_SHOWN);
-        let reads = self.sources.iter().filter_map(Source::again_at);
-        let acks = session.window.oldest().map(|oldest| oldest + self.config.ack_timeout);
-        let silent = session
-            .window
+        let rate_limited = self.fill(client, connection, now).map_err(End::Failed)?;
+        let stalled = self.report(connection, now);
+        let recovering = self.rate_limiter.is_reduced().then(|| now + RECOVERY_SHOWN);
+        let reads = self.streams.iter().filter_map(ReadAhead::again_at);
+        let acks = connection.in_flight.oldest().map(|oldest| oldest + self.config.ack_timeout);
+        let silent = connection
+            .in_flight
             .oldest()
             .map(|oldest| oldest + self.config.ack_timeout / SILENT_SHARE);
         let timers = [
-            paced,
+            rate_limited,
             acks,
             silent,
             stalled,
             recovering,
-            session.stop_at,
+            connection.stop_at,
             self.suspensions.next(),
-            self.held.next(),
+            self.waiting.next(),
         ];
         // A due time that could not be used yet waits for an event, not for a busy loop.
         let next = timers.into_iter().flatten().chain(reads).filter(|at| *at > now).min();
         Ok(next.unwrap_or(now + IDLE))
     }
 
-    /// A record that the cloud skips holds its device, so that fewer of its later ones overtake it.
-    fn hold_silent(&mut self, session: &Session, now: Instant) {
+    /// A record that the cloud skips makes its device wait, so that fewer of its later ones overtake it.
+    fn wait_for_silent(&mut self, connection: &ConnectionState, now: Instant) {
         let Some(before) = now.checked_sub(self.config.ack_timeout / SILENT_SHARE) else {
             return;
         };
-        let before = before.min(session.last_ack);
-        if session.window.oldest().is_none_or(|oldest| oldest > before) {
+        let before = before.min(connection.last_ack);
+        if connection.in_flight.oldest().is_none_or(|oldest| oldest > before) {
             return;
         }
-        for item in session.window.overdue(before).filter(|item| !item.probe && !item.canary) {
-            self.held.silent(item.device(), item.record.offset, now);
+        for item in connection.in_flight.overdue(before).filter(|item| !item.probe && !item.canary) {
+            self.waiting.silent(item.device(), item.record.offset, now);
         }
     }
 
     /// Keeps the status true; returns when a stall would have to be reported.
-    pub(crate) fn report(&mut self, session: &mut Session, now: Instant) -> Option<Instant> {
-        self.handle.set_load(session.window.len(), self.held.len());
-        self.handle.set_rate(self.pacer.messages_per_second(now));
-        let stalls_at = session.window.oldest().map(|oldest| oldest.max(session.last_ack) + STALLED_AFTER);
+    pub(crate) fn report(&mut self, connection: &mut ConnectionState, now: Instant) -> Option<Instant> {
+        self.handle.set_load(connection.in_flight.len(), self.waiting.len());
+        self.handle.set_rate(self.rate_limiter.messages_per_second(now));
+        let stalls_at = connection
+            .in_flight
+            .oldest()
+            .map(|oldest| oldest.max(connection.last_ack) + STALLED_AFTER);
         let stalled = stalls_at.is_some_and(|at| at <= now);
-        if stalled != session.stalled {
-            session.stalled = stalled;
+        if stalled != connection.stalled {
+            connection.stalled = stalled;
             self.handle
                 .update(|status| status.state = if stalled { State::Stalled } else { State::Connected });
         }
@@ -250,7 +253,7 @@ impl Lane {
         self.reader_lost |= done.is_err();
         match done {
             Ok(done) => {
-                let source = &mut self.sources[Source::index(&done)];
+                let source = &mut self.streams[ReadAhead::index(&done)];
                 if let Err(error) = source.read_done(done, Instant::now()) {
                     add(&self.handle.stats().read_errors, 1);
                     tracing::error!(stream = %source.name, %error, "the log could not be read; trying again each second");
@@ -262,34 +265,34 @@ impl Lane {
         }
         if self.reader_lost && self.reads.is_empty() {
             self.reader_lost = false;
-            self.sources
+            self.streams
                 .iter_mut()
                 .for_each(|source| source.replace_lost_reader(&self.log, self.config.partitions));
         }
     }
 
     /// After a connection: what was in flight is perhaps seen by the cloud; all that is not settled is read and sent again.
-    pub(crate) fn close(&mut self, session: Session, failure: Option<&Failure>) {
+    pub(crate) fn close(&mut self, connection: ConnectionState, failure: Option<&Failure>) {
         let now = Instant::now();
         let by_peer = failure.is_some_and(Failure::by_peer);
-        let lasted = session.connected_at.elapsed() >= self.config.backoff.stable_after;
-        self.ack_all = by_peer && (session.sent_unacked || (self.ack_all && !lasted));
-        let sent_unacked = session.sent_unacked;
-        let mut in_flight: Vec<_> = session.window.into_unacked().collect();
+        let lasted = connection.connected_at.elapsed() >= self.config.backoff.stable_after;
+        self.ack_all = by_peer && (connection.sent_unacked || (self.ack_all && !lasted));
+        let sent_unacked = connection.sent_unacked;
+        let mut in_flight: Vec<_> = connection.in_flight.into_unacked().collect();
         self.end_canary(&mut in_flight, by_peer);
         self.end_probe(in_flight.iter().any(|(item, _)| item.probe), now);
-        let guilty = failure.and_then(|failure| self.judge(&in_flight, failure, sent_unacked, session.proof));
+        let guilty = failure.and_then(|failure| self.judge(&in_flight, failure, sent_unacked, connection.proof));
         for (item, written) in in_flight {
             if written {
                 self.trace(&item, Answer::None);
-                self.seen.insert(item.place(), item.late);
+                self.maybe_delivered.insert(item.key(), item.late);
             }
         }
         if let Some((item, verdict)) = guilty {
             self.sentence(item, verdict, now);
         }
-        self.held.clear();
-        self.sources.iter_mut().for_each(Source::rewind);
+        self.waiting.clear();
+        self.streams.iter_mut().for_each(ReadAhead::rewind);
     }
 
     /// Counts, says and remembers why a connection ended.
@@ -298,12 +301,12 @@ impl Lane {
         self.handle.stats().count_ended(failure.ended);
         self.retries.ended(lived, failure.ended == Ended::TakenOver);
         if failure.ended == Ended::Busy {
-            self.pacer.cut(now);
+            self.rate_limiter.cut(now);
         }
         if lived.is_some_and(|lived| lived >= self.config.backoff.stable_after) {
-            self.repeats.clear();
+            self.error_log.clear();
         }
-        if let Some(times) = self.repeats.note(&failure.text, now) {
+        if let Some(times) = self.error_log.note(&failure.text, now) {
             let (reason, text) = (failure.ended.label(), &failure.text);
             match failure.ended {
                 Ended::Tls | Ended::Denied | Ended::TakenOver => tracing::error!(reason, times, "{text}"),
@@ -313,7 +316,7 @@ impl Lane {
         let error = LastError {
             text: failure.text.clone(),
             at: self.clock.now(),
-            times: self.repeats.in_a_row(),
+            times: self.error_log.in_a_row(),
         };
         self.handle
             .update(|status| (status.connected_since, status.last_error) = (None, Some(error)));

@@ -4,7 +4,7 @@ use forebay_wal::Settlement;
 use tokio::time::Instant;
 
 use crate::lane::Lane;
-use crate::lane::connection_state::{Session, Staged};
+use crate::lane::connection_state::{ConnectionState, Staged};
 use crate::link::Client;
 use crate::link::failure::Failure;
 use crate::message::item::Item;
@@ -18,61 +18,73 @@ const LOWER_SHARE: usize = 10;
 
 impl Lane {
     /// Hands publishes to the client while the window, the pace and the suspects allow. Returns when the pace allows more.
-    pub(crate) fn fill(&mut self, client: &Client, session: &mut Session, now: Instant) -> Result<Option<Instant>, Failure> {
-        while !session.is_stopping() && session.window.has_room() {
+    pub(crate) fn fill(&mut self, client: &Client, connection: &mut ConnectionState, now: Instant) -> Result<Option<Instant>, Failure> {
+        while !connection.is_stopping() && connection.in_flight.has_room() {
             let solo = self.suspects.solo();
             // On 3.1.1 a denied probe closes the connection: alone in flight, it harms and accuses nobody else.
-            if (solo || self.probe_wants_solitude()) && !session.window.is_empty() {
+            if (solo || self.probe_wants_solitude()) && !connection.in_flight.is_empty() {
                 return Ok(None);
             }
-            if let Some(wait) = self.prove(solo, client, session, now)? {
+            if let Some(wait) = self.prove(solo, client, connection, now)? {
                 return Ok(wait);
             }
-            let Some(staged) = self.next_staged(session, now) else {
-                if solo && self.sources.iter().all(|source| source.is_drained()) && self.held.len() == 0 {
+            let Some(staged) = self.next_staged(connection, now) else {
+                if solo && self.streams.iter().all(|source| source.is_drained()) && self.waiting.len() == 0 {
                     self.suspects.clear();
                 }
                 return Ok(None);
             };
-            if let Some(at) = self.pacer.wait_until(staged.publish.size, now) {
-                session.staged = Some(staged);
+            if let Some(at) = self.rate_limiter.wait_until(staged.publish.size, now) {
+                connection.staged = Some(staged);
                 return Ok(Some(at));
             }
-            self.send(staged, client, session, now)?;
+            self.send(staged, client, connection, now)?;
         }
         Ok(None)
     }
 
     /// What must come before the next record, so that it can be accused: the canary and its ack, or a quiet moment. None = it
     /// may go; else when to look again, if no ack wakes us.
-    fn prove(&mut self, solo: bool, client: &Client, session: &mut Session, now: Instant) -> Result<Option<Option<Instant>>, Failure> {
+    fn prove(
+        &mut self,
+        solo: bool,
+        client: &Client,
+        connection: &mut ConnectionState,
+        now: Instant,
+    ) -> Result<Option<Option<Instant>>, Failure> {
         let is_first = self.config.version == Version::V311 && self.proofs.is_unknown();
-        if self.is_proven(session.proof) {
-            let quiet_until = session.connected_at + self.config.quiet_before_suspect;
-            let is_quiet = session.proof == Proof::Given || now >= quiet_until;
+        if self.is_proven(connection.proof) {
+            let quiet_until = connection.connected_at + self.config.quiet_before_suspect;
+            let is_quiet = connection.proof == Proof::Given || now >= quiet_until;
             return Ok((solo && !is_quiet).then_some(Some(quiet_until)));
         }
         if !solo && !is_first {
             return Ok(None);
         }
         let canary = match &self.config.canary {
-            Some(canary) if session.proof == Proof::None && session.window.is_empty() => canary,
+            Some(canary) if connection.proof == Proof::None && connection.in_flight.is_empty() => canary,
             // It is in flight, or will be when the window is empty.
             _ => return Ok(Some(None)),
         };
         let publish = canary.publish(self.config.version);
-        if let Some(at) = self.pacer.wait_until(publish.size, now) {
+        if let Some(at) = self.rate_limiter.wait_until(publish.size, now) {
             return Ok(Some(Some(at)));
         }
         let item = canary.item();
-        let (size, acked) = self.hand_over(publish, client, session, now)?;
-        session.proof = Proof::Asked;
-        session.window.queue(item, acked, size, now);
+        let (size, acked) = self.hand_over(publish, client, connection, now)?;
+        connection.proof = Proof::Asked;
+        connection.in_flight.queue(item, acked, size, now);
         Ok(Some(None))
     }
 
     /// Hands a publish to the client. Returns its bytes, and whether it will be acked.
-    fn hand_over(&mut self, publish: Publish, client: &Client, session: &mut Session, now: Instant) -> Result<(usize, bool), Failure> {
+    fn hand_over(
+        &mut self,
+        publish: Publish,
+        client: &Client,
+        connection: &mut ConnectionState,
+        now: Instant,
+    ) -> Result<(usize, bool), Failure> {
         let (size, acked) = (publish.size, publish.acked);
         if !client.publish(publish) {
             return Err(Failure::new(
@@ -80,99 +92,99 @@ impl Lane {
                 "the MQTT client took no more requests; connecting again".to_owned(),
             ));
         }
-        self.pacer.spend(size, now);
+        self.rate_limiter.spend(size, now);
         let stats = self.handle.stats();
         add(&stats.sent, 1);
         add(&stats.sent_bytes, size as u64);
-        session.sent_unacked |= !acked;
+        connection.sent_unacked |= !acked;
         Ok((size, acked))
     }
 
-    fn send(&mut self, staged: Staged, client: &Client, session: &mut Session, now: Instant) -> Result<(), Failure> {
+    fn send(&mut self, staged: Staged, client: &Client, connection: &mut ConnectionState, now: Instant) -> Result<(), Failure> {
         let Staged {
             mut item,
             publish,
             retry: _,
             maybe_sent,
         } = staged;
-        let (size, acked) = self.hand_over(publish, client, session, now)?;
+        let (size, acked) = self.hand_over(publish, client, connection, now)?;
         let stats = self.handle.stats();
         add(&stats.retried, u64::from(item.refused));
         add(&stats.replayed, u64::from(item.seen && !item.refused));
         add(&stats.replayed_perhaps, u64::from(maybe_sent));
         self.observer.sent(&item.record, item.seen || item.refused);
         item.sent = Some(now);
-        session.window.queue(item, acked, size, now);
+        connection.in_flight.queue(item, acked, size, now);
         Ok(())
     }
 
     /// The publish that was staged before, if nothing has come between, or a new one.
-    fn next_staged(&mut self, session: &mut Session, now: Instant) -> Option<Staged> {
-        if let Some(staged) = session.staged.take() {
+    fn next_staged(&mut self, connection: &mut ConnectionState, now: Instant) -> Option<Staged> {
+        if let Some(staged) = connection.staged.take() {
             let item = &staged.item;
-            if item.probe || staged.retry || self.held.len() == 0 || !self.held.contains(&item.device()) {
+            if item.probe || staged.retry || self.waiting.len() == 0 || !self.waiting.contains(&item.device()) {
                 return Some(staged);
             }
             let (device, offset) = (item.device(), item.record.offset);
             let mut item = staged.item;
-            self.sources[item.source].count(&mut item);
-            self.held.park(&device, offset, item);
+            self.streams[item.stream_index].count(&mut item);
+            self.waiting.park(&device, offset, item);
         }
         loop {
-            let (item, retry) = self.pick(session, now)?;
-            if let Some(staged) = self.prepare(item, retry, session, now) {
+            let (item, retry) = self.pick(connection, now)?;
+            if let Some(staged) = self.prepare(item, retry, connection, now) {
                 return Some(staged);
             }
         }
     }
 
     /// The next record: refused ones whose time has come, then, in turns, probes and streams.
-    fn pick(&mut self, session: &mut Session, now: Instant) -> Option<(Item, bool)> {
-        if let Some(mut item) = self.held.take_due(now) {
-            self.sources[item.source].uncount(&mut item);
+    fn pick(&mut self, connection: &mut ConnectionState, now: Instant) -> Option<(Item, bool)> {
+        if let Some(mut item) = self.waiting.take_due(now) {
+            self.streams[item.stream_index].uncount(&mut item);
             return Some((item, true));
         }
         self.picks = self.picks.wrapping_add(1);
         let probe_first = self.picks.is_multiple_of(2) || self.probe_wants_solitude();
         let item = match probe_first {
-            true => self.probe.pop().or_else(|| self.pick_from_streams(session, now)),
-            false => self.pick_from_streams(session, now).or_else(|| self.probe.pop()),
+            true => self.probe.pop().or_else(|| self.pick_from_streams(connection, now)),
+            false => self.pick_from_streams(connection, now).or_else(|| self.probe.pop()),
         };
         item.map(|item| (item, false))
     }
 
-    fn pick_from_streams(&mut self, session: &mut Session, now: Instant) -> Option<Item> {
+    fn pick_from_streams(&mut self, connection: &mut ConnectionState, now: Instant) -> Option<Item> {
         loop {
             let index = self.choose_stream()?;
-            let mut item = self.sources[index].pop()?;
-            if !self.suspensions.is_empty() && self.is_suspended(&mut item, session, now) {
+            let mut item = self.streams[index].pop()?;
+            if !self.suspensions.is_empty() && self.is_suspended(&mut item, connection, now) {
                 continue;
             }
-            if self.held.len() > 0 && self.held.contains(&item.device()) {
+            if self.waiting.len() > 0 && self.waiting.contains(&item.device()) {
                 let device = item.device();
-                // Its bytes stay counted: a device that is held for long stops the reading, not the memory's bound.
-                self.held.park(&device, item.record.offset, item);
+                // Its bytes stay counted: a device that waits for long stops the reading, not the memory's bound.
+                self.waiting.park(&device, item.record.offset, item);
                 continue;
             }
-            self.sources[index].uncount(&mut item);
-            // Records of held devices come back in front of later ones.
-            if self.held.len() == 0 && self.suspects.solo() {
-                self.suspects.passed(item.place());
+            self.streams[index].uncount(&mut item);
+            // Records of waiting devices come back in front of later ones.
+            if self.waiting.len() == 0 && self.suspects.solo() {
+                self.suspects.passed(item.key());
             }
             return Some(item);
         }
     }
 
     /// Whether the record belongs to a suspended pair, or to a new pair of a suspended route, which is suspended now.
-    fn is_suspended(&mut self, item: &mut Item, session: &mut Session, now: Instant) -> bool {
+    fn is_suspended(&mut self, item: &mut Item, connection: &mut ConnectionState, now: Instant) -> bool {
         let pair = item.pair();
         let known = self.suspensions.contains(&pair);
         if !known && !self.suspensions.route_is_suspended(pair.stream, &pair.route) {
             return false;
         }
-        self.sources[item.source].uncount(item);
+        self.streams[item.stream_index].uncount(item);
         if !known {
-            let from = self.withdraw(&pair, item, Some(session));
+            let from = self.withdraw(&pair, item, Some(connection));
             self.log.hold(pair.clone(), from);
             self.suspensions.add(&pair, now);
             self.report_suspensions();
@@ -182,8 +194,8 @@ impl Lane {
 
     /// The highest stream that has records; now and then one of the lower ones, in turn.
     fn choose_stream(&mut self) -> Option<usize> {
-        let first = self.sources.iter().position(|source| source.has_records())?;
-        let lower = || (first + 1..self.sources.len()).filter(|index| self.sources[*index].has_records());
+        let first = self.streams.iter().position(|source| source.has_records())?;
+        let lower = || (first + 1..self.streams.len()).filter(|index| self.streams[*index].has_records());
         let turns = self.next_lower + 1;
         if lower().next().is_none() {
             return Some(first);
@@ -198,7 +210,7 @@ impl Lane {
     }
 
     /// Maps and composes a record. `None` = it was settled instead: expired, or a dead letter.
-    fn prepare(&mut self, mut item: Item, retry: bool, session: &Session, now: Instant) -> Option<Staged> {
+    fn prepare(&mut self, mut item: Item, retry: bool, connection: &ConnectionState, now: Instant) -> Option<Staged> {
         let time = self.clock.now();
         let Ok(expiry) = message::remaining_expiry(&item.record, &time) else {
             self.finish(item, Settlement::Expired, now);
@@ -215,12 +227,12 @@ impl Lane {
             },
             Ok(mapped) => mapped,
             Err(refused) => {
-                self.bury(item, refused.reason, refused.detail, now);
+                self.dead_letter(item, refused.reason, refused.detail, now);
                 return None;
             }
         };
-        let source = &mut self.sources[item.source];
-        let seen = self.seen.late(item.place());
+        let source = &mut self.streams[item.stream_index];
+        let seen = self.maybe_delivered.late(item.key());
         let maybe_sent = !item.probe && !item.refused && seen.is_none() && source.maybe_sent_before(&item.record, &self.start);
         let late = item.late || seen.unwrap_or_else(|| message::is_late(&item.record.received, &time));
         (item.late, item.seen) = (late, item.seen || seen.is_some());
@@ -234,13 +246,13 @@ impl Lane {
             again: item.seen || maybe_sent || item.record.is_put_back(),
         };
         let mut publish = message::compose(&item.record, mapped, &context);
-        publish.retain &= session.terms.retain;
-        if publish.size > session.terms.max_packet {
+        publish.retain &= connection.terms.retain;
+        if publish.size > connection.terms.max_packet {
             let detail = format!(
                 "a packet of {} bytes with its properties; the cloud takes {}; let the device send smaller messages",
-                publish.size, session.terms.max_packet
+                publish.size, connection.terms.max_packet
             );
-            self.bury(item, "packet-too-large", detail, now);
+            self.dead_letter(item, "packet-too-large", detail, now);
             return None;
         }
         Some(Staged {

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::lane::Lane;
-use crate::lane::connection_state::{End, Session};
+use crate::lane::connection_state::{ConnectionState, End};
 use crate::link::{self, Client, Event, Link, Terms};
 use crate::{CloudLimits, Config, Handle, Mapping, Observer, Qos, Route, Stats};
 
@@ -45,7 +45,7 @@ impl Observer for Ages {
 
 struct Bench {
     lane: Lane,
-    session: Session,
+    connection: ConnectionState,
     client: Client,
     _link: Link,
     next_id: u16,
@@ -114,10 +114,10 @@ impl Bench {
         let (client, link) = link::open(&Arc::new(config.clone()));
         manual.advance(Duration::from_secs(1));
         let mut lane = Lane::new(config, log, Arc::new(mapping), Handle::new(), Arc::new(Ages), clock);
-        let session = lane.begin(TERMS);
+        let connection = lane.begin(TERMS);
         Self {
             lane,
-            session,
+            connection,
             client,
             _link: link,
             next_id: 1,
@@ -128,30 +128,30 @@ impl Bench {
     /// Reads ahead as a lane does.
     async fn read(&mut self) {
         let mut reads = JoinSet::new();
-        self.lane.sources[0].read_ahead(0, &mut reads, Instant::now());
+        self.lane.streams[0].read_ahead(0, &mut reads, Instant::now());
         while let Some(done) = reads.join_next().await {
-            self.lane.sources[0].read_done(done.unwrap(), Instant::now()).unwrap();
+            self.lane.streams[0].read_done(done.unwrap(), Instant::now()).unwrap();
         }
     }
 
     /// Sends what may be sent at `now` and says that it was written, under packet ids from 1 on.
     fn send(&mut self, now: Instant) {
-        assert!(self.lane.fill(&self.client, &mut self.session, now).is_ok());
-        while self.session.window.queued() > 0 {
-            self.lane.on_event(Event::Written(self.next_id), &mut self.session).unwrap();
+        assert!(self.lane.fill(&self.client, &mut self.connection, now).is_ok());
+        while self.connection.in_flight.queued() > 0 {
+            self.lane.on_event(Event::Written(self.next_id), &mut self.connection).unwrap();
             self.next_id += 1;
         }
     }
 
     fn reconnect(&mut self) {
-        let session = self.lane.begin(TERMS);
-        self.lane.close(std::mem::replace(&mut self.session, session), None);
+        let connection = self.lane.begin(TERMS);
+        self.lane.close(std::mem::replace(&mut self.connection, connection), None);
         (self.client, self._link) = link::open(&self.lane.config);
         self.next_id = 1;
     }
 
     fn answer(&mut self, id: u16, code: u8) {
-        self.lane.on_event(Event::Acked(id, code, None), &mut self.session).unwrap();
+        self.lane.on_event(Event::Acked(id, code, None), &mut self.connection).unwrap();
     }
 }
 
@@ -161,30 +161,30 @@ async fn a_suspended_pair_does_not_hold_the_devices_other_routes() {
     bench.read().await;
     bench.send(Instant::now());
     let device = (0, "d1".to_owned());
-    let first = bench.session.window.iter().map(|item| item.record.offset).min().unwrap();
-    bench.lane.held.silent(device.clone(), first, Instant::now());
+    let first = bench.connection.in_flight.iter().map(|item| item.record.offset).min().unwrap();
+    bench.lane.waiting.silent(device.clone(), first, Instant::now());
     bench.answer(2, 0x87);
     assert_eq!(bench.lane.suspensions.pairs().count(), 1);
     bench.answer(1, 0x97);
-    assert!(!bench.lane.held.contains(&device), "nobody would ever release it");
+    assert!(!bench.lane.waiting.contains(&device), "nobody would ever release it");
 }
 
 #[tokio::test]
-async fn what_waits_for_held_devices_counts_as_read_ahead_and_what_was_sent_does_not() {
+async fn what_waiting_devices_keep_counts_as_read_ahead_and_what_was_sent_does_not() {
     let mut bench = Bench::new(&[("d1", "a"), ("d1", "a"), ("d1", "b")]);
     bench.lane.config = Arc::new(Config {
         in_flight: 2,
         ..Config::clone(&bench.lane.config)
     });
-    bench.session = bench.lane.begin(TERMS);
+    bench.connection = bench.lane.begin(TERMS);
     bench.read().await;
-    let whole = bench.lane.sources[0].buffered();
+    let whole = bench.lane.streams[0].buffered();
     bench.send(Instant::now());
-    assert_eq!(bench.lane.sources[0].buffered(), whole / 3);
+    assert_eq!(bench.lane.streams[0].buffered(), whole / 3);
     bench.answer(1, 0x97);
     bench.send(Instant::now());
     assert_eq!(
-        bench.lane.sources[0].buffered(),
+        bench.lane.streams[0].buffered(),
         whole / 3 * 2,
         "the refused one and the parked one"
     );
@@ -192,18 +192,18 @@ async fn what_waits_for_held_devices_counts_as_read_ahead_and_what_was_sent_does
     bench.send(Instant::now() + Duration::from_secs(1));
     bench.answer(3, 0x00);
     assert_eq!(bench.lane.handle.stats().delivered.load(Ordering::Relaxed), 1);
-    assert_eq!(bench.lane.sources[0].buffered(), 0);
+    assert_eq!(bench.lane.streams[0].buffered(), 0);
 }
 
 #[tokio::test]
 async fn what_broke_off_on_its_way_to_the_socket_is_not_settled_as_written() {
     let mut bench = Bench::new(&[("d1", "unacked")]);
     bench.read().await;
-    assert!(bench.lane.fill(&bench.client, &mut bench.session, Instant::now()).is_ok());
-    assert_eq!(bench.session.window.queued(), 1);
-    bench.lane.take_leftovers(vec![Event::Written(0)], &mut bench.session);
+    assert!(bench.lane.fill(&bench.client, &mut bench.connection, Instant::now()).is_ok());
+    assert_eq!(bench.connection.in_flight.queued(), 1);
+    bench.lane.take_leftovers(vec![Event::Written(0)], &mut bench.connection);
     assert_eq!(bench.lane.handle.stats().delivered.load(Ordering::Relaxed), 0);
-    assert_eq!(bench.session.window.queued(), 1);
+    assert_eq!(bench.connection.in_flight.queued(), 1);
 }
 
 #[tokio::test]
@@ -245,11 +245,11 @@ async fn the_status_shows_the_pace_as_it_recovers() {
     bench.send(Instant::now());
     bench.answer(1, 0x97);
     let now = Instant::now();
-    bench.lane.report(&mut bench.session, now);
+    bench.lane.report(&mut bench.connection, now);
     assert!(bench.lane.handle.status().messages_per_second.is_some_and(|rate| rate < 2.0));
-    bench.lane.report(&mut bench.session, now + Duration::from_secs(10));
+    bench.lane.report(&mut bench.connection, now + Duration::from_secs(10));
     assert!(bench.lane.handle.status().messages_per_second.is_some_and(|rate| rate > 5.0));
-    bench.lane.report(&mut bench.session, now + Duration::from_secs(60));
+    bench.lane.report(&mut bench.connection, now + Duration::from_secs(60));
     assert_eq!(bench.lane.handle.status().messages_per_second, None);
 }
 
@@ -263,7 +263,7 @@ async fn silence_that_goes_on_is_one_error_that_repeats_itself() {
         let client = link::open(&bench.lane.config).0;
         let Err(End::Failed(failure)) = bench
             .lane
-            .advance(&client, &mut bench.session, late + Duration::from_secs(20 + round))
+            .advance(&client, &mut bench.connection, late + Duration::from_secs(20 + round))
         else {
             panic!("the ack timer did not end the connection");
         };

@@ -7,7 +7,7 @@ use rumqttc::v5::{ConnectionError as Error5, StateError as State5};
 use rumqttc::{ConnectReturnCode as Code4, ConnectionError as Error4, StateError as State4, TlsError};
 use rustls::{AlertDescription, CertificateError, Error as Rustls};
 
-use crate::link::reason_code::{self, Verdict};
+use crate::link::reason_code::{self, Outcome};
 use crate::{Config, Ended};
 
 /// The end of a connection, or of the try to make one.
@@ -16,7 +16,7 @@ pub(crate) struct Failure {
     pub(crate) ended: Ended,
     pub(crate) text: String,
     /// What the peer said about a message when it closed.
-    pub(crate) blame: Option<Verdict>,
+    pub(crate) blame: Option<Outcome>,
 }
 
 impl Failure {
@@ -323,7 +323,7 @@ mod tests {
         let taken = disconnected(DisconnectReasonCode::SessionTakenOver, None, &config());
         assert_eq!((taken.ended, taken.blame, taken.by_peer()), (Ended::TakenOver, None, false));
         let topic = disconnected(DisconnectReasonCode::TopicNameInvalid, Some("too deep".to_owned()), &config());
-        assert_eq!((topic.blame, topic.by_peer()), (Some(Verdict::Wrong("topic-refused")), true));
+        assert_eq!((topic.blame, topic.by_peer()), (Some(Outcome::Wrong("topic-refused")), true));
         assert!(topic.text.contains("too deep"));
     }
 }

@@ -26,7 +26,7 @@ const MAX_INCOMING: u32 = 256 * 1024;
 const MIN_KEEP_ALIVE_SECONDS: u64 = 5;
 /// Requests that rumqttc may hold: its throughput grows with the channel, and with the connection it is thrown away.
 const CHANNEL: usize = 100;
-/// A paced lane keeps the channel short, so that what was paced is not bunched again behind it.
+/// A lane with a rate limit keeps the channel short, so that its publishes are not bunched again behind it.
 const PACED_CHANNEL: usize = 4;
 /// Packet ids before they come round: many windows, so that one missing ack does not stop the rest at once.
 const WINDOWS_OF_IDS: u16 = 16;
@@ -75,8 +75,8 @@ pub(crate) struct Terms {
 }
 
 /// How many requests may wait in the channel.
-pub(crate) fn channel_len(paced: bool) -> usize {
-    if paced { PACED_CHANNEL } else { CHANNEL }
+pub(crate) fn channel_len(rate_limited: bool) -> usize {
+    if rate_limited { PACED_CHANNEL } else { CHANNEL }
 }
 
 /// How many packet ids are used before they come round, on these terms.

@@ -2,10 +2,10 @@
 
 /// What becomes of a record after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Outcome {
     /// The cloud has it.
     Delivered,
-    /// Not now: its device is held until it is in.
+    /// Not now: its device waits until it is in.
     Retry,
     /// The cloud does not say why: like `Retry`, and after [`UNCLEAR_TRIES`] like `Denied`.
     Unclear,
@@ -16,30 +16,30 @@ pub(crate) enum Verdict {
 }
 
 /// How often a record is tried again that the cloud refuses without a usable reason, or whose device fills the read-ahead
-/// while it is held; about ten seconds.
+/// while it waits; about ten seconds.
 pub(crate) const UNCLEAR_TRIES: u32 = 8;
 
 /// The verdict of an MQTT 5 PUBACK. MQTT 3.1.1 knows success only.
-pub(crate) const fn puback(code: u8) -> Verdict {
+pub(crate) const fn puback(code: u8) -> Outcome {
     match code {
-        0x00 | 0x10 => Verdict::Delivered,
-        0x87 => Verdict::Denied,
-        0x90 => Verdict::Wrong("topic-refused"),
-        0x95 => Verdict::Wrong("packet-too-large"),
-        0x99 => Verdict::Wrong("payload-refused"),
-        0x91 | 0x97 => Verdict::Retry,
-        _ => Verdict::Unclear,
+        0x00 | 0x10 => Outcome::Delivered,
+        0x87 => Outcome::Denied,
+        0x90 => Outcome::Wrong("topic-refused"),
+        0x95 => Outcome::Wrong("packet-too-large"),
+        0x99 => Outcome::Wrong("payload-refused"),
+        0x91 | 0x97 => Outcome::Retry,
+        _ => Outcome::Unclear,
     }
 }
 
 /// What an MQTT 5 DISCONNECT says about a message, if it says anything: some clouds close where they could refuse.
-pub(crate) const fn disconnect(code: u8) -> Option<Verdict> {
+pub(crate) const fn disconnect(code: u8) -> Option<Outcome> {
     match code {
-        0x87 => Some(Verdict::Denied),
-        0x90 => Some(Verdict::Wrong("topic-refused")),
-        0x95 => Some(Verdict::Wrong("packet-too-large")),
-        0x99 => Some(Verdict::Wrong("payload-refused")),
-        0x81 | 0x82 | 0x9A | 0x9B => Some(Verdict::Wrong("message-refused")),
+        0x87 => Some(Outcome::Denied),
+        0x90 => Some(Outcome::Wrong("topic-refused")),
+        0x95 => Some(Outcome::Wrong("packet-too-large")),
+        0x99 => Some(Outcome::Wrong("payload-refused")),
+        0x81 | 0x82 | 0x9A | 0x9B => Some(Outcome::Wrong("message-refused")),
         _ => None,
     }
 }
@@ -66,15 +66,15 @@ mod tests {
     #[test]
     fn every_code_that_mqtt_5_defines_for_puback_has_its_verdict() {
         for (code, expected) in [
-            (0x00, Verdict::Delivered),
-            (0x10, Verdict::Delivered),
-            (0x80, Verdict::Unclear),
-            (0x83, Verdict::Unclear),
-            (0x87, Verdict::Denied),
-            (0x90, Verdict::Wrong("topic-refused")),
-            (0x91, Verdict::Retry),
-            (0x97, Verdict::Retry),
-            (0x99, Verdict::Wrong("payload-refused")),
+            (0x00, Outcome::Delivered),
+            (0x10, Outcome::Delivered),
+            (0x80, Outcome::Unclear),
+            (0x83, Outcome::Unclear),
+            (0x87, Outcome::Denied),
+            (0x90, Outcome::Wrong("topic-refused")),
+            (0x91, Outcome::Retry),
+            (0x97, Outcome::Retry),
+            (0x99, Outcome::Wrong("payload-refused")),
         ] {
             assert_eq!(puback(code), expected, "{code:#04x}");
         }
@@ -90,10 +90,10 @@ mod tests {
     #[test]
     fn every_dead_reason_is_in_the_catalogue() {
         for code in 0..=255 {
-            if let Verdict::Wrong(reason) = puback(code) {
+            if let Outcome::Wrong(reason) = puback(code) {
                 assert!(crate::DEAD_REASONS.contains(&reason));
             }
-            if let Some(Verdict::Wrong(reason)) = disconnect(code) {
+            if let Some(Outcome::Wrong(reason)) = disconnect(code) {
                 assert!(crate::DEAD_REASONS.contains(&reason));
             }
         }

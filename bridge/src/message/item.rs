@@ -7,7 +7,7 @@ use tokio::time::Instant;
 const RECORD_OVERHEAD: usize = 256;
 
 /// A record's place in the log.
-pub(crate) type Place = (StreamId, Offset);
+pub(crate) type RecordKey = (StreamId, Offset);
 
 /// A device in one stream: the stream's index and the identity.
 pub(crate) type DeviceKey = (usize, String);
@@ -17,7 +17,7 @@ pub(crate) type DeviceKey = (usize, String);
 pub(crate) struct Item {
     pub(crate) record: Record,
     /// Index of its stream.
-    pub(crate) source: usize,
+    pub(crate) stream_index: usize,
     /// Part of a probe, or of the drain after it, of a suspended pair.
     pub(crate) probe: bool,
     /// No record of the log but what proves a connection.
@@ -35,10 +35,10 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    pub(crate) const fn new(record: Record, source: usize, probe: bool) -> Self {
+    pub(crate) const fn new(record: Record, stream_index: usize, probe: bool) -> Self {
         Self {
             record,
-            source,
+            stream_index,
             probe,
             canary: false,
             late: false,
@@ -56,12 +56,12 @@ impl Item {
         item
     }
 
-    pub(crate) const fn place(&self) -> Place {
+    pub(crate) const fn key(&self) -> RecordKey {
         (self.record.stream, self.record.offset)
     }
 
     pub(crate) fn device(&self) -> DeviceKey {
-        (self.source, self.record.identity.clone())
+        (self.stream_index, self.record.identity.clone())
     }
 
     pub(crate) fn pair(&self) -> HoldKey {

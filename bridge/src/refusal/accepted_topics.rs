@@ -6,12 +6,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use forebay_wal::Record;
 
 #[derive(Debug, Default)]
-pub(crate) struct RecentTopics {
+pub(crate) struct AcceptedTopics {
     current: HashSet<u64>,
     previous: HashSet<u64>,
 }
 
-impl RecentTopics {
+impl AcceptedTopics {
     const GENERATION: usize = 4096;
 
     fn key(record: &Record) -> u64 {

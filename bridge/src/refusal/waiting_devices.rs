@@ -1,4 +1,4 @@
-//! Devices of which the cloud refused a record for the moment, or keeps silent about one. The device is held until that record is in, so that its
+//! Devices of which the cloud refused a record for the moment, or keeps silent about one. The device waits until that record is in, so that its
 //! order is kept; other devices go on. Time is passed in.
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +13,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub(crate) struct Held<T> {
+pub(crate) struct WaitingDevices<T> {
     devices: HashMap<DeviceKey, Device<T>>,
     next: Option<Instant>,
 }
@@ -26,7 +26,7 @@ struct Device<T> {
     tries: u32,
 }
 
-impl<T> Default for Held<T> {
+impl<T> Default for WaitingDevices<T> {
     fn default() -> Self {
         Self {
             devices: HashMap::new(),
@@ -35,7 +35,7 @@ impl<T> Default for Held<T> {
     }
 }
 
-impl<T> Held<T> {
+impl<T> WaitingDevices<T> {
     pub(crate) fn len(&self) -> usize {
         self.devices.len()
     }
@@ -75,7 +75,7 @@ impl<T> Held<T> {
         });
     }
 
-    /// Keeps a later record of a held device behind the refused one.
+    /// Keeps a later record of a waiting device behind the refused one.
     pub(crate) fn park(&mut self, key: &DeviceKey, offset: Offset, item: T) {
         if let Some(device) = self.devices.get_mut(key) {
             device.queue.insert(offset, item);
@@ -159,44 +159,44 @@ mod tests {
     #[test]
     fn a_device_waits_for_its_refused_record_and_then_goes_on_in_order() {
         let now = Instant::now();
-        let mut held = Held::default();
-        held.refused(key(), Offset(5), 5, now);
-        held.park(&key(), Offset(8), 8);
-        held.refused(key(), Offset(6), 6, now);
-        assert_eq!(held.take_due(now), None);
+        let mut waiting = WaitingDevices::default();
+        waiting.refused(key(), Offset(5), 5, now);
+        waiting.park(&key(), Offset(8), 8);
+        waiting.refused(key(), Offset(6), 6, now);
+        assert_eq!(waiting.take_due(now), None);
         let later = now + FIRST_DELAY;
-        assert_eq!(held.take_due(later), Some(5));
-        assert_eq!(held.take_due(later), None, "one at a time");
-        assert_eq!(held.settled(&key(), Offset(6)), Vec::<i32>::new(), "6 was not out");
-        assert_eq!(held.settled(&key(), Offset(5)), [6, 8]);
-        assert!(!held.contains(&key()));
+        assert_eq!(waiting.take_due(later), Some(5));
+        assert_eq!(waiting.take_due(later), None, "one at a time");
+        assert_eq!(waiting.settled(&key(), Offset(6)), Vec::<i32>::new(), "6 was not out");
+        assert_eq!(waiting.settled(&key(), Offset(5)), [6, 8]);
+        assert!(!waiting.contains(&key()));
     }
 
     #[test]
     fn silence_about_a_record_holds_its_device_until_the_answer() {
         let now = Instant::now();
-        let mut held = Held::default();
-        held.silent(key(), Offset(1), now);
-        held.park(&key(), Offset(2), 2);
-        assert_eq!(held.take_due(now + LONGEST_DELAY), None);
-        assert_eq!(held.settled(&key(), Offset(1)), [2]);
+        let mut waiting = WaitingDevices::default();
+        waiting.silent(key(), Offset(1), now);
+        waiting.park(&key(), Offset(2), 2);
+        assert_eq!(waiting.take_due(now + LONGEST_DELAY), None);
+        assert_eq!(waiting.settled(&key(), Offset(1)), [2]);
 
-        held.silent(key(), Offset(3), now);
-        held.park(&key(), Offset(4), 4);
-        assert_eq!(held.refused(key(), Offset(3), 3, now), 1, "the answer was a refusal");
-        assert_eq!(held.take_due(now + FIRST_DELAY), Some(3));
+        waiting.silent(key(), Offset(3), now);
+        waiting.park(&key(), Offset(4), 4);
+        assert_eq!(waiting.refused(key(), Offset(3), 3, now), 1, "the answer was a refusal");
+        assert_eq!(waiting.take_due(now + FIRST_DELAY), Some(3));
     }
 
     #[test]
     fn delays_grow_to_five_seconds() {
         let mut now = Instant::now();
-        let mut held = Held::default();
+        let mut waiting = WaitingDevices::default();
         let mut delays = Vec::new();
         for _ in 0..8 {
-            held.refused(key(), Offset(1), 1, now);
-            delays.push((held.next().unwrap() - now).as_millis());
-            now = held.next().unwrap();
-            assert_eq!(held.take_due(now), Some(1));
+            waiting.refused(key(), Offset(1), 1, now);
+            delays.push((waiting.next().unwrap() - now).as_millis());
+            now = waiting.next().unwrap();
+            assert_eq!(waiting.take_due(now), Some(1));
         }
         assert_eq!(delays, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
     }

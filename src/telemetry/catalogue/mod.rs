@@ -248,7 +248,7 @@ const CLOUD: &[Instrument] = &[
     by(&["code"], counter("forebay_cloud_refused_total", "publishes", "Publishes that the cloud refused, by MQTT reason code: 0x87 = its policy, 0x97 = a quota.", |m| clouds(m, |cloud| &cloud.refused))),
     by(&["reason"], counter("forebay_cloud_dead_total", "records", "Records that the bridge made dead letters, by why.", |m| clouds(m, |cloud| &cloud.dead))),
     gauge("forebay_cloud_in_flight", "publishes", "Publishes that wait for the cloud's ack.", |m| cloud(m, |cloud| cloud.status.in_flight as f64)),
-    gauge("forebay_cloud_held_devices", "devices", "Devices that wait because the cloud refused one of their records for the moment.", |m| cloud(m, |cloud| cloud.status.held_devices as f64)),
+    gauge("forebay_cloud_waiting_devices", "devices", "Devices that wait because the cloud refused one of their records for the moment.", |m| cloud(m, |cloud| cloud.status.waiting_devices as f64)),
     gauge("forebay_cloud_suspended", "pairs", "Pairs of route and device that the cloud denies; their records wait. `/status` names them.", |m| cloud(m, |cloud| cloud.status.suspended.len() as f64)),
     gauge("forebay_cloud_suspended_routes", "routes", "Routes that the cloud denies as a whole.", |m| cloud(m, |cloud| cloud.status.suspended_routes.len() as f64)),
     by(&["route"], listed("forebay_cloud_denied", "devices", "Devices whose records on the route wait because the cloud's policy denies them; for a route denied as a whole those that have tried. Which topic does the policy lack?", denied)),
