@@ -30,6 +30,7 @@ pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
         link(cloud, figures, &mut list);
     }
     room(look, &mut list);
+    own_log(figures, &mut list);
     certificates(figures, &mut list);
     self_check(figures, &mut list);
     devices(figures, &look.day_ago, unrouted, &mut list);
@@ -80,6 +81,22 @@ fn lost(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
         list.push(format!(
             "{} will never be taken by the cloud and became dead letters within a day; `forebay_cloud_dead_total` in /metrics says why",
             count(dead_lettered, "record")
+        ));
+    }
+}
+
+/// What the operator cannot read in the log.
+fn own_log(figures: &Figures, list: &mut Vec<String>) {
+    let lost = figures.log_lines;
+    if lost.lasting {
+        let lines = count(lost.total, "log line");
+        let now = if lost.untold > 0 {
+            "stderr takes no more"
+        } else {
+            "stderr was not read fast enough"
+        };
+        list.push(format!(
+            "{lines} dropped since the start: {now}; look at what reads it, and at the disk that it is written to"
         ));
     }
 }

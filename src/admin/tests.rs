@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{State, bind, pages, server};
+use crate::logging::Losses;
 use crate::telemetry::tests::{Fake, everything, trouble, watching};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -265,6 +266,11 @@ async fn every_fault_names_itself_in_a_sentence() {
     figures.log.streams[1].waiting_bytes = 1 << 20;
     figures.certificates = vec![("0.0.0.0:8883".to_owned(), 5 * 86_400)];
     figures.clock_trusted = false;
+    figures.log_lines = Losses {
+        total: 3,
+        untold: 3,
+        lasting: true,
+    };
     fake.unrouted = vec![UnroutedTopic {
         topic: "devices/d1/telemetri".to_owned(),
         count: 7,
@@ -299,6 +305,7 @@ async fn every_fault_names_itself_in_a_sentence() {
         "denies 1 pair of route and device, `devices/+/t` of `d1`",
         "stream `telemetry` holds 1MiB of 1MiB; then its oldest records go",
         "the certificate of listener 0.0.0.0:8883 expires in 5 days",
+        "3 log lines dropped since the start: stderr takes no more",
         "the machine's clock is behind",
         "7 publishes matched no route within a day and stayed here; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
         "publishes were refused within a day: not_authorized 3",

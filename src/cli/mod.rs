@@ -9,6 +9,7 @@ mod log;
 mod run;
 mod status;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -136,7 +137,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Device(args) => device::run(&args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("forebay: {error:#}");
+        complain(&format!("forebay: {error:#}"));
         ExitCode::from(FAILED)
     })
 }
@@ -151,12 +152,17 @@ fn ended(result: Result<ExitCode, log::Failure>) -> anyhow::Result<ExitCode> {
         Err(Failure::Disk(error)) => (DISK, error),
         Err(Failure::Internal(error)) => (INTERNAL, error),
     };
-    eprintln!("forebay: {error:#}");
+    complain(&format!("forebay: {error:#}"));
     Ok(ExitCode::from(code))
 }
 
 /// Prints everything that is wrong with a configuration; the exit code for it.
 fn report(error: &ConfigError) -> ExitCode {
-    eprintln!("{error}");
+    complain(&error.to_string());
     ExitCode::from(crate::config::EXIT_CODE)
+}
+
+/// Writes a line to stderr. A stderr that takes none must not change the exit code, as the panic of `eprintln!` would.
+fn complain(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
 }

@@ -2,16 +2,26 @@
 
 use std::process::ExitCode;
 
-use super::{ConfigArgs, DISK, INTERNAL, report};
+use super::{ConfigArgs, DISK, INTERNAL};
 use crate::gateway::{self, Exit};
-use crate::logging::LogArgs;
+use crate::logging::{self, LogArgs};
 
 pub(super) fn run(args: &ConfigArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
+    log.start()?;
+    let code = serve(args);
+    logging::flush();
+    code
+}
+
+/// Runs the gateway; from here on stderr belongs to the log.
+fn serve(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let config = match args.load() {
         Ok(config) => config,
-        Err(error) => return Ok(report(&error)),
+        Err(error) => {
+            logging::say(&error.to_string());
+            return Ok(ExitCode::from(crate::config::EXIT_CODE));
+        }
     };
-    log.start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let exit = runtime.block_on(gateway::run(config, args.origin()));
     Ok(match exit {
@@ -22,7 +32,7 @@ pub(super) fn run(args: &ConfigArgs, log: &LogArgs) -> anyhow::Result<ExitCode> 
                 Exit::Disk(_) => DISK,
                 Exit::Internal(_) => INTERNAL,
             };
-            eprintln!("forebay: {:#}", exit.into_error());
+            logging::say(&format!("forebay: {:#}", exit.into_error()));
             ExitCode::from(code)
         }
     })

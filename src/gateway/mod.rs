@@ -162,7 +162,7 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), Exit> {
     let addresses = front.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     // Before the ready line: who has read it may stop the gateway at once.
     let signals = signals();
-    println!("ready listeners={addresses} admin={admin_address}");
+    crate::logging::announce(format!("ready listeners={addresses} admin={admin_address}"));
     tokio::spawn(signalled(signals, shutdown.clone()));
     let ended = front.run(GRACE).await;
 

@@ -7,6 +7,7 @@ use forebay_bridge::BridgeStatus;
 use forebay_broker::{DeviceStatus, RouteStatus, UnroutedTopic};
 use forebay_wal::{Audit, StartReport};
 
+use crate::logging::Losses;
 use crate::monitor::canary::CanaryFigures;
 use crate::monitor::self_check::Findings;
 use crate::monitor::signals::{Moment, Report};
@@ -57,6 +58,8 @@ pub(crate) struct Figures {
     pub(crate) check: Option<Arc<Findings>>,
     /// The machine's clock, seconds since 1970.
     pub(crate) now: i64,
+    /// Lines of our own log that were dropped.
+    pub(crate) log_lines: Losses,
 }
 
 /// What is watched.

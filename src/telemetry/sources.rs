@@ -119,6 +119,7 @@ impl Source for Running {
             canary: self.sources.canary.as_ref().map(Canary::figures),
             check: self.sources.check.findings(),
             now: now_seconds,
+            log_lines: crate::logging::losses(),
         }
     }
 

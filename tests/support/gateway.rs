@@ -23,6 +23,8 @@ pub struct Gateway {
     pub admin: SocketAddr,
     /// Words put before the command, such as a program that changes the clock.
     prefix: Vec<String>,
+    /// The argument of `--log`, if there is one.
+    filter: Option<String>,
 }
 
 impl Gateway {
@@ -36,6 +38,15 @@ impl Gateway {
             listeners: Vec::new(),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             prefix: Vec::new(),
+            filter: None,
+        }
+    }
+
+    /// Logs what `--log` of this value wants.
+    pub fn logging(self, filter: &str) -> Self {
+        Self {
+            filter: Some(filter.to_owned()),
+            ..self
         }
     }
 
@@ -55,36 +66,36 @@ impl Gateway {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// Waits until one line of the log says all of these words.
+    pub async fn logs(&self, words: &[&str]) {
+        let said = |line: &str| words.iter().all(|word| line.contains(word));
+        eventually(&format!("a line that says all of {words:?}"), || async {
+            self.log().lines().any(said).then_some(())
+        })
+        .await;
+    }
+
     /// Starts it and waits for the ready line; later starts take the ports of the first.
     pub async fn start(&mut self) {
-        let ended = self.try_start().await;
+        let log = self.log_file();
+        self.start_with(log).await;
+    }
+
+    /// As [`Gateway::start`], with this stderr.
+    pub async fn start_with(&mut self, stderr: Stdio) {
+        let ended = self.try_start_with(stderr).await;
         assert!(ended.is_none(), "the gateway ended with {ended:?}:\n{}", self.log());
     }
 
     /// Starts it; the exit code if it ends instead of becoming ready.
     pub async fn try_start(&mut self) -> Option<i32> {
-        let stderr = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut words = self.prefix.clone();
-        words.push(FOREBAY.to_owned());
-        words.extend([
-            "run".to_owned(),
-            "--config".to_owned(),
-            self.folder().join("forebay.yaml").display().to_string(),
-        ]);
-        for (index, address) in self.listeners.iter().enumerate() {
-            words.extend(["--set".to_owned(), format!("listeners.{index}.bind={address}")]);
-        }
-        if self.admin.port() != 0 {
-            words.extend(["--set".to_owned(), format!("admin.bind={}", self.admin)]);
-        }
-        let mut child = Command::new(&words[0])
-            .args(&words[1..])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        let log = self.log_file();
+        self.try_start_with(log).await
+    }
+
+    /// As [`Gateway::try_start`], with this stderr.
+    pub async fn try_start_with(&mut self, stderr: Stdio) -> Option<i32> {
+        let mut child = self.spawn(Stdio::piped(), stderr);
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         tokio::time::timeout(DEADLINE, stdout.read_line(&mut line))
@@ -99,6 +110,54 @@ impl Gateway {
         self.admin = admin.parse().unwrap();
         self.child = Some(child);
         None
+    }
+
+    /// Starts it with a stdout that tells the test nothing: on free ports, once its admin page answers.
+    pub async fn start_blind(&mut self, stdout: Stdio) {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        (self.listeners, self.admin) = (vec![free()], free());
+        let log = self.log_file();
+        self.child = Some(self.spawn(stdout, log));
+        eventually("the gateway is ready", || async {
+            (self.get("/readyz").await?.0 == 200).then_some(())
+        })
+        .await;
+    }
+
+    fn log_file(&self) -> Stdio {
+        std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap()
+            .into()
+    }
+
+    fn spawn(&self, stdout: Stdio, stderr: Stdio) -> Child {
+        let mut words = self.prefix.clone();
+        words.push(FOREBAY.to_owned());
+        words.extend([
+            "run".to_owned(),
+            "--config".to_owned(),
+            self.folder().join("forebay.yaml").display().to_string(),
+        ]);
+        for (index, address) in self.listeners.iter().enumerate() {
+            words.extend(["--set".to_owned(), format!("listeners.{index}.bind={address}")]);
+        }
+        if self.admin.port() != 0 {
+            words.extend(["--set".to_owned(), format!("admin.bind={}", self.admin)]);
+        }
+        if let Some(filter) = &self.filter {
+            words.extend(["--log".to_owned(), filter.clone()]);
+        }
+        Command::new(&words[0])
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
     }
 
     /// SIGKILL.

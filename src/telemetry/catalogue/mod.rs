@@ -270,6 +270,7 @@ const PROCESS: &[Instrument] = &[
     gauge("forebay_clock_trusted", "0 or 1", "Whether the wall clock is believed. While it is not, nothing expires.", |m| flag(m.figures.clock_trusted)),
     by(&["listener"], gauge("forebay_certificate_expiry_seconds", "seconds", "Time until the listener's certificate expires; negative = it has.", |m| m.figures.certificates.iter().map(|(listener, left)| series(&[listener], *left as f64)).collect())),
     by(&["outcome"], counter("forebay_trace_spans_total", "spans", "Spans of traces by what became of them: taken by the collector, or dropped because the queue was full or the collector did not take them. No series without `admin.otlp`.", traces)),
+    counter("forebay_log_lines_dropped_total", "lines", "Lines of the gateway's own log (stderr) that were dropped because it was not read fast enough or could not be written. Nothing waits for the log.", |m| one(m.figures.log_lines.total)),
     gauge("forebay_accepted_rate", "publishes per second", "Publishes accepted over the last ten seconds, for a glance without a Prometheus.", |m| vec![series(&[], m.look.flow.accepted)]),
     gauge("forebay_delivered_rate", "records per second", "Records delivered over the last ten seconds.", |m| vec![series(&[], m.look.flow.delivered)]),
 ];

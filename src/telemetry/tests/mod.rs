@@ -13,6 +13,7 @@ use forebay_wal::{Audit, BootId, StartReport, Timestamp};
 use super::figures::{Cloud, Figures, Front, Log, Stream, Watch};
 use super::markdown::markdown;
 use super::*;
+use crate::logging::Losses;
 use crate::monitor::canary::CanaryFigures;
 use crate::monitor::self_check::{Expiry, Findings};
 use crate::monitor::signals::{Moment, Report, SIGNALS, Trouble};
@@ -142,6 +143,7 @@ pub(crate) fn figures() -> Figures {
         }),
         check: Some(Arc::new(Findings::default())),
         now: 1_800_000_000,
+        log_lines: Losses::default(),
     }
 }
 
