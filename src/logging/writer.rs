@@ -65,7 +65,7 @@ fn write_all(sink: &mut impl Write, bytes: &[u8]) -> usize {
             Ok(more) => written += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // Whoever shares our stderr made it so. Full is full: as with a pipe that blocks, the wait is this thread's.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(PAUSE),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::park_timeout(PAUSE),
             Err(_) => break,
         }
     }
