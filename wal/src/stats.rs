@@ -41,6 +41,8 @@ pub struct Stats {
     pub device_syncs: AtomicU64,
     /// Files begun.
     pub rotations: AtomicU64,
+    /// Closed files that were opened as if they had not been closed properly, so that all of them had to be read.
+    pub repairs: AtomicU64,
 }
 
 /// Distributions, reported as they happen, from the writer thread; implementations must not block.

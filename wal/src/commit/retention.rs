@@ -177,6 +177,7 @@ impl Writer {
 
     /// Brings the figures up to date, makes the ballast again, judges the oldest records.
     pub(crate) fn look_around(&mut self) {
+        self.shared.files.keep_lock();
         self.space.active = self.shared.files.active_allocated();
         let headroom = self.space.headroom(&self.shared);
         if self.space.full && (self.space.has_room_again(&self.shared, headroom) || self.free_a_file()) {

@@ -66,7 +66,8 @@ impl Writer {
                 })
                 .collect()
         };
-        match self.begin_file(&next) {
+        let attached = self.shared.files.attach_again().map_err(FileError::Io);
+        match attached.and_then(|()| self.begin_file(&next)) {
             Ok(()) => {
                 tracing::info!(file = self.number, "the log writes again");
                 self.broken = None;
@@ -82,6 +83,7 @@ impl Writer {
                     broken.backoff = (broken.backoff * 2).min(RETRY_LAST);
                     broken.retry_at = Instant::now() + broken.backoff;
                     broken.reason = error.to_string();
+                    lock(&self.shared.intake).unavailable = Some(broken.reason.clone());
                     tracing::debug!(%error, "no new log file yet");
                 }
             }

@@ -3,13 +3,23 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt::Debug;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use crate::io::lock_guard::LockGuard;
 use crate::sync::lock;
+
+/// Names a file on its disk: a copy of it has another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Inode {
+    /// Its number on the file system.
+    pub(crate) number: u64,
+    /// When it was made, nanoseconds since 1970; 0 where the file system does not say.
+    pub(crate) born_ns: u64,
+}
 
 /// One directory with everything in it that the log may touch.
 pub(crate) trait Directory: Send + Sync + Debug {
@@ -19,8 +29,10 @@ pub(crate) trait Directory: Send + Sync + Debug {
     fn list(&self) -> io::Result<Vec<String>>;
     /// An empty file, in place of any other of that name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
-    /// An existing file.
+    /// An existing file, to be read only.
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
+    /// An existing file, to be written; fails with [`io::ErrorKind::WouldBlock`] when another process writes to it.
+    fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
     /// Renames within the directory; durable after [`Directory::sync`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Unlinks.
@@ -33,8 +45,26 @@ pub(crate) trait Directory: Send + Sync + Debug {
     fn free(&self) -> io::Result<u64>;
     /// Makes a file that occupies `bytes`.
     fn reserve(&self, name: &str, bytes: u64) -> io::Result<()>;
-    /// Takes the lock file for as long as the guard lives; none = another process has it.
+    /// Locks the directory and the lock file in it for as long as the guard lives; `None` if another process has either.
     fn lock(&self, name: &str) -> io::Result<Option<LockGuard>>;
+    /// Fails, with what an operator should do, when the path no longer leads to this directory, or the file `name` in it
+    /// is not `file` any more: what is written then is lost, because nothing finds it at the next start.
+    fn confirm(&self, _name: &str, _file: &dyn StorageFile) -> io::Result<()> {
+        Ok(())
+    }
+    /// Goes over to the directory that the path leads to now, if `is_ours` says so of what its lock file says and of the
+    /// names in it, and nobody else has it. Needs the lock.
+    fn attach_again(&self, _lock: &str, _is_ours: &dyn Fn(&[u8], &[String]) -> bool) -> io::Result<()> {
+        Ok(())
+    }
+    /// Locks the lock file anew when somebody removed or replaced it; `true` if it had to be made.
+    fn lock_again(&self, _name: &str) -> io::Result<bool> {
+        Ok(false)
+    }
+    /// What the file is on this disk.
+    fn inode(&self, _name: &str) -> io::Result<Inode> {
+        Ok(Inode::default())
+    }
     /// Writes a few durable words into a file that exists; what stands elsewhere in it stays.
     fn note(&self, name: &str, at: u64, text: &str) -> io::Result<()>;
     /// All that stands in such a file.
@@ -55,6 +85,10 @@ pub(crate) trait StorageFile: Send + Sync + Debug {
     fn sync(&self) -> io::Result<()>;
     /// Bytes that it occupies.
     fn allocated(&self) -> io::Result<u64>;
+    /// Which file it is: its device and its number there. `None` where there are none.
+    fn id(&self) -> io::Result<Option<(u64, u64)>> {
+        Ok(None)
+    }
     /// Bytes that it occupies and has use for.
     fn filled(&self) -> io::Result<u64> {
         self.allocated()
@@ -62,116 +96,6 @@ pub(crate) trait StorageFile: Send + Sync + Debug {
     /// Gives back what it occupies beyond its length.
     fn trim(&self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Holds the directory's lock until dropped.
-#[derive(Debug)]
-pub(crate) struct LockGuard {
-    /// None where nobody else can come.
-    _file: Option<File>,
-}
-
-#[cfg(test)]
-impl LockGuard {
-    /// The lock of a directory that only this process knows.
-    pub(crate) const fn of_nobody() -> Self {
-        Self { _file: None }
-    }
-}
-
-/// The directory of a real file system.
-#[derive(Debug)]
-pub(crate) struct RealDirectory {
-    path: PathBuf,
-}
-
-impl RealDirectory {
-    pub(crate) fn new(path: PathBuf) -> io::Result<Self> {
-        make_durable(&path)?;
-        Ok(Self { path })
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-}
-
-impl Directory for RealDirectory {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(Arc::new(
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(self.at(name))?,
-        ))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.at(name))?))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.at(from), self.at(to))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.at(name))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
-    }
-
-    fn allocated(&self, name: &str) -> io::Result<u64> {
-        Ok(fs::metadata(self.at(name))?.blocks() * 512)
-    }
-
-    fn free(&self) -> io::Result<u64> {
-        let system = rustix::fs::statvfs(&self.path)?;
-        Ok(system.f_bavail.saturating_mul(system.f_frsize))
-    }
-
-    fn reserve(&self, name: &str, bytes: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(self.at(name))?;
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
-        Ok(())
-    }
-
-    fn lock(&self, name: &str) -> io::Result<Option<LockGuard>> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.at(name))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(LockGuard { _file: Some(file) })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
-    }
-
-    fn note(&self, name: &str, at: u64, text: &str) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(self.at(name))?;
-        file.write_all_at(text.as_bytes(), at)?;
-        file.sync_data()
-    }
-
-    fn noted(&self, name: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.at(name))
     }
 }
 
@@ -199,6 +123,11 @@ impl StorageFile for File {
     fn allocated(&self) -> io::Result<u64> {
         Ok(self.metadata()?.blocks() * 512)
     }
+
+    fn id(&self) -> io::Result<Option<(u64, u64)>> {
+        let metadata = self.metadata()?;
+        Ok(Some((metadata.dev(), metadata.ino())))
+    }
 }
 
 /// The active file, as redb sees it.
@@ -225,20 +154,6 @@ impl redb::StorageBackend for Backend {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write(offset, data)
     }
-}
-
-/// Makes a directory and those above it; each new one is durable only once the one above is synced.
-fn make_durable(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = path
-        .ancestors()
-        .take_while(|part| !part.as_os_str().is_empty() && !part.exists())
-        .collect();
-    fs::create_dir_all(path)?;
-    for part in missing {
-        let above = part.parent().filter(|above| !above.as_os_str().is_empty());
-        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
 }
 
 const PAGE: u64 = 4096;

@@ -48,6 +48,10 @@ impl StorageFile for Counted {
         self.file.allocated()
     }
 
+    fn id(&self) -> io::Result<Option<(u64, u64)>> {
+        self.file.id()
+    }
+
     fn filled(&self) -> io::Result<u64> {
         self.file.filled()
     }

@@ -1,5 +1,7 @@
 //! What touches a disk: a directory and its files, for reading only or with counters.
 
 pub(crate) mod directory;
+pub(crate) mod lock_guard;
 pub(crate) mod metered;
 pub(crate) mod read_only;
+pub(crate) mod real_directory;

@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::io::directory::{Directory, LockGuard, StorageFile};
+use crate::io::directory::{Directory, StorageFile};
+use crate::io::lock_guard::LockGuard;
 
 /// A directory in which nothing can be changed.
 #[derive(Debug)]
@@ -40,6 +41,10 @@ impl Directory for ReadOnly {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         Ok(Arc::new(File::open(self.path.join(name))?))
+    }
+
+    fn open_to_write(&self, _: &str) -> io::Result<Arc<dyn StorageFile>> {
+        refused()
     }
 
     fn rename(&self, _: &str, _: &str) -> io::Result<()> {

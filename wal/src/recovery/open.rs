@@ -18,7 +18,9 @@ use crate::encoding::change::{Change, Count};
 use crate::encoding::row::{RowKind, encode_row};
 use crate::error::OpenError;
 use crate::format;
-use crate::io::directory::{Directory, LockGuard, RealDirectory};
+use crate::io::directory::Directory;
+use crate::io::lock_guard::LockGuard;
+use crate::io::real_directory::RealDirectory;
 use crate::listener::Tap;
 use crate::options::Options;
 use crate::progress::gauges::Gauges;
@@ -28,7 +30,7 @@ use crate::recovery::rebuild::{Newest, rebuild};
 use crate::recovery::rescue::Remains;
 use crate::segment::database::FileError;
 use crate::segment::lock_file::Note;
-use crate::segment::segments::{self, Files, LOCK};
+use crate::segment::segments::{self, Files, LOCK, Provenance};
 use crate::shared::{Mending, Shared};
 use crate::stats::{Observer, StartReport, Stats};
 
@@ -102,7 +104,7 @@ pub(crate) fn open(
 }
 
 /// Opens the directory:
-/// 1. the lock is taken,
+/// 1. the directory and its lock file are locked, before anything in it is made,
 /// 2. what was being made is deleted,
 /// 3. the newest file that opens says what else belongs to the log,
 /// 4. what waited in a file that is missing is counted as damaged; one that does not open is left to the writer to mend.
@@ -124,6 +126,7 @@ pub(crate) fn prepare(
     let damaged = found.damaged;
     let streams = match_streams(&mut found, &options)?;
     begin(&files, &mut found).map_err(|error| storage(&options, found.number, error))?;
+    files.note_origin();
     let report_clean = found.clean;
     let Found {
         state,
@@ -234,6 +237,13 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         found.clean = false;
         found.number = noted;
     }
+    let provenance = files.identify(!numbers.is_empty()).map_err(|source| unusable(options, source))?;
+    if provenance == Provenance::Elsewhere {
+        tracing::warn!(
+            "the log's directory was copied, restored or lost its lock file: what was accepted after the copy was made is not in it; new records get a new epoch"
+        );
+    }
+    let is_behind = is_lost || provenance == Provenance::Elsewhere;
     // Newer files that say nothing of the log's state, but hold records.
     let mut silent = Vec::new();
     while let Some(number) = numbers.pop() {
@@ -248,7 +258,7 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         };
         let error = match patiently(open) {
             Ok(mut recovered) => {
-                recovered.renew |= is_lost;
+                recovered.renew |= is_behind;
                 take_over(files, options, &mut found, number, &numbers, recovered, None)?;
                 adopt(files, options, &mut found, silent)?;
                 return Ok(found);
@@ -542,6 +552,9 @@ fn unusable(options: &Options, source: io::Error) -> OpenError {
 
 fn storage(options: &Options, number: u64, error: FileError) -> OpenError {
     match error {
+        FileError::Io(source) if source.kind() == io::ErrorKind::WouldBlock => OpenError::Locked {
+            path: options.directory.join(segments::name(number)),
+        },
         FileError::Io(source)
             if matches!(
                 source.kind(),

@@ -1,7 +1,10 @@
-//! What the lock file says: which log file is the newest, and how much of it is believed.
+//! What the lock file says: which log file is the newest, how much of it is believed, and which log this is.
 //!
 //! Two lines, each in a sector of its own, are written in turn, so that one that is torn leaves the one before it. Each has a
-//! number, so that the newer one is known, and a checksum.
+//! number, so that the newer one is known, and a checksum. A third sector names the log and the lock file itself as it lies on
+//! this disk: in a copy of the directory the two do not agree, so that a log that went back in time is known by it.
+
+use crate::io::directory::Inode;
 
 /// Where a line begins: each in its own sector.
 const SECTOR: usize = 512;
@@ -65,6 +68,44 @@ impl Note {
     }
 }
 
+/// Which log this is, and where it lay when this was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// Random, made with the directory.
+    pub(crate) log: u128,
+    /// The lock file itself.
+    pub(crate) inode: Inode,
+}
+
+impl Origin {
+    /// Where its line begins.
+    pub(crate) const AT: u64 = 2 * SECTOR as u64;
+
+    /// What a lock file says; `None` if it says nothing.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.get(2 * SECTOR..)?;
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let (words, crc) = std::str::from_utf8(&bytes[..end]).ok()?.rsplit_once(' ')?;
+        if crc != checksum(words) {
+            return None;
+        }
+        let mut words = words.split(' ');
+        Some(Self {
+            log: u128::from_str_radix(words.next()?, 16).ok()?,
+            inode: Inode {
+                number: words.next()?.parse().ok()?,
+                born_ns: words.next()?.parse().ok()?,
+            },
+        })
+    }
+
+    /// Its line.
+    pub(crate) fn line(self) -> String {
+        let words = format!("{:032x} {:020} {:020}", self.log, self.inode.number, self.inode.born_ns);
+        format!("{words} {}\n", checksum(&words))
+    }
+}
+
 fn checksum(words: &str) -> String {
     format!("{:08x}", crc32c::crc32c(words.as_bytes()))
 }
@@ -95,6 +136,28 @@ mod tests {
             assert_eq!(Note::parse(&bytes).0, second, "torn at {torn_at}");
             write(&mut bytes, third, whole);
             assert_eq!(Note::parse(&bytes), (third, true));
+        }
+    }
+
+    #[test]
+    fn the_origin_stands_beside_both_notes() {
+        let origin = Origin {
+            log: u128::MAX - 5,
+            inode: Inode {
+                number: u64::MAX,
+                born_ns: 7,
+            },
+        };
+        let note = Note::NONE.next(4, 27);
+        let mut bytes = vec![0; Origin::AT as usize];
+        bytes.extend(origin.line().as_bytes());
+        write(&mut bytes, note, note.line().1.len());
+        assert_eq!(Origin::parse(&bytes), Some(origin));
+        assert_eq!(Note::parse(&bytes), (note, true));
+        for torn_at in 0..origin.line().len() {
+            let mut torn = bytes.clone();
+            torn.truncate(Origin::AT as usize + torn_at);
+            assert_eq!(Origin::parse(&torn), None, "torn at {torn_at}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The redb files in which the log lies: one is appended to, one is made ahead, the others are read.
 
 pub(crate) mod database;
+pub(crate) mod life;
 pub(crate) mod lock_file;
 pub(crate) mod page_fill;
 pub(crate) mod reuse;

@@ -81,6 +81,10 @@ impl StorageFile for Overlaid {
         self.file.allocated()
     }
 
+    fn id(&self) -> io::Result<Option<(u64, u64)>> {
+        self.file.id()
+    }
+
     fn filled(&self) -> io::Result<u64> {
         Ok(lock(&self.extent).filled.min(self.file.allocated()?))
     }
@@ -100,7 +104,7 @@ impl StorageFile for Overlaid {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::io::directory::RealDirectory;
+    use crate::io::real_directory::RealDirectory;
     use crate::segment::segments::{Files, name};
 
     /// A directory of three files, of which the last is active.
@@ -127,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_file_in_which_somebody_reads_is_left_to_him() {
+    fn a_spent_file_is_not_laid_over_while_it_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let files = three_files(directory.path());
         let read = files.read(1, |_| {

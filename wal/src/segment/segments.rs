@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, TryLockError};
 
 use bytes::Bytes;
 
 use crate::catalog::replay::{Recovered, read_state};
+use crate::clock::random_u64;
 use crate::encoding::block::{self, NewBlock};
 use crate::encoding::change::Change;
 use crate::encoding::entry::RawBlock;
@@ -15,7 +16,8 @@ use crate::encoding::row::{RowKind, encode_row};
 use crate::io::directory::{Backend, Directory, Overlay, StorageFile};
 use crate::io::metered::Counted;
 use crate::segment::database::{FileError, Store, contained, open_db};
-use crate::segment::lock_file::Note;
+use crate::segment::life::{Life, Lives};
+use crate::segment::lock_file::{Note, Origin};
 use crate::segment::reuse::{Overlaid, SPARE};
 use crate::segment::table::{self, Next, Table};
 use crate::stats::Stats;
@@ -68,6 +70,7 @@ struct Ahead {
 pub(crate) struct Files {
     pub(crate) directory: Arc<dyn Directory>,
     active: RwLock<Option<Active>>,
+    lives: Lives,
     closed: Mutex<Vec<(u64, Arc<Store>)>>,
     /// Files that do not open, with the reason: trying takes as long as the file is large, and is of no use.
     unopenable: Mutex<BTreeMap<u64, String>>,
@@ -76,7 +79,20 @@ pub(crate) struct Files {
     ahead_bytes: AtomicU64,
     /// Bytes that the spent file occupies that is kept; 0 = there is none.
     spare_bytes: AtomicU64,
+    /// The number of the file that was active last.
+    newest: AtomicU64,
+    /// Which log this is.
+    log: OnceLock<u128>,
     stats: Arc<Stats>,
+}
+
+/// What the lock file says of where this log comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Provenance {
+    /// It lies where it was written, or nothing says otherwise.
+    Here,
+    /// The directory was copied or restored, or its lock file is gone: what was written after the copy was made is not in it.
+    Elsewhere,
 }
 
 impl Files {
@@ -84,13 +100,68 @@ impl Files {
         Self {
             directory,
             active: RwLock::new(None),
+            lives: Lives::default(),
             closed: Mutex::new(Vec::new()),
             unopenable: Mutex::default(),
             ahead: Mutex::new(None),
             ahead_bytes: AtomicU64::new(0),
             spare_bytes: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
+            log: OnceLock::new(),
             stats,
         }
+    }
+
+    /// Which log this is, and whether it lies where it was written. `has_segments`: there are any.
+    pub(crate) fn identify(&self, has_segments: bool) -> io::Result<Provenance> {
+        let said = self.directory.noted(LOCK)?;
+        let inode = self.directory.inode(LOCK)?;
+        let known = Origin::parse(&said);
+        let log = known.map_or_else(|| u128::from(random_u64()) << 64 | u128::from(random_u64()), |origin| origin.log);
+        self.log.set(log).ok();
+        // Of a log that an older version wrote, nothing is known.
+        let is_elsewhere = match known {
+            Some(origin) => origin.inode != inode,
+            None => said.is_empty() && has_segments,
+        };
+        Ok(if is_elsewhere { Provenance::Elsewhere } else { Provenance::Here })
+    }
+
+    /// Writes down which log this is and where it lies.
+    pub(crate) fn note_origin(&self) {
+        let noted = self.directory.inode(LOCK).and_then(|inode| {
+            let log = self.log.get().copied().unwrap_or_default();
+            self.directory.note(LOCK, Origin::AT, &Origin { log, inode }.line())
+        });
+        if let Err(error) = noted {
+            tracing::warn!(%error, "which log this is could not be noted");
+        }
+    }
+
+    /// Makes the lock file anew if it was removed.
+    pub(crate) fn keep_lock(&self) {
+        match self.directory.lock_again(LOCK) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!("the log's lock file had been removed while the log is in use; it is made again");
+                self.note(self.newest.load(Ordering::Relaxed), u64::MAX);
+                self.note_origin();
+            }
+            Err(error) => tracing::warn!(%error, "the log's lock file was removed and could not be made again"),
+        }
+    }
+
+    /// Finds the directory again after it was unmounted or replaced: only this log, as it was left, is written on.
+    pub(crate) fn attach_again(&self) -> io::Result<()> {
+        let newest = self.newest.load(Ordering::Relaxed);
+        let is_ours = |said: &[u8], names: &[String]| {
+            let is_same_log = Origin::parse(said).map(|origin| origin.log) == self.log.get().copied();
+            is_same_log && names.iter().filter_map(|name| number(name)).max() == Some(newest)
+        };
+        self.directory.attach_again(LOCK, &is_ours)?;
+        lock(&self.closed).clear();
+        lock(&self.unopenable).clear();
+        Ok(())
     }
 
     /// Notes which file is the newest, and up to which row it is believed: less than all after a write to it failed.
@@ -127,14 +198,15 @@ impl Files {
 
     /// Opens the newest file for appending and reads the small state in it.
     pub(crate) fn open_active(&self, number: u64) -> Result<Recovered, FileError> {
-        let file = Counted::over(self.directory.open(&name(number)).map_err(FileError::Io)?, &self.stats);
+        let file = self.directory.open_to_write(&name(number)).map_err(FileError::Io)?;
+        let file = Counted::over(file, &self.stats);
         let (active, recovered) = contained(|| {
             let (db, clean) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
             let mut recovered = read_state(db.db()?, u64::MAX)?;
             recovered.clean = clean;
             Ok((Active { number, db, file }, recovered))
         })?;
-        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Some(active);
+        self.activate(active);
         Ok(recovered)
     }
 
@@ -146,7 +218,7 @@ impl Files {
         }
         self.ahead_bytes.store(bytes, Ordering::Relaxed);
         let renamed = self.directory.rename(SPARE, NEXT);
-        let file = renamed.and_then(|()| Overlaid::over(self.directory.open(NEXT)?));
+        let file = renamed.and_then(|()| Overlaid::over(self.directory.open_to_write(NEXT)?));
         file.inspect_err(|error| {
             tracing::debug!(%error, "a spent log file could not be used again");
             self.directory.remove(SPARE).ok();
@@ -224,30 +296,47 @@ impl Files {
         self.directory.rename(NEXT, &name(number)).map_err(FileError::Io)?;
         self.directory.sync().map_err(FileError::Io)?;
         self.note(number, u64::MAX);
-        let active = Active {
+        self.activate(Active {
             number,
             db: ahead.db,
             file: ahead.file,
-        };
-        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Some(active);
+        });
         Ok(())
     }
 
-    /// Closes the active file; waits for readers in it.
+    fn activate(&self, active: Active) {
+        self.newest.store(active.number, Ordering::Relaxed);
+        self.lives.enter(active.number, Life::Active);
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Some(active);
+    }
+
+    /// Closes the active file: waits for those that read in it; others wait until it is closed.
     pub(crate) fn close_active(&self) -> Result<(), FileError> {
-        let Some(Active { db, file, .. }) = self.active.write().unwrap_or_else(PoisonError::into_inner).take() else {
-            return Ok(());
-        };
-        db.close()?;
-        if let Err(error) = file.trim() {
-            tracing::debug!(%error, "a log file is longer than it need be");
-        }
-        Ok(())
+        self.leave_active(|Active { db, file, .. }| {
+            db.close()?;
+            if let Err(error) = file.trim() {
+                tracing::debug!(%error, "a log file is longer than it need be");
+            }
+            Ok(())
+        })
     }
 
     /// Lets go of the active file without a thought for how it is left.
     pub(crate) fn abandon_active(&self) {
-        drop(self.active.write().unwrap_or_else(PoisonError::into_inner).take());
+        self.leave_active(|active| {
+            drop(active);
+            Ok(())
+        })
+        .ok();
+    }
+
+    fn leave_active(&self, end: impl FnOnce(Active) -> Result<(), FileError>) -> Result<(), FileError> {
+        let Some(number) = self.active_number() else { return Ok(()) };
+        self.lives.enter(number, Life::Closing);
+        let active = self.active.write().unwrap_or_else(PoisonError::into_inner).take();
+        let ended = contained(|| active.map_or(Ok(()), end));
+        self.lives.enter(number, Life::Closed);
+        ended
     }
 
     /// Drops what was made ahead.
@@ -263,11 +352,12 @@ impl Files {
         }
     }
 
-    /// Commits blocks and a row of the state.
+    /// Commits blocks and a row of the state. What lies in a file that no name leads to any more is not believed.
     pub(crate) fn commit(&self, blocks: &[NewBlock<'_>], row: u64, delta: &[u8]) -> Result<(), FileError> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         let active = active.as_ref().ok_or_else(|| FileError::Damaged("no file is open".into()))?;
-        contained(|| table::write(active.db.db()?, blocks, row, delta))
+        contained(|| table::write(active.db.db()?, blocks, row, delta))?;
+        self.directory.confirm(&name(active.number), &*active.file).map_err(FileError::Io)
     }
 
     /// Bytes that the active file occupies.
@@ -334,23 +424,30 @@ impl Files {
     /// Closes and unlinks a file that the catalogue no longer names.
     pub(crate) fn unlink(&self, number: u64) -> io::Result<()> {
         self.forget(number);
-        self.directory.remove(&name(number))
+        self.lives.spend(number);
+        let removed = self.directory.remove(&name(number));
+        self.lives.forget(number);
+        removed
     }
 
     /// As [`Files::unlink`], but the next file may be laid over it, unless there is one for that, or somebody reads in it.
     pub(crate) fn retire(&self, number: u64) -> io::Result<()> {
-        let mut closed = lock(&self.closed);
-        let is_read = closed.iter().any(|(open, db)| *open == number && Arc::strong_count(db) > 1);
-        closed.retain(|(open, _)| *open != number);
-        let name = name(number);
+        self.forget(number);
+        let is_free = self.lives.spend(number);
+        let retired = self.keep_or_remove(&name(number), is_free);
+        self.lives.forget(number);
+        retired
+    }
+
+    fn keep_or_remove(&self, name: &str, is_free: bool) -> io::Result<()> {
         // Held, it is not being laid over a spare just now.
         let ahead = self.ahead.try_lock();
-        if is_read || ahead.is_err() || self.spare_bytes.load(Ordering::Relaxed) > 0 {
-            return self.directory.remove(&name);
+        if !is_free || ahead.is_err() || self.spare_bytes.load(Ordering::Relaxed) > 0 {
+            return self.directory.remove(name);
         }
-        let allocated = self.directory.allocated(&name)?;
-        if allocated == 0 || self.directory.rename(&name, SPARE).is_err() {
-            return self.directory.remove(&name);
+        let allocated = self.directory.allocated(name)?;
+        if allocated == 0 || self.directory.rename(name, SPARE).is_err() {
+            return self.directory.remove(name);
         }
         self.spare_bytes.store(allocated, Ordering::Relaxed);
         Ok(())
@@ -382,6 +479,7 @@ impl Files {
     }
 
     pub(crate) fn read<T>(&self, number: u64, action: impl FnOnce(&Table) -> Result<T, FileError>) -> Result<T, FileError> {
+        let _reading = self.lives.read(number);
         {
             let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(active) = active.as_ref().filter(|active| active.number == number) {
@@ -394,6 +492,9 @@ impl Files {
 
     /// A closed file, opened on demand; the two used last stay open.
     fn closed(&self, number: u64) -> Result<Arc<Store>, FileError> {
+        if !self.lives.wait_until_closed(number) {
+            return Err(FileError::Io(io::ErrorKind::NotFound.into()));
+        }
         let mut closed = lock(&self.closed);
         if let Some(at) = closed.iter().position(|(open, _)| *open == number) {
             let entry = closed.remove(at);
@@ -411,7 +512,11 @@ impl Files {
                 lock(&self.unopenable).insert(number, what.clone());
             }
         });
-        let db = Arc::new(opened?.0);
+        let (db, is_clean) = opened?;
+        if !is_clean {
+            self.stats.repairs.fetch_add(1, Ordering::Relaxed);
+        }
+        let db = Arc::new(db);
         if closed.len() == OPEN_CLOSED {
             closed.remove(0);
         }

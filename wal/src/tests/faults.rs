@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{AppendError, CommitError};
-use crate::io::directory::{Directory, LockGuard, RealDirectory, StorageFile};
+use crate::io::directory::{Directory, StorageFile};
+use crate::io::lock_guard::LockGuard;
+use crate::io::real_directory::RealDirectory;
 use crate::listener::CommitListener;
 use crate::log::{Log, Opened};
 use crate::options::{Options, StreamOptions, WhenFull};
@@ -19,14 +21,14 @@ use crate::segment::segments::{Files, NEXT, name};
 use crate::sync::lock;
 use crate::testing::{ManualClock, Unobserved};
 
-/// What the disk does: 0 well, 1 full, 2 broken, 3 a bug: it panics.
+/// What the disk does: 0 well, 1 full, 2 broken, 3 a bug: it panics, 4 slow.
 #[derive(Debug, Default)]
 struct Mood(AtomicU8);
 
 impl Mood {
     fn check(&self) -> io::Result<()> {
         match self.0.load(Ordering::SeqCst) {
-            0 => Ok(()),
+            0 | 4 => Ok(()),
             1 => Err(io::ErrorKind::StorageFull.into()),
             _ => Err(io::Error::other("a bad sector")),
         }
@@ -72,6 +74,15 @@ impl Directory for Moody {
             real: self.real.open(name)?,
             mood: self.mood.clone(),
         }))
+    }
+    fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(Arc::new(MoodyFile {
+            real: self.real.open_to_write(name)?,
+            mood: self.mood.clone(),
+        }))
+    }
+    fn confirm(&self, name: &str, file: &dyn StorageFile) -> io::Result<()> {
+        self.real.confirm(name, file)
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.mood.check()?;
@@ -121,10 +132,16 @@ impl StorageFile for MoodyFile {
     }
     fn sync(&self) -> io::Result<()> {
         self.mood.check()?;
+        if self.mood.0.load(Ordering::SeqCst) == 4 {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
         self.real.sync()
     }
     fn allocated(&self) -> io::Result<u64> {
         self.real.allocated()
+    }
+    fn id(&self) -> io::Result<Option<(u64, u64)>> {
+        self.real.id()
     }
 }
 
@@ -156,6 +173,10 @@ struct Rig {
 }
 
 fn rig(path: &Path, when_full: WhenFull) -> Rig {
+    rig_of(path, when_full, 1 << 30)
+}
+
+fn rig_of(path: &Path, when_full: WhenFull, max_disk: u64) -> Rig {
     let directory = Arc::new(Moody {
         real: RealDirectory::new(path.to_owned()).unwrap(),
         mood: Arc::default(),
@@ -165,7 +186,7 @@ fn rig(path: &Path, when_full: WhenFull) -> Rig {
     });
     let options = Options {
         directory: path.to_owned(),
-        max_disk: 1 << 30,
+        max_disk,
         keep_free: 1 << 30,
         commit_wait: Duration::ZERO,
         max_devices: 10,
@@ -391,4 +412,46 @@ fn a_file_that_does_not_open_is_not_tried_at_every_read() {
         assert!(matches!(files.check(7), Err(FileError::Damaged(_))));
     }
     assert_eq!(rig.directory.opened.load(Ordering::SeqCst), before + 1);
+}
+
+/// Opened while it is being closed, a segment looks as if it had not been closed, and redb reads all of it to repair a view.
+#[test]
+fn a_reader_at_the_tail_never_opens_a_segment_that_is_being_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig_of(directory.path(), WhenFull::Refuse, 128 << 20);
+    rig.directory.mood.0.store(4, Ordering::SeqCst);
+    let stats = rig.log.stats();
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let (stored, read) = std::thread::scope(|scope| {
+        let mut reader = rig.log.reader(StreamId(0), PartitionSet::ALL);
+        let (log, is_done) = (&rig.log, &is_done);
+        let reading = scope.spawn(move || {
+            let mut read = 0;
+            loop {
+                let was_done = is_done.load(Ordering::SeqCst);
+                let records = reader.read(64 << 10).unwrap();
+                for record in &records {
+                    log.settle(record.stream, record.offset, Settlement::Delivered);
+                }
+                read += records.len();
+                if records.is_empty() && was_done {
+                    return read;
+                }
+            }
+        });
+        let payload = vec![b'.'; 200 << 10];
+        let mut stored = 0;
+        while stats.rotations.load(Ordering::Relaxed) < 12 {
+            let batch = rig.append(&payload).unwrap();
+            stored += usize::from(rig.outcome(batch));
+        }
+        is_done.store(true, Ordering::SeqCst);
+        (stored, reading.join().unwrap())
+    });
+    assert_eq!(read, stored);
+    assert_eq!(
+        stats.repairs.load(Ordering::Relaxed),
+        0,
+        "a closed segment was repaired while the log ran"
+    );
 }

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::rng::Rng;
-use crate::io::directory::{Directory, LockGuard, StorageFile};
+use crate::io::directory::{Directory, StorageFile};
+use crate::io::lock_guard::LockGuard;
 use crate::sync::lock;
 
 const PAGE: u64 = 4096;
@@ -355,6 +356,10 @@ impl Directory for SimDisk {
         let inode = platter.names.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
         drop(platter);
         Ok(self.file(inode))
+    }
+
+    fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        Directory::open(self, name)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
