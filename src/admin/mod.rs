@@ -17,7 +17,7 @@ use crate::config::Secret;
 use crate::telemetry::Telemetry;
 
 pub(crate) use log::{CHANGE, LogPages};
-pub(crate) use server::bind;
+pub(crate) use server::{Server, bind};
 
 /// What the pages are made from. Cheap to clone.
 #[derive(Clone)]

@@ -1,0 +1,161 @@
+//! The start, in order: the log, the front, admin, the bridge, the canary and the self-check.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use forebay_broker::{Front, FrontError, LocalFanout};
+use forebay_wal::{Clock, Log, OpenError, Opened};
+use tokio_util::sync::CancellationToken;
+
+use super::settings::{self, NamedListener};
+use super::shutdown::{Running, Task};
+use super::{Exit, cloud};
+use crate::admin;
+use crate::config::Config;
+use crate::inspect::About;
+use crate::monitor::canary::{self, Canary};
+use crate::monitor::self_check::{Origin, SelfCheck};
+use crate::monitor::signals;
+use crate::telemetry::{Sources, Telemetry};
+use crate::traces::Tracer;
+
+/// A gateway that is ready for its devices.
+pub(super) struct Gateway {
+    /// Where devices connect.
+    pub(super) front: Front,
+    /// Where admin listens.
+    pub(super) admin: SocketAddr,
+    /// What runs behind the front.
+    pub(super) parts: Running,
+}
+
+/// Builds and starts everything but the front, which is only bound.
+pub(super) async fn build(config: Config, origin: Origin) -> Result<Gateway, Exit> {
+    let clock = super::clock();
+    let telemetry = Telemetry::new(config.gateway.id.as_str(), &config.fingerprint).map_err(Exit::Internal)?;
+    let fanout = LocalFanout::start().map_err(|error| Exit::Internal(error.into()))?;
+    let Opened { log, report, .. } = open_log(&config, Arc::clone(&clock), &telemetry, &fanout).await?;
+    tracing::info!(clean = report.clean, waiting = report.recovered, damaged = report.damaged, took = ?report.took, "the log is open");
+    let traces = trace(&config, &log, &clock, &telemetry).map_err(Exit::Internal)?;
+
+    let listeners = settings::listeners(&config, &settings::certificate_clock(log.clone())).map_err(Exit::Configuration)?;
+    let mapping = Arc::new(cloud::mapping(&config).map_err(Exit::Configuration)?);
+    let bridge = config.cloud.as_ref().map(|cloud| cloud::bridge(&config, cloud)).transpose();
+    let bridge = bridge.map_err(Exit::Configuration)?;
+    let (watch, witness) = signals::start(&config, Arc::clone(&clock), telemetry.broker_observer())
+        .context("the watch's thread cannot be started")
+        .map_err(Exit::Internal)?;
+    let shutdown = CancellationToken::new();
+    let parts = forebay_broker::Parts {
+        log: log.clone(),
+        fanout,
+        admission: Arc::new(cloud::MappedAdmission(Arc::clone(&mapping))),
+        clock: Arc::clone(&clock),
+        observer: Arc::new(witness),
+    };
+    let front = bind_front(&config, &listeners, parts, shutdown.clone()).await?;
+    let admin = bind_admin(&config).await?;
+
+    let handle = bridge.is_some().then(forebay_bridge::Handle::new);
+    let canary = canary(&config, &log);
+    let self_check = SelfCheck::default();
+    let sources = Sources {
+        view: front.view(),
+        log: log.clone(),
+        bridge: handle.clone(),
+        report,
+        clock: Arc::clone(&clock),
+        certificates: settings::certificates(&listeners),
+        watch: watch.clone(),
+        canary: canary.clone(),
+        check: self_check.clone(),
+    };
+    let about = About::new(&config, Arc::clone(&clock));
+    let state = telemetry.observe(sources, &config).map_err(Exit::Internal)?;
+    let state = state.with_log(admin::LogPages::new(log.clone(), about));
+    let address = admin.address();
+    let admin_task = tokio::spawn(admin.run(state, shutdown.clone()));
+
+    let bridge = bridge.zip(handle).map(|(bridge, handle)| {
+        let observer = bridge_observer(&telemetry, canary.as_ref());
+        let (log, clock) = (log.clone(), Arc::clone(&clock));
+        Task::spawn(|shutdown| forebay_bridge::run(bridge, log, mapping, handle, observer, clock, shutdown))
+    });
+    let canary_task = canary.map(|canary| tokio::spawn(canary.run(log.clone(), clock, shutdown.clone())));
+    let check_task = tokio::spawn(self_check.run(Arc::new(config), Arc::new(origin), log.clone(), shutdown.clone()));
+    Ok(Gateway {
+        front,
+        admin: address,
+        parts: Running {
+            shutdown,
+            bridge,
+            traces,
+            admin: admin_task,
+            self_check: check_task,
+            canary: canary_task,
+            watch,
+            log,
+        },
+    })
+}
+
+async fn open_log(config: &Config, clock: Arc<dyn Clock>, telemetry: &Telemetry, fanout: &LocalFanout) -> Result<Opened, Exit> {
+    let options = settings::log_options(config);
+    let (observer, tap) = (telemetry.wal_observer(), fanout.tap());
+    let opened = tokio::task::spawn_blocking(move || Log::open(options, clock, observer, Some(tap))).await;
+    match opened {
+        Ok(Ok(opened)) => Ok(opened),
+        Ok(Err(error @ OpenError::OrphanStream { .. })) => Err(Exit::Configuration(error.into())),
+        // Locked among them: whoever holds it ends, and then a service manager's next try succeeds. 78 would end the tries.
+        Ok(Err(error)) => Err(Exit::Disk(error.into())),
+        Err(error) => Err(Exit::Internal(error.into())),
+    }
+}
+
+async fn bind_front(
+    config: &Config,
+    listeners: &[NamedListener],
+    parts: forebay_broker::Parts,
+    shutdown: CancellationToken,
+) -> Result<Front, Exit> {
+    let front = settings::front(config, listeners, &parts.log).map_err(Exit::Internal)?;
+    Front::bind(front, parts, shutdown).await.map_err(|error| match error {
+        error @ FrontError::Bind { .. } => Exit::Configuration(error.into()),
+        error @ FrontError::State(_) => Exit::Disk(error.into()),
+        error => Exit::Internal(error.into()),
+    })
+}
+
+async fn bind_admin(config: &Config) -> Result<admin::Server, Exit> {
+    let bind = config.admin.bind;
+    let bound = admin::bind(bind).await;
+    bound
+        .with_context(|| format!("admin cannot listen on {bind}: is another gateway running? give admin.bind another port"))
+        .map_err(Exit::Configuration)
+}
+
+fn trace(config: &Config, log: &Log, clock: &Arc<dyn Clock>, telemetry: &Telemetry) -> anyhow::Result<Option<Task>> {
+    let Some(otlp) = &config.admin.otlp else { return Ok(None) };
+    let shutdown = CancellationToken::new();
+    let (tracer, handle) = Tracer::start(otlp, config.gateway.id.as_str(), log, Arc::clone(clock), shutdown.clone())?;
+    telemetry.trace(tracer)?;
+    Ok(Some(Task { handle, shutdown }))
+}
+
+/// The canary goes through the first stream: what it tells is whether the way is open, not how long the last backlog is.
+fn canary(config: &Config, log: &Log) -> Option<Canary> {
+    let interval = config.cloud.as_ref()?.canary?;
+    let stream = log.stream(&config.streams.first()?.name)?;
+    Some(Canary::new(config.gateway.id.as_str(), interval, stream))
+}
+
+fn bridge_observer(telemetry: &Telemetry, canary: Option<&Canary>) -> Arc<dyn forebay_bridge::Observer> {
+    match canary {
+        Some(canary) => Arc::new(canary::Witness {
+            inner: telemetry.bridge_observer(),
+            canary: canary.clone(),
+        }),
+        None => telemetry.bridge_observer(),
+    }
+}
