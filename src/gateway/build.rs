@@ -72,8 +72,8 @@ pub(super) async fn build(config: Config, origin: Origin) -> Result<Gateway, Exi
         check: self_check.clone(),
     };
     let about = About::new(&config, Arc::clone(&clock));
-    let state = telemetry.observe(sources, &config).map_err(Exit::Internal)?;
-    let state = state.with_log(admin::LogPages::new(log.clone(), about));
+    telemetry.observe(sources, &config).map_err(Exit::Internal)?;
+    let state = admin::State::new(telemetry.clone(), config.admin.token.clone()).with_log(admin::LogPages::new(log.clone(), about));
     let address = admin.address();
     let admin_task = tokio::spawn(admin.run(state, shutdown.clone()));
 

@@ -27,7 +27,6 @@ use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::metrics::{Aggregation, SdkMeterProvider};
 use prometheus::{Registry, TextEncoder};
 
-use crate::admin;
 use crate::config::Config;
 use crate::traces::Tracer;
 use catalogue::{ACK_LATENCY, COMMIT_LATENCY, DELIVERY_AGE, Instrument, Kind, Moment, Read, instruments};
@@ -193,13 +192,12 @@ impl Telemetry {
         set.map_err(|_| anyhow::anyhow!("telemetry traces one gateway; it was given a second tracer"))
     }
 
-    /// Watches the running parts from now on, and gives what the admin server shows.
+    /// Watches the running parts from now on.
     ///
     /// # Errors
     /// If parts are watched already.
-    pub(crate) fn observe(&self, sources: Sources, config: &Config) -> anyhow::Result<admin::State> {
-        self.watch(Box::new(Running::new(sources, config)))?;
-        Ok(admin::State::new(self.clone(), config.admin.token.clone()))
+    pub(crate) fn observe(&self, sources: Sources, config: &Config) -> anyhow::Result<()> {
+        self.watch(Box::new(Running::new(sources, config)))
     }
 
     /// Watches any source.

@@ -74,7 +74,7 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
         canary: None,
         check: crate::monitor::self_check::SelfCheck::default(),
     };
-    drop(telemetry.observe(sources, &config).unwrap());
+    telemetry.observe(sources, &config).unwrap();
     (telemetry, opened.log, front)
 }
 
