@@ -3,7 +3,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,24 +10,11 @@ use anyhow::{Context as _, anyhow};
 use forebay_wal::{InspectError, Inspector, Log, Observer, OpenError};
 
 use super::client::Client;
+use super::failure::Failure;
 use crate::cli::ConfigArgs;
 use crate::config::{Config, Secret};
 use crate::gateway;
 use crate::inspect::{self, About, AuditLine, Change, Changed, Line, Selection, Stat};
-
-/// Why a command failed, sorted by exit code.
-pub(in crate::cli) enum Failure {
-    /// The configuration: told already.
-    Configuration(ExitCode),
-    /// 1.
-    Failed(anyhow::Error),
-    /// 74.
-    Disk(anyhow::Error),
-    /// 70.
-    Internal(anyhow::Error),
-    /// Whoever read our output has gone: no failure at all.
-    Unwanted,
-}
 
 /// Where the log is.
 #[derive(Debug, clap::Args)]
@@ -41,6 +27,16 @@ pub(in crate::cli) struct PlaceArgs {
     /// The file with the admin API's token, for --url
     #[arg(long, value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
+}
+
+/// Which log, and how to show it.
+#[derive(Debug, clap::Args)]
+pub(super) struct ShowArgs {
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// A log that can be asked.

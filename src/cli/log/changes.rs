@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 
-use super::access::{Access, Failure, PlaceArgs};
-use super::dead::{ChangeArgs, is_named, partly};
-use super::filter::FilterArgs;
+use super::access::{Access, PlaceArgs};
+use super::failure::{Failure, partly};
+use super::filter::{FilterArgs, LetterArgs, is_named};
 use super::output::Output;
 use super::show::person;
 use crate::inspect::{Change, Changed, Line, MAX_AT_ONCE, Numbers, RecordLine, Selection, State};
@@ -20,6 +20,23 @@ const SHOWN: usize = 10;
 pub(super) enum What {
     Requeue,
     Drop,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ChangeArgs {
+    /// Their numbers or their records' ids
+    #[arg(value_name = "NUMBER|ID")]
+    letters: Vec<String>,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    filter: LetterArgs,
+    /// Every dead letter
+    #[arg(long, conflicts_with = "letters")]
+    all: bool,
+    /// Do it; without it, only say what would be done
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, clap::Args)]

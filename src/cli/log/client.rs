@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
-use super::access::Failure;
+use super::failure::Failure;
 use crate::admin::CHANGE;
 use crate::config::Secret;
 use crate::inspect::Line;

@@ -4,16 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::Subcommand;
-use forebay_topic::TopicFilter;
 
-use super::ShowArgs;
-use super::access::{Failure, PlaceArgs};
-use super::changes::{self, What};
-use super::filter::time;
+use super::access::{PlaceArgs, ShowArgs};
+use super::changes::{self, ChangeArgs, What};
+use super::failure::Failure;
+use super::filter::{LetterArgs, is_named};
 use super::output::{Output, table};
 use super::show::{content, payload_text};
-use crate::cli::FAILED;
-use crate::inspect::{Line, Printable, RecordLine, Selection};
+use crate::inspect::{Line, Printable, Selection};
 
 /// Look at dead letters, put them back, drop them.
 #[derive(Debug, clap::Args)]
@@ -67,60 +65,6 @@ enum Action {
     },
 }
 
-/// Which dead letters; filters of different kinds must all agree.
-#[derive(Debug, clap::Args)]
-pub(super) struct LetterArgs {
-    /// Only from this stream; repeat for more
-    #[arg(long, value_name = "NAME")]
-    stream: Vec<String>,
-    /// Only topics that match, + and # included
-    #[arg(long, value_name = "FILTER")]
-    topic: Option<TopicFilter>,
-    /// Only from this device; repeat for more
-    #[arg(long, value_name = "IDENTITY")]
-    identity: Vec<String>,
-    /// Only with this reason; repeat for more
-    #[arg(long, value_name = "REASON")]
-    reason: Vec<String>,
-    /// Received at this time or later: 2h (ago), 2026-11-26, 2026-11-26T20:40:00Z
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    since: Option<u64>,
-    /// Received before this time
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    until: Option<u64>,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct ChangeArgs {
-    /// Their numbers or their records' ids
-    #[arg(value_name = "NUMBER|ID")]
-    pub(super) letters: Vec<String>,
-    #[command(flatten)]
-    pub(super) place: PlaceArgs,
-    #[command(flatten)]
-    pub(super) filter: LetterArgs,
-    /// Every dead letter
-    #[arg(long, conflicts_with = "letters")]
-    pub(super) all: bool,
-    /// Do it; without it, only say what would be done
-    #[arg(long)]
-    pub(super) yes: bool,
-}
-
-impl LetterArgs {
-    pub(super) fn selection(&self) -> Selection {
-        Selection {
-            streams: self.stream.clone(),
-            topic: self.topic.clone(),
-            identities: self.identity.clone(),
-            reasons: self.reason.clone(),
-            since: self.since,
-            until: self.until,
-            ..Selection::default()
-        }
-    }
-}
-
 impl DeadCommand {
     pub(in crate::cli) fn run(&self) -> Result<ExitCode, Failure> {
         match &self.action {
@@ -137,11 +81,6 @@ impl DeadCommand {
             }
         }
     }
-}
-
-/// Whether a letter is the one that was named.
-pub(super) fn is_named(letter: &RecordLine, name: &str) -> bool {
-    letter.id.as_deref() == Some(name) || letter.letter.is_some_and(|number| number.to_string() == name)
 }
 
 /// Rows shown at once, so that columns fit without keeping all.
@@ -234,9 +173,4 @@ fn show_one(name: &str, show: &ShowArgs) -> Result<ExitCode, Failure> {
     }
     out.end()?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The exit code of a command that did only a part.
-pub(super) fn partly(is_whole: bool) -> ExitCode {
-    if is_whole { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }

@@ -1,10 +1,10 @@
-//! Which records a command means.
+//! Which records and dead letters a command means.
 
 use std::time::SystemTime;
 
 use forebay_topic::TopicFilter;
 
-use crate::inspect::{Selection, State, moment};
+use crate::inspect::{RecordLine, Selection, State, moment};
 
 /// Which records; filters of different kinds must all agree.
 #[derive(Debug, Default, clap::Args)]
@@ -29,6 +29,29 @@ pub(super) struct FilterArgs {
     pub(super) state: Vec<State>,
 }
 
+/// Which dead letters; filters of different kinds must all agree.
+#[derive(Debug, clap::Args)]
+pub(super) struct LetterArgs {
+    /// Only from this stream; repeat for more
+    #[arg(long, value_name = "NAME")]
+    stream: Vec<String>,
+    /// Only topics that match, + and # included
+    #[arg(long, value_name = "FILTER")]
+    topic: Option<TopicFilter>,
+    /// Only from this device; repeat for more
+    #[arg(long, value_name = "IDENTITY")]
+    identity: Vec<String>,
+    /// Only with this reason; repeat for more
+    #[arg(long, value_name = "REASON")]
+    reason: Vec<String>,
+    /// Received at this time or later: 2h (ago), 2026-11-26, 2026-11-26T20:40:00Z
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<u64>,
+    /// Received before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<u64>,
+}
+
 impl FilterArgs {
     pub(super) fn selection(&self) -> Selection {
         Selection {
@@ -43,6 +66,25 @@ impl FilterArgs {
     }
 }
 
-pub(super) fn time(text: &str) -> Result<u64, String> {
+impl LetterArgs {
+    pub(super) fn selection(&self) -> Selection {
+        Selection {
+            streams: self.stream.clone(),
+            topic: self.topic.clone(),
+            identities: self.identity.clone(),
+            reasons: self.reason.clone(),
+            since: self.since,
+            until: self.until,
+            ..Selection::default()
+        }
+    }
+}
+
+/// Whether a letter is the one that was named.
+pub(super) fn is_named(letter: &RecordLine, name: &str) -> bool {
+    letter.id.as_deref() == Some(name) || letter.letter.is_some_and(|number| number.to_string() == name)
+}
+
+fn time(text: &str) -> Result<u64, String> {
     moment(text, SystemTime::now())
 }

@@ -4,6 +4,7 @@ mod access;
 mod changes;
 mod client;
 mod dead;
+mod failure;
 mod filter;
 mod output;
 mod salvage;
@@ -13,13 +14,14 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use access::PlaceArgs;
+use access::ShowArgs;
 use changes::ReplayArgs;
-use filter::FilterArgs;
 use salvage::SalvageArgs;
+use show::{ExportArgs, TailArgs};
 
-pub(super) use access::Failure;
 pub(super) use dead::DeadCommand;
+pub(super) use failure::Failure;
+pub(super) use show::AuditArgs;
 
 /// Look into the log.
 #[derive(Debug, clap::Args)]
@@ -71,54 +73,6 @@ enum Action {
     Replay(ReplayArgs),
 }
 
-/// Which log, and how to show it.
-#[derive(Debug, clap::Args)]
-struct ShowArgs {
-    #[command(flatten)]
-    place: PlaceArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-struct TailArgs {
-    #[command(flatten)]
-    show: ShowArgs,
-    #[command(flatten)]
-    filter: FilterArgs,
-    /// Go on with what comes, until Ctrl-C
-    #[arg(short, long)]
-    follow: bool,
-    /// How many to begin with, at most 10000
-    #[arg(short = 'n', long = "lines", value_name = "COUNT", default_value_t = 10)]
-    count: usize,
-}
-
-#[derive(Debug, clap::Args)]
-struct ExportArgs {
-    #[command(flatten)]
-    place: PlaceArgs,
-    #[command(flatten)]
-    filter: FilterArgs,
-    /// Begin at this offset of each stream
-    #[arg(long, value_name = "OFFSET")]
-    from: Option<u64>,
-    /// At most so many
-    #[arg(long, value_name = "COUNT")]
-    limit: Option<u64>,
-}
-
-/// What to recount.
-#[derive(Debug, clap::Args)]
-pub(super) struct AuditArgs {
-    #[command(flatten)]
-    show: ShowArgs,
-    /// Every device's line too
-    #[arg(long)]
-    devices: bool,
-}
-
 impl LogCommand {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         match &self.action {
@@ -130,11 +84,5 @@ impl LogCommand {
             Action::Salvage(args) => salvage::run(args),
             Action::Replay(args) => changes::replay(args),
         }
-    }
-}
-
-impl AuditArgs {
-    pub(super) fn run(&self) -> Result<ExitCode, Failure> {
-        show::audit(self)
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, StderrLock, Stdout, StdoutLock, Write};
 use std::time::{Duration, Instant};
 
-use super::access::Failure;
+use super::failure::Failure;
 use crate::config::show_bytes;
 use crate::inspect::Line;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow};
 use forebay_wal::SalvageStep;
 
-use super::access::Failure;
+use super::failure::Failure;
 use super::output::Output;
 use crate::cli::{ConfigArgs, FAILED};
 use crate::config::show_bytes;

@@ -3,15 +3,60 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::access::Failure;
+use super::access::{PlaceArgs, ShowArgs};
+use super::failure::Failure;
+use super::filter::FilterArgs;
 use super::output::{Output, table};
-use super::{AuditArgs, ExportArgs, ShowArgs, TailArgs};
 use crate::cli::FAILED;
 use crate::config::{show_bytes, show_duration};
 use crate::inspect::{AuditLine, FileLine, Line, Printable, RecordLine, Selection, Stat};
 
 /// Characters of a payload on a person's line.
 const PAYLOAD: usize = 60;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TailArgs {
+    #[command(flatten)]
+    show: ShowArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Go on with what comes, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+    /// How many to begin with, at most 10000
+    #[arg(short = 'n', long = "lines", value_name = "COUNT", default_value_t = 10)]
+    count: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Begin at this offset of each stream
+    #[arg(long, value_name = "OFFSET")]
+    from: Option<u64>,
+    /// At most so many
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<u64>,
+}
+
+/// What to recount.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct AuditArgs {
+    #[command(flatten)]
+    show: ShowArgs,
+    /// Every device's line too
+    #[arg(long)]
+    devices: bool,
+}
+
+impl AuditArgs {
+    pub(in crate::cli) fn run(&self) -> Result<ExitCode, Failure> {
+        audit(self)
+    }
+}
 
 pub(super) fn stat(args: &ShowArgs) -> Result<ExitCode, Failure> {
     let stat = args.place.open()?.stat()?;
