@@ -1,11 +1,15 @@
 //! The pages of the tree, held against the tree: contracts name tests that exist, what is cited is stated, links and paths
-//! lead somewhere, and no banned phrase is used.
+//! lead somewhere, packages say what they are, and no banned phrase is used.
 //!
-//! Reads files only, so `cargo test --test documents` starts nothing.
+//! Reads files and asks `cargo metadata`; `cargo test --test documents` starts no gateway.
 #![allow(clippy::unwrap_used)]
 
 #[path = "documents/contracts.rs"]
 mod contracts;
+#[path = "documents/decisions.rs"]
+mod decisions;
+#[path = "documents/packages.rs"]
+mod packages;
 #[path = "documents/paths.rs"]
 mod paths;
 #[path = "documents/phrases.rs"]
