@@ -1,6 +1,6 @@
 //! The command line as a person meets it: configurations that cannot be used, what `check` tells, helps.
 //!
-//! The texts are in `tests/snapshots/`; `FOREBAY_SNAPSHOTS=write cargo test --test check` writes them anew.
+//! The texts are in `tests/snapshots/`; `FOREBAY_BLESS=1 cargo test --test check` accepts the present ones.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -60,13 +60,13 @@ fn is_as_ever(name: &str, text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/snapshots")
         .join(format!("{name}.txt"));
-    if std::env::var_os("FOREBAY_SNAPSHOTS").is_some_and(|what| what == "write") {
+    if std::env::var_os("FOREBAY_BLESS").is_some() {
         std::fs::write(&path, text).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         text == expected,
-        "{} is no longer so; if that is meant: FOREBAY_SNAPSHOTS=write cargo test --test check\n{text}",
+        "{} is no longer so; if that is meant: FOREBAY_BLESS=1 cargo test --test check\n{text}",
         path.display()
     );
 }

@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! FOREBAY_FUZZ=1000000 cargo test -p forebay-wal mutants        # more of them
-//! FOREBAY_CORPUS=write cargo test -p forebay-wal corpus         # writes the files of `tests/corpus` anew
+//! FOREBAY_BLESS=1 cargo test -p forebay-wal corpus              # writes the files of `tests/corpus` anew
 //! ```
 #![allow(clippy::unwrap_used)]
 
@@ -241,7 +241,7 @@ fn mutate(bytes: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut crate::tests::sim::
 fn the_corpus_is_what_this_version_writes() {
     for (name, bytes) in corpus() {
         let path = corpus_folder().join(format!("{name}.bin"));
-        if std::env::var_os("FOREBAY_CORPUS").is_some_and(|what| what == "write") {
+        if std::env::var_os("FOREBAY_BLESS").is_some() {
             fs::create_dir_all(corpus_folder()).unwrap();
             fs::write(&path, &bytes).unwrap();
         }
