@@ -105,9 +105,10 @@ fn a_broken_update_is_given_up_after_two_tries_whatever_is_cut() {
 
 #[test]
 fn thousands_of_lives_keep_a_confirmed_image_and_never_lower_a_floor() {
-    let lives: u64 = std::env::var("FOREBAY_LIVES").map_or(2000, |lives| lives.parse().unwrap());
-    let only: Option<u64> = std::env::var("FOREBAY_SEED").ok().map(|seed| seed.parse().unwrap());
-    for seed in only.map_or(0..lives, |seed| seed..seed + 1) {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let first = number("FOREBAY_FIRST_SEED").unwrap_or(0);
+    let lives = number("FOREBAY_LIVES").unwrap_or(2000);
+    for seed in number("FOREBAY_SEED").map_or(first..first + lives, |seed| seed..seed + 1) {
         let outcome = std::panic::catch_unwind(|| random_life(seed));
         assert!(outcome.is_ok(), "replay with FOREBAY_SEED={seed}");
     }

@@ -4,6 +4,7 @@
 //! ```sh
 //! cargo test -p forebay-wal simulat                              # some hundred seeds
 //! FOREBAY_SEEDS=5000 cargo test -p forebay-wal simulat           # more
+//! FOREBAY_FIRST_SEED=90000 cargo test -p forebay-wal simulat     # others
 //! FOREBAY_SEED=1234 cargo test -p forebay-wal simulat            # one, as a failure says
 //! ```
 //!
@@ -46,7 +47,10 @@ fn run(seed: u64, weather: Weather, omission: Omission) -> Result<u64, String> {
 fn simulate(weather: Weather, default_seeds: u64) {
     let seeds: Vec<u64> = match number("FOREBAY_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("FOREBAY_SEEDS").unwrap_or(default_seeds)).collect(),
+        None => {
+            let first = number("FOREBAY_FIRST_SEED").unwrap_or(0);
+            (first..first + number("FOREBAY_SEEDS").unwrap_or(default_seeds)).collect()
+        }
     };
     let count = seeds.len();
     for seed in seeds {
