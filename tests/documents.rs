@@ -1,9 +1,11 @@
-//! The pages of the tree, held against the tree: contracts name tests that exist, what is cited is stated, links and paths
-//! lead somewhere, packages say what they are, and no banned phrase is used.
+//! The pages of the tree, held against the tree: contracts name tests that exist, what is cited is stated, links, paths and
+//! commands lead somewhere, workflows call only scripts that are there, and no banned phrase is used.
 //!
-//! Reads files and asks `cargo metadata`; `cargo test --test documents` starts no gateway.
+//! Reads files and asks `cargo metadata` and `forebay --help`; `cargo test --test documents` starts no gateway.
 #![allow(clippy::unwrap_used)]
 
+#[path = "documents/commands.rs"]
+mod commands;
 #[path = "documents/contracts.rs"]
 mod contracts;
 #[path = "documents/decisions.rs"]
