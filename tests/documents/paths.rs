@@ -1,6 +1,5 @@
 //! Links and paths in the pages lead somewhere.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::tree::{documents, files, quoted, read, root};
@@ -8,6 +7,8 @@ use super::tree::{documents, files, quoted, read, root};
 fn folder(page: &str) -> PathBuf {
     root().join(page).parent().unwrap().to_path_buf()
 }
+
+const ARCHITECTURE: &str = "docs/architecture.md";
 
 /// What a link to a heading is called.
 fn anchor(heading: &str) -> String {
@@ -49,8 +50,9 @@ fn each_link_leads_somewhere() {
     assert!(broken.is_empty(), "links to nowhere:\n{}", broken.join("\n"));
 }
 
-/// What a page names between backquotes as a file or folder of the tree: below one of its folders, or a source file by its name.
-fn named_paths(page: &str) -> Vec<String> {
+/// What a page names between backquotes as a file or folder of the tree: below one of its folders, or as the end of a
+/// path: `lane/send.rs`, and in the architecture `lane/`. With each, whether it is a path from the root.
+fn named_paths(page: &str) -> Vec<(String, bool)> {
     const FOLDERS: [&str; 12] = [
         "wal",
         "topic",
@@ -66,14 +68,15 @@ fn named_paths(page: &str) -> Vec<String> {
         "fuzz",
     ];
     let mut found = vec![];
-    for word in page.lines().flat_map(quoted) {
+    let text = read(page);
+    for word in text.lines().flat_map(quoted) {
         let is_path = !word.contains([' ', '<', '$', '=', ':', '#', '*', '"']);
         let below = word
             .split_once('/')
             .is_some_and(|(first, rest)| FOLDERS.contains(&first) && !rest.is_empty());
-        let is_source = word.ends_with(".rs") && word.len() > 3;
-        if is_path && (below || is_source) {
-            found.extend(expanded(word));
+        let is_end = (word.ends_with(".rs") && word.len() > 3) || (word.ends_with('/') && word.len() > 1 && page == ARCHITECTURE);
+        if is_path && (below || is_end) {
+            found.extend(expanded(word).into_iter().map(|path| (path, below)));
         }
     }
     found
@@ -90,17 +93,14 @@ fn expanded(path: &str) -> Vec<String> {
     inside.split(',').map(|one| format!("{before}{one}{after}")).collect()
 }
 
-/// A name without a folder may be that of any source file; `docs/decisions/0003` may be any file that begins so.
+/// `docs/decisions/0003` may be any file that begins so.
 #[test]
 fn each_path_that_a_page_names_exists() {
-    let sources: BTreeSet<String> = files("", &[".rs"])
-        .iter()
-        .map(|path| path.rsplit('/').next().unwrap().to_owned())
-        .collect();
+    let all = files("", &[""]);
     let mut missing = vec![];
     let mut named = 0;
     for page in documents() {
-        for path in named_paths(&read(&page)) {
+        for (path, is_whole) in named_paths(&page) {
             named += 1;
             let path = path.trim_end_matches('/');
             let begins = |folder: &Path| {
@@ -111,7 +111,7 @@ fn each_path_that_a_page_names_exists() {
             };
             let exists = root().join(path).exists()
                 || folder(&page).join(path).exists()
-                || (!path.contains('/') && sources.contains(path))
+                || (!is_whole && all.iter().any(|file| format!("/{file}/").contains(&format!("/{path}/"))))
                 || (path.starts_with("docs/decisions/") && begins(&root().join("docs/decisions")));
             if !exists {
                 missing.push(format!("{page}: {path}"));
