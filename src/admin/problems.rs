@@ -45,7 +45,7 @@ fn lost(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
     let commits_failed = since(|log| log.commits_failed);
     if commits_failed > 0 {
         list.push(format!(
-            "{} failed within a day; nothing of them was acked, but the disk wants a look: `dmesg`",
+            "{} failed within a day; nothing of them was acked; check the disk (`dmesg`)",
             count(commits_failed, "commit")
         ));
     }
@@ -53,13 +53,13 @@ fn lost(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
     if damaged > 0 {
         let damaged = count(damaged, "record");
         list.push(format!(
-            "{damaged} could not be read back; their files are kept in the log's directory: check the disk with `dmesg`"
+            "{damaged} could not be read; their segments are quarantined in the log's directory: check the disk (`dmesg`)"
         ));
     }
     if figures.start.set_aside > 0 {
         list.push(format!(
-            "{} did not open at start; set aside and kept in the log's directory: check the disk with `dmesg`",
-            count(figures.start.set_aside, "log file")
+            "{} did not open at start; quarantined in the log's directory: check the disk (`dmesg`)",
+            count(figures.start.set_aside, "segment")
         ));
     }
     let evicted = since(|log| log.evicted);
@@ -79,7 +79,7 @@ fn lost(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
     let dead_lettered = since(|log| log.dead_lettered);
     if dead_lettered > 0 {
         list.push(format!(
-            "{} will never be taken by the cloud and became dead letters within a day; `forebay_cloud_dead_total` in /metrics says why",
+            "{} became dead letters within a day: the cloud will never accept them; `forebay_cloud_dead_total` in /metrics has the reasons",
             count(dead_lettered, "record")
         ));
     }
@@ -122,19 +122,19 @@ fn link(cloud: &Cloud, figures: &Figures, list: &mut Vec<String>) {
         && waiting > canary.interval * 3
     {
         list.push(format!(
-            "the canary has waited {} for the cloud's ack although the cloud is connected: a backlog drains, or the way is closed",
+            "the canary has waited {} for the cloud's ack although the cloud is connected: a backlog drains, or the path is closed",
             rough(waiting)
         ));
     }
     if !status.suspended_routes.is_empty() {
         list.push(format!(
-            "the cloud's policy denies the routes {}; their records wait: allow iot:Publish on what they map to",
+            "the cloud's policy denies the routes {}; their records wait: allow iot:Publish on the topics they map to",
             status.suspended_routes.join(", ")
         ));
     }
     if let Some(first) = status.suspended.first() {
         list.push(format!(
-            "the cloud's policy denies {} of route and device, `{}` of `{}` among them; their records wait: allow iot:Publish on what they map to",
+            "the cloud's policy denies {} of route and device, `{}` of `{}` among them; their records wait: allow iot:Publish on the topics they map to",
             count(status.suspended.len() as u64, "pair"),
             first.route,
             first.identity
@@ -151,18 +151,18 @@ fn room(look: &Look, list: &mut Vec<String>) {
         .filter(|stream| stream.is_nearly_full() && !(stream.refuses && stream.is_full()))
     {
         let then = if stream.refuses {
-            "then devices are refused"
+            "then publishes are refused"
         } else {
-            "then its oldest records go"
+            "then its oldest records are dropped"
         };
         let (bytes, max) = (show_bytes(stream.waiting_bytes), show_bytes(stream.max_bytes));
-        list.push(format!("stream `{}` holds {bytes} of {max}; {then}", stream.name));
+        list.push(format!("stream `{}` has {bytes} of {max}; {then}", stream.name));
     }
     let wanted = figures.survive_outage;
     if let Some(seconds) = look.autonomy.filter(|seconds| *seconds > 0.0 && *seconds < wanted.as_secs_f64()) {
         let hours = seconds / 3600.0;
         let wanted = show_duration(wanted);
-        list.push(format!("at the present rate the log holds {hours:.1} h more; gateway.survive.outage wants {wanted}: raise max_bytes or gateway.max_disk"));
+        list.push(format!("at the present rate the log lasts {hours:.1} h without the cloud; gateway.survive.outage is {wanted}: raise max_bytes or gateway.max_disk"));
     }
     if figures.log.free_bytes < figures.log.keep_free {
         let (free, keep) = (show_bytes(figures.log.free_bytes), show_bytes(figures.log.keep_free));
@@ -187,7 +187,9 @@ fn certificates(figures: &Figures, list: &mut Vec<String>) {
         }
     }
     if !figures.clock_trusted {
-        list.push("the machine's clock is behind this release and not trusted; until it is right nothing expires: check NTP".to_owned());
+        list.push(
+            "the machine's clock is earlier than this release and not trusted; until it is right nothing expires: check NTP".to_owned(),
+        );
     }
 }
 
@@ -196,7 +198,7 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
     let Some(check) = &figures.check else { return };
     match check.file {
         FileState::Same => {}
-        FileState::Differs => list.push("the configuration file is not what runs; restart to use it, or put it back".to_owned()),
+        FileState::Differs => list.push("the configuration file is not the one that runs; restart to use it, or restore it".to_owned()),
         FileState::Broken => list.push("a restart would fail: the configuration file cannot be used; `forebay check` says why".to_owned()),
     }
     // The listeners' certificates stand above.
@@ -210,9 +212,9 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
             _ => "the certificate for the cloud",
         };
         if left < 0 {
-            list.push(format!("{what} in {} ran out {} ago; make a new one", expiry.file, days(-left)));
+            list.push(format!("{what} in {} expired {} ago; make a new one", expiry.file, days(-left)));
         } else if left < soon {
-            list.push(format!("{what} in {} runs out in {}; make a new one", expiry.file, days(left)));
+            list.push(format!("{what} in {} expires in {}; make a new one", expiry.file, days(left)));
         }
     }
     let expired = figures.certificates.iter().any(|(_, left)| *left < 0);
@@ -263,7 +265,7 @@ fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], lis
             format!("; most on `{}`{near}", worst.topic)
         });
         list.push(format!(
-            "{} matched no route within a day and stayed here{worst}",
+            "{} matched no route within a day and stayed local{worst}",
             count(unrouted_within, "publish")
         ));
     }
@@ -277,7 +279,7 @@ fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], lis
         ("publishes were refused", since(&front.refused, &before.refused)),
         ("QoS 0 publishes were dropped", since(&front.dropped, &before.dropped)),
         (
-            "publishes with RETAIN were not kept for later subscribers",
+            "publishes with RETAIN were delivered but not retained",
             since(&front.unretained, &before.unretained),
         ),
         ("TLS handshakes failed", since(&front.handshake_faults, &before.handshake_faults)),
@@ -303,7 +305,7 @@ fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], lis
     let unread = front.retained_unread.saturating_sub(before.retained_unread);
     if unread > 0 {
         list.push(format!(
-            "{} within a day did not get retained messages because state.redb could not be read; look at the disk",
+            "{} within a day did not get retained messages because state.redb could not be read; check the disk (`dmesg`)",
             count(unread, "subscription")
         ));
     }

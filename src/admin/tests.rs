@@ -303,13 +303,13 @@ async fn every_fault_names_itself_in_a_sentence() {
         "1 record dropped within a day because a bound was reached; raise max_bytes or gateway.max_disk",
         "the cloud is not connected: the name cannot be resolved; check DNS (4 times in a row); 6 records in the log",
         "denies 1 pair of route and device, `devices/+/t` of `d1`",
-        "stream `telemetry` holds 1MiB of 1MiB; then its oldest records go",
+        "stream `telemetry` has 1MiB of 1MiB; then its oldest records are dropped",
         "the certificate of listener 0.0.0.0:8883 expires in 5 days",
         "3 log lines dropped since the start: stderr takes no more",
-        "the machine's clock is behind",
-        "7 publishes matched no route within a day and stayed here; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
+        "the machine's clock is earlier",
+        "7 publishes matched no route within a day and stayed local; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
         "publishes were refused within a day: not_authorized 3",
-        "publishes with RETAIN were not kept for later subscribers within a day: max_topics 4",
+        "publishes with RETAIN were delivered but not retained within a day: max_topics 4",
         "1 subscription within a day did not get retained messages",
         "TLS handshakes failed within a day: unknown_ca 2",
     ] {
@@ -362,9 +362,9 @@ async fn signals_and_the_self_check_are_told_and_a_device_in_trouble_stands_firs
         "d1 is in trouble: silent",
         "none of 10 publishes on `devices/+/t` had a number at /tmep",
         "devices dial `gateway.local`, which our certificate lacks (4 handshakes failed)",
-        "the configuration file is not what runs",
+        "the configuration file is not the one that runs",
         "the self-check of disk: it is too small; make it larger",
-        "the revocation list in devices.crl runs out in 1 h",
+        "the revocation list in devices.crl expires in 1 h",
     ] {
         assert!(problems.contains(expected), "{expected} is not in {problems}");
     }

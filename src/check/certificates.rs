@@ -19,7 +19,7 @@ pub(super) fn check(config: &Config, now: SystemTime, report: &mut Report) {
             None if listener.bind.ip().is_loopback() => report.ok(AREA, format!("{}: plain, on loopback only", listener.bind)),
             None => report.warn(
                 AREA,
-                format!("{}: plain TCP, whoever is on the network can read and write", listener.bind),
+                format!("{}: plain TCP, every host on the network can read and write", listener.bind),
                 "give the listener `tls`",
             ),
         }
@@ -40,7 +40,7 @@ fn check_listener(listener: &Listener, tls: &ListenerTls, now: SystemTime, repor
     tell(&place, &tls.certificate, &server, report);
     tell(&place, &tls.client_ca, &authorities, report);
     if listener.names.is_empty() {
-        let text = format!("{place}: `names` is left out, so nobody can tell whether the certificate is for what devices dial");
+        let text = format!("{place}: `names` is left out, so it is unknown whether the certificate is for the names that devices dial");
         report.warn(AREA, text, "list under `names` what devices dial");
     }
     // The rest, revocation lists among it, is what the listener itself reads at its start.

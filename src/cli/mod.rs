@@ -72,7 +72,7 @@ enum Command {
     Audit(log::AuditArgs),
     /// Show how a running gateway is, on one screen
     #[command(
-        after_help = "Exit code 0 if nothing is wrong, 1 if something is or nobody answers.\n\nExamples:\n  forebay status -c /etc/forebay/forebay.yaml\n  \
+        after_help = "Exit code 0 if nothing is wrong, 1 if something is, or the gateway does not answer.\n\nExamples:\n  forebay status -c /etc/forebay/forebay.yaml\n  \
                       forebay status --watch\n  forebay status --json\n  forebay status --url http://gateway:9464 --token-file admin.token"
     )]
     Status(status::StatusArgs),

@@ -154,9 +154,9 @@ async fn show(args: &StatusArgs, target: &Target) -> anyhow::Result<ExitCode> {
 
 async fn fetch(target: &Target) -> anyhow::Result<String> {
     let address = &target.address;
-    let stream = TcpStream::connect(address).await.with_context(|| {
-        format!("nobody answers at {address}: is the gateway running? `--url` names another, `-c` another configuration")
-    })?;
+    let stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("no answer at {address}: is the gateway running? `--url` names another, `-c` another configuration"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let mut request = Request::get("/status").header(HOST, address);

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, told so that it can be mended.
+//! What is wrong with a configuration, told so that it can be fixed.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -106,7 +106,7 @@ pub(super) fn read(root: &Section<'_>, reading: &mut Reading<'_>) -> Vec<Listene
         if let Some(other) = listeners.iter().find(|other| lends_identity(other, &listener)) {
             let reason = format!(
                 "the word `{}` is the identity on {} too, and one of the two is open to the network: \
-                 whoever connects there would have the other's rights; give each its own word",
+                 a client of that listener would have the other's rights; give each its own word",
                 listener.identity, other.bind
             );
             reading.faults.push(section.fault("identity", reason));
@@ -208,7 +208,7 @@ fn read_names(section: &Section<'_>, tls: bool, reading: &mut Reading<'_>) -> Ve
             let reason = "must be a host name or an address, without scheme and port";
             reading.faults.push(section.item_fault("names", index, reason));
         } else if names[..index].iter().any(|other| other.eq_ignore_ascii_case(name)) {
-            reading.faults.push(section.item_fault("names", index, "stands twice"));
+            reading.faults.push(section.item_fault("names", index, "is listed twice"));
         }
     }
     names

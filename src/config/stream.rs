@@ -14,7 +14,7 @@ const TAKEN: [&str; 2] = ["local", "dead"];
 pub(crate) struct Stream {
     /// Unique; a stream keeps its records by it.
     pub(crate) name: String,
-    /// Bound on the bytes that wait in it. Default 1 GiB.
+    /// Bound on its waiting bytes. Default 1 GiB.
     pub(crate) max_bytes: u64,
     /// Older records expire; none = never.
     pub(crate) max_age: Option<Duration>,

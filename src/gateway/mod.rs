@@ -39,7 +39,7 @@ impl Exit {
     }
 }
 
-/// Runs until SIGTERM, SIGINT, or a fault that only a restart mends.
+/// Runs until SIGTERM, SIGINT, or a fault that only a restart fixes.
 ///
 /// # Errors
 /// Why it could not start, or had to end.

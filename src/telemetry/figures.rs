@@ -150,7 +150,7 @@ pub(crate) struct Log {
     pub(crate) keep_free: u64,
     /// Why the log cannot write now; none = it can.
     pub(crate) unavailable: Option<String>,
-    /// Whether its writer thread has ended, which only a restart mends.
+    /// Whether its writer thread has ended, which only a restart fixes.
     pub(crate) writer_ended: bool,
 }
 

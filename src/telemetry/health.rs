@@ -14,7 +14,7 @@ pub(crate) fn not_ready(look: &Look) -> Vec<String> {
     // A stream that drops its oldest still takes what comes.
     for stream in log.streams.iter().filter(|stream| stream.refuses && stream.is_full()) {
         missing.push(format!(
-            "stream `{}` is full: {} of {} wait for the cloud; raise its max_bytes or mend the link",
+            "stream `{}` is full: {} of {} wait for the cloud; raise its max_bytes or fix the link",
             stream.name,
             show_bytes(stream.waiting_bytes),
             show_bytes(stream.max_bytes)
@@ -23,7 +23,7 @@ pub(crate) fn not_ready(look: &Look) -> Vec<String> {
     missing
 }
 
-/// What only a restart mends; empty = healthy.
+/// What only a restart fixes; empty = healthy.
 #[must_use]
 pub(crate) fn restart_helps(look: &Look) -> Vec<String> {
     let mut broken = Vec::new();

@@ -24,7 +24,7 @@ pub(crate) fn page(status: &Value) -> Vec<Line> {
     let mut lines = Vec::new();
     head(status, &mut lines);
     waiting(status, &mut lines);
-    holding_out(status, &mut lines);
+    autonomy(status, &mut lines);
     problems(status, &mut lines);
     devices(status, &mut lines);
     lines
@@ -108,22 +108,22 @@ fn waiting(status: &Value, lines: &mut Vec<Line>) {
     lines.push(vec![]);
 }
 
-fn holding_out(status: &Value, lines: &mut Vec<Line>) {
+fn autonomy(status: &Value, lines: &mut Vec<Line>) {
     let wanted = seconds(&status["survive_seconds"]);
-    let mut line = vec![(Style::Bold, "Holds out ".to_owned())];
+    let mut line = vec![(Style::Bold, "Autonomy: ".to_owned())];
     line.push(match status["autonomy_seconds"].as_f64() {
         None => plain(format!(
-            "without the cloud: nothing comes now; {} at the rate of gateway.survive (wanted {})",
+            "no publishes now; {} without the cloud at the rate of gateway.survive ({} planned)",
             ago(&status["survive_autonomy_seconds"]),
             rough(wanted)
         )),
         Some(left) => (
             if left < wanted { Style::Bad } else { Style::Good },
-            format!("{} without the cloud at the present rate (wanted {})", rough(left), rough(wanted)),
+            format!("{} without the cloud at the present rate ({} planned)", rough(left), rough(wanted)),
         ),
     });
     lines.push(line);
-    let mut line = vec![(Style::Bold, "Fails first ".to_owned())];
+    let mut line = vec![(Style::Bold, "Next deadline: ".to_owned())];
     for (place, failing) in items(&status["fails_first"]).iter().take(4).enumerate() {
         let left = seconds(&failing["in_seconds"]);
         let style = match left {
@@ -131,20 +131,33 @@ fn holding_out(status: &Value, lines: &mut Vec<Line>) {
             _ if left < BEFORE_LONG => Style::Warn,
             _ => Style::Plain,
         };
-        let what = text(&failing["what"]).replace('_', " ");
+        let what = deadline(text(&failing["what"]));
         let separator = if place == 0 { "" } else { ", " };
         let text = if left < 0.0 {
-            format!("{separator}{what} ran out {} ago", rough(-left))
+            format!("{separator}{what} expired {} ago", rough(-left))
         } else {
             format!("{separator}{what} in {}", rough(left))
         };
         line.push((style, text));
     }
     if line.len() == 1 {
-        line.push(plain("nothing in sight"));
+        line.push(plain("none expected"));
     }
     lines.push(line);
     lines.push(vec![]);
+}
+
+/// What a word of `fails_first[].what` is called on the screen.
+fn deadline(what: &str) -> String {
+    match what {
+        "disk" => "disk full".to_owned(),
+        "quota" => "log full over the quota".to_owned(),
+        "certificate" => "server certificate".to_owned(),
+        "device_ca" => "device CA".to_owned(),
+        "crl" => "revocation list".to_owned(),
+        "cloud_ca" => "cloud CA".to_owned(),
+        other => other.replace('_', " "),
+    }
 }
 
 fn problems(status: &Value, lines: &mut Vec<Line>) {

@@ -34,8 +34,8 @@ plant-7  FLOWING   up 3 days, forebay 0.1.0
 Waiting
   telemetry    1,234,567 records, 10MiB of 1GiB, the oldest for 3 min
 
-Holds out 31 h without the cloud at the present rate (wanted 12 h)
-Fails first crl in 25 h, cloud certificate in 100 days
+Autonomy: 31 h without the cloud at the present rate (12 h planned)
+Next deadline: revocation list in 25 h, cloud certificate in 100 days
 
 Nothing is wrong
 
@@ -89,18 +89,18 @@ fn what_devices_chose_steers_neither_terminal_nor_browser() {
 }
 
 #[test]
-fn what_has_run_out_and_what_is_empty_are_said_so() {
+fn what_has_expired_and_what_is_empty_are_said_so() {
     let mut status = status();
     status["fails_first"] = json!([{"what": "certificate", "in_seconds": -90_000}]);
-    assert!(shown(&status).contains("Fails first certificate ran out 25 h ago"));
+    assert!(shown(&status).contains("Next deadline: server certificate expired 25 h ago"));
     status["fails_first"] = json!([]);
     status["autonomy_seconds"] = Value::Null;
     status["devices"] = json!({"known": 0, "connected": 0, "list": []});
     status["cloud"] = Value::Null;
     let text = shown(&status);
     for words in [
-        "nothing in sight",
-        "nothing comes now; 25 h at the rate",
+        "none expected",
+        "no publishes now; 25 h without the cloud at the rate",
         "No device has been seen yet",
         "no cloud is configured",
     ] {

@@ -45,7 +45,7 @@ pub(crate) struct Problem {
     pub(crate) text: String,
 }
 
-/// A chain from leaf to root (or the CAs of a bundle, in file order), and what is wrong: what must be mended first comes first.
+/// A chain from leaf to root (or the CAs of a bundle, in file order), and what is wrong: what must be fixed first comes first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Inspection {
     /// The certificates.

@@ -183,6 +183,6 @@ fn a_revocation_list_that_cannot_be_read_is_an_error() {
 fn plain_listeners_are_told_and_warned_of_beyond_loopback() {
     let config = super::read("gateway: {id: g}\nlisteners: [{bind: 0.0.0.0:1883, insecure: true}, {bind: 127.0.0.1:1884}]\n");
     let report = check(&config);
-    found(&report, Severity::Warn, "0.0.0.0:1883: plain TCP, whoever is on the network");
+    found(&report, Severity::Warn, "0.0.0.0:1883: plain TCP, every host on the network");
     found(&report, Severity::Ok, "127.0.0.1:1884: plain, on loopback only");
 }

@@ -39,8 +39,8 @@ fn check_map(node: &Node, generic: &str, path: &str, faults: &mut Vec<Fault>) {
         let child_path = join(path, &key.name);
         if let Some(first) = seen.iter().find(|first| first.name == key.name) {
             let reason = match first.origin {
-                Origin::File(Some(line)) => format!("the key stands twice, first in line {line}; keep one"),
-                _ => "the key stands twice; keep one".to_owned(),
+                Origin::File(Some(line)) => format!("the key appears twice, first in line {line}; keep one"),
+                _ => "the key appears twice; keep one".to_owned(),
             };
             faults.push(key_fault(key, child, &child_path, reason));
             continue;

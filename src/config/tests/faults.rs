@@ -56,7 +56,7 @@ fn a_misspelt_required_key_is_reported_once() {
 fn a_key_that_stands_twice_is_refused_with_both_lines() {
     let shown = the_fault(&minimal_and("limits:\n  max_packet: 1KiB\n  max_packet: 2KiB\n"));
     assert!(
-        shown.contains("limits.max_packet (line 6)") && shown.contains("the key stands twice, first in line 5"),
+        shown.contains("limits.max_packet (line 6)") && shown.contains("the key appears twice, first in line 5"),
         "{shown}"
     );
     assert!(the_fault(&minimal_and("gateway: {id: other}\n")).contains("gateway (line 4)"));

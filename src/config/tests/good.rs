@@ -8,7 +8,7 @@ use super::super::route::Destination;
 use super::super::*;
 use super::{good, minimal_and};
 
-/// Section 10 of the design, without the keys that this version does not have.
+/// A configuration with every key of this version.
 const WHOLE: &str = r##"
 gateway:
   id: plant-7

@@ -147,7 +147,7 @@ fn names_belong_to_tls_and_are_names() {
         the_fault(&with_listeners("{bind: 0.0.0.0:8883, names: [\"mqtts://a\"]}"))
             .contains("listeners[0].names[0] (line 2)\n    value:  mqtts://a\n    reason: must be a host name or an address")
     );
-    assert!(the_fault(&with_listeners("{bind: 0.0.0.0:8883, names: [a.local, A.local]}")).contains("stands twice"));
+    assert!(the_fault(&with_listeners("{bind: 0.0.0.0:8883, names: [a.local, A.local]}")).contains("is listed twice"));
 }
 
 #[test]
