@@ -146,16 +146,16 @@ pub struct Stats {
     pub delivered: AtomicU64,
     /// Records settled as expired by their own MQTT 5 expiry.
     pub expired: AtomicU64,
-    /// Publishes sent again on the same connection because the cloud had refused them for the moment.
+    /// Publishes sent again on the same connection because the cloud had refused them for now.
     pub retried: AtomicU64,
     /// Publishes sent again because an earlier connection of this process had written them and got no ack.
     pub replayed: AtomicU64,
     /// Publishes that the process before a restart may have sent: as many of the oldest records as it can have had in flight,
     /// so an upper bound.
     pub replayed_perhaps: AtomicU64,
-    /// Records delivered of which an earlier connection had written a copy: the cloud may have them twice.
+    /// Records delivered that an earlier connection had also written: the cloud may have them twice.
     pub duplicates_suspected: AtomicU64,
-    /// Acks for records that had been settled otherwise before.
+    /// Acks for records that were settled already, for another reason.
     pub late_acks: AtomicU64,
     /// Connections that the cloud accepted.
     pub connects: AtomicU64,

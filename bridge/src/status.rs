@@ -34,7 +34,7 @@ pub struct BridgeStatus {
     pub last_error: Option<LastError>,
     /// Publishes that wait for the cloud's ack.
     pub in_flight: usize,
-    /// Devices that wait because the cloud refused one of their records for the moment.
+    /// Waiting devices: the cloud refused one of their records for now.
     pub waiting_devices: usize,
     /// Publishes per second that the lane allows itself now; none = no limit.
     pub messages_per_second: Option<f64>,

@@ -263,7 +263,7 @@ fn disconnected(code: DisconnectReasonCode, reason: Option<String>, config: &Con
     let peer = peer(config);
     let blame = reason_code::disconnect(code as u8);
     let (ended, advice) = match code {
-        _ if blame.is_some() => (Ended::Message, "a message is to blame; it will be found and set aside"),
+        _ if blame.is_some() => (Ended::Message, "a message causes it; it will be found and become a dead letter"),
         Code::SessionTakenOver => (
             Ended::TakenOver,
             "another client has connected with our client id; give each gateway its own cloud.client_id",

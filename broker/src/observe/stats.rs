@@ -144,7 +144,7 @@ pub struct Stats {
     pub connected: AtomicU64,
     /// DISCONNECT by the device with no error.
     pub clean_disconnects: AtomicU64,
-    /// TLS handshakes going on now.
+    /// TLS handshakes in progress now.
     pub handshakes_pending: AtomicU64,
     /// Subscriptions granted.
     pub subscriptions_granted: AtomicU64,

@@ -194,7 +194,7 @@ impl Retained {
             identity = &**candidate.identity,
             topic = candidate.topic,
             reason = reason.label(),
-            "a message was not retained, it only went its way: {why}; further ones are counted in forebay_unretained_total"
+            "message delivered but not retained: {why}; further ones are counted in forebay_unretained_total"
         );
     }
 
