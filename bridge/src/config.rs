@@ -19,9 +19,10 @@ pub struct Config {
     pub client_id: String,
     /// The version of MQTT to speak. Default 5.
     pub version: Version,
-    /// Client certificate and trusted roots; none = plain TCP. On port 443 the ALPN name that AWS wants is added
-    /// unless the configuration names one already.
+    /// Client certificate and trusted roots; `None` is plain TCP. Its ALPN names are those of [`Self::alpn`].
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// The ALPN name to offer in the TLS handshake; `None` offers none. AWS wants `x-amzn-mqtt-ca` on port 443. Default none.
+    pub alpn: Option<String>,
     /// How many publishes may wait for the cloud's ack at once, the request channel included; never above the cloud's
     /// Receive Maximum. At least 1.
     pub in_flight: u16,
@@ -29,7 +30,7 @@ pub struct Config {
     pub ack_timeout: Duration,
     /// Interval of pings. Default 60 s, at least 5 s (AWS raises anything below 30 s to 30 s).
     pub keep_alive: Duration,
-    /// Bound on resolving, TCP, TLS and CONNACK together. Default 30 s.
+    /// Bound on resolving, TCP, TLS and CONNACK together; the first three get at most a third of it each. Default 30 s.
     pub connect_timeout: Duration,
     /// What the cloud, or the operator, allows per second.
     pub rate_limit: RateLimit,
@@ -127,6 +128,7 @@ impl Config {
             client_id: gateway.to_owned(),
             version: Version::default(),
             tls: None,
+            alpn: None,
             in_flight: 32,
             ack_timeout: Duration::from_secs(20),
             keep_alive: Duration::from_secs(60),

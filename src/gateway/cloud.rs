@@ -14,7 +14,7 @@ use crate::config::{ClientCertificate, Cloud, CloudTls, Config, Profile, Protoco
 use crate::monitor::canary;
 
 /// AWS wants this ALPN name on port 443, where it serves other protocols too.
-const AWS_ALPN: &[u8] = b"x-amzn-mqtt-ca";
+const AWS_ALPN: &str = "x-amzn-mqtt-ca";
 const HTTPS: u16 = 443;
 
 /// The lane's settings.
@@ -34,6 +34,7 @@ pub(super) fn bridge(config: &Config, cloud: &Cloud) -> anyhow::Result<forebay_b
             Protocol::V311 => Version::V311,
         },
         tls,
+        alpn: alpn(cloud.profile, cloud.port).map(str::to_owned),
         in_flight: cloud.in_flight,
         canary: cloud.canary.map(|_| canary::of_the_bridge(gateway)),
         rate_limit: RateLimit {
@@ -81,12 +82,13 @@ impl Admission for MappedAdmission {
     }
 }
 
+/// Another broker knows nothing of AWS's name and may refuse it.
+fn alpn(profile: Profile, port: u16) -> Option<&'static str> {
+    (profile == Profile::AwsIot && port == HTTPS).then_some(AWS_ALPN)
+}
+
 fn client_tls(cloud: &Cloud, tls: &CloudTls) -> anyhow::Result<ClientConfig> {
-    let mut client = client_config(roots(cloud, tls)?, tls.identity.as_ref())?;
-    if cloud.profile == Profile::AwsIot && cloud.port == HTTPS {
-        client.alpn_protocols = vec![AWS_ALPN.to_vec()];
-    }
-    Ok(client)
+    client_config(roots(cloud, tls)?, tls.identity.as_ref())
 }
 
 fn client_config(roots: RootCertStore, identity: Option<&ClientCertificate>) -> anyhow::Result<ClientConfig> {
@@ -157,6 +159,15 @@ fn roots(cloud: &Cloud, tls: &CloudTls) -> anyhow::Result<RootCertStore> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn only_aws_on_port_443_is_offered_the_alpn_name_of_aws() {
+        assert_eq!(alpn(Profile::AwsIot, 443), Some("x-amzn-mqtt-ca"));
+        assert_eq!(alpn(Profile::AwsIot, 8883), None);
+        assert_eq!(alpn(Profile::Mqtt, 443), None);
+    }
+
     #[test]
     fn amazons_roots_are_built_in() {
         let named = |name: &str| {

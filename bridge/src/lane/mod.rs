@@ -25,6 +25,7 @@ use crate::flow::rate_limit::RateLimiter;
 use crate::flow::read_ahead::{ReadAhead, ReadDone};
 use crate::lane::probe::Probe;
 use crate::link::backoff::Retries;
+use crate::link::connector::Connector;
 use crate::log_throttle::LogThrottle;
 use crate::message::item::Item;
 use crate::refusal::accepted_topics::AcceptedTopics;
@@ -64,6 +65,7 @@ pub(crate) struct Lane {
     pub(crate) reads: JoinSet<ReadDone>,
     pub(crate) reader_lost: bool,
     pub(crate) wake: Arc<Notify>,
+    pub(crate) connector: Connector,
     pub(crate) retries: Retries,
     pub(crate) error_log: LogThrottle,
 }
@@ -117,6 +119,7 @@ impl Lane {
             reads: JoinSet::new(),
             reader_lost: false,
             wake,
+            connector: Connector::new(),
             retries: Retries::new(config.backoff),
             error_log: LogThrottle::default(),
             config: Arc::new(config),

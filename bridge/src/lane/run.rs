@@ -1,6 +1,7 @@
 //! The life of a lane's connections, from dialling to their end.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_wal::Timestamp;
@@ -11,11 +12,12 @@ use crate::flow::in_flight::InFlight;
 use crate::flow::read_ahead::{ReadAhead, ReadDone};
 use crate::lane::Lane;
 use crate::lane::connection_state::{ConnectionState, End};
+use crate::link::connector::Connector;
 use crate::link::failure::{self, Failure};
 use crate::link::{self, Client, Event, Link, Terms};
 use crate::refusal::canary::Proof;
 use crate::stats::add;
-use crate::{Answer, Ended, LastError, State};
+use crate::{Answer, Config, Ended, LastError, State};
 
 /// No ack for so long while acks are owed: stalled, says the status.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
@@ -23,6 +25,8 @@ const STALLED_AFTER: Duration = Duration::from_secs(5);
 const SILENT_SHARE: u32 = 4;
 /// How old the status may show the pace while that recovers.
 const RECOVERY_SHOWN: Duration = Duration::from_secs(1);
+/// At shutdown: how long our DISCONNECT may take to leave.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 /// When nothing else wakes the lane.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -52,13 +56,12 @@ impl Lane {
 
     /// One connection from dialling to its end.
     async fn one_connection(&mut self, shutdown: &CancellationToken) -> ControlFlow<()> {
-        let (client, mut link) = link::open(&self.config);
-        let connected = tokio::select! {
-            connected = tokio::time::timeout(self.config.connect_timeout, until_connected(&mut link)) => connected,
+        let dialled = tokio::select! {
+            dialled = tokio::time::timeout(self.config.connect_timeout, dial(&mut self.connector, &self.config)) => dialled,
             () = shutdown.cancelled() => return ControlFlow::Break(()),
         };
-        let terms = match connected.unwrap_or_else(|_| Err(failure::connect_timeout(&self.config))) {
-            Ok(terms) if terms.qos_1 => terms,
+        let (client, mut link, terms) = match dialled.unwrap_or_else(|_| Err(failure::connect_timeout(&self.config))) {
+            Ok((client, link, terms)) if terms.qos_1 => (client, link, terms),
             Ok(_) => {
                 let text = format!(
                     "{}:{} takes QoS 0 only, which acks nothing; use another broker",
@@ -75,7 +78,11 @@ impl Lane {
         let mut connection = self.begin(terms);
         let end = self.drive(&client, &mut link, &mut connection, shutdown).await;
         self.take_leftovers(link.leftovers(), &mut connection);
-        drop((client, link));
+        drop(client);
+        match &end {
+            End::Shutdown => link.close(LAST_BYTES).await,
+            End::Failed(_) => drop(link),
+        }
         let lived = connection.connected_at.elapsed();
         let flow = match end {
             End::Shutdown => {
@@ -323,10 +330,16 @@ impl Lane {
     }
 }
 
-async fn until_connected(link: &mut Link) -> Result<Terms, Failure> {
+/// Connects and waits until the cloud has accepted us.
+async fn dial(connector: &mut Connector, config: &Arc<Config>) -> Result<(Client, Link, Terms), Failure> {
+    let stream = connector
+        .connect(config)
+        .await
+        .map_err(|error| Failure::from_connect(&error, config))?;
+    let (client, mut link) = link::open(config, stream).map_err(|error| Failure::from_relay(&error))?;
     loop {
         if let Event::Connected(terms) = link.poll().await? {
-            return Ok(terms);
+            return Ok((client, link, terms));
         }
     }
 }

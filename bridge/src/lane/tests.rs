@@ -111,7 +111,7 @@ impl Bench {
         ];
         let mapping = Mapping::new("plant-7", routes, CloudLimits::mqtt()).unwrap();
         let config = Config::mqtt("plant-7", "localhost");
-        let (client, link) = link::open(&Arc::new(config.clone()));
+        let (client, link) = unplugged(&Arc::new(config.clone()));
         manual.advance(Duration::from_secs(1));
         let mut lane = Lane::new(config, log, Arc::new(mapping), Handle::new(), Arc::new(Ages), clock);
         let connection = lane.begin(TERMS);
@@ -146,13 +146,18 @@ impl Bench {
     fn reconnect(&mut self) {
         let connection = self.lane.begin(TERMS);
         self.lane.close(std::mem::replace(&mut self.connection, connection), None);
-        (self.client, self._link) = link::open(&self.lane.config);
+        (self.client, self._link) = unplugged(&self.lane.config);
         self.next_id = 1;
     }
 
     fn answer(&mut self, id: u16, code: u8) {
         self.lane.on_event(Event::Acked(id, code, None), &mut self.connection).unwrap();
     }
+}
+
+/// A connection whose other end is gone.
+fn unplugged(config: &Arc<Config>) -> (Client, Link) {
+    link::open(config, Box::new(tokio::io::duplex(64).0)).unwrap()
 }
 
 #[tokio::test]
@@ -260,7 +265,7 @@ async fn silence_that_goes_on_is_one_error_that_repeats_itself() {
         bench.read().await;
         let late = Instant::now() + Duration::from_secs(3 * round);
         bench.send(late);
-        let client = link::open(&bench.lane.config).0;
+        let client = unplugged(&bench.lane.config).0;
         let Err(End::Failed(failure)) = bench
             .lane
             .advance(&client, &mut bench.connection, late + Duration::from_secs(20 + round))

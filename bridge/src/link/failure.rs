@@ -1,12 +1,16 @@
 //! Why a connection ended, in words for the operator.
 
 use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode as Code5, DisconnectReasonCode};
 use rumqttc::v5::{ConnectionError as Error5, StateError as State5};
-use rumqttc::{ConnectReturnCode as Code4, ConnectionError as Error4, StateError as State4, TlsError};
+use rumqttc::{ConnectReturnCode as Code4, ConnectionError as Error4, StateError as State4};
 use rustls::{AlertDescription, CertificateError, Error as Rustls};
 
+use super::connector::ConnectError;
+use super::relay::End;
 use crate::link::reason_code::{self, Outcome};
 use crate::{Config, Ended};
 
@@ -28,7 +32,6 @@ impl Failure {
     pub(crate) fn from_v5(error: Error5, config: &Config, connected: bool) -> Self {
         match error {
             Error5::Timeout(_) => connect_timeout(config),
-            Error5::Tls(error) => tls(error, config),
             Error5::Io(error) => from_io(&error, config, connected),
             Error5::ConnectionRefused(code) => refused_v5(code, config),
             Error5::NotConnAck(_) => protocol("it answered CONNECT with another packet", config),
@@ -56,7 +59,6 @@ impl Failure {
                 Ended::Network,
                 format!("{} takes no data any more; the line is probably cut", peer(config)),
             ),
-            Error4::Tls(error) => tls(error, config),
             Error4::Io(error) => from_io(&error, config, connected),
             Error4::ConnectionRefused(code) => refused_v4(code, config),
             Error4::NotConnAck(_) => protocol("it answered CONNECT with another packet", config),
@@ -69,6 +71,44 @@ impl Failure {
             },
             other => protocol(&other.to_string(), config),
         }
+    }
+
+    /// There is no connection.
+    pub(crate) fn from_connect(error: &ConnectError, config: &Config) -> Self {
+        match error {
+            ConnectError::Resolve(error) => unresolved(&error.to_string(), config),
+            ConnectError::ResolveTimeout(within) => {
+                unresolved(&format!("the resolver has not answered within {} s", within.as_secs_f32()), config)
+            }
+            ConnectError::Tcp(failed, within) => unreachable(failed, *within, config),
+            ConnectError::Tls(address, error) => tls(*address, error, config),
+            ConnectError::TlsTimeout(address, within) => Self::new(
+                Ended::ConnectTimeout,
+                format!(
+                    "{} ({address}) did not finish the TLS handshake within {} s; check that the port speaks TLS",
+                    peer(config),
+                    within.as_secs_f32()
+                ),
+            ),
+        }
+    }
+
+    /// The cloud's side of the connection ended. `connected` = the cloud had accepted it.
+    pub(crate) fn from_end(end: &End, config: &Config, connected: bool) -> Self {
+        match end {
+            End::Closed => closed(config, connected),
+            End::Broken(error) => from_io(error, config, connected),
+        }
+    }
+
+    /// rumqttc's side of the connection cannot be made.
+    pub(crate) fn from_relay(error: &io::Error) -> Self {
+        Self::new(
+            Ended::Network,
+            format!(
+                "the bridge's own Unix socket cannot be made ({error}); check the limit of open files and whether a sandbox forbids AF_UNIX"
+            ),
+        )
     }
 
     /// Whether the peer ended the connection of its own accord, without a reason that is the server's.
@@ -88,6 +128,14 @@ pub(crate) fn connect_timeout(config: &Config) -> Failure {
 
 fn peer(config: &Config) -> String {
     format!("{}:{}", config.host, config.port)
+}
+
+fn unresolved(why: &str, config: &Config) -> Failure {
+    let text = format!(
+        "the name {} cannot be resolved ({why}); check cloud.endpoint and this machine's DNS",
+        config.host
+    );
+    Failure::new(Ended::Dns, text)
 }
 
 fn protocol(what: &str, config: &Config) -> Failure {
@@ -129,46 +177,49 @@ fn from_io(error: &io::Error, config: &Config, connected: bool) -> Failure {
     }
     let peer = peer(config);
     let (ended, text) = match error.kind() {
-        io::ErrorKind::ConnectionRefused => (
-            Ended::Refused,
-            format!("{peer} refused the connection; check that the broker runs and the port is right"),
-        ),
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted | io::ErrorKind::UnexpectedEof => {
             return closed(config, connected);
         }
         io::ErrorKind::TimedOut => (Ended::Network, format!("{peer} does not answer any more: {error}")),
-        _ if error.to_string().contains("lookup address") => (
-            Ended::Dns,
-            format!(
-                "the name {} cannot be resolved ({error}); check cloud.endpoint and this machine's DNS",
-                config.host
-            ),
-        ),
         _ => (Ended::Network, format!("the connection to {peer} failed: {error}")),
     };
     Failure::new(ended, text)
 }
 
-fn tls(error: TlsError, config: &Config) -> Failure {
-    match error {
-        TlsError::Io(error) => {
-            let failure = from_io(&error, config, false);
-            if failure.ended == Ended::PeerClosed {
-                let text = format!(
-                    "{} closed the connection during the TLS handshake; check that the port speaks TLS",
-                    peer(config)
-                );
-                return Failure::new(Ended::Tls, text);
-            }
-            failure
-        }
-        TlsError::TLS(error) => from_rustls(&error, config),
-        TlsError::DNSName(_) => Failure::new(
-            Ended::Tls,
-            format!("`{}` is no name that a certificate can be for; check cloud.endpoint", config.host),
-        ),
-        other => Failure::new(Ended::Tls, format!("TLS to {} cannot be set up: {other}", peer(config))),
+fn unreachable(failed: &[(SocketAddr, io::Error)], within: Duration, config: &Config) -> Failure {
+    let all = |kind| failed.iter().all(|(_, error)| error.kind() == kind);
+    let (ended, advice) = if all(io::ErrorKind::ConnectionRefused) {
+        (Ended::Refused, "check that the broker runs and the port is right")
+    } else if failed.iter().any(|(_, error)| error.kind() == io::ErrorKind::TimedOut) {
+        (Ended::ConnectTimeout, "check the route, the firewall and the port")
+    } else {
+        (Ended::Network, "check this machine's network")
+    };
+    let each: Vec<_> = failed
+        .iter()
+        .map(|(address, error)| match error.kind() {
+            io::ErrorKind::ConnectionRefused => format!("{address} refused the connection"),
+            io::ErrorKind::TimedOut => format!("{address} did not answer within {} s", within.as_secs_f32()),
+            _ => format!("{address}: {error}"),
+        })
+        .collect();
+    Failure::new(ended, format!("{} cannot be reached ({}); {advice}", peer(config), each.join(", ")))
+}
+
+fn tls(address: SocketAddr, error: &io::Error, config: &Config) -> Failure {
+    if error.kind() == io::ErrorKind::InvalidInput {
+        let text = format!("`{}` is no name that a certificate can be for; check cloud.endpoint", config.host);
+        return Failure::new(Ended::Tls, text);
     }
+    let failure = from_io(error, config, false);
+    if failure.ended == Ended::PeerClosed {
+        let text = format!(
+            "{} ({address}) closed the connection during the TLS handshake; check that the port speaks TLS",
+            peer(config)
+        );
+        return Failure::new(Ended::Tls, text);
+    }
+    failure
 }
 
 fn from_rustls(error: &Rustls, config: &Config) -> Failure {
@@ -312,7 +363,7 @@ mod tests {
             (CertificateError::NotValidYet, "clock"),
         ] {
             let error = io::Error::new(io::ErrorKind::InvalidData, Rustls::InvalidCertificate(error));
-            let failure = Failure::from_v5(Error5::Tls(TlsError::Io(error)), &config(), false);
+            let failure = Failure::from_connect(&ConnectError::Tls(([192, 0, 2, 1], 8883).into(), error), &config());
             assert_eq!(failure.ended, Ended::Tls);
             assert!(failure.text.contains(word), "{}", failure.text);
         }

@@ -1,26 +1,32 @@
 //! One connection to the cloud, MQTT 5 or 3.1.1, over rumqttc. Its client and event loop live and die with the connection:
 //! rumqttc's own queue of pending publishes is never used.
+//!
+//! `connector` makes the connection, `relay` carries its bytes to and from rumqttc.
 
 pub(crate) mod backoff;
+pub(crate) mod connector;
 pub(crate) mod failure;
 pub(crate) mod reason_code;
+mod relay;
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS as QoS5;
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet as Packet5, PubAckReason};
 use rumqttc::v5::{AsyncClient as Client5, Event as Event5, EventLoop as Loop5, MqttOptions as Options5};
 use rumqttc::{
     AsyncClient as Client4, Event as Event4, EventLoop as Loop4, MqttOptions as Options4, NetworkOptions, Outgoing, Packet as Packet4,
-    QoS as QoS4, TlsConfiguration, Transport,
+    QoS as QoS4, Transport,
 };
 
-use crate::link::failure::Failure;
+use self::connector::Stream;
+use self::failure::Failure;
+use self::relay::Relay;
 use crate::message::Publish;
-use crate::{Config, Version};
+use crate::{Config, Ended, Version};
 
-const ALPN_PORT: u16 = 443;
-const ALPN: &[u8] = b"x-amzn-mqtt-ca";
 /// Longest packet taken from the cloud; this connection subscribes to nothing.
 const MAX_INCOMING: u32 = 256 * 1024;
 const MIN_KEEP_ALIVE_SECONDS: u64 = 5;
@@ -41,6 +47,7 @@ pub(crate) enum Client {
 /// Drives a connection. [`Link::poll`] is not cancel safe: keep its future until it is done, or drop the link with it.
 pub(crate) struct Link {
     wire: Wire,
+    relay: Relay,
     config: Arc<Config>,
     connected: bool,
 }
@@ -88,27 +95,29 @@ fn id_limit(config: &Config) -> u16 {
     config.in_flight.saturating_mul(WINDOWS_OF_IDS).max(MIN_IDS)
 }
 
-/// A fresh client and event loop. Nothing is dialled before the first poll.
-pub(crate) fn open(config: &Arc<Config>) -> (Client, Link) {
+/// A fresh client and event loop for a connection. Nothing is sent before the first poll. Runs in a Tokio runtime.
+pub(crate) fn open(config: &Arc<Config>, cloud: Box<dyn Stream>) -> io::Result<(Client, Link)> {
+    let (relay, socket) = Relay::start(cloud)?;
     let (client, wire) = match config.version {
         Version::V5 => {
-            let (client, wire) = Client5::new(options_v5(config), CHANNEL + 1);
+            let (client, wire) = Client5::new(options_v5(config, socket), CHANNEL + 1);
             (Client::V5(client), Wire::V5(Box::new(wire)))
         }
         Version::V311 => {
-            let (client, mut wire) = Client4::new(options_v4(config), CHANNEL + 1);
+            let (client, mut wire) = Client4::new(options_v4(config, socket), CHANNEL + 1);
             wire.set_network_options(network(config));
             (Client::V4(client), Wire::V4(Box::new(wire)))
         }
     };
-    (
+    Ok((
         client,
         Link {
             wire,
+            relay,
             config: Arc::clone(config),
             connected: false,
         },
-    )
+    ))
 }
 
 impl Client {
@@ -151,11 +160,11 @@ impl Link {
         let event = match &mut self.wire {
             Wire::V5(wire) => match wire.poll().await {
                 Ok(event) => from_v5(event),
-                Err(error) => return Err(Failure::from_v5(error, &self.config, self.connected)),
+                Err(error) => return Err(self.failed(Failure::from_v5(error, &self.config, self.connected))),
             },
             Wire::V4(wire) => match wire.poll().await {
                 Ok(event) => from_v4(event),
-                Err(error) => return Err(Failure::from_v4(error, &self.config, self.connected)),
+                Err(error) => return Err(self.failed(Failure::from_v4(error, &self.config, self.connected))),
             },
         };
         if matches!(event, Event::Connected(_)) {
@@ -163,6 +172,21 @@ impl Link {
             self.keep_own_pings();
         }
         Ok(event)
+    }
+
+    /// What the cloud said counts first, then how its side of the connection ended; that rumqttc's side ended too is a consequence.
+    fn failed(&self, of_the_client: Failure) -> Failure {
+        let is_consequence = matches!(of_the_client.ended, Ended::PeerClosed | Ended::Network);
+        match self.relay.take_end() {
+            Some(end) if is_consequence => Failure::from_end(&end, &self.config, self.connected),
+            _ => of_the_client,
+        }
+    }
+
+    /// Ends the connection after our DISCONNECT: what is written is sent, then the cloud's side is closed in order.
+    pub(crate) async fn close(self, grace: Duration) {
+        drop(self.wire);
+        self.relay.finish(grace).await;
     }
 
     /// A server keep-alive of 0 means that the server does not watch; rumqttc would ping without pause and take each answer
@@ -236,63 +260,50 @@ const fn reason_code(reason: PubAckReason) -> u8 {
     }
 }
 
-fn options_v5(config: &Config) -> Options5 {
-    let mut options = Options5::new(config.client_id.as_str(), config.host.as_str(), config.port);
+fn options_v5(config: &Config, socket: String) -> Options5 {
+    let mut options = Options5::new(config.client_id.as_str(), socket, config.port);
     options
         .set_keep_alive(keep_alive(config))
         .set_clean_start(true)
         .set_connection_timeout(config.connect_timeout.as_secs().max(1))
-        .set_network_options(network(config))
         .set_max_packet_size(Some(MAX_INCOMING))
         .set_outgoing_inflight_upper_limit(id_limit(config))
-        .set_transport(transport(config));
+        .set_transport(Transport::Unix);
     options
 }
 
-fn options_v4(config: &Config) -> Options4 {
-    let mut options = Options4::new(config.client_id.as_str(), config.host.as_str(), config.port);
+fn options_v4(config: &Config, socket: String) -> Options4 {
+    let mut options = Options4::new(config.client_id.as_str(), socket, config.port);
     options
         .set_keep_alive(keep_alive(config))
         .set_clean_session(true)
         .set_max_packet_size(MAX_INCOMING as usize, usize::MAX)
         .set_inflight(id_limit(config))
-        .set_transport(transport(config));
+        .set_transport(Transport::Unix);
     options
 }
 
-fn keep_alive(config: &Config) -> std::time::Duration {
+fn keep_alive(config: &Config) -> Duration {
     // rumqttc panics below five seconds; MQTT has 16 bits for it.
     config.keep_alive.clamp(
-        std::time::Duration::from_secs(MIN_KEEP_ALIVE_SECONDS),
-        std::time::Duration::from_secs(u64::from(u16::MAX)),
+        Duration::from_secs(MIN_KEEP_ALIVE_SECONDS),
+        Duration::from_secs(u64::from(u16::MAX)),
     )
 }
 
+/// Only the time that a flush may take.
 fn network(config: &Config) -> NetworkOptions {
     let mut network = NetworkOptions::new();
-    network.set_tcp_nodelay(true);
     network.set_connection_timeout(config.connect_timeout.as_secs().max(1));
     network
 }
 
-fn transport(config: &Config) -> Transport {
-    let Some(tls) = &config.tls else { return Transport::tcp() };
-    let mut tls = Arc::clone(tls);
-    if config.port == ALPN_PORT && tls.alpn_protocols.is_empty() {
-        let mut with_alpn = rustls::ClientConfig::clone(&tls);
-        with_alpn.alpn_protocols = vec![ALPN.to_vec()];
-        tls = Arc::new(with_alpn);
-    }
-    Transport::tls_with_config(TlsConfiguration::Rustls(tls))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use super::connector::Connector;
     use super::*;
 
     #[tokio::test]
@@ -307,7 +318,8 @@ mod tests {
             socket.write_all(&[0x20, 6, 0, 0, 3, 0x13, 0, 0]).await.unwrap();
             socket
         };
-        let (_client, mut link) = open(&Arc::new(config));
+        let cloud = Connector::new().connect(&config).await.unwrap();
+        let (_client, mut link) = open(&Arc::new(config), cloud).unwrap();
         let (_socket, connected) = tokio::join!(server, link.poll());
         assert!(matches!(connected, Ok(Event::Connected(_))));
         assert_eq!(

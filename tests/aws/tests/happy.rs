@@ -2,14 +2,17 @@
 
 mod support;
 
-use forebay_aws_standin::{Standin, StandinConfig, Version, certificates::Authority};
+use forebay_aws_standin::{
+    Standin, StandinConfig, Version,
+    certificates::{Authority, ENDPOINT},
+};
 use rumqttc::{Packet, v5};
 use support::{DEADLINE, client_v4, client_v5, plain, tls_standin, until_v4, until_v5};
 
 #[tokio::test]
 async fn a_publish_of_each_version_is_committed_before_its_ack() {
     let cloud = plain().await;
-    let (client, mut events) = client_v4(cloud.address(), "four", None);
+    let (client, mut events) = client_v4(cloud.address(), "four");
     client
         .publish("dt/a", rumqttc::QoS::AtLeastOnce, false, r#"{"device":"a","seq":1}"#)
         .await
@@ -17,7 +20,7 @@ async fn a_publish_of_each_version_is_committed_before_its_ack() {
     until_v4(&mut events, |packet| matches!(packet, Packet::PubAck(_))).await;
     assert_eq!(cloud.ledger().count(), 1);
 
-    let (client, mut events) = client_v5(cloud.address(), "five", None);
+    let (client, mut events) = client_v5(cloud.address(), "five");
     let v5::Incoming::ConnAck(connack) = until_v5(&mut events, |packet| matches!(packet, v5::Incoming::ConnAck(_))).await else {
         panic!("no CONNACK");
     };
@@ -71,11 +74,11 @@ async fn a_subscriber_gets_what_is_published_and_what_came_while_it_was_away() {
         properties.session_expiry_interval = Some(60);
         options.set_connect_properties(properties);
     };
-    let (subscriber, mut events) = support::client_v5_with(cloud.address(), "sub", None, persistent);
+    let (subscriber, mut events) = support::client_v5_with(cloud.address(), "sub", persistent);
     subscriber.subscribe("cmd/+/x", v5::mqttbytes::QoS::AtLeastOnce).await.unwrap();
     until_v5(&mut events, |packet| matches!(packet, v5::Incoming::SubAck(_))).await;
 
-    let (publisher, mut publisher_events) = client_v4(cloud.address(), "pub", None);
+    let (publisher, mut publisher_events) = client_v4(cloud.address(), "pub");
     publisher
         .publish("cmd/1/x", rumqttc::QoS::AtLeastOnce, false, "here")
         .await
@@ -91,7 +94,7 @@ async fn a_subscriber_gets_what_is_published_and_what_came_while_it_was_away() {
         .await
         .unwrap();
     until_v4(&mut publisher_events, |packet| matches!(packet, Packet::PubAck(_))).await;
-    let (_subscriber, mut events) = support::client_v5_with(cloud.address(), "sub", None, persistent);
+    let (_subscriber, mut events) = support::client_v5_with(cloud.address(), "sub", persistent);
     let connack = until_v5(&mut events, |packet| matches!(packet, v5::Incoming::ConnAck(_))).await;
     assert!(matches!(connack, v5::Incoming::ConnAck(connack) if connack.session_present));
     let got = until_v5(&mut events, |packet| matches!(packet, v5::Incoming::Publish(_))).await;
@@ -104,12 +107,11 @@ async fn mutual_tls_with_the_endpoint_name_is_served() {
     let authority = Authority::new("authority").unwrap();
     let cloud = tls_standin(&authority).await;
     let tls = authority.client_tls(Some(&authority.client("gateway").unwrap())).unwrap();
-    let (client, mut events) = client_v5(cloud.address(), "tls", Some(tls));
-    client
-        .publish("dt/a", v5::mqttbytes::QoS::AtLeastOnce, false, "over tls")
-        .await
-        .unwrap();
-    until_v5(&mut events, |packet| matches!(packet, v5::Incoming::PubAck(_))).await;
+    let mut client = support::tls_raw(cloud.address(), ENDPOINT, tls).await.unwrap();
+    client.send(&support::connect(5, "tls", 30)).await;
+    assert_eq!(client.packet().await.unwrap()[3], 0);
+    client.publish("dt/a", b"over tls", 1, 1).await;
+    client.expect_puback(1, 0).await;
     assert!(cloud.ledger().contains(b"over tls"));
     assert_eq!(cloud.refusals(), Vec::<String>::new());
 }

@@ -8,16 +8,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use forebay_aws_standin::{
-    Standin, StandinConfig,
-    certificates::{Authority, ENDPOINT},
-};
-use rumqttc::{TlsConfiguration, Transport, v5};
+use forebay_aws_standin::{Standin, StandinConfig, certificates::Authority};
+use rumqttc::v5;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::client::TlsStream;
 
 /// How long anything may take before a test fails.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -36,35 +34,21 @@ pub async fn tls_standin(authority: &Authority) -> Standin {
 
 pub type Tls = Arc<rustls::ClientConfig>;
 
-fn transport(tls: Option<Tls>) -> (&'static str, Transport) {
-    match tls {
-        None => ("127.0.0.1", Transport::Tcp),
-        Some(tls) => (ENDPOINT, Transport::tls_with_config(TlsConfiguration::Rustls(tls))),
-    }
-}
-
 /// A rumqttc client of MQTT 3.1.1.
-pub fn client_v4(address: SocketAddr, id: &str, tls: Option<Tls>) -> (rumqttc::AsyncClient, rumqttc::EventLoop) {
-    let (host, transport) = transport(tls);
-    let mut options = rumqttc::MqttOptions::new(id, host, address.port());
-    options.set_transport(transport).set_keep_alive(Duration::from_secs(30));
+pub fn client_v4(address: SocketAddr, id: &str) -> (rumqttc::AsyncClient, rumqttc::EventLoop) {
+    let mut options = rumqttc::MqttOptions::new(id, "127.0.0.1", address.port());
+    options.set_keep_alive(Duration::from_secs(30));
     rumqttc::AsyncClient::new(options, 10)
 }
 
 /// A rumqttc client of MQTT 5.
-pub fn client_v5(address: SocketAddr, id: &str, tls: Option<Tls>) -> (v5::AsyncClient, v5::EventLoop) {
-    client_v5_with(address, id, tls, |_| {})
+pub fn client_v5(address: SocketAddr, id: &str) -> (v5::AsyncClient, v5::EventLoop) {
+    client_v5_with(address, id, |_| {})
 }
 
-pub fn client_v5_with(
-    address: SocketAddr,
-    id: &str,
-    tls: Option<Tls>,
-    change: impl FnOnce(&mut v5::MqttOptions),
-) -> (v5::AsyncClient, v5::EventLoop) {
-    let (host, transport) = transport(tls);
-    let mut options = v5::MqttOptions::new(id, host, address.port());
-    options.set_transport(transport).set_keep_alive(Duration::from_secs(30));
+pub fn client_v5_with(address: SocketAddr, id: &str, change: impl FnOnce(&mut v5::MqttOptions)) -> (v5::AsyncClient, v5::EventLoop) {
+    let mut options = v5::MqttOptions::new(id, "127.0.0.1", address.port());
+    options.set_keep_alive(Duration::from_secs(30));
     change(&mut options);
     v5::AsyncClient::new(options, 10)
 }
@@ -101,13 +85,18 @@ pub async fn until_error_v5(events: &mut v5::EventLoop) {
     timeout(DEADLINE, async { while events.poll().await.is_ok() {} }).await.unwrap();
 }
 
+/// A TLS connection with a server name of choice.
+pub async fn tls_raw(address: SocketAddr, name: &'static str, tls: Tls) -> std::io::Result<Raw<TlsStream<TcpStream>>> {
+    let tcp = TcpStream::connect(address).await?;
+    let name = rustls::pki_types::ServerName::try_from(name).unwrap();
+    let stream = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await?;
+    Ok(Raw { stream, version: 5 })
+}
+
 /// CONNECT over TLS with a server name of choice; the CONNACK, or why there is none.
 pub async fn tls_connect(address: SocketAddr, name: &'static str, tls: Tls) -> std::io::Result<Vec<u8>> {
     let attempt = async {
-        let tcp = TcpStream::connect(address).await?;
-        let name = rustls::pki_types::ServerName::try_from(name).unwrap();
-        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await?;
-        let mut raw = Raw { stream, version: 5 };
+        let mut raw = tls_raw(address, name, tls).await?;
         raw.send(&connect(5, "tls", 30)).await;
         raw.packet()
             .await

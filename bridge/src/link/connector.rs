@@ -1,0 +1,357 @@
+//! Makes the connection to the cloud: name, TCP, TLS. Each stage has a third of the connect timeout, so that an error can say
+//! which one failed and at which address.
+//!
+//! A name may stand for several addresses of which some answer nothing. They are tried as RFC 8305 ("happy eyeballs") says: in
+//! turns of both families, each 250 ms after the one before it or as soon as that failed; the first that connects is taken.
+//!
+//! The system's resolver may block for as long as it likes. It runs on a thread of its own, one at most, which nothing waits
+//! for at shutdown.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
+
+use crate::Config;
+
+/// Shares of the connect timeout: name, TCP, TLS; what they leave is for CONNACK.
+const STAGES: u32 = 3;
+/// Time between two tries, RFC 8305's recommended value.
+const STAGGER: Duration = Duration::from_millis(250);
+/// Addresses of a name that are tried at most.
+const MAX_ADDRESSES: usize = 8;
+/// A connection on which nothing moves is probed after this, three times in half a minute. MQTT's pings find most dead lines
+/// first; this finds those that die while we wait for an ack.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// A connection, with TLS or without.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
+
+/// What turns a name into addresses; it may block.
+type Lookup = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// The resolver has failed.
+    Resolve(io::Error),
+    /// The resolver has not answered within this time.
+    ResolveTimeout(Duration),
+    /// No address could be connected to, and why. `TimedOut` stands for each that has not answered within the time.
+    Tcp(Vec<(SocketAddr, io::Error)>, Duration),
+    /// The TLS handshake has failed.
+    Tls(SocketAddr, io::Error),
+    /// The TLS handshake took longer than this.
+    TlsTimeout(SocketAddr, Duration),
+}
+
+/// Connects a lane, again and again.
+pub(crate) struct Connector {
+    lookup: Arc<Lookup>,
+    /// A lookup that has not answered yet: a resolver that hangs keeps one thread, however often we try.
+    running: Option<oneshot::Receiver<io::Result<Vec<SocketAddr>>>>,
+}
+
+impl Connector {
+    /// Asks the system's resolver.
+    pub(crate) fn new() -> Self {
+        Self::with_lookup(Arc::new(|host, port| Ok((host, port).to_socket_addrs()?.collect())))
+    }
+
+    pub(crate) fn with_lookup(lookup: Arc<Lookup>) -> Self {
+        Self { lookup, running: None }
+    }
+
+    /// A connection to `config.host`, over TLS if it is configured. Cancel safe.
+    pub(crate) async fn connect(&mut self, config: &Config) -> Result<Box<dyn Stream>, ConnectError> {
+        let stage = config.connect_timeout / STAGES;
+        let addresses = match timeout(stage, self.resolve(&config.host, config.port)).await {
+            Ok(resolved) => resolved.map_err(ConnectError::Resolve)?,
+            Err(_) => return Err(ConnectError::ResolveTimeout(stage)),
+        };
+        let (tcp, address) = race(in_turns(addresses), Instant::now() + stage)
+            .await
+            .map_err(|failed| ConnectError::Tcp(failed, stage))?;
+        match &config.tls {
+            None => Ok(Box::new(tcp)),
+            Some(_) => match timeout(stage, secure(tcp, config)).await {
+                Ok(Ok(stream)) => Ok(stream),
+                Ok(Err(error)) => Err(ConnectError::Tls(address, error)),
+                Err(_) => Err(ConnectError::TlsTimeout(address, stage)),
+            },
+        }
+    }
+
+    async fn resolve(&mut self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        // An answer that came when nothing waited for it any more is of unknown age.
+        let is_running = |running: &mut oneshot::Receiver<_>| matches!(running.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        let running = match self.running.take_if(is_running) {
+            Some(running) => running,
+            None => self.start_lookup(host, port)?,
+        };
+        let answer = self.running.insert(running).await;
+        self.running = None;
+        match answer {
+            Ok(Ok(addresses)) if addresses.is_empty() => Err(io::Error::other("the name has no address")),
+            Ok(answer) => answer,
+            Err(_) => Err(io::Error::other("the resolver's thread has ended without an answer")),
+        }
+    }
+
+    fn start_lookup(&self, host: &str, port: u16) -> io::Result<oneshot::Receiver<io::Result<Vec<SocketAddr>>>> {
+        let (answer, running) = oneshot::channel();
+        let (lookup, host) = (Arc::clone(&self.lookup), host.to_owned());
+        std::thread::Builder::new().name("cloud-resolver".to_owned()).spawn(move || {
+            // Nothing may wait for it any more.
+            drop(answer.send(lookup(&host, port)));
+        })?;
+        Ok(running)
+    }
+}
+
+/// Both families in turns, beginning with that of the resolver's first address.
+fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut turns = Vec::new();
+    while turns.len() < MAX_ADDRESSES {
+        let before = turns.len();
+        turns.extend(first.next().into_iter().chain(second.next()));
+        if turns.len() == before {
+            break;
+        }
+    }
+    turns.truncate(MAX_ADDRESSES);
+    turns
+}
+
+/// The first address that connects. `Err` says of each what happened; those that were still silent at the deadline are `TimedOut`.
+async fn race(addresses: Vec<SocketAddr>, deadline: Instant) -> Result<(TcpStream, SocketAddr), Vec<(SocketAddr, io::Error)>> {
+    let mut waiting = addresses.clone().into_iter();
+    let mut tries = JoinSet::new();
+    let mut failed = Vec::new();
+    let mut next_at = Instant::now();
+    loop {
+        let has_more = waiting.len() > 0;
+        tokio::select! {
+            Some(done) = tries.join_next(), if !tries.is_empty() => match done {
+                Ok((address, Ok(stream))) => return Ok((stream, address)),
+                Ok((address, Err(error))) => {
+                    failed.push((address, error));
+                    next_at = Instant::now();
+                }
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            },
+            () = sleep_until(next_at), if has_more => {
+                next_at = Instant::now() + STAGGER;
+                if let Some(address) = waiting.next() {
+                    tries.spawn(async move { (address, dial(address).await) });
+                }
+            }
+            () = sleep_until(deadline) => break,
+            else => break,
+        }
+    }
+    let silent = addresses
+        .into_iter()
+        .filter(|address| failed.iter().all(|(known, _)| known != address));
+    let silent: Vec<_> = silent.map(|address| (address, io::ErrorKind::TimedOut.into())).collect();
+    failed.extend(silent);
+    Err(failed)
+}
+
+async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv6() {
+        TcpSocket::new_v6()
+    } else {
+        TcpSocket::new_v4()
+    }?;
+    socket.set_nodelay(true)?;
+    // Without them the connection works as well; MQTT has its own pings.
+    if let Err(error) = keep_alive(&socket) {
+        tracing::debug!(%error, "TCP keep-alive cannot be set");
+    }
+    socket.connect(address).await
+}
+
+fn keep_alive(socket: &TcpSocket) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
+    Ok(())
+}
+
+/// The TLS handshake. The only place where the ALPN name is set.
+async fn secure(tcp: TcpStream, config: &Config) -> io::Result<Box<dyn Stream>> {
+    let Some(tls) = &config.tls else { return Ok(Box::new(tcp)) };
+    let mut tls = Arc::clone(tls);
+    if let Some(alpn) = &config.alpn {
+        Arc::make_mut(&mut tls).alpn_protocols = vec![alpn.clone().into_bytes()];
+    }
+    let name = ServerName::try_from(config.host.clone()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let stream = TlsConnector::from(tls).connect(name, tcp).await?;
+    Ok(Box::new(stream))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn config(connect_timeout: Duration) -> Config {
+        Config {
+            connect_timeout,
+            ..Config::mqtt("plant-7", "cloud.example")
+        }
+    }
+
+    fn connector(addresses: &[SocketAddr]) -> Connector {
+        let addresses = addresses.to_vec();
+        Connector::with_lookup(Arc::new(move |_, _| Ok(addresses.clone())))
+    }
+
+    /// An address that answers nothing: a listener that accepts nothing, with a full backlog. Lasts as long as what comes with it.
+    async fn black_hole() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+            queued.push(stream.unwrap());
+        }
+        (address, listener, queued)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_answers_nothing_does_not_keep_us_from_the_next() {
+        let (hole, _listener, _queued) = black_hole().await;
+        let live = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let before = Instant::now();
+        let connected = connector(&[hole, live.local_addr().unwrap()])
+            .connect(&config(Duration::from_secs(60)))
+            .await;
+        assert!(connected.is_ok(), "{:?}", connected.err());
+        assert!(before.elapsed() >= STAGGER, "the first has its head start");
+        assert!(before.elapsed() < Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_followed_at_once_by_the_next_address() {
+        let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+        let live = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let (_stream, address) = race(vec![gone, live.local_addr().unwrap()], deadline).await.unwrap();
+        assert_eq!(address, live.local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn each_address_and_its_fault_are_told() {
+        let (hole, _listener, _queued) = black_hole().await;
+        let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+        let failed = connector(&[hole, gone]).connect(&config(Duration::from_millis(1500))).await;
+        let Err(ConnectError::Tcp(mut failed, _)) = failed else {
+            panic!("it connected")
+        };
+        failed.sort_by_key(|(address, _)| *address != hole);
+        let kinds: Vec<_> = failed.iter().map(|(address, error)| (*address, error.kind())).collect();
+        assert_eq!(kinds, [(hole, io::ErrorKind::TimedOut), (gone, io::ErrorKind::ConnectionRefused)]);
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let v4 = |last| SocketAddr::from(([192, 0, 2, last], 1));
+        let v6 = |last| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, last], 1));
+        assert_eq!(in_turns(vec![v6(1), v6(2), v6(3), v4(1)]), [v6(1), v4(1), v6(2), v6(3)]);
+        assert_eq!(in_turns(vec![v4(1), v6(1)]), [v4(1), v6(1)]);
+        assert_eq!(in_turns((0..100).map(v4).collect()).len(), MAX_ADDRESSES);
+        assert_eq!(in_turns(Vec::new()), []);
+    }
+
+    #[test]
+    fn a_resolver_that_hangs_keeps_one_thread_and_delays_no_stop() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let (sender, receiver) = mpsc::channel::<()>();
+        let (count, receiver) = (Arc::clone(&asked), Mutex::new(receiver));
+        let mut connector = Connector::with_lookup(Arc::new(move |_, _| {
+            count.fetch_add(1, Ordering::SeqCst);
+            receiver.lock().unwrap().recv().unwrap_or_default();
+            Ok(Vec::new())
+        }));
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let config = config(Duration::from_millis(300));
+        for _ in 0..3 {
+            let failed = runtime.block_on(connector.connect(&config));
+            assert!(matches!(failed, Err(ConnectError::ResolveTimeout(_))), "{:?}", failed.err());
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        let before = std::time::Instant::now();
+        drop(runtime);
+        assert!(before.elapsed() < Duration::from_secs(5), "the runtime waited for the resolver");
+        drop(sender);
+    }
+
+    #[tokio::test]
+    async fn a_late_answer_of_the_resolver_is_not_used_again() {
+        let (sender, receiver) = mpsc::channel();
+        let receiver = Mutex::new(receiver);
+        let mut connector = Connector::with_lookup(Arc::new(move |_, _| receiver.lock().unwrap().recv().map_err(io::Error::other)));
+        let short = timeout(Duration::from_millis(50), connector.resolve("cloud.example", 1)).await;
+        assert!(short.is_err());
+        let (old, new) = (SocketAddr::from(([192, 0, 2, 1], 1)), SocketAddr::from(([192, 0, 2, 2], 1)));
+        sender.send(vec![old]).unwrap();
+        let arrived = async {
+            while connector.running.as_ref().is_some_and(oneshot::Receiver::is_empty) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), arrived).await.unwrap();
+        sender.send(vec![new]).unwrap();
+        assert_eq!(connector.resolve("cloud.example", 1).await.unwrap(), [new]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_closes_during_the_handshake_is_named_with_its_address() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let config = Config {
+            tls: Some(Arc::new(tls)),
+            ..config(Duration::from_secs(60))
+        };
+        let mut connector = connector(&[address]);
+        let (failed, _) = tokio::join!(connector.connect(&config), async { drop(listener.accept().await.unwrap()) });
+        assert!(
+            matches!(&failed, Err(ConnectError::Tls(known, _)) if *known == address),
+            "{:?}",
+            failed.err()
+        );
+    }
+}
