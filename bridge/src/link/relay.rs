@@ -1,7 +1,7 @@
 //! Carries bytes between rumqttc and the cloud.
 //!
 //! rumqttc has no way to be handed a connection; it dials by itself. With its own TLS feature it would bring a second, outdated
-//! certificate library (decision 0019). So it dials a Unix socket of ours, and this task carries the bytes between that and the
+//! certificate library (decision 0021). So it dials a Unix socket of ours, and this task carries the bytes between that and the
 //! connection that [`Connector`](super::connector::Connector) made.
 //!
 //! The socket's name is random and in Linux's abstract namespace: no file is made and none can be left behind. Only a socket of
