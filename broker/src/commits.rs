@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
     done: AtomicU64,
-    durable: AtomicU64,
+    committed: AtomicU64,
     failed: Mutex<Vec<Batch>>,
     /// Woken when a batch has ended, and by whoever else has work for the waiter.
     pub(crate) wake: Notify,
@@ -21,9 +21,9 @@ pub(crate) struct Commits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It survives a power cut.
-    Durable,
+    Committed,
     /// It was not stored and never will be.
-    Lost,
+    Failed,
 }
 
 impl Commits {
@@ -33,7 +33,7 @@ impl Commits {
             return None;
         }
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).contains(&batch);
-        Some(if failed { Outcome::Lost } else { Outcome::Durable })
+        Some(if failed { Outcome::Failed } else { Outcome::Committed })
     }
 
     /// The newest batch that has ended.
@@ -42,8 +42,8 @@ impl Commits {
     }
 
     /// The newest batch that is durable: the one that the fan-out will see, which a failed batch never reaches.
-    pub(crate) fn latest_durable(&self) -> Batch {
-        Batch(self.durable.load(Ordering::Acquire))
+    pub(crate) fn latest_committed(&self) -> Batch {
+        Batch(self.committed.load(Ordering::Acquire))
     }
 
     /// Forgets failures up to `batch`, once nobody will ask for them any more.
@@ -68,7 +68,7 @@ impl Commits {
 
 impl CommitListener for Commits {
     fn committed(&self, batch: Batch) {
-        self.durable.store(batch.0, Ordering::Release);
+        self.committed.store(batch.0, Ordering::Release);
         self.done.store(batch.0, Ordering::Release);
         self.wake.notify_one();
     }

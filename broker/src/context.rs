@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::fanout::Fanout;
 use crate::observe::{Devices, Observer, Stats, WrongNames};
-use crate::policy::{AccessRules, Admission, Matches, Routes, Unrouted};
+use crate::policy::{AccessRules, Admission, RouteStats, Routes, Unrouted};
 use crate::retained::Retained;
 use crate::session::Registry;
 
@@ -74,7 +74,7 @@ pub(crate) struct Context {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) unrouted: Arc<Unrouted>,
-    pub(crate) matches: Matches,
+    pub(crate) route_stats: RouteStats,
     pub(crate) wrong_names: WrongNames,
     pub(crate) devices: Arc<Devices>,
     /// What is left of `limits.max_uncommitted_bytes`.

@@ -13,10 +13,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::context::{Context, Limits};
 use crate::fanout::{self, Fanout};
-use crate::listener::{self, Gates, Listener, ListenerConfig, WaitingRoom};
+use crate::listener::{self, Gates, Listener, ListenerConfig, PendingConnects};
 use crate::local_state::{Checkpointer, StateError, StateFile};
 use crate::observe::{Devices, Observer, Stats, WrongNames};
-use crate::policy::{AccessRules, Admission, Matches, RouteStatus, Routes, UnroutedTopic};
+use crate::policy::{AccessRules, Admission, RouteStats, RouteStatus, Routes, UnroutedTopic};
 use crate::retained::{self, Retained};
 use crate::session::{Registry, StoredSessions};
 
@@ -157,7 +157,7 @@ impl Front {
         );
         let gates = Gates {
             connections: Arc::new(Semaphore::new(limits.max_connections)),
-            waiting: WaitingRoom::new(limits.max_pending_handshakes),
+            pending: PendingConnects::new(limits.max_pending_handshakes),
         };
         let context = Arc::new(Context {
             gateway: config.gateway,
@@ -170,7 +170,7 @@ impl Front {
                 .iter()
                 .filter_map(|listener| Some(listener.identity.fixed_word()?.to_owned()))
                 .collect(),
-            matches: Matches::new(&config.routes),
+            route_stats: RouteStats::new(&config.routes),
             routes: config.routes,
             admission: parts.admission,
             budget: Semaphore::new(limits.max_uncommitted_bytes),
@@ -284,7 +284,7 @@ impl View {
     /// The routes in order, with their last matches.
     #[must_use]
     pub fn routes(&self) -> Vec<RouteStatus> {
-        self.context.matches.status(&self.context.routes, &self.context.clock.now())
+        self.context.route_stats.status(&self.context.routes, &self.context.clock.now())
     }
 
     /// Names that devices dialled and our certificates lack, with how often a handshake failed over each; at most 33.

@@ -20,7 +20,7 @@ use crate::fanout::Message;
 use crate::local_state;
 use crate::observe::{Accepted, Device, Publishes, Refusal, TracedPublish, Unretained, add};
 use crate::policy::{self, Access, Undeliverable};
-use crate::retained::{Begun, Candidate};
+use crate::retained::{Candidate, Decision};
 use crate::session::{self, Change, SessionKey};
 
 /// One connection's way into the log.
@@ -34,7 +34,7 @@ pub(crate) struct Ingress {
     /// Who hears of its publishes.
     pub(crate) publishes: Option<Box<dyn Publishes>>,
     /// Whether the session outlives the connection, so that its QoS 2 packet ids are stored.
-    pub(crate) is_durable: bool,
+    pub(crate) is_persistent: bool,
 }
 
 /// A publish after its topic alias was resolved.
@@ -49,11 +49,11 @@ pub(crate) struct Inbound {
 pub(crate) enum Taken {
     /// It is in this batch; a message beside it is in no batch and goes to local subscribers in its turn.
     /// It is traced if there is something to tell it by.
-    Stored(Batch, Option<Message>, Option<Box<TracedPublish>>),
+    Appended(Batch, Option<Message>, Option<Box<TracedPublish>>),
     /// It needs no storage; `fanout` goes to local subscribers in its turn.
-    Passed(Option<Message>),
+    Unlogged(Option<Message>),
     /// A QoS 2 publish that was taken in before; only the answer is due again.
-    Again,
+    Duplicate,
     /// It was not taken, and the peer must learn of it.
     Refused(ReasonCode, Refusal),
     /// The log has no room, or cannot write: try again, or answer so.
@@ -68,7 +68,7 @@ impl Ingress {
             && qos2.contains(&id.get())
         {
             add(&self.context.stats.qos2_duplicates, 1);
-            return Taken::Again;
+            return Taken::Duplicate;
         }
         let Ok(topic) = std::str::from_utf8(&inbound.topic) else {
             return Taken::Refused(ReasonCode::TOPIC_NAME_INVALID, Refusal::NotAuthorized);
@@ -95,7 +95,7 @@ impl Ingress {
             add(&context.stats.resent_by_devices, 1);
         }
         let taken = self.append(inbound, topic, stored, now);
-        if matches!(taken, Taken::Stored(..) | Taken::Passed(_)) {
+        if matches!(taken, Taken::Appended(..) | Taken::Unlogged(_)) {
             if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
                 qos2.insert(id.get());
             }
@@ -103,7 +103,7 @@ impl Ingress {
             add(&context.stats.payload_bytes, publish.payload.len() as u64);
             self.device.accepted();
             if let Some((place, _)) = found {
-                context.matches.note(place, &now);
+                context.route_stats.note(place, &now);
             }
             match route {
                 None => self.unrouted(topic),
@@ -130,15 +130,15 @@ impl Ingress {
 
     /// Releases a QoS 2 packet id. `None` = the log cannot take it now.
     pub(crate) fn release(&mut self, id: u16, now: Timestamp) -> Option<Option<Batch>> {
-        if !self.is_durable {
+        if !self.is_persistent {
             return Some(None);
         }
         let payload = session::encode(&[Change::Qos2Released(self.key.clone(), id)]);
-        self.store(&payload, now).map(Some)
+        self.append_changes(&payload, now).map(Some)
     }
 
     /// Appends changes of the session's durable state. `None` = the log cannot take them now.
-    pub(crate) fn store(&mut self, payload: &[u8], now: Timestamp) -> Option<Batch> {
+    pub(crate) fn append_changes(&mut self, payload: &[u8], now: Timestamp) -> Option<Batch> {
         let record = local_state::record(now, &self.key.identity, payload);
         self.producer.append(&[record]).ok().map(|ticket| ticket.batch)
     }
@@ -169,19 +169,19 @@ impl Ingress {
             payload: &publish.payload,
         };
         let mut local = match (publish.qos, publish.packet_id) {
-            (QoS::ExactlyOnce, Some(id)) if self.is_durable => session::encode(&[Change::Qos2Received(self.key.clone(), id.get())]),
+            (QoS::ExactlyOnce, Some(id)) if self.is_persistent => session::encode(&[Change::Qos2Received(self.key.clone(), id.get())]),
             _ => Vec::new(),
         };
         let mut change = None;
         if publish.retain {
-            match context.retained.begin(&candidate) {
-                Begun::Nothing => {}
-                Begun::Change(writing) => {
-                    local.extend(writing.entry());
-                    change = Some(writing);
+            match context.retained.decide(&candidate) {
+                Decision::Unchanged => {}
+                Decision::Change(pending) => {
+                    local.extend(pending.entry());
+                    change = Some(pending);
                 }
-                Begun::Behind if publish.qos == QoS::AtMostOnce => context.retained.refuse(&candidate, Unretained::Behind),
-                Begun::Behind => return Taken::Full(Refusal::LogFull),
+                Decision::Behind if publish.qos == QoS::AtMostOnce => context.retained.refuse(&candidate, Unretained::Behind),
+                Decision::Behind => return Taken::Full(Refusal::LogFull),
             }
         }
         let identity = Arc::clone(&self.key.identity);
@@ -201,7 +201,7 @@ impl Ingress {
         let result = match (message, local) {
             (Some(message), Some(local)) => self.producer.append(&[message, local]),
             (Some(record), None) | (None, Some(record)) => self.producer.append(&[record]),
-            (None, None) => return Taken::Passed(self.message(inbound)),
+            (None, None) => return Taken::Unlogged(self.message(inbound)),
         };
         match (change, &result) {
             (Some(change), Ok(ticket)) => change.appended(ticket.batch),
@@ -209,16 +209,16 @@ impl Ingress {
                 // Others wait for what it holds.
                 drop(change);
                 if publish.qos == QoS::AtMostOnce {
-                    context.retained.refuse(&candidate, Unretained::NotStored);
+                    context.retained.refuse(&candidate, Unretained::LogUnavailable);
                 }
             }
             (None, _) => {}
         }
         match result {
             Ok(ticket) => match stored {
-                Some((_, stream)) => Taken::Stored(ticket.batch, None, self.traced(inbound, topic, stream, ticket.offset)),
+                Some((_, stream)) => Taken::Appended(ticket.batch, None, self.traced(inbound, topic, stream, ticket.offset)),
                 // What is in the log only for local reasons reaches local subscribers by the other way.
-                None => Taken::Stored(ticket.batch, self.message(inbound), None),
+                None => Taken::Appended(ticket.batch, self.message(inbound), None),
             },
             Err(AppendError::StreamFull { .. } | AppendError::DiskFull) => Taken::Full(Refusal::LogFull),
             Err(error @ AppendError::TooLarge { .. }) => {
@@ -243,7 +243,7 @@ impl Ingress {
             // Its reader knows better.
             read: now,
             appended: now,
-            durable: None,
+            committed: None,
             answered: None,
         }))
     }

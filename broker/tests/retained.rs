@@ -503,7 +503,7 @@ async fn one_identity_cannot_take_all_places() {
     for number in 0..8 {
         keep(&mut greedy, &format!("greedy/{number}"), "1").await;
     }
-    assert_eq!(bench.view.stats().unretained(Unretained::TooManyOfOne), 4);
+    assert_eq!(bench.view.stats().unretained(Unretained::IdentityQuota), 4);
     let mut other = five(&bench, "other").await;
     keep(&mut other, "other", "1").await;
     assert_eq!(kept(&bench, "#").await.len(), 5);

@@ -127,8 +127,8 @@ impl Tracer {
     pub(crate) fn publish(&self, publish: &TracedPublish) {
         let ids = self.names.ids(self.names.epoch, publish.stream, publish.offset);
         let text = self.names.text(self.names.epoch, publish.stream, publish.offset);
-        let failed = publish.durable.is_none();
-        let durable = publish.durable.unwrap_or_else(Instant::now);
+        let failed = publish.committed.is_none();
+        let committed = publish.committed.unwrap_or_else(Instant::now);
         let status = |text: &'static str| if failed { Status::error(text) } else { Status::Unset };
         let commit = Span {
             name: "commit",
@@ -139,7 +139,7 @@ impl Tracer {
             links: SpanLinks::default(),
             status: status("the commit failed; nothing was stored"),
         };
-        self.span(&ids, commit, at(publish.appended), at(durable));
+        self.span(&ids, commit, at(publish.appended), at(committed));
         let root = Span {
             name: "publish",
             kind: SpanKind::Server,
@@ -156,7 +156,7 @@ impl Tracer {
             links: SpanLinks::default(),
             status: status("the publish was not stored"),
         };
-        self.span(&ids, root, at(publish.read), at(publish.answered.unwrap_or(durable)));
+        self.span(&ids, root, at(publish.read), at(publish.answered.unwrap_or(committed)));
     }
 
     /// A record was handed to a connection: the span `wait`, the first time in this process.

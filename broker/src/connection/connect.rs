@@ -17,7 +17,7 @@ use crate::codec::{
 use crate::context::Context;
 use crate::ingress::Ingress;
 use crate::observe::Disconnection;
-use crate::retained::RetainedFirst;
+use crate::retained::RetainedBeforeAcks;
 use crate::session::{AttachError, Attached, SessionKey};
 use crate::tls::Identity;
 
@@ -148,7 +148,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         .map_err(|error| attach_refused(error, &identity))?;
     let connack = connack(&connect, &attached, assigned, expiry, context);
     let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone()));
-    let producer = context.log.producer(Arc::new(RetainedFirst {
+    let producer = context.log.producer(Arc::new(RetainedBeforeAcks {
         retained: Arc::clone(&context.retained),
         commits: Arc::clone(&outbox.commits),
     }));
@@ -162,7 +162,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         producer,
         version: connect.version,
         publishes,
-        is_durable: attached.state.is_durable,
+        is_persistent: attached.state.is_persistent,
     };
     let granted = connack.properties.server_keep_alive.unwrap_or(connect.keep_alive);
     let open = Open {
@@ -248,8 +248,8 @@ fn time(context: &Context) -> UserProperties {
 
 fn attach_refused(error: AttachError, identity: &Identity) -> Refused {
     let (code, cause) = match error {
-        AttachError::TooMany | AttachError::TooManyOfOne => (ReasonCode::QUOTA_EXCEEDED, Disconnection::TooManyConnections),
-        AttachError::NotStored => (ReasonCode::SERVER_UNAVAILABLE, Disconnection::LogFailed),
+        AttachError::TooMany | AttachError::IdentityQuota => (ReasonCode::QUOTA_EXCEEDED, Disconnection::TooManyConnections),
+        AttachError::NotCommitted => (ReasonCode::SERVER_UNAVAILABLE, Disconnection::LogFailed),
     };
     Refused {
         code,

@@ -11,7 +11,7 @@ use super::outbox::Outbox;
 use super::outgoing::{Outgoing, Receiver};
 use crate::codec::Version;
 use crate::context::Context;
-use crate::fanout::{Message, Place, Recipient, TooManyFilters};
+use crate::fanout::{Message, NodeId, Recipient, TooManyFilters};
 use crate::ingress::Ingress;
 use crate::observe::add;
 use crate::policy::Access;
@@ -20,7 +20,7 @@ use crate::session::SubscriptionOptions;
 /// The reader's end. Dropping it ends the deliveries.
 pub(super) struct Deliveries {
     recipient: Arc<dyn Recipient>,
-    places: HashSet<Place>,
+    places: HashSet<NodeId>,
     context: Arc<Context>,
 }
 

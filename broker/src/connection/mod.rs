@@ -133,7 +133,7 @@ async fn finish(
         tracing::error!(%error, "a connection's writer failed");
     }
     drop(deliveries);
-    reader::forget_lost(&outbox, &mut attached.state.qos2);
+    reader::forget_failed(&outbox, &mut attached.state.qos2);
     let closing = outbox.closing().unwrap_or(closing);
     let expiry = attached.state.expiry_seconds;
     let delay = will.as_ref().and_then(|will| will.properties.delay).unwrap_or(0).min(expiry);
@@ -194,29 +194,29 @@ async fn publish_will(will: Will, ingress: &mut Ingress, context: &Context, outb
         publish,
     };
     match ingress.take(&inbound, &mut std::collections::BTreeSet::new(), context.clock.now()) {
-        Taken::Stored(batch, message, _) => {
-            if outbox.commits.wait(batch).await == Outcome::Lost {
+        Taken::Appended(batch, message, _) => {
+            if outbox.commits.wait(batch).await == Outcome::Failed {
                 not_published(Refusal::CommitFailed, ingress, context);
             }
-            show(message, context, outbox);
+            publish_locally(message, context, outbox);
         }
-        Taken::Passed(message) => show(message, context, outbox),
-        Taken::Again => {}
+        Taken::Unlogged(message) => publish_locally(message, context, outbox),
+        Taken::Duplicate => {}
         Taken::Refused(_, reason) => not_published(reason, ingress, context),
         Taken::Full(reason) => {
             not_published(reason, ingress, context);
             if inbound.publish.retain && inbound.publish.qos != QoS::AtMostOnce {
                 // Nobody tries a will again.
-                context.stats.unretain(Unretained::NotStored);
+                context.stats.unretain(Unretained::LogUnavailable);
             }
-            show(ingress.message(&inbound), context, outbox);
+            publish_locally(ingress.message(&inbound), context, outbox);
         }
     }
 }
 
-fn show(message: Option<Message>, context: &Context, outbox: &Outbox) {
+fn publish_locally(message: Option<Message>, context: &Context, outbox: &Outbox) {
     if let Some(message) = message {
-        context.fanout.publish(outbox.commits.latest_durable(), message);
+        context.fanout.publish(outbox.commits.latest_committed(), message);
     }
 }
 

@@ -46,7 +46,7 @@ struct Inner {
     /// A commit failed under an answer that cannot say so: nothing is answered any more.
     is_silenced: bool,
     /// QoS 2 answers whose commit failed, until the reader has taken back what it noted of them.
-    lost: Vec<Answer>,
+    failed: Vec<Answer>,
 }
 
 /// Why and how the connection ends.
@@ -97,7 +97,7 @@ pub(super) struct Released {
     pub(super) acked: u64,
     pub(super) oldest: Option<Instant>,
     /// Publishes whose batch failed.
-    pub(super) lost: u64,
+    pub(super) failed: u64,
     pub(super) budget: usize,
     /// Publishes that are traced and have left.
     pub(super) traced: Vec<TracedPublish>,
@@ -117,7 +117,7 @@ impl Outbox {
             closing: None,
             is_sealed: false,
             is_silenced: false,
-            lost: Vec::new(),
+            failed: Vec::new(),
         };
         Self {
             inner: Mutex::new(inner),
@@ -160,13 +160,13 @@ impl Outbox {
     }
 
     /// The QoS 2 answers whose commit failed since the last call. Called by the reader before it looks at a packet id.
-    pub(super) fn take_lost(&self) -> Vec<Answer> {
+    pub(super) fn take_failed(&self) -> Vec<Answer> {
         let mut inner = self.lock();
         if inner.pending.is_empty() {
             // Nobody will ask for them any more.
             self.commits.forget_failures(self.commits.latest());
         }
-        std::mem::take(&mut inner.lost)
+        std::mem::take(&mut inner.failed)
     }
 
     /// Sends bytes that stand outside the order: PINGRESP, SUBACK.
@@ -249,7 +249,7 @@ impl Outbox {
         inner.replies = 0;
         while let Some(front) = inner.pending.front() {
             let outcome = match front.ready {
-                Ready::Now => Outcome::Durable,
+                Ready::Now => Outcome::Committed,
                 Ready::After(batch) => match self.commits.outcome(batch) {
                     Some(outcome) => outcome,
                     None => break,
@@ -259,26 +259,26 @@ impl Outbox {
                     released.next = Some(at);
                     break;
                 }
-                Ready::At(_) => Outcome::Durable,
+                Ready::At(_) => Outcome::Committed,
             };
             let Some(mut done) = inner.pending.pop_front() else { break };
             released.budget += done.budget;
             if let Some(mut trace) = done.trace.take() {
                 trace.read = done.since.into_std();
-                trace.durable = (outcome == Outcome::Durable).then(std::time::Instant::now);
+                trace.committed = (outcome == Outcome::Committed).then(std::time::Instant::now);
                 released.traced.push(*trace);
             }
             match outcome {
-                Outcome::Durable => {
+                Outcome::Committed => {
                     if !inner.is_silenced {
                         self.answer(&done, &mut released);
                     }
                     if let Some(message) = done.fanout {
-                        fanout.publish(self.commits.latest_durable(), *message);
+                        fanout.publish(self.commits.latest_committed(), *message);
                     }
                 }
-                Outcome::Lost => {
-                    released.lost += 1;
+                Outcome::Failed => {
+                    released.failed += 1;
                     self.refuse(&done, &mut released, &mut inner);
                 }
             }
@@ -311,7 +311,7 @@ impl Outbox {
     fn refuse(&self, done: &Pending, released: &mut Released, inner: &mut Inner) {
         let reason = ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR;
         if let Answer::PubRec(..) | Answer::PubComp(..) = done.answer {
-            inner.lost.push(done.answer);
+            inner.failed.push(done.answer);
         }
         match (done.answer, self.version) {
             (Answer::Nothing, _) => {}

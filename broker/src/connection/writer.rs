@@ -15,7 +15,7 @@ use crate::observe::{Disconnection, Refusal, add};
 /// How long a peer may take to read what it is sent.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// The same for a connection that ends: the next one of its session waits for it.
-const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
+const CLOSING_DEADLINE: Duration = Duration::from_secs(1);
 /// Room for answers that a connection keeps while it has nothing to say.
 const KEPT_BYTES: usize = 256;
 
@@ -43,7 +43,7 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox
         trace(&mut released, is_written, &context);
         if let Some(closing) = released.finished {
             if is_open {
-                say_goodbye(&mut output, closing, outbox.version()).await;
+                send_disconnect(&mut output, closing, outbox.version()).await;
             }
             return;
         }
@@ -75,7 +75,7 @@ async fn wait(outbox: &Outbox, next: Option<Instant>) {
 async fn write<W: AsyncWrite + Unpin>(output: &mut W, bytes: &[u8], outbox: &Outbox) -> Result<(), Disconnection> {
     let ended = async {
         outbox.closed().await;
-        sleep_until(Instant::now() + GOODBYE_DEADLINE).await;
+        sleep_until(Instant::now() + CLOSING_DEADLINE).await;
     };
     let write = async { output.write_all(bytes).await.and(output.flush().await) };
     tokio::select! {
@@ -91,7 +91,7 @@ async fn write<W: AsyncWrite + Unpin>(output: &mut W, bytes: &[u8], outbox: &Out
 
 /// Bytes leave before the close, or the peer's system may throw them away with its reset; the reader goes on reading for
 /// the same reason.
-async fn say_goodbye<W: AsyncWrite + Unpin>(output: &mut W, closing: Closing, version: Version) {
+async fn send_disconnect<W: AsyncWrite + Unpin>(output: &mut W, closing: Closing, version: Version) {
     let mut out = BytesMut::new();
     if let Some(reason) = closing.say {
         super::write_disconnect(version, reason, &mut out);
@@ -102,14 +102,14 @@ async fn say_goodbye<W: AsyncWrite + Unpin>(output: &mut W, closing: Closing, ve
         output.shutdown().await
     };
     // The peer may have closed first, or be gone.
-    timeout(GOODBYE_DEADLINE, goodbye).await.ok();
+    timeout(CLOSING_DEADLINE, goodbye).await.ok();
 }
 
 fn settle(released: &Released, context: &Context) {
     if released.budget > 0 {
         context.budget.add_permits(released.budget);
     }
-    for _ in 0..released.lost {
+    for _ in 0..released.failed {
         context.stats.refuse(Refusal::CommitFailed, false);
     }
 }

@@ -28,13 +28,13 @@ impl Message {
 const RETAIN: u8 = 1 << 2;
 const EXPIRY: u8 = 1 << 3;
 /// What stands around topic, identity, properties and payload.
-const AROUND: usize = 20;
+const FIXED_BYTES: usize = 20;
 
 /// Packs a message and its place in the order.
 pub(crate) fn wrap(sequence: u64, message: &Message) -> Bytes {
     let topic = &message.topic[..message.topic.len().min(usize::from(u16::MAX))];
     let identity = &message.publisher[..message.publisher.len().min(255)];
-    let mut out = BytesMut::with_capacity(AROUND + topic.len() + identity.len() + message.properties.len() + message.payload.len());
+    let mut out = BytesMut::with_capacity(FIXED_BYTES + topic.len() + identity.len() + message.properties.len() + message.payload.len());
     out.put_u64(sequence);
     out.put_u8(message.qos & 3 | if message.retain { RETAIN } else { 0 } | if message.expiry.is_some() { EXPIRY } else { 0 });
     out.put_u16(u16::try_from(topic.len()).unwrap_or(u16::MAX));
@@ -50,7 +50,7 @@ pub(crate) fn wrap(sequence: u64, message: &Message) -> Bytes {
 
 /// Unpacks; `None` for bytes that [`wrap`] did not make.
 pub(crate) fn unwrap(mut bytes: Bytes) -> Option<(u64, Message)> {
-    if bytes.len() < AROUND {
+    if bytes.len() < FIXED_BYTES {
         return None;
     }
     let sequence = bytes.get_u64();

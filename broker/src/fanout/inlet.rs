@@ -50,7 +50,7 @@ impl Inlet {
     pub(super) fn run(mut self, queue: &Receiver<Command>) {
         loop {
             let result = match queue.recv_timeout(TICK) {
-                Ok(command) => self.obey_all(command, queue),
+                Ok(command) => self.run_all(command, queue),
                 Err(RecvTimeoutError::Timeout) => self.unpark().and_then(|()| self.flush()).map(|()| true),
                 Err(RecvTimeoutError::Disconnected) => Ok(false),
             };
@@ -67,7 +67,7 @@ impl Inlet {
     }
 
     /// Does this and what has gathered behind it; false = the thread is to end.
-    fn obey_all(&mut self, first: Command, queue: &Receiver<Command>) -> Result<bool, RouterGone> {
+    fn run_all(&mut self, first: Command, queue: &Receiver<Command>) -> Result<bool, RouterGone> {
         let mut next = Some(first);
         while let Some(command) = next {
             match command {
@@ -133,7 +133,7 @@ impl Inlet {
     }
 
     fn reached(&self) -> Batch {
-        self.processed.max(Batch(self.shared.passed_by.load(Ordering::Acquire)))
+        self.processed.max(Batch(self.shared.skipped.load(Ordering::Acquire)))
     }
 
     fn is_wanted(&self, topic: &str) -> bool {

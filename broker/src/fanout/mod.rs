@@ -32,7 +32,7 @@ use crate::session::SubscriptionOptions;
 
 pub(crate) use envelope::Message;
 pub(crate) use router::RouterGone;
-pub(crate) use table::{Place, Recipient, TooManyFilters};
+pub(crate) use table::{NodeId, Recipient, TooManyFilters};
 
 /// Hand-offs that may wait for the inlet's thread.
 const QUEUE: usize = 8192;
@@ -74,7 +74,7 @@ struct Shared {
     /// Subscriptions now; zero lets the inlet skip a batch unread.
     subscriptions: AtomicUsize,
     /// The newest batch that passed the fan-out by because the queue was full.
-    passed_by: AtomicU64,
+    skipped: AtomicU64,
     /// Batches handed over and not looked at.
     batches: AtomicUsize,
     /// Bytes of messages handed over and not at the router.
@@ -99,7 +99,7 @@ pub(crate) fn start(stats: Arc<Stats>) -> Result<(Fanout, Threads), RouterGone> 
     let shared = Arc::new(Shared {
         table: Mutex::default(),
         subscriptions: AtomicUsize::new(0),
-        passed_by: AtomicU64::new(0),
+        skipped: AtomicU64::new(0),
         batches: AtomicUsize::new(0),
         message_bytes: AtomicUsize::new(0),
         progress: outlet::Progress::default(),
@@ -163,7 +163,7 @@ impl Fanout {
         filter: &TopicFilter,
         recipient: &Arc<dyn Recipient>,
         options: SubscriptionOptions,
-    ) -> Result<Option<Place>, TooManyFilters> {
+    ) -> Result<Option<NodeId>, TooManyFilters> {
         let place = self.shared.table().insert(filter, recipient, options)?;
         if place.is_some() {
             self.shared.subscriptions.fetch_add(1, Ordering::AcqRel);
@@ -172,12 +172,12 @@ impl Fanout {
     }
 
     /// Where this filter stands, if somebody subscribes to it.
-    pub(crate) fn place(&self, filter: &str) -> Option<Place> {
+    pub(crate) fn place(&self, filter: &str) -> Option<NodeId> {
         self.shared.table().place(filter)
     }
 
     /// Ends a subscription; false if there is none.
-    pub(crate) fn unsubscribe(&self, place: Place, recipient: &Arc<dyn Recipient>) -> bool {
+    pub(crate) fn unsubscribe(&self, place: NodeId, recipient: &Arc<dyn Recipient>) -> bool {
         let existed = self.shared.table().remove(place, recipient);
         if existed {
             self.shared.subscriptions.fetch_sub(1, Ordering::AcqRel);
@@ -219,7 +219,7 @@ impl Tap for LogTap {
             sent
         };
         if !is_taken {
-            shared.passed_by.store(number.0, Ordering::Release);
+            shared.skipped.store(number.0, Ordering::Release);
         }
         if is_wanted && !is_taken {
             add(&shared.stats.fanout_dropped, records as u64);

@@ -22,7 +22,7 @@ pub(crate) trait Recipient: Send + Sync {
 
 /// A filter's place in the table, valid for as long as somebody subscribes to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place(u32);
+pub(crate) struct NodeId(u32);
 
 /// As many distinct filters as there may be are subscribed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,7 +92,7 @@ impl Table {
         filter: &TopicFilter,
         recipient: &Arc<dyn Recipient>,
         options: SubscriptionOptions,
-    ) -> Result<Option<Place>, TooManyFilters> {
+    ) -> Result<Option<NodeId>, TooManyFilters> {
         let bytes = filter.as_str().len();
         let is_known = self
             .find(filter.as_str())
@@ -119,18 +119,18 @@ impl Table {
                     recipient: Arc::clone(recipient),
                     options,
                 });
-                Ok(Some(Place(place)))
+                Ok(Some(NodeId(place)))
             }
         }
     }
 
     /// Where this filter stands, if somebody subscribes to it.
-    pub(super) fn place(&self, filter: &str) -> Option<Place> {
-        self.find(filter).map(Place)
+    pub(super) fn place(&self, filter: &str) -> Option<NodeId> {
+        self.find(filter).map(NodeId)
     }
 
     /// Ends the recipient's subscription at this place; false if there is none.
-    pub(super) fn remove(&mut self, Place(place): Place, recipient: &Arc<dyn Recipient>) -> bool {
+    pub(super) fn remove(&mut self, NodeId(place): NodeId, recipient: &Arc<dyn Recipient>) -> bool {
         let Some(node) = self.nodes.get_mut(place as usize) else {
             return false;
         };

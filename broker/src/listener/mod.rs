@@ -16,8 +16,8 @@ use crate::connection::{self, Peer};
 use crate::context::Context;
 use crate::observe::{Disconnection, add};
 use crate::tls::{self, IdentityTemplate, ServerTls};
-use pending_connects::Place;
-pub(crate) use pending_connects::WaitingRoom;
+use pending_connects::PendingConnect;
+pub(crate) use pending_connects::PendingConnects;
 
 /// How long to wait after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -46,7 +46,7 @@ pub(crate) struct Gates {
     /// Connections; one more is closed at accept.
     pub(crate) connections: Arc<Semaphore>,
     /// Connections that have not sent CONNECT.
-    pub(crate) waiting: Arc<WaitingRoom>,
+    pub(crate) pending: Arc<PendingConnects>,
 }
 
 /// Accepts until shutdown. Connections run in the context's tasks.
@@ -54,9 +54,9 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
     loop {
         let accepted = tokio::select! {
             () = context.shutdown.cancelled() => return,
-            accepted = accept(&listener.socket, &gates.waiting) => accepted,
+            accepted = accept(&listener.socket, &gates.pending) => accepted,
         };
-        let Some((socket, address, waiting)) = accepted else { continue };
+        let Some((socket, address, pending)) = accepted else { continue };
         let Ok(place) = Arc::clone(&gates.connections).try_acquire_owned() else {
             context.stats.disconnect(Disconnection::TooManyConnections);
             tracing::warn!(peer = %address, limit = context.limits.max_connections, "a connection was closed: limits.max_connections is reached");
@@ -67,7 +67,7 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
         let context = Arc::clone(&context);
         tasks.spawn(async move {
             // In a box of its own, which is given back: a task keeps the room for all that it awaits as long as it lives.
-            let connection = Box::pin(handshake(socket, address, tls, identity, context, waiting)).await;
+            let connection = Box::pin(handshake(socket, address, tls, identity, context, pending)).await;
             if let Some(connection) = connection {
                 connection.await;
             }
@@ -76,9 +76,9 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
     }
 }
 
-async fn accept(socket: &TcpListener, waiting: &Arc<WaitingRoom>) -> Option<(TcpStream, SocketAddr, Place)> {
+async fn accept(socket: &TcpListener, pending: &Arc<PendingConnects>) -> Option<(TcpStream, SocketAddr, PendingConnect)> {
     match socket.accept().await {
-        Ok((socket, address)) => Some((socket, address, waiting.enter().await?)),
+        Ok((socket, address)) => Some((socket, address, pending.admit().await?)),
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted; trying on");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -97,7 +97,7 @@ async fn handshake(
     tls: Option<Arc<ServerTls>>,
     identity: Arc<IdentityTemplate>,
     context: Arc<Context>,
-    waiting: Place,
+    pending: PendingConnect,
 ) -> Option<Connection> {
     let deadline = Instant::now() + context.limits.connect_deadline;
     if let Err(error) = socket.set_nodelay(true) {
@@ -107,8 +107,8 @@ async fn handshake(
     if let Err(error) = rustix::net::sockopt::set_socket_keepalive(&socket, true) {
         tracing::debug!(%error, "SO_KEEPALIVE could not be set");
     }
-    let evicted = waiting.evicted.clone();
-    let opened = move || drop(waiting);
+    let evicted = pending.evicted.clone();
+    let opened = move || drop(pending);
     let Some(tls) = tls else {
         let peer = Peer {
             address,

@@ -10,68 +10,68 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Nobody is sent away before this: an honest handshake ends sooner.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How often a full room is looked at again.
-const LOOK: Duration = Duration::from_millis(50);
+const MIN_SILENCE: Duration = Duration::from_secs(1);
+/// How often a full all is looked at again.
+const RETRY: Duration = Duration::from_millis(50);
 
-/// The room in which they wait, shared by all listeners.
+/// The all in which they wait, shared by all listeners.
 #[derive(Debug)]
-pub(crate) struct WaitingRoom {
+pub(crate) struct PendingConnects {
     permits: Arc<Semaphore>,
-    places: Mutex<VecDeque<(Instant, CancellationToken)>>,
+    connects: Mutex<VecDeque<(Instant, CancellationToken)>>,
 }
 
 /// One connection's place, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct PendingConnect {
     /// Cancelled when the place is needed for another.
     pub(crate) evicted: CancellationToken,
-    room: Arc<WaitingRoom>,
+    all: Arc<PendingConnects>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl WaitingRoom {
-    pub(crate) fn new(places: usize) -> Arc<Self> {
+impl PendingConnects {
+    pub(crate) fn new(connects: usize) -> Arc<Self> {
         Arc::new(Self {
-            permits: Arc::new(Semaphore::new(places)),
-            places: Mutex::default(),
+            permits: Arc::new(Semaphore::new(connects)),
+            connects: Mutex::default(),
         })
     }
 
     /// A place; if there is none, that of a peer that has been silent for a second.
-    pub(crate) async fn enter(self: &Arc<Self>) -> Option<Place> {
+    pub(crate) async fn admit(self: &Arc<Self>) -> Option<PendingConnect> {
         let permit = loop {
-            match timeout(LOOK, Arc::clone(&self.permits).acquire_owned()).await {
+            match timeout(RETRY, Arc::clone(&self.permits).acquire_owned()).await {
                 Ok(permit) => break permit.ok()?,
                 Err(_) => self.evict(),
             }
         };
         let evicted = CancellationToken::new();
         self.lock().push_back((Instant::now(), evicted.clone()));
-        Some(Place {
+        Some(PendingConnect {
             evicted,
-            room: Arc::clone(self),
+            all: Arc::clone(self),
             _permit: permit,
         })
     }
 
     fn evict(&self) {
-        let mut places = self.lock();
+        let mut connects = self.lock();
         // All of them: in a flood those behind would otherwise wait for each one by itself.
-        while let Some((_, evicted)) = places.pop_front_if(|(since, _)| since.elapsed() >= PATIENCE) {
+        while let Some((_, evicted)) = connects.pop_front_if(|(since, _)| since.elapsed() >= MIN_SILENCE) {
             evicted.cancel();
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(Instant, CancellationToken)>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for PendingConnect {
     fn drop(&mut self) {
         // Marks it as left: an evicted one is off the list already.
         self.evicted.cancel();
-        self.room.lock().retain(|(_, evicted)| !evicted.is_cancelled());
+        self.all.lock().retain(|(_, evicted)| !evicted.is_cancelled());
     }
 }

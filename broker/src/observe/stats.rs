@@ -53,9 +53,9 @@ reasons! {
         /// With it they would have more bytes than `sessions.max_bytes`.
         TooLarge = "max_bytes",
         /// Its identity keeps a quarter of what may be kept, and half is taken.
-        TooManyOfOne = "identity",
+        IdentityQuota = "identity",
         /// At QoS 0, and the log cannot store it.
-        NotStored = "log",
+        LogUnavailable = "log",
         /// At QoS 0, and too much waits for `state.redb`.
         Behind = "checkpoint",
     }

@@ -23,7 +23,7 @@ pub struct TracedPublish {
     /// When its record was in the log's open batch.
     pub appended: Instant,
     /// When its connection had learnt that the record survives a power cut; none = it does not, the commit failed.
-    pub durable: Option<Instant>,
+    pub committed: Option<Instant>,
     /// When its ack had been written to the socket; none = the line broke before, or QoS 0.
     pub answered: Option<Instant>,
 }

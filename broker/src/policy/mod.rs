@@ -6,7 +6,7 @@ mod routes;
 mod unrouted;
 
 pub use access::{Access, AccessRule, AccessRules, glob};
-pub(crate) use route_stats::Matches;
+pub(crate) use route_stats::RouteStats;
 pub use route_stats::RouteStatus;
 pub use routes::{Admission, AdmitAll, Route, Routes, Undeliverable};
 pub(crate) use unrouted::Unrouted;

@@ -9,10 +9,10 @@ use super::routes::{Route, Routes};
 
 /// A count for each route, in their order.
 #[derive(Debug)]
-pub(crate) struct Matches(Box<[Match]>);
+pub(crate) struct RouteStats(Box<[Matches]>);
 
 #[derive(Debug, Default)]
-struct Match {
+struct Matches {
     count: AtomicU64,
     /// Milliseconds since boot.
     last: AtomicU64,
@@ -31,9 +31,9 @@ pub struct RouteStatus {
     pub last: Option<Duration>,
 }
 
-impl Matches {
+impl RouteStats {
     pub(crate) fn new(routes: &Routes) -> Self {
-        Self(routes.iter().map(|_| Match::default()).collect())
+        Self(routes.iter().map(|_| Matches::default()).collect())
     }
 
     /// Counts an accepted publish of the route at this place.
@@ -45,7 +45,7 @@ impl Matches {
     }
 
     pub(crate) fn status(&self, routes: &Routes, now: &Timestamp) -> Vec<RouteStatus> {
-        let status = |(route, found): (&Route, &Match)| {
+        let status = |(route, found): (&Route, &Matches)| {
             let matched = found.count.load(Ordering::Relaxed);
             let since = now.monotonic_ms.saturating_sub(found.last.load(Ordering::Relaxed));
             RouteStatus {
@@ -80,10 +80,10 @@ mod tests {
             monotonic_ms,
             trusted: false,
         };
-        let matches = Matches::new(&routes);
-        matches.note(1, &at(1000));
-        matches.note(1, &at(3000));
-        let status = matches.status(&routes, &at(7500));
+        let stats = RouteStats::new(&routes);
+        stats.note(1, &at(1000));
+        stats.note(1, &at(3000));
+        let status = stats.status(&routes, &at(7500));
         assert_eq!((status[0].matched, status[0].last), (0, None));
         assert_eq!((status[1].matched, status[1].last), (2, Some(Duration::from_millis(4500))));
     }

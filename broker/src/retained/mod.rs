@@ -30,7 +30,7 @@ pub(crate) use lookup::{Page, Span, Wanted};
 use message::{Change, Head};
 pub(crate) use message::{RetainedMessage, TAG};
 use overlay::Overlay;
-use quota::{Book, Bounds, Held, NoRoom};
+use quota::{Bounds, OverQuota, Quota, Usage};
 pub(crate) use sweep::sweep;
 
 /// Memory of changes from which on the checkpoint is brought up at once.
@@ -46,18 +46,18 @@ const WARNING_EVERY: Duration = Duration::from_secs(60);
 pub(crate) struct Retained {
     state: Mutex<State>,
     /// Changes appended whose commit is not known. Zero lets a commit pass without the lock.
-    waiting: AtomicU64,
+    uncommitted: AtomicU64,
     bounds: Bounds,
     stats: Arc<Stats>,
     file: Arc<StateFile>,
     lookups: Semaphore,
     /// Rung when a bound was reached, so that what has expired goes.
-    crowded: Notify,
+    over_quota: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    book: Book,
+    quota: Quota,
     overlay: Overlay,
     next_version: u64,
     warned: [Option<Timestamp>; Unretained::ALL.len()],
@@ -76,27 +76,27 @@ pub(crate) struct Candidate<'a> {
 
 /// What is to be done with a publish with RETAIN.
 #[allow(clippy::large_enum_variant, reason = "it lives on the stack for one append")]
-pub(crate) enum Begun<'a> {
+pub(crate) enum Decision<'a> {
     /// Nothing changes.
-    Nothing,
+    Unchanged,
     /// This is to be appended.
-    Change(Writing<'a>),
+    Change(PendingChange<'a>),
     /// Too much waits for the checkpoint.
     Behind,
 }
 
 /// A change between its decision and its append: nobody else changes anything, so that the order here is the log's.
-pub(crate) struct Writing<'a> {
+pub(crate) struct PendingChange<'a> {
     retained: &'a Retained,
     state: MutexGuard<'a, State>,
     topic: Arc<str>,
     change: Option<Change>,
-    held: Option<Held>,
+    usage: Option<Usage>,
     entry: Vec<u8>,
 }
 
 /// Hears of a connection's commits, before whoever acks: what was acked can be seen.
-pub(crate) struct RetainedFirst {
+pub(crate) struct RetainedBeforeAcks {
     pub(crate) retained: Arc<Retained>,
     pub(crate) commits: Arc<Commits>,
 }
@@ -105,7 +105,7 @@ impl Retained {
     pub(crate) fn new(max_messages: usize, max_bytes: u64, stats: Arc<Stats>, file: Arc<StateFile>) -> Self {
         Self {
             state: Mutex::default(),
-            waiting: AtomicU64::new(0),
+            uncommitted: AtomicU64::new(0),
             bounds: Bounds {
                 messages: max_messages,
                 bytes: max_bytes,
@@ -113,38 +113,38 @@ impl Retained {
             stats,
             file,
             lookups: Semaphore::new(LOOKUPS),
-            crowded: Notify::new(),
+            over_quota: Notify::new(),
         }
     }
 
     /// Decides what a publish with RETAIN changes (MQTT 5, 3.3.1.3). What is not kept is counted.
-    pub(crate) fn begin<'a>(&'a self, candidate: &Candidate<'_>) -> Begun<'a> {
+    pub(crate) fn decide<'a>(&'a self, candidate: &Candidate<'_>) -> Decision<'a> {
         let topic = candidate.topic;
         let mut state = self.lock();
-        let before = state.book.of(topic);
+        let before = state.quota.of(topic);
         if candidate.payload.is_empty() {
             return match before {
-                None => Begun::Nothing,
-                Some(_) => Begun::Change(self.removal(state, topic)),
+                None => Decision::Unchanged,
+                Some(_) => Decision::Change(self.removal(state, topic)),
             };
         }
         if state.overlay.bytes() > MAX_BEHIND {
             self.file.hurry();
-            return Begun::Behind;
+            return Decision::Behind;
         }
         let bytes = topic.len() + candidate.properties.len() + candidate.payload.len();
-        let held = state.book.held(candidate.identity, bytes, candidate.expiry.is_some());
-        if let Err(no_room) = state.book.admit(topic, &held, self.bounds) {
-            self.crowded.notify_one();
-            let reason = match no_room {
-                NoRoom::Messages => Unretained::TooMany,
-                NoRoom::Bytes => Unretained::TooLarge,
-                NoRoom::OfOne => Unretained::TooManyOfOne,
+        let usage = state.quota.usage(candidate.identity, bytes, candidate.expiry.is_some());
+        if let Err(over_quota) = state.quota.admit(topic, &usage, self.bounds) {
+            self.over_quota.notify_one();
+            let reason = match over_quota {
+                OverQuota::Messages => Unretained::TooMany,
+                OverQuota::Bytes => Unretained::TooLarge,
+                OverQuota::Identity => Unretained::IdentityQuota,
             };
-            self.not_kept(&mut state, candidate, reason);
+            self.not_retained(&mut state, candidate, reason);
             return match before {
-                None => Begun::Nothing,
-                Some(_) => Begun::Change(self.removal(state, topic)),
+                None => Decision::Unchanged,
+                Some(_) => Decision::Change(self.removal(state, topic)),
             };
         }
         let topic: Arc<str> = topic.into();
@@ -163,15 +163,15 @@ impl Retained {
             properties: Bytes::copy_from_slice(candidate.properties),
             payload: Bytes::copy_from_slice(candidate.payload),
         };
-        Begun::Change(self.writing(state, topic, Change::Set(message), Some(held)))
+        Decision::Change(self.pending(state, topic, Change::Set(message), Some(usage)))
     }
 
     /// A publish with RETAIN is not kept for a reason that lies outside.
     pub(crate) fn refuse(&self, candidate: &Candidate<'_>, reason: Unretained) {
-        self.not_kept(&mut self.lock(), candidate, reason);
+        self.not_retained(&mut self.lock(), candidate, reason);
     }
 
-    fn not_kept(&self, state: &mut State, candidate: &Candidate<'_>, reason: Unretained) {
+    fn not_retained(&self, state: &mut State, candidate: &Candidate<'_>, reason: Unretained) {
         self.stats.unretain(reason);
         let Some(warned) = state.warned.get_mut(reason as usize) else {
             return;
@@ -184,10 +184,10 @@ impl Retained {
         let why = match reason {
             Unretained::TooMany => "as many are kept as `limits.max_topics` allows",
             Unretained::TooLarge => "with it they would have more than `sessions.max_bytes`",
-            Unretained::TooManyOfOne => {
+            Unretained::IdentityQuota => {
                 "this identity keeps a quarter of what `limits.max_topics` or `sessions.max_bytes` allow already; does it make up topics?"
             }
-            Unretained::NotStored => "the log cannot store it at the moment",
+            Unretained::LogUnavailable => "the log cannot store it at the moment",
             Unretained::Behind => "too many wait for state.redb; is the disk slow?",
         };
         tracing::warn!(
@@ -198,34 +198,34 @@ impl Retained {
         );
     }
 
-    fn removal<'a>(&'a self, mut state: MutexGuard<'a, State>, topic: &str) -> Writing<'a> {
+    fn removal<'a>(&'a self, mut state: MutexGuard<'a, State>, topic: &str) -> PendingChange<'a> {
         let version = state.take_version();
-        self.writing(state, topic.into(), Change::Removed(version), None)
+        self.pending(state, topic.into(), Change::Removed(version), None)
     }
 
-    fn writing<'a>(&'a self, state: MutexGuard<'a, State>, topic: Arc<str>, change: Change, held: Option<Held>) -> Writing<'a> {
+    fn pending<'a>(&'a self, state: MutexGuard<'a, State>, topic: Arc<str>, change: Change, usage: Option<Usage>) -> PendingChange<'a> {
         let mut entry = Vec::new();
         write_entry(&message::key(TAG, topic.as_bytes()), Some(&change.encode()), &mut entry);
         // Before the append, and so before its commit: whoever hears of that looks here first.
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        Writing {
+        self.uncommitted.fetch_add(1, Ordering::AcqRel);
+        PendingChange {
             retained: self,
             state,
             topic,
             change: Some(change),
-            held,
+            usage,
             entry,
         }
     }
 
     /// Whether nothing is kept, so that a subscription need not look.
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().book.len() == 0
+        self.lock().quota.len() == 0
     }
 
     fn count(&self, state: &State) {
-        self.stats.retained.store(state.book.len() as u64, Ordering::Relaxed);
-        self.stats.retained_bytes.store(state.book.bytes(), Ordering::Relaxed);
+        self.stats.retained.store(state.quota.len() as u64, Ordering::Relaxed);
+        self.stats.retained_bytes.store(state.quota.bytes(), Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -242,8 +242,8 @@ impl Follower for Retained {
         let mut state = self.lock();
         lookup::visit_heads(&checkpoint.snapshot()?, "", |topic, head| {
             state.next_version = state.next_version.max(head.version);
-            let held = state.book.held(&head.identity, head.bytes(topic), head.expiry.is_some());
-            state.book.set(topic, Some(held));
+            let usage = state.quota.usage(&head.identity, head.bytes(topic), head.expiry.is_some());
+            state.quota.set(topic, Some(usage));
             true
         })?;
         self.count(&state);
@@ -259,17 +259,17 @@ impl Follower for Retained {
         }
         let mut state = self.lock();
         state.next_version = state.next_version.max(change.version());
-        let held = match &change {
-            Change::Set(message) => Some(
-                state
-                    .book
-                    .held(&message.head.identity, message.head.bytes(topic), message.head.expiry.is_some()),
-            ),
+        let usage = match &change {
+            Change::Set(message) => Some(state.quota.usage(
+                &message.head.identity,
+                message.head.bytes(topic),
+                message.head.expiry.is_some(),
+            )),
             Change::Removed(_) => None,
         };
-        let base = state.book.of(topic);
-        state.book.set(topic, held);
-        state.overlay.place(&topic.into(), change, held, base, Batch(0));
+        let base = state.quota.of(topic);
+        state.quota.set(topic, usage);
+        state.overlay.append(&topic.into(), change, usage, base, Batch(0));
         state.overlay.committed(Batch(0));
         self.count(&state);
         Ok(())
@@ -308,7 +308,7 @@ impl State {
     }
 }
 
-impl Writing<'_> {
+impl PendingChange<'_> {
     /// What the `local` record has to say of it.
     pub(crate) fn entry(&self) -> &[u8] {
         &self.entry
@@ -318,9 +318,9 @@ impl Writing<'_> {
     pub(crate) fn appended(mut self, batch: Batch) {
         let Some(change) = self.change.take() else { return };
         let state = &mut *self.state;
-        let base = state.book.of(&self.topic);
-        state.book.set(&self.topic, self.held);
-        state.overlay.place(&self.topic, change, self.held, base, batch);
+        let base = state.quota.of(&self.topic);
+        state.quota.set(&self.topic, self.usage);
+        state.overlay.append(&self.topic, change, self.usage, base, batch);
         if state.overlay.bytes() > PRESSURE {
             self.retained.file.hurry();
         }
@@ -328,33 +328,33 @@ impl Writing<'_> {
     }
 }
 
-impl Drop for Writing<'_> {
+impl Drop for PendingChange<'_> {
     fn drop(&mut self) {
         if self.change.is_some() {
-            self.retained.waiting.fetch_sub(1, Ordering::AcqRel);
+            self.retained.uncommitted.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
 
 impl CommitListener for Retained {
     fn committed(&self, batch: Batch) {
-        if self.waiting.load(Ordering::Acquire) > 0 {
+        if self.uncommitted.load(Ordering::Acquire) > 0 {
             let mut state = self.lock();
             let ended = state.overlay.committed(batch);
-            self.waiting.fetch_sub(ended, Ordering::AcqRel);
+            self.uncommitted.fetch_sub(ended, Ordering::AcqRel);
         }
     }
 
     fn failed(&self, batch: Batch, _error: &CommitError) {
         let mut state = self.lock();
-        let State { book, overlay, .. } = &mut *state;
-        let ended = overlay.failed(batch, book);
-        self.waiting.fetch_sub(ended, Ordering::AcqRel);
+        let State { quota, overlay, .. } = &mut *state;
+        let ended = overlay.failed(batch, quota);
+        self.uncommitted.fetch_sub(ended, Ordering::AcqRel);
         self.count(&state);
     }
 }
 
-impl CommitListener for RetainedFirst {
+impl CommitListener for RetainedBeforeAcks {
     fn committed(&self, batch: Batch) {
         self.retained.committed(batch);
         self.commits.committed(batch);

@@ -1,6 +1,6 @@
 //! Changes that are not in the checkpoint yet, in the order of the log.
 //!
-//! 1. A change is placed when it is appended; nobody sees it.
+//! 1. A change is appended when it is appended; nobody sees it.
 //! 2. Its commit makes it visible, before the commit is announced to anybody else. A failed commit takes it out, and the
 //!    topic is what it was.
 //! 3. Once the checkpoint has it, it leaves, and the generation rises: what was read from the checkpoint before may be old.
@@ -13,7 +13,7 @@ use forebay_wal::Batch;
 
 use super::lookup::Span;
 use super::message::{Change, RetainedMessage};
-use super::quota::{Book, Held};
+use super::quota::{Quota, Usage};
 
 /// Memory that a change takes besides its bytes.
 const OVERHEAD: usize = 384;
@@ -21,9 +21,9 @@ const OVERHEAD: usize = 384;
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     topics: BTreeMap<Arc<str>, Entry>,
-    order: VecDeque<Placed>,
+    order: VecDeque<Appended>,
     /// How many at the front of `order` are committed.
-    durable: usize,
+    committed: usize,
     /// The newest version that the checkpoint has.
     applied: u64,
     generation: u64,
@@ -31,7 +31,7 @@ pub(super) struct Overlay {
 }
 
 #[derive(Debug)]
-struct Placed {
+struct Appended {
     version: u64,
     batch: Batch,
     topic: Arc<str>,
@@ -41,7 +41,7 @@ struct Placed {
 #[derive(Debug)]
 struct Entry {
     /// What the topic holds in the checkpoint.
-    base: Option<Held>,
+    base: Option<Usage>,
     /// From old to new; the first is the only one that may be visible.
     versions: Vec<Version>,
 }
@@ -49,17 +49,17 @@ struct Entry {
 #[derive(Debug)]
 struct Version {
     number: u64,
-    is_durable: bool,
+    is_committed: bool,
     message: Option<Arc<RetainedMessage>>,
-    held: Option<Held>,
+    usage: Option<Usage>,
 }
 
 /// What a topic has here: a message, or none any more.
 pub(super) type Visible = (Arc<str>, Option<Arc<RetainedMessage>>);
 
 impl Overlay {
-    /// Places a change that is to be committed with `batch`. `base` is what the topic held before.
-    pub(super) fn place(&mut self, topic: &Arc<str>, change: Change, held: Option<Held>, base: Option<Held>, batch: Batch) {
+    /// Places a change that is to be committed with `batch`. `base` is what the topic usage before.
+    pub(super) fn append(&mut self, topic: &Arc<str>, change: Change, usage: Option<Usage>, base: Option<Usage>, batch: Batch) {
         let number = change.version();
         let message = match change {
             Change::Set(message) => Some(Arc::new(message)),
@@ -70,7 +70,7 @@ impl Overlay {
             .map_or(0, |message| message.properties.len() + message.payload.len());
         let cost = OVERHEAD + topic.len() + content;
         self.bytes += cost;
-        self.order.push_back(Placed {
+        self.order.push_back(Appended {
             version: number,
             batch,
             topic: Arc::clone(topic),
@@ -82,70 +82,70 @@ impl Overlay {
         });
         entry.versions.push(Version {
             number,
-            is_durable: false,
+            is_committed: false,
             message,
-            held,
+            usage,
         });
     }
 
     /// All up to this batch is durable. Gives how many changes that was news of.
     pub(super) fn committed(&mut self, batch: Batch) -> u64 {
-        let before = self.durable;
-        while let Some(placed) = self.order.get(self.durable).filter(|placed| placed.batch <= batch) {
-            self.durable += 1;
-            let Some(entry) = self.topics.get_mut(&placed.topic) else {
+        let before = self.committed;
+        while let Some(appended) = self.order.get(self.committed).filter(|appended| appended.batch <= batch) {
+            self.committed += 1;
+            let Some(entry) = self.topics.get_mut(&appended.topic) else {
                 continue;
             };
-            if let Some(at) = entry.versions.iter().position(|version| version.number == placed.version) {
-                entry.versions[at].is_durable = true;
+            if let Some(at) = entry.versions.iter().position(|version| version.number == appended.version) {
+                entry.versions[at].is_committed = true;
                 entry.versions.drain(..at);
             }
         }
-        let ended = (self.durable - before) as u64;
+        let ended = (self.committed - before) as u64;
         // The checkpoint may have been faster than the word of the commit.
         self.applied(self.applied);
         ended
     }
 
     /// Nothing of this batch was stored. Gives how many changes that was news of.
-    pub(super) fn failed(&mut self, batch: Batch, book: &mut Book) -> u64 {
-        let end = self.order.partition_point(|placed| placed.batch <= batch).max(self.durable);
-        for placed in self.order.drain(self.durable..end).rev() {
-            self.bytes -= placed.cost;
-            let Some(entry) = self.topics.get_mut(&placed.topic) else {
+    pub(super) fn failed(&mut self, batch: Batch, quota: &mut Quota) -> u64 {
+        let end = self.order.partition_point(|appended| appended.batch <= batch).max(self.committed);
+        for appended in self.order.drain(self.committed..end).rev() {
+            self.bytes -= appended.cost;
+            let Some(entry) = self.topics.get_mut(&appended.topic) else {
                 continue;
             };
-            entry.versions.retain(|version| version.number != placed.version);
+            entry.versions.retain(|version| version.number != appended.version);
             match entry.versions.last() {
-                Some(last) => book.set(&placed.topic, last.held),
+                Some(last) => quota.set(&appended.topic, last.usage),
                 None => {
-                    book.set(&placed.topic, entry.base);
-                    self.topics.remove(&placed.topic);
+                    quota.set(&appended.topic, entry.base);
+                    self.topics.remove(&appended.topic);
                 }
             }
         }
-        (end - self.durable) as u64
+        (end - self.committed) as u64
     }
 
     /// The checkpoint has everything up to this version.
     pub(super) fn applied(&mut self, version: u64) {
         self.applied = self.applied.max(version);
         let mut has_changed = false;
-        while self.durable > 0
-            && let Some(placed) = self.order.pop_front_if(|placed| placed.version <= self.applied)
+        while self.committed > 0
+            && let Some(appended) = self.order.pop_front_if(|appended| appended.version <= self.applied)
         {
-            self.durable -= 1;
-            self.bytes -= placed.cost;
-            let Some(entry) = self.topics.get_mut(&placed.topic) else {
+            self.committed -= 1;
+            self.bytes -= appended.cost;
+            let Some(entry) = self.topics.get_mut(&appended.topic) else {
                 continue;
             };
-            if let Some(first) = entry.versions.first().filter(|first| first.number == placed.version) {
-                entry.base = first.held;
+            if let Some(first) = entry.versions.first().filter(|first| first.number == appended.version) {
+                entry.base = first.usage;
                 entry.versions.remove(0);
                 has_changed = true;
             }
             if entry.versions.is_empty() {
-                self.topics.remove(&placed.topic);
+                self.topics.remove(&appended.topic);
             }
         }
         self.generation += u64::from(has_changed);
@@ -159,7 +159,7 @@ impl Overlay {
             if seen >= max {
                 return (visible, Some(Arc::clone(topic)));
             }
-            if let Some(first) = entry.versions.first().filter(|first| first.is_durable) {
+            if let Some(first) = entry.versions.first().filter(|first| first.is_committed) {
                 visible.push((Arc::clone(topic), first.message.clone()));
             }
         }
@@ -171,7 +171,7 @@ impl Overlay {
         let newest = self.topics.get(topic).and_then(|entry| entry.versions.first());
         self.generation == generation
             && newest
-                .filter(|newest| newest.is_durable)
+                .filter(|newest| newest.is_committed)
                 .is_none_or(|newest| newest.number == version)
     }
 
@@ -220,23 +220,23 @@ mod tests {
 
     struct Fixture {
         overlay: Overlay,
-        book: Book,
+        quota: Quota,
     }
 
     impl Fixture {
         fn new() -> Self {
             Self {
                 overlay: Overlay::default(),
-                book: Book::default(),
+                quota: Quota::default(),
             }
         }
 
         fn place(&mut self, topic: &str, version: u64, batch: u64, bytes: usize) {
-            let base = self.book.of(topic);
-            let held = (bytes > 0).then(|| self.book.held("d", bytes, false));
+            let base = self.quota.of(topic);
+            let usage = (bytes > 0).then(|| self.quota.usage("d", bytes, false));
             let change = if bytes > 0 { set(topic, version) } else { Change::Removed(version) };
-            self.book.set(topic, held);
-            self.overlay.place(&topic.into(), change, held, base, Batch(batch));
+            self.quota.set(topic, usage);
+            self.overlay.append(&topic.into(), change, usage, base, Batch(batch));
         }
 
         fn visible(&self) -> Vec<(String, Option<u64>)> {
@@ -277,19 +277,19 @@ mod tests {
         fixture.place("a", 3, 2, 500);
         fixture.place("b", 4, 2, 7);
         fixture.place("a", 5, 3, 20);
-        fixture.overlay.failed(Batch(2), &mut fixture.book);
+        fixture.overlay.failed(Batch(2), &mut fixture.quota);
         assert_eq!(fixture.visible(), [("a".to_owned(), Some(1))]);
-        assert_eq!((fixture.book.len(), fixture.book.bytes()), (1, 20), "what came after it counts");
-        fixture.overlay.failed(Batch(3), &mut fixture.book);
-        assert_eq!((fixture.book.len(), fixture.book.bytes()), (1, 5));
-        fixture.overlay.failed(Batch(3), &mut fixture.book);
+        assert_eq!((fixture.quota.len(), fixture.quota.bytes()), (1, 20), "what came after it counts");
+        fixture.overlay.failed(Batch(3), &mut fixture.quota);
+        assert_eq!((fixture.quota.len(), fixture.quota.bytes()), (1, 5));
+        fixture.overlay.failed(Batch(3), &mut fixture.quota);
         fixture.overlay.applied(9);
         assert_eq!((fixture.visible(), fixture.overlay.bytes()), (vec![], 0));
 
         // What the checkpoint has is what a failure goes back to.
         fixture.place("a", 10, 4, 50);
-        fixture.overlay.failed(Batch(4), &mut fixture.book);
-        assert_eq!((fixture.book.len(), fixture.book.bytes()), (1, 5));
+        fixture.overlay.failed(Batch(4), &mut fixture.quota);
+        assert_eq!((fixture.quota.len(), fixture.quota.bytes()), (1, 5));
     }
 
     #[test]

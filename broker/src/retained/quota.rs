@@ -15,16 +15,16 @@ pub(super) struct Bounds {
 
 /// What one topic holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct Usage {
     owner: u64,
     bytes: u32,
     pub(super) expires: bool,
 }
 
-/// All that is held, appended changes whose commit is not known yet included.
+/// All that is usage, appended changes whose commit is not known yet included.
 #[derive(Debug, Default)]
-pub(super) struct Book {
-    topics: HashMap<u64, Held>,
+pub(super) struct Quota {
+    topics: HashMap<u64, Usage>,
     owners: HashMap<u64, Share>,
     bytes: u64,
     expiring: usize,
@@ -39,31 +39,31 @@ struct Share {
 
 /// Why there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoRoom {
+pub(super) enum OverQuota {
     Messages,
     Bytes,
     /// There is room, but not for this identity.
-    OfOne,
+    Identity,
 }
 
-impl Book {
-    pub(super) fn held(&self, identity: &str, bytes: usize, expires: bool) -> Held {
-        Held {
+impl Quota {
+    pub(super) fn usage(&self, identity: &str, bytes: usize, expires: bool) -> Usage {
+        Usage {
             owner: self.hasher.hash_one(identity),
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             expires,
         }
     }
 
-    pub(super) fn of(&self, topic: &str) -> Option<Held> {
+    pub(super) fn of(&self, topic: &str) -> Option<Usage> {
         self.topics.get(&self.hasher.hash_one(topic)).copied()
     }
 
     /// Notes what the topic holds now; none = nothing.
-    pub(super) fn set(&mut self, topic: &str, held: Option<Held>) {
+    pub(super) fn set(&mut self, topic: &str, usage: Option<Usage>) {
         let at = self.hasher.hash_one(topic);
-        let before = match held {
-            Some(held) => self.topics.insert(at, held),
+        let before = match usage {
+            Some(usage) => self.topics.insert(at, usage),
             None => self.topics.remove(&at),
         };
         if let Some(before) = before {
@@ -77,18 +77,18 @@ impl Book {
                 }
             }
         }
-        if let Some(held) = held {
-            self.bytes += u64::from(held.bytes);
-            self.expiring += usize::from(held.expires);
-            let share = self.owners.entry(held.owner).or_default();
+        if let Some(usage) = usage {
+            self.bytes += u64::from(usage.bytes);
+            self.expiring += usize::from(usage.expires);
+            let share = self.owners.entry(usage.owner).or_default();
             share.messages += 1;
-            share.bytes += u64::from(held.bytes);
+            share.bytes += u64::from(usage.bytes);
         }
     }
 
     /// Whether the topic may hold this. What is there already may always be replaced by something that is not larger.
     /// In the second half no identity may take more than a quarter, as one would that makes up topics.
-    pub(super) fn admit(&self, topic: &str, new: &Held, bounds: Bounds) -> Result<(), NoRoom> {
+    pub(super) fn admit(&self, topic: &str, new: &Usage, bounds: Bounds) -> Result<(), OverQuota> {
         let before = self.of(topic);
         let (adds, grows) = match before {
             None => (1, u64::from(new.bytes)),
@@ -98,15 +98,15 @@ impl Book {
             return Ok(());
         }
         if self.topics.len() + adds > bounds.messages {
-            return Err(NoRoom::Messages);
+            return Err(OverQuota::Messages);
         }
         if self.bytes + grows > bounds.bytes {
-            return Err(NoRoom::Bytes);
+            return Err(OverQuota::Bytes);
         }
         let own = self.owners.get(&new.owner).copied().unwrap_or_default();
         let has_many = adds > 0 && self.topics.len() >= bounds.messages / 2 && own.messages >= bounds.messages / 4;
         let has_much = self.bytes + grows > bounds.bytes / 2 && own.bytes + grows > bounds.bytes / 4;
-        if has_many || has_much { Err(NoRoom::OfOne) } else { Ok(()) }
+        if has_many || has_much { Err(OverQuota::Identity) } else { Ok(()) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -129,56 +129,56 @@ mod tests {
 
     #[test]
     fn the_sums_follow_every_change() {
-        let mut book = Book::default();
-        let (small, large) = (book.held("a", 10, true), book.held("b", 30, false));
-        book.set("x", Some(small));
-        book.set("y", Some(large));
-        assert_eq!((book.len(), book.bytes(), book.expiring()), (2, 40, 1));
-        book.set("x", Some(large));
-        assert_eq!((book.len(), book.bytes(), book.expiring()), (2, 60, 0));
-        assert_eq!(book.of("x"), Some(large));
-        book.set("x", None);
-        book.set("y", None);
-        book.set("y", None);
-        assert_eq!((book.len(), book.bytes(), book.expiring()), (0, 0, 0));
-        assert!(book.owners.is_empty());
+        let mut quota = Quota::default();
+        let (small, large) = (quota.usage("a", 10, true), quota.usage("b", 30, false));
+        quota.set("x", Some(small));
+        quota.set("y", Some(large));
+        assert_eq!((quota.len(), quota.bytes(), quota.expiring()), (2, 40, 1));
+        quota.set("x", Some(large));
+        assert_eq!((quota.len(), quota.bytes(), quota.expiring()), (2, 60, 0));
+        assert_eq!(quota.of("x"), Some(large));
+        quota.set("x", None);
+        quota.set("y", None);
+        quota.set("y", None);
+        assert_eq!((quota.len(), quota.bytes(), quota.expiring()), (0, 0, 0));
+        assert!(quota.owners.is_empty());
     }
 
     #[test]
     fn one_identity_never_takes_all_places() {
         let bounds = Bounds { messages: 8, bytes: 1_000 };
-        let mut book = Book::default();
-        let of = |book: &Book, who: &str| book.held(who, 1, false);
+        let mut quota = Quota::default();
+        let of = |quota: &Quota, who: &str| quota.usage(who, 1, false);
         for topic in 0..4 {
-            let held = of(&book, "greedy");
-            assert_eq!(book.admit(&topic.to_string(), &held, bounds), Ok(()));
-            book.set(&topic.to_string(), Some(held));
+            let usage = of(&quota, "greedy");
+            assert_eq!(quota.admit(&topic.to_string(), &usage, bounds), Ok(()));
+            quota.set(&topic.to_string(), Some(usage));
         }
-        assert_eq!(book.admit("4", &of(&book, "greedy"), bounds), Err(NoRoom::OfOne));
+        assert_eq!(quota.admit("4", &of(&quota, "greedy"), bounds), Err(OverQuota::Identity));
         assert_eq!(
-            book.admit("3", &of(&book, "greedy"), bounds),
+            quota.admit("3", &of(&quota, "greedy"), bounds),
             Ok(()),
             "what is there may be replaced"
         );
         for topic in 4..8 {
-            let held = of(&book, &format!("d{}", topic / 2));
-            assert_eq!(book.admit(&topic.to_string(), &held, bounds), Ok(()));
-            book.set(&topic.to_string(), Some(held));
+            let usage = of(&quota, &format!("d{}", topic / 2));
+            assert_eq!(quota.admit(&topic.to_string(), &usage, bounds), Ok(()));
+            quota.set(&topic.to_string(), Some(usage));
         }
-        assert_eq!(book.admit("8", &of(&book, "other"), bounds), Err(NoRoom::Messages));
+        assert_eq!(quota.admit("8", &of(&quota, "other"), bounds), Err(OverQuota::Messages));
     }
 
     #[test]
     fn bytes_are_bounded_too() {
         let bounds = Bounds { messages: 100, bytes: 100 };
-        let mut book = Book::default();
-        let of = |book: &Book, who: &str, bytes| book.held(who, bytes, false);
-        assert_eq!(book.admit("x", &of(&book, "a", 101), bounds), Err(NoRoom::Bytes));
-        book.set("x", Some(of(&book, "a", 25)));
-        book.set("y", Some(of(&book, "b", 25)));
-        assert_eq!(book.admit("z", &of(&book, "a", 1), bounds), Err(NoRoom::OfOne));
-        assert_eq!(book.admit("x", &of(&book, "a", 26), bounds), Err(NoRoom::OfOne));
-        assert_eq!(book.admit("x", &of(&book, "a", 24), bounds), Ok(()));
-        assert_eq!(book.admit("z", &of(&book, "c", 25), bounds), Ok(()));
+        let mut quota = Quota::default();
+        let of = |quota: &Quota, who: &str, bytes| quota.usage(who, bytes, false);
+        assert_eq!(quota.admit("x", &of(&quota, "a", 101), bounds), Err(OverQuota::Bytes));
+        quota.set("x", Some(of(&quota, "a", 25)));
+        quota.set("y", Some(of(&quota, "b", 25)));
+        assert_eq!(quota.admit("z", &of(&quota, "a", 1), bounds), Err(OverQuota::Identity));
+        assert_eq!(quota.admit("x", &of(&quota, "a", 26), bounds), Err(OverQuota::Identity));
+        assert_eq!(quota.admit("x", &of(&quota, "a", 24), bounds), Ok(()));
+        assert_eq!(quota.admit("z", &of(&quota, "c", 25), bounds), Ok(()));
     }
 }

@@ -21,10 +21,10 @@ pub(crate) async fn sweep(retained: Arc<Retained>, log: Log, clock: Arc<dyn Cloc
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = retained.crowded.notified() => {}
+            () = retained.over_quota.notified() => {}
             () = tokio::time::sleep(EVERY) => {}
         }
-        if retained.lock().book.expiring() > 0 {
+        if retained.lock().quota.expiring() > 0 {
             let mut from = Some(String::new());
             while let Some(place) = from
                 && !shutdown.is_cancelled()
@@ -53,16 +53,16 @@ async fn page(retained: &Arc<Retained>, log: &Log, clock: &Arc<dyn Clock>, from:
         for topic in page.topics {
             let state = retained.lock();
             // It was replaced since, or is about to be.
-            if state.overlay.generation() != page.generation || state.overlay.contains(&topic) || state.book.of(&topic).is_none() {
+            if state.overlay.generation() != page.generation || state.overlay.contains(&topic) || state.quota.of(&topic).is_none() {
                 continue;
             }
-            let writing = retained.removal(state, &topic);
-            let record = local_state::record(now, "", writing.entry());
+            let pending = retained.removal(state, &topic);
+            let record = local_state::record(now, "", pending.entry());
             let Ok(ticket) = producer.append(&[record]) else {
                 // The log cannot write now; another time.
                 return Ok(None);
             };
-            writing.appended(ticket.batch);
+            pending.appended(ticket.batch);
             add(&retained.stats.retained_expired, 1);
         }
         Ok(page.next)

@@ -34,7 +34,7 @@ pub(crate) struct SessionState {
     pub(crate) subscriptions: BTreeMap<String, SubscriptionOptions>,
     pub(crate) qos2: BTreeSet<u16>,
     /// Whether the log knows of it.
-    pub(crate) is_durable: bool,
+    pub(crate) is_persistent: bool,
 }
 
 impl SubscriptionOptions {

@@ -77,9 +77,9 @@ pub(crate) enum AttachError {
     #[error(
         "this identity keeps a quarter of all sessions that limits.max_connections allows already; let its clients keep their client ids, or start clean"
     )]
-    TooManyOfOne,
+    IdentityQuota,
     #[error("the log cannot store the session at the moment")]
-    NotStored,
+    NotCommitted,
 }
 
 impl Registry {
@@ -139,16 +139,16 @@ impl Registry {
         let mut state = SessionState::default();
         match &old {
             Some(old) if present => state = old.clone(),
-            Some(old) if old.is_durable => changes.extend(Change::removal(&key, &stored(old))),
+            Some(old) if old.is_persistent => changes.extend(Change::removal(&key, &stored(old))),
             _ => {}
         }
         state.expiry_seconds = expiry_seconds;
-        state.is_durable |= expiry_seconds > 0;
-        if state.is_durable {
+        state.is_persistent |= expiry_seconds > 0;
+        if state.is_persistent {
             // Also when it is to end with this connection: after a kill the log must not know it as one that lives on.
             changes.push(Change::Session(key.clone(), expiry_seconds, None));
         }
-        if let Err(error) = self.store(&key, &changes).await {
+        if let Err(error) = self.commit(&key, &changes).await {
             // What was not stored has changed nothing: the session is as it was.
             match old {
                 Some(old) => cell.lock().state = Some(old),
@@ -188,12 +188,12 @@ impl Registry {
         } = attached;
         let now = self.clock.now();
         if state.expiry_seconds == 0 {
-            if state.is_durable {
-                self.store_or_warn(&key, &Change::removal(&key, &stored(&state))).await;
+            if state.is_persistent {
+                self.commit_or_warn(&key, &Change::removal(&key, &stored(&state))).await;
             }
             self.remove(&key, &cell);
         } else {
-            self.store_or_warn(&key, &[Change::Session(key.clone(), state.expiry_seconds, Some(now))])
+            self.commit_or_warn(&key, &[Change::Session(key.clone(), state.expiry_seconds, Some(now))])
                 .await;
             let mut inner = cell.lock();
             inner.detached = Some(now);
@@ -218,7 +218,7 @@ impl Registry {
                     None
                 };
                 if let Some(state) = state {
-                    self.store_or_warn(&key, &Change::removal(&key, &stored(&state))).await;
+                    self.commit_or_warn(&key, &Change::removal(&key, &stored(&state))).await;
                     self.remove(&key, &cell);
                     if let Some(fate) = cell.lock().fate.take() {
                         fate.send(Fate::Ended).ok();
@@ -262,7 +262,7 @@ impl Registry {
         if cells.len() >= self.max_sessions / 2 {
             let own = cells.keys().filter(|other| other.identity == key.identity).count();
             if own >= self.max_sessions / 4 {
-                return Err(AttachError::TooManyOfOne);
+                return Err(AttachError::IdentityQuota);
             }
         }
         let cell = Arc::new(Cell::default());
@@ -281,7 +281,7 @@ impl Registry {
         }
     }
 
-    async fn store(&self, key: &SessionKey, changes: &[Change]) -> Result<(), AttachError> {
+    async fn commit(&self, key: &SessionKey, changes: &[Change]) -> Result<(), AttachError> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -292,15 +292,15 @@ impl Registry {
             .log
             .producer(Arc::clone(&commits) as _)
             .append(&[local_state::record(self.clock.now(), &key.identity, &payload)])
-            .map_err(|_| AttachError::NotStored)?;
+            .map_err(|_| AttachError::NotCommitted)?;
         match commits.wait(ticket.batch).await {
-            Outcome::Durable => Ok(()),
-            Outcome::Lost => Err(AttachError::NotStored),
+            Outcome::Committed => Ok(()),
+            Outcome::Failed => Err(AttachError::NotCommitted),
         }
     }
 
-    async fn store_or_warn(&self, key: &SessionKey, changes: &[Change]) {
-        if self.store(key, changes).await.is_err() {
+    async fn commit_or_warn(&self, key: &SessionKey, changes: &[Change]) {
+        if self.commit(key, changes).await.is_err() {
             tracing::warn!(identity = %key.identity, client_id = %key.client_id, "the end of a session could not be stored; after a restart it may live longer than it should");
         }
     }
@@ -330,7 +330,7 @@ impl Cell {
             expiry_seconds: session.expiry_seconds,
             subscriptions: session.subscriptions,
             qos2: session.qos2,
-            is_durable: true,
+            is_persistent: true,
         };
         let inner = Inner {
             state: Some(state),

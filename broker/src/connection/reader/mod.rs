@@ -21,7 +21,7 @@ use crate::ingress::{Inbound, Ingress};
 use crate::observe::Disconnection;
 use crate::session::Attached;
 use publishing::FULL_DELAY;
-pub(super) use publishing::forget_lost;
+pub(super) use publishing::forget_failed;
 
 /// A keep-alive of 0 has no end.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);

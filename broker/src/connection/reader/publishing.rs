@@ -55,21 +55,21 @@ impl Reader {
 
     /// Takes a publish in and gives it its place in the order, or gives it back: it must be parked.
     fn take(&mut self, inbound: Inbound, since: Instant, now: Timestamp, budget: usize) -> Result<Option<Inbound>, Closing> {
-        forget_lost(&self.outbox, &mut self.attached.state.qos2);
+        forget_failed(&self.outbox, &mut self.attached.state.qos2);
         let taken = self.ingress.take(&inbound, &mut self.attached.state.qos2, now);
         let answer = |reason| answer(&inbound.publish, reason);
         let id = inbound.publish.packet_id.map_or(0, NonZeroU16::get);
         let mut trace = None;
         let (ready, answer, fanout) = match taken {
-            Taken::Stored(batch, message, traced) => {
+            Taken::Appended(batch, message, traced) => {
                 trace = traced;
                 if inbound.publish.qos == QoS::ExactlyOnce {
                     self.qos2_batches.insert(id, batch);
                 }
                 (Ready::After(batch), answer(ReasonCode::SUCCESS), message)
             }
-            Taken::Passed(message) => (Ready::Now, answer(ReasonCode::SUCCESS), message),
-            Taken::Again => {
+            Taken::Unlogged(message) => (Ready::Now, answer(ReasonCode::SUCCESS), message),
+            Taken::Duplicate => {
                 let batch = self.qos2_batches.get(&id).copied();
                 (batch.map_or(Ready::Now, Ready::After), answer(ReasonCode::SUCCESS), None)
             }
@@ -158,7 +158,7 @@ impl Reader {
     pub(super) async fn pubrel(&mut self, id: NonZeroU16, since: Instant, now: Timestamp) -> Result<(), Closing> {
         let limit = self.limit();
         self.until(|outbox| outbox.pending() < limit).await?;
-        forget_lost(&self.outbox, &mut self.attached.state.qos2);
+        forget_failed(&self.outbox, &mut self.attached.state.qos2);
         let reason = if self.attached.state.qos2.contains(&id.get()) {
             ReasonCode::SUCCESS
         } else {
@@ -253,8 +253,8 @@ fn answer(publish: &Publish, reason: ReasonCode) -> Answer {
 
 /// Takes back what was noted of QoS 2 packet ids whose commit failed: a publish that is not stored must be taken when it
 /// is sent again, and an id that is still on disk must be released again.
-pub(in crate::connection) fn forget_lost(outbox: &Outbox, qos2: &mut BTreeSet<u16>) {
-    for lost in outbox.take_lost() {
+pub(in crate::connection) fn forget_failed(outbox: &Outbox, qos2: &mut BTreeSet<u16>) {
+    for lost in outbox.take_failed() {
         match lost {
             Answer::PubRec(id, _) => drop(qos2.remove(&id.get())),
             Answer::PubComp(id, _) => drop(qos2.insert(id.get())),

@@ -123,11 +123,11 @@ impl Reader {
 
     /// Stores changes of a session that outlives its connection, and waits until they survive a power cut.
     async fn commit(&mut self, changes: &[Change], now: Timestamp) -> Result<(), Closing> {
-        if !self.ingress.is_durable || changes.is_empty() {
+        if !self.ingress.is_persistent || changes.is_empty() {
             return Ok(());
         }
         let busy = Closing::because(Disconnection::LogFailed, ReasonCode::SERVER_BUSY);
-        let Some(batch) = self.ingress.store(&session::encode(changes), now) else {
+        let Some(batch) = self.ingress.append_changes(&session::encode(changes), now) else {
             return Err(busy);
         };
         self.outbox.push(Pending {
@@ -140,7 +140,7 @@ impl Reader {
         });
         self.drained().await?;
         match self.outbox.commits.outcome(batch) {
-            Some(crate::commits::Outcome::Lost) => Err(busy),
+            Some(crate::commits::Outcome::Failed) => Err(busy),
             _ => Ok(()),
         }
     }
@@ -158,7 +158,7 @@ impl Reader {
 
     async fn barrier(&self) -> Result<(), Closing> {
         self.drained().await?;
-        self.ingress.context.fanout.barrier(self.outbox.commits.latest_durable()).await;
+        self.ingress.context.fanout.barrier(self.outbox.commits.latest_committed()).await;
         Ok(())
     }
 
