@@ -12,14 +12,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use forebay_wal::{AppendError, Batch, NewRecord, Offset, Producer, StreamId, Timestamp};
+use forebay_wal::{Batch, NewRecord, Offset, Producer, StreamId, Timestamp};
 
-use crate::codec::{Publish, QoS, ReasonCode, Version};
+use crate::codec::{Publish, QoS, Version};
 use crate::context::Context;
 use crate::fanout::Message;
 use crate::local_state;
-use crate::observe::{Accepted, Device, Publishes, Refusal, TracedPublish, Unretained, add};
-use crate::policy::{self, Access, Undeliverable};
+use crate::observe::{Accepted, Device, Publishes, TracedPublish, Unretained, add};
+use crate::policy::{self, Access};
+use crate::refusal::RefusedPublish;
 use crate::retained::{Candidate, Decision};
 use crate::session::{self, Change, SessionKey};
 
@@ -54,10 +55,8 @@ pub(crate) enum Taken {
     Unlogged(Option<Message>),
     /// A QoS 2 publish that was taken in before; only the answer is due again.
     Duplicate,
-    /// It was not taken, and the peer must learn of it.
-    Refused(ReasonCode, Refusal),
-    /// The log has no room, or cannot write: try again, or answer so.
-    Full(Refusal),
+    /// It is not accepted. [`RefusedPublish`] decides what the peer is told.
+    Refused(RefusedPublish),
 }
 
 impl Ingress {
@@ -71,10 +70,10 @@ impl Ingress {
             return Taken::Duplicate;
         }
         let Ok(topic) = std::str::from_utf8(&inbound.topic) else {
-            return Taken::Refused(ReasonCode::TOPIC_NAME_INVALID, Refusal::NotAuthorized);
+            return Taken::Refused(RefusedPublish::InvalidTopic);
         };
         if !self.access.may_publish(topic) {
-            return Taken::Refused(ReasonCode::NOT_AUTHORIZED, Refusal::NotAuthorized);
+            return Taken::Refused(RefusedPublish::NotAuthorized);
         }
         let context = Arc::clone(&self.context);
         let found = context.routes.find(topic);
@@ -84,7 +83,7 @@ impl Ingress {
             && let Err(undeliverable) = context.admission.admit(name, &self.key.identity, topic, publish.payload.len())
         {
             match self.version {
-                Version::V5 => return self.undeliverable(&undeliverable),
+                Version::V5 => return Taken::Refused(RefusedPublish::Undeliverable(undeliverable)),
                 // 3.1.1 has no answer but the ack: it is stored, and the bridge makes it a dead letter.
                 Version::V311 => {
                     tracing::error!(identity = %self.key.identity, reason = undeliverable.reason, "a publish becomes a dead letter: {}", undeliverable.detail)
@@ -181,7 +180,7 @@ impl Ingress {
                     change = Some(pending);
                 }
                 Decision::Behind if publish.qos == QoS::AtMostOnce => context.retained.refuse(&candidate, Unretained::Behind),
-                Decision::Behind => return Taken::Full(Refusal::LogFull),
+                Decision::Behind => return Taken::Refused(RefusedPublish::LogFull),
             }
         }
         let identity = Arc::clone(&self.key.identity);
@@ -220,12 +219,7 @@ impl Ingress {
                 // What is in the log only for local reasons reaches local subscribers by the other way.
                 None => Taken::Appended(ticket.batch, self.message(inbound), None),
             },
-            Err(AppendError::StreamFull { .. } | AppendError::DiskFull) => Taken::Full(Refusal::LogFull),
-            Err(error @ AppendError::TooLarge { .. }) => {
-                tracing::warn!(identity = %self.key.identity, topic, %error, "a publish was refused");
-                Taken::Refused(ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR, Refusal::Undeliverable)
-            }
-            Err(_) => Taken::Full(Refusal::LogUnavailable),
+            Err(error) => Taken::Refused(error.into()),
         }
     }
 
@@ -246,16 +240,6 @@ impl Ingress {
             committed: None,
             answered: None,
         }))
-    }
-
-    fn undeliverable(&self, why: &Undeliverable) -> Taken {
-        tracing::warn!(identity = %self.key.identity, reason = why.reason, "{}", why.detail);
-        let reason = match why.reason {
-            // PUBACK has no code for a size (MQTT 5, table 3-4).
-            "payload-too-large" => ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
-            _ => ReasonCode::TOPIC_NAME_INVALID,
-        };
-        Taken::Refused(reason, Refusal::Undeliverable)
     }
 
     fn unrouted(&self, topic: &str) {

@@ -24,6 +24,7 @@ mod listener;
 mod local_state;
 mod observe;
 mod policy;
+mod refusal;
 mod retained;
 mod session;
 pub mod tls;

@@ -11,14 +11,14 @@ use tokio::time::{Instant, timeout_at};
 use super::Peer;
 use super::outbox::Outbox;
 use crate::codec::{
-    ConnAck, ConnAckProperties, Connect, DecodeError, Fault, Packet, ReasonCode, Text, UserProperties, Version, Will, decode_connect,
-    encode,
+    ConnAck, ConnAckProperties, Connect, DecodeError, Packet, ReasonCode, Text, UserProperties, Version, Will, decode_connect, encode,
 };
 use crate::context::Context;
 use crate::ingress::Ingress;
 use crate::observe::Disconnection;
+use crate::refusal::RefusedConnect;
 use crate::retained::RetainedBeforeAcks;
-use crate::session::{AttachError, Attached, SessionKey};
+use crate::session::{Attached, SessionKey};
 use crate::tls::Identity;
 
 /// Longest client id in bytes; the standard asks for 23 at least (MQTT-3.1.3-5).
@@ -62,7 +62,10 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     let connect = match read {
         Ok(Ok(connect)) => connect,
         Ok(Err(Failure::Closed)) => return Err(Disconnection::ConnectionLost),
-        Ok(Err(Failure::Decode(error))) => return Err(undecodable(stream, peer, &error).await),
+        Ok(Err(Failure::Decode(error))) => {
+            let version = error.version();
+            return Err(refuse(stream, peer, &RefusedConnect::Undecodable(error), version).await);
+        }
         Err(_) => {
             tracing::info!(peer = %peer.address, "no CONNECT came in time; the peer is closed");
             return Err(Disconnection::ConnectTimeout);
@@ -78,18 +81,8 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
             }
             Ok(open)
         }
-        Err(refused) => {
-            tracing::warn!(peer = %peer.address, "a connection was refused: {}", refused.why);
-            refuse(stream, refused.code, version).await;
-            Err(refused.cause)
-        }
+        Err(refused) => Err(refuse(stream, peer, &refused, Some(version)).await),
     }
-}
-
-struct Refused {
-    code: ReasonCode,
-    cause: Disconnection,
-    why: String,
 }
 
 enum Failure {
@@ -97,44 +90,15 @@ enum Failure {
     Decode(DecodeError),
 }
 
-async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result<(Open, ConnAck), Refused> {
+async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result<(Open, ConnAck), RefusedConnect> {
     let (client_id, assigned) = client_id(&connect)?;
-    let identity = peer
-        .identity
-        .identity(peer.certificate.as_ref(), &client_id)
-        .map_err(|error| Refused {
-            code: ReasonCode::NOT_AUTHORIZED,
-            cause: Disconnection::BadIdentity,
-            why: format!("its identity cannot be used: {error}"),
-        })?;
-    if peer.identity.fixed_word().is_none() && context.fixed_words.iter().any(|word| **word == *identity) {
-        return Err(Refused {
-            code: ReasonCode::NOT_AUTHORIZED,
-            cause: Disconnection::BadIdentity,
-            why: format!(
-                "it claims the identity `{identity}`, which another listener gives as a fixed word; give this device another name"
-            ),
-        });
-    }
-    if connect.properties.authentication_method.is_some() {
-        return Err(Refused {
-            code: ReasonCode::BAD_AUTHENTICATION_METHOD,
-            cause: Disconnection::NotAuthorized,
-            why: format!("{identity} asks for enhanced authentication, which is not in this version; a certificate is enough"),
-        });
-    }
+    let identity = authenticate(&connect, &client_id, peer, context)?;
     let access = context.access.of(&identity, &context.gateway);
     if let Some(will) = &connect.will
         && !access.may_publish(will.topic.as_str())
     {
-        return Err(Refused {
-            code: ReasonCode::NOT_AUTHORIZED,
-            cause: Disconnection::NotAuthorized,
-            why: format!(
-                "the access rules do not let {identity} publish its will to `{}`",
-                will.topic.as_str()
-            ),
-        });
+        let topic = will.topic.as_str().to_owned();
+        return Err(RefusedConnect::WillNotAuthorized { identity, topic });
     }
     let expiry = session_expiry(&connect, context);
     let key = SessionKey {
@@ -145,7 +109,10 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         .registry
         .attach(key.clone(), connect.clean_start, expiry)
         .await
-        .map_err(|error| attach_refused(error, &identity))?;
+        .map_err(|error| RefusedConnect::Session {
+            identity: identity.clone(),
+            error,
+        })?;
     let connack = connack(&connect, &attached, assigned, expiry, context);
     let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone()));
     let producer = context.log.producer(Arc::new(RetainedBeforeAcks {
@@ -178,29 +145,40 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
     Ok((open, connack))
 }
 
-/// The client id, and the one that we made up if the peer left it to us (MQTT-3.1.3-6, MQTT-3.2.2-16).
-fn client_id(connect: &Connect) -> Result<(String, Option<Text>), Refused> {
-    let refused = |why: String| Refused {
-        code: ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
-        cause: Disconnection::BadClientId,
-        why,
-    };
+/// The client id, and the one that was assigned if the peer left it to the server (MQTT-3.1.3-6, MQTT-3.2.2-16).
+fn client_id(connect: &Connect) -> Result<(String, Option<Text>), RefusedConnect> {
     let given = connect.client_id.as_str();
     if given.len() > MAX_CLIENT_ID {
-        return Err(refused(format!(
-            "its client id has {} bytes; the limit is {MAX_CLIENT_ID}",
-            given.len()
-        )));
+        return Err(RefusedConnect::ClientIdTooLong {
+            bytes: given.len(),
+            limit: MAX_CLIENT_ID,
+        });
     }
     if !given.is_empty() {
         return Ok((given.to_owned(), None));
     }
     if connect.version == Version::V311 && !connect.clean_start {
-        return Err(refused("an empty client id needs clean session (MQTT-3.1.3-8)".to_owned()));
+        return Err(RefusedConnect::NoClientId);
     }
-    let random = getrandom::u64().map_err(|error| refused(format!("no client id could be made: {error}")))?;
-    let made = format!("forebay-{random:016x}");
-    Ok((made.clone(), Some(Text::from(made))))
+    let random = getrandom::u64().map_err(RefusedConnect::NoRandomness)?;
+    let assigned = format!("forebay-{random:016x}");
+    Ok((assigned.clone(), Some(Text::from(assigned))))
+}
+
+/// The identity by the listener's template. No other listener's fixed word can be claimed, and nothing but a certificate
+/// proves it.
+fn authenticate(connect: &Connect, client_id: &str, peer: &Peer, context: &Context) -> Result<Identity, RefusedConnect> {
+    let identity = peer
+        .identity
+        .identity(peer.certificate.as_ref(), client_id)
+        .map_err(RefusedConnect::BadIdentity)?;
+    if peer.identity.fixed_word().is_none() && context.fixed_words.iter().any(|word| **word == *identity) {
+        return Err(RefusedConnect::ClaimedIdentity(identity));
+    }
+    if connect.properties.authentication_method.is_some() {
+        return Err(RefusedConnect::EnhancedAuthentication(identity));
+    }
+    Ok(identity)
 }
 
 /// Seconds that the session outlives the connection: at most `sessions.max_expiry`.
@@ -246,37 +224,17 @@ fn time(context: &Context) -> UserProperties {
     vec![(Text::from_static(TIME_PROPERTY), Text::from(now.wall_ms.to_string()))]
 }
 
-fn attach_refused(error: AttachError, identity: &Identity) -> Refused {
-    let (code, cause) = match error {
-        AttachError::TooMany | AttachError::IdentityQuota => (ReasonCode::QUOTA_EXCEEDED, Disconnection::TooManyConnections),
-        AttachError::NotCommitted => (ReasonCode::SERVER_UNAVAILABLE, Disconnection::LogFailed),
-    };
-    Refused {
-        code,
-        cause,
-        why: format!("{identity}: {error}"),
-    }
-}
-
-async fn undecodable<S: AsyncWrite + Unpin>(stream: &mut S, peer: &Peer, error: &DecodeError) -> Disconnection {
-    tracing::warn!(peer = %peer.address, "a connection was refused: {error}");
-    if let Some(version) = error.version() {
-        refuse(stream, error.reason(), version).await;
-    }
-    match error.fault {
-        Fault::UnsupportedLevel { .. } => Disconnection::UnsupportedVersion,
-        Fault::TooLarge { .. } => Disconnection::PacketTooLarge,
-        _ => Disconnection::Protocol,
-    }
-}
-
-async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, code: ReasonCode, version: Version) {
+/// Tells the peer and the operator. Without a version there is no CONNACK that the peer could read.
+async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, peer: &Peer, refused: &RefusedConnect, version: Option<Version>) -> Disconnection {
+    refused.log(peer.address);
     let mut out = BytesMut::new();
-    if encode(&Packet::ConnAck(Box::new(ConnAck::refused(code))), version, &mut out).is_ok() {
+    let connack = Packet::ConnAck(Box::new(ConnAck::refused(refused.code())));
+    if version.is_some_and(|version| encode(&connack, version, &mut out).is_ok()) {
         // A peer that is gone needs no answer.
         send(stream, &out).await.ok();
         stream.shutdown().await.ok();
     }
+    refused.disconnection()
 }
 
 async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> std::io::Result<()> {

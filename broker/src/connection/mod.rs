@@ -29,7 +29,8 @@ use crate::commits::Outcome;
 use crate::context::Context;
 use crate::fanout::Message;
 use crate::ingress::{Inbound, Ingress, Taken};
-use crate::observe::{Disconnection, Refusal, Unretained, add, sub};
+use crate::observe::{Disconnection, Unretained, add, sub};
+use crate::refusal::RefusedPublish;
 use crate::session::Fate;
 use crate::tls::{IdentityTemplate, PeerCertificate};
 use outbox::{Closing, Outbox};
@@ -196,20 +197,21 @@ async fn publish_will(will: Will, ingress: &mut Ingress, context: &Context, outb
     match ingress.take(&inbound, &mut std::collections::BTreeSet::new(), context.clock.now()) {
         Taken::Appended(batch, message, _) => {
             if outbox.commits.wait(batch).await == Outcome::Failed {
-                not_published(Refusal::CommitFailed, ingress, context);
+                refuse_will(&RefusedPublish::CommitFailed, &inbound, ingress, context);
             }
             publish_locally(message, context, outbox);
         }
         Taken::Unlogged(message) => publish_locally(message, context, outbox),
         Taken::Duplicate => {}
-        Taken::Refused(_, reason) => not_published(reason, ingress, context),
-        Taken::Full(reason) => {
-            not_published(reason, ingress, context);
-            if inbound.publish.retain && inbound.publish.qos != QoS::AtMostOnce {
-                // Nobody tries a will again.
-                context.stats.unretain(Unretained::LogUnavailable);
+        Taken::Refused(refused) => {
+            refuse_will(&refused, &inbound, ingress, context);
+            if refused.is_temporary() {
+                if inbound.publish.retain && inbound.publish.qos != QoS::AtMostOnce {
+                    // A will is tried once.
+                    context.stats.unretain(Unretained::LogUnavailable);
+                }
+                publish_locally(ingress.message(&inbound), context, outbox);
             }
-            publish_locally(ingress.message(&inbound), context, outbox);
         }
     }
 }
@@ -220,9 +222,10 @@ fn publish_locally(message: Option<Message>, context: &Context, outbox: &Outbox)
     }
 }
 
-fn not_published(reason: Refusal, ingress: &Ingress, context: &Context) {
-    context.stats.refuse(reason, true);
-    tracing::warn!(identity = %ingress.key.identity, reason = reason.label(), "a will was not stored");
+/// A refused will counts as dropped, whatever its QoS: its device cannot know.
+fn refuse_will(refused: &RefusedPublish, inbound: &Inbound, ingress: &Ingress, context: &Context) {
+    refused.count(QoS::AtMostOnce, &context.stats);
+    refused.log_will(&ingress.key.identity, &inbound.topic);
 }
 
 /// A DISCONNECT with a reason, for version 5 only (MQTT-3.14.0-1).

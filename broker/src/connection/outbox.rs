@@ -10,10 +10,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{ReasonCode, Version, encode_puback, encode_pubcomp, encode_pubrec};
+use crate::codec::{QoS, ReasonCode, Version, encode_puback, encode_pubcomp, encode_pubrec};
 use crate::commits::{Commits, Outcome};
 use crate::fanout::{Fanout, Message};
 use crate::observe::{Disconnection, TracedPublish};
+use crate::refusal::{PublishAnswer, RefusedPublish};
 
 /// Bytes of deliveries that may wait for a peer that reads slowly; more are dropped and counted (they are QoS 0).
 const MAX_DELIVERY_BYTES: usize = 1 << 20;
@@ -307,22 +308,24 @@ impl Outbox {
         }
     }
 
-    /// What was not stored is not acked: version 5 has a reason code for it, 3.1.1 only the end of the connection.
+    /// A publish whose commit failed is not acked. PUBCOMP has no code for it, so a failed release ends the connection on
+    /// both versions.
     fn refuse(&self, done: &Pending, released: &mut Released, inner: &mut Inner) {
-        let reason = ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR;
         if let Answer::PubRec(..) | Answer::PubComp(..) = done.answer {
             inner.failed.push(done.answer);
         }
-        match (done.answer, self.version) {
-            (Answer::Nothing, _) => {}
-            _ if inner.is_silenced => {}
-            (Answer::PubAck(id, _), Version::V5) => self.write(Answer::PubAck(id, reason), &mut released.bytes),
-            (Answer::PubRec(id, _), Version::V5) => self.write(Answer::PubRec(id, reason), &mut released.bytes),
-            (Answer::PubComp(..), _) | (_, Version::V311) => {
+        if inner.is_silenced || done.answer == Answer::Nothing {
+            return;
+        }
+        let failed = RefusedPublish::CommitFailed;
+        match (done.answer, failed.answer(self.version, QoS::AtLeastOnce)) {
+            (Answer::PubAck(id, _), PublishAnswer::Code(code)) => self.write(Answer::PubAck(id, code), &mut released.bytes),
+            (Answer::PubRec(id, _), PublishAnswer::Code(code)) => self.write(Answer::PubRec(id, code), &mut released.bytes),
+            _ => {
                 inner.is_silenced = true;
                 inner.closing.get_or_insert(Closing {
-                    cause: Some(Disconnection::LogFailed),
-                    say: Some(reason),
+                    cause: Some(failed.disconnection()),
+                    say: Some(failed.code()),
                 });
             }
         }

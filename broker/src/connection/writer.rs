@@ -8,9 +8,10 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::outbox::{Closing, Outbox, Released};
-use crate::codec::Version;
+use crate::codec::{QoS, Version};
 use crate::context::Context;
-use crate::observe::{Disconnection, Refusal, add};
+use crate::observe::{Disconnection, add};
+use crate::refusal::RefusedPublish;
 
 /// How long a peer may take to read what it is sent.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
@@ -110,7 +111,7 @@ fn settle(released: &Released, context: &Context) {
         context.budget.add_permits(released.budget);
     }
     for _ in 0..released.failed {
-        context.stats.refuse(Refusal::CommitFailed, false);
+        RefusedPublish::CommitFailed.count(QoS::AtLeastOnce, &context.stats);
     }
 }
 

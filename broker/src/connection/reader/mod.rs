@@ -16,9 +16,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::chunk;
 use super::deliveries::Deliveries;
 use super::outbox::{Closing, Outbox};
-use crate::codec::{Ack, AckProperties, Disconnect, Fault, Packet, ReasonCode, Role, Version, Will, decode, encode};
+use crate::codec::{Ack, AckProperties, Disconnect, Packet, ReasonCode, Role, Version, Will, decode, encode};
 use crate::ingress::{Inbound, Ingress};
 use crate::observe::Disconnection;
+use crate::refusal;
 use crate::session::Attached;
 use publishing::FULL_DELAY;
 pub(super) use publishing::forget_failed;
@@ -177,12 +178,7 @@ impl Reader {
         while !self.is_backed_up() {
             let packet = decode(buffer, self.version, Role::Server, self.ingress.context.limits.max_packet).map_err(|error| {
                 tracing::warn!(identity = %self.ingress.key.identity, "the connection is closed: {error}");
-                let cause = if matches!(error.fault, Fault::TooLarge { .. }) {
-                    Disconnection::PacketTooLarge
-                } else {
-                    Disconnection::Protocol
-                };
-                Closing::because(cause, error.reason())
+                Closing::because(refusal::undecodable(&error), error.reason())
             })?;
             let Some(packet) = packet else { break };
             handled = true;

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use super::super::connect::TOPIC_ALIAS_MAXIMUM;
 use super::super::outbox::{Answer, Closing, Outbox, Pending, Ready};
 use super::Reader;
-use crate::codec::{Publish, QoS, ReasonCode, Version};
+use crate::codec::{Publish, QoS, ReasonCode};
 use crate::ingress::{Inbound, Taken};
-use crate::observe::{Disconnection, Refusal, add, sub};
+use crate::observe::{Disconnection, add, sub};
+use crate::refusal::{PublishAnswer, RefusedPublish};
 
 /// How often a parked publish is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -73,24 +74,23 @@ impl Reader {
                 let batch = self.qos2_batches.get(&id).copied();
                 (batch.map_or(Ready::Now, Ready::After), answer(ReasonCode::SUCCESS), None)
             }
-            Taken::Refused(reason, refusal) => match self.refuse(&inbound, reason, refusal) {
-                Ok(answer) => (Ready::Now, answer, None),
-                Err(closing) => {
+            Taken::Refused(refused) => match self.refuse(&inbound, &refused) {
+                PublishAnswer::Nothing => {
+                    let message = refused.is_temporary().then(|| self.ingress.message(&inbound)).flatten();
+                    (Ready::Now, Answer::Nothing, message)
+                }
+                PublishAnswer::Code(code) => (Ready::Now, answer(code), None),
+                PublishAnswer::DelayedCode(code) => {
+                    let at = Instant::now() + self.full_delay;
+                    self.full_delay = (self.full_delay * 2).min(FULL_DELAY_MAX);
+                    (Ready::At(at), answer(code), None)
+                }
+                PublishAnswer::Park => return Ok(Some(inbound)),
+                PublishAnswer::Close(cause) => {
                     self.ingress.context.budget.add_permits(budget);
-                    return Err(closing);
+                    return Err(Closing::silently(cause));
                 }
             },
-            Taken::Full(refusal) if inbound.publish.qos == QoS::AtMostOnce => {
-                self.count_refusal(refusal, true);
-                (Ready::Now, Answer::Nothing, self.ingress.message(&inbound))
-            }
-            Taken::Full(refusal) if self.version == Version::V5 => {
-                self.count_refusal(refusal, false);
-                let at = Instant::now() + self.full_delay;
-                self.full_delay = (self.full_delay * 2).min(FULL_DELAY_MAX);
-                (Ready::At(at), answer(ReasonCode::QUOTA_EXCEEDED), None)
-            }
-            Taken::Full(_) => return Ok(Some(inbound)),
         };
         if matches!(ready, Ready::After(_)) {
             self.full_delay = FULL_DELAY;
@@ -106,27 +106,15 @@ impl Reader {
         Ok(None)
     }
 
-    /// What a refused publish is answered with: a reason code on MQTT 5, on 3.1.1 the end of the connection
-    /// (MQTT-3.3.5-2), for QoS 0 nothing.
-    fn refuse(&self, inbound: &Inbound, reason: ReasonCode, refusal: Refusal) -> Result<Answer, Closing> {
-        let qos0 = inbound.publish.qos == QoS::AtMostOnce;
-        self.count_refusal(refusal, qos0);
-        if refusal == Refusal::NotAuthorized {
-            let topic = String::from_utf8_lossy(&inbound.topic);
-            tracing::warn!(identity = %self.ingress.key.identity, %topic, "a publish was refused: no access rule of this identity allows the topic; correct the topic, or `access` in the configuration");
+    /// Counts and logs a refused publish, and gives its answer. One that is parked is not refused yet.
+    fn refuse(&self, inbound: &Inbound, refused: &RefusedPublish) -> PublishAnswer {
+        let answer = refused.answer(self.version, inbound.publish.qos);
+        if answer != PublishAnswer::Park {
+            refused.count(inbound.publish.qos, &self.ingress.context.stats);
+            refused.log(&self.ingress.key.identity, &inbound.topic);
+            self.ingress.device.refused();
         }
-        if qos0 {
-            return Ok(Answer::Nothing);
-        }
-        match self.version {
-            Version::V5 => Ok(answer(&inbound.publish, reason)),
-            Version::V311 => Err(Closing::silently(Disconnection::NotAuthorized)),
-        }
-    }
-
-    fn count_refusal(&self, refusal: Refusal, qos0: bool) {
-        self.ingress.context.stats.refuse(refusal, qos0);
-        self.ingress.device.refused();
+        answer
     }
 
     pub(super) fn unparked(&self, inbound: &Inbound) {

@@ -9,6 +9,7 @@ use super::Reader;
 use super::retaining::is_due;
 use crate::codec::{AckProperties, Packet, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe};
 use crate::observe::{Disconnection, add};
+use crate::refusal::RefusedSubscription;
 use crate::session::{self, Change, SubscriptionOptions};
 
 /// Subscriptions of one session; one more is answered with 0x97.
@@ -40,10 +41,7 @@ impl Reader {
                     add(&self.ingress.context.stats.subscriptions_granted, 1);
                     ReasonCode::SUCCESS
                 }
-                Err(code) => {
-                    add(&self.ingress.context.stats.subscriptions_refused, 1);
-                    code
-                }
+                Err(refused) => refused.code(),
             });
         }
         self.commit(&changes, now).await?;
@@ -59,41 +57,32 @@ impl Reader {
     }
 
     /// Subscribes if that is allowed.
-    fn grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, ReasonCode> {
-        self.try_grant(text, options).map_err(|(reason, why)| {
-            tracing::warn!(identity = %self.ingress.key.identity, filter = text, "a subscription was refused: {why}");
-            reason
-        })
+    fn grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, RefusedSubscription> {
+        let granted = self.try_grant(text, options);
+        if let Err(refused) = &granted {
+            refused.note(&self.ingress.key.identity, text, &self.ingress.context.stats);
+        }
+        granted
     }
 
-    fn try_grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, (ReasonCode, String)> {
-        let refused = |reason, why: &str| Err((reason, why.to_owned()));
+    fn try_grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, RefusedSubscription> {
         if text.starts_with("$share/") {
-            return refused(
-                ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
-                "shared subscriptions are not in this version",
-            );
+            return Err(RefusedSubscription::Shared);
         }
-        let filter = TopicFilter::parse(text).map_err(|error| (ReasonCode::TOPIC_FILTER_INVALID, error.to_string()))?;
+        let filter = TopicFilter::parse(text).map_err(RefusedSubscription::InvalidFilter)?;
         if !self.ingress.access.may_subscribe(&filter) {
-            return refused(
-                ReasonCode::NOT_AUTHORIZED,
-                "no access rule of this identity covers it; correct the filter, or `access` in the configuration",
-            );
+            return Err(RefusedSubscription::NotAuthorized);
         }
         if options.no_local && self.has_fixed_identity {
-            return refused(
-                ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
-                "No Local needs publishers that are told apart by identity, and all of this listener's have the same",
-            );
+            return Err(RefusedSubscription::SharedIdentity);
         }
         let subscriptions = &self.attached.state.subscriptions;
         if subscriptions.len() >= MAX_SUBSCRIPTIONS && !subscriptions.contains_key(text) {
-            let why = format!("its session has {MAX_SUBSCRIPTIONS} subscriptions already; subscribe with wildcards");
-            return Err((ReasonCode::QUOTA_EXCEEDED, why));
+            return Err(RefusedSubscription::TooMany { limit: MAX_SUBSCRIPTIONS });
         }
-        let subscribed = self.deliveries.subscribe(&filter, options);
-        subscribed.map_err(|error| (ReasonCode::QUOTA_EXCEEDED, error.to_string()))?;
+        self.deliveries
+            .subscribe(&filter, options)
+            .map_err(RefusedSubscription::TooManyFilters)?;
         Ok(filter)
     }
 

@@ -1,0 +1,65 @@
+//! Why a CONNECT is refused.
+
+use std::net::SocketAddr;
+
+use crate::codec::{DecodeError, ReasonCode};
+use crate::observe::Disconnection;
+use crate::session::AttachError;
+use crate::tls::{Identity, IdentityError};
+
+/// Why a connection is not accepted. The text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RefusedConnect {
+    #[error("{0}")]
+    Undecodable(DecodeError),
+    #[error("its client id has {bytes} bytes; the limit is {limit}")]
+    ClientIdTooLong { bytes: usize, limit: usize },
+    #[error("an empty client id needs clean session (MQTT-3.1.3-8)")]
+    NoClientId,
+    #[error("no client id could be made: {0}")]
+    NoRandomness(getrandom::Error),
+    #[error("its identity cannot be used: {0}")]
+    BadIdentity(IdentityError),
+    #[error("it claims the identity `{0}`, which another listener gives as a fixed word; give this device another name")]
+    ClaimedIdentity(Identity),
+    #[error("{0} asks for enhanced authentication, which is not in this version; a certificate is enough")]
+    EnhancedAuthentication(Identity),
+    #[error("the access rules do not let {identity} publish its will to `{topic}`")]
+    WillNotAuthorized { identity: Identity, topic: String },
+    #[error("{identity}: {error}")]
+    Session { identity: Identity, error: AttachError },
+}
+
+impl RefusedConnect {
+    /// The code of CONNACK; on 3.1.1 the codec says the nearest one.
+    pub(crate) fn code(&self) -> ReasonCode {
+        match self {
+            Self::Undecodable(error) => error.reason(),
+            Self::ClientIdTooLong { .. } | Self::NoClientId | Self::NoRandomness(_) => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
+            Self::BadIdentity(_) | Self::ClaimedIdentity(_) | Self::WillNotAuthorized { .. } => ReasonCode::NOT_AUTHORIZED,
+            Self::EnhancedAuthentication(_) => ReasonCode::BAD_AUTHENTICATION_METHOD,
+            Self::Session { error, .. } => match error {
+                AttachError::TooMany | AttachError::IdentityQuota => ReasonCode::QUOTA_EXCEEDED,
+                AttachError::NotCommitted => ReasonCode::SERVER_UNAVAILABLE,
+            },
+        }
+    }
+
+    /// What the end of the connection is counted as.
+    pub(crate) fn disconnection(&self) -> Disconnection {
+        match self {
+            Self::Undecodable(error) => super::undecodable(error),
+            Self::ClientIdTooLong { .. } | Self::NoClientId | Self::NoRandomness(_) => Disconnection::BadClientId,
+            Self::BadIdentity(_) | Self::ClaimedIdentity(_) => Disconnection::BadIdentity,
+            Self::EnhancedAuthentication(_) | Self::WillNotAuthorized { .. } => Disconnection::NotAuthorized,
+            Self::Session { error, .. } => match error {
+                AttachError::TooMany | AttachError::IdentityQuota => Disconnection::TooManyConnections,
+                AttachError::NotCommitted => Disconnection::LogFailed,
+            },
+        }
+    }
+
+    pub(crate) fn log(&self, peer: SocketAddr) {
+        tracing::warn!(%peer, "a connection was refused: {self}");
+    }
+}

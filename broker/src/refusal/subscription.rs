@@ -1,0 +1,43 @@
+//! Why a subscription is refused.
+
+use forebay_topic::FilterError;
+
+use crate::codec::ReasonCode;
+use crate::fanout::TooManyFilters;
+use crate::observe::{Stats, add};
+
+/// Why a filter of a SUBSCRIBE is not granted. The text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RefusedSubscription {
+    #[error("shared subscriptions are not in this version")]
+    Shared,
+    #[error("{0}")]
+    InvalidFilter(FilterError),
+    #[error("no access rule of this identity covers it; correct the filter, or `access` in the configuration")]
+    NotAuthorized,
+    #[error("No Local tells publishers apart by identity, and all of this listener's have the same")]
+    SharedIdentity,
+    #[error("its session has {limit} subscriptions already; subscribe with wildcards")]
+    TooMany { limit: usize },
+    #[error("{0}")]
+    TooManyFilters(TooManyFilters),
+}
+
+impl RefusedSubscription {
+    /// The code of SUBACK; on 3.1.1 the codec says 0x80.
+    pub(crate) fn code(&self) -> ReasonCode {
+        match self {
+            Self::Shared => ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+            Self::InvalidFilter(_) => ReasonCode::TOPIC_FILTER_INVALID,
+            Self::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
+            Self::SharedIdentity => ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+            Self::TooMany { .. } | Self::TooManyFilters(_) => ReasonCode::QUOTA_EXCEEDED,
+        }
+    }
+
+    /// Counts it and says so in the log.
+    pub(crate) fn note(&self, identity: &str, filter: &str, stats: &Stats) {
+        add(&stats.subscriptions_refused, 1);
+        tracing::warn!(identity, filter, "a subscription was refused: {self}");
+    }
+}
