@@ -131,7 +131,7 @@ async fn a_certificate_of_another_ca_is_refused_by_its_names() {
         &gateway,
         HANDSHAKES,
         "unknown_ca",
-        &["not by a CA in this listener's `client_ca`", BOARD],
+        &["not from a CA in this listener's `client_ca`", BOARD],
     )
     .await;
     is_refused(&gateway, "localhost", &twin).await;
@@ -158,7 +158,7 @@ async fn an_expired_certificate_is_refused_with_its_date() {
         &gateway,
         HANDSHAKES,
         "expired",
-        &["expired at 2020-01-01", "issue it a new one", BOARD],
+        &["expired at 2020-01-01", "issue a new one", BOARD],
     )
     .await;
     serves_others(&gateway, &plant).await;
@@ -179,7 +179,7 @@ async fn an_identity_that_is_a_wildcard_is_refused_at_connect() {
         &gateway,
         DISCONNECTS,
         "bad_identity",
-        &["\"+\"", "must be one topic level", "issue the device another name"],
+        &["\"+\"", "must be one topic level", "give the device another name"],
     )
     .await;
     serves_others(&gateway, &plant).await;
@@ -330,7 +330,7 @@ async fn plain_mqtt_on_the_tls_port_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_that_refuses_our_certificate_is_reported_with_the_name_it_dialled() {
+async fn a_device_that_refuses_our_certificate_is_reported_with_the_name_it_connected_to() {
     let (plant, other) = (Plant::new(&[BOARD]), Plant::new(&[]));
     let gateway = gateway(&plant).await;
     is_refused(&gateway, "plant-7.example", &plant.device(BOARD)).await;
@@ -339,8 +339,8 @@ async fn a_device_that_refuses_our_certificate_is_reported_with_the_name_it_dial
         HANDSHAKES,
         "refused_ours",
         &[
-            "dialled plant-7.example",
-            "ours is for localhost",
+            "connected to plant-7.example",
+            "our certificate is for localhost",
             "forebay certs server --name plant-7.example",
         ],
     )
@@ -356,7 +356,7 @@ async fn a_device_that_refuses_our_certificate_is_reported_with_the_name_it_dial
         &gateway,
         HANDSHAKES,
         "refused_ours",
-        &["dialled localhost", "the name is right", "give the peer the CA"],
+        &["connected to localhost", "the name is right", "give the peer the CA"],
     )
     .await;
     serves_others(&gateway, &plant).await;

@@ -1,4 +1,4 @@
-//! What became of the batches that one producer's appends went into.
+//! The outcome of the batches that one producer appended to.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -7,27 +7,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use forebay_wal::{Batch, CommitError, CommitListener};
 use tokio::sync::Notify;
 
-/// Hears from the log's writer thread and wakes whoever waits. One waiter at a time.
+/// Is told by the log's writer thread, and wakes the task that waits. One waiter at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
     done: AtomicU64,
     committed: AtomicU64,
     failed: Mutex<Vec<Batch>>,
-    /// Woken when a batch has ended, and by whoever else has work for the waiter.
+    /// Woken when a batch has ended, and when the waiter has other work.
     pub(crate) wake: Notify,
 }
 
 /// How a batch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It survives a power cut.
+    /// It is on disk and survives a power cut.
     Committed,
-    /// It was not stored and never will be.
+    /// It is not on disk and never will be.
     Failed,
 }
 
 impl Commits {
-    /// How the batch ended; `None` while it has not.
+    /// How the batch ended; `None` if it has not.
     pub(crate) fn outcome(&self, batch: Batch) -> Option<Outcome> {
         if batch.0 > self.done.load(Ordering::Acquire) {
             return None;
@@ -41,12 +41,12 @@ impl Commits {
         Batch(self.done.load(Ordering::Acquire))
     }
 
-    /// The newest batch that is durable: the one that the fan-out will see, which a failed batch never reaches.
+    /// The newest batch that is committed. The fan-out gets it; it never gets a failed one.
     pub(crate) fn latest_committed(&self) -> Batch {
         Batch(self.committed.load(Ordering::Acquire))
     }
 
-    /// Forgets failures up to `batch`, once nobody will ask for them any more.
+    /// Forgets failures up to `batch`. For when no answer depends on them any more.
     pub(crate) fn forget_failures(&self, batch: Batch) {
         self.failed
             .lock()
@@ -54,7 +54,7 @@ impl Commits {
             .retain(|failed| *failed > batch);
     }
 
-    /// Waits for the batch to end. For a tracker with one waiter.
+    /// Waits for the batch to end.
     pub(crate) async fn wait(&self, batch: Batch) -> Outcome {
         loop {
             let woken = self.wake.notified();

@@ -1,4 +1,4 @@
-//! What all connections share.
+//! What all connections share, and their limits.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -15,14 +15,14 @@ use crate::policy::{AccessRules, Admission, RouteStats, Routes, Unrouted};
 use crate::retained::Retained;
 use crate::session::Registry;
 
-/// Bounds that the configuration names.
+/// The bounds that the configuration sets.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once; more are closed at accept.
+    /// Connections at a time; more are closed at accept.
     pub max_connections: usize,
     /// Bytes of one packet; a larger one ends its connection (0x95 on MQTT 5).
     pub max_packet: usize,
-    /// Publishes of one connection that are not answered yet; the Receive Maximum of MQTT 5, back-pressure on 3.1.1.
+    /// Unanswered publishes of one connection: the Receive Maximum of MQTT 5; on 3.1.1 the socket is not read beyond it.
     pub max_in_flight: u16,
     /// Longest keep-alive granted on MQTT 5 (Server Keep Alive).
     pub max_keep_alive: Duration,
@@ -30,13 +30,13 @@ pub struct Limits {
     pub max_topics: usize,
     /// Bytes of retained messages.
     pub max_retained_bytes: u64,
-    /// Longest life of a session without a connection.
+    /// Longest time that a session is kept without a connection.
     pub max_session_expiry: Duration,
-    /// TLS handshakes and CONNECTs going on at once; when more come, peers silent for a second go.
+    /// Connections before CONNECT, handshakes among them. Beyond it, those that have been silent for 1 s are closed.
     pub max_pending_handshakes: usize,
     /// How long a peer may take from accept to CONNECT.
     pub connect_deadline: Duration,
-    /// Bytes of publishes taken in and not committed, of all connections together; beyond it sockets are not read.
+    /// Bytes of publishes that are not committed yet, of all connections together; beyond it sockets are not read.
     pub max_uncommitted_bytes: usize,
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     pub(crate) retained: Arc<Retained>,
     pub(crate) access: AccessRules,
-    /// The identities that listeners give as fixed words: no certificate and no client id may claim one.
+    /// The identities that listeners set as fixed words: no certificate and no client id may claim one.
     pub(crate) fixed_words: Vec<String>,
     pub(crate) routes: Routes,
     pub(crate) admission: Arc<dyn Admission>,
@@ -79,9 +79,9 @@ pub(crate) struct Context {
     pub(crate) devices: Arc<Devices>,
     /// What is left of `limits.max_uncommitted_bytes`.
     pub(crate) budget: Semaphore,
-    /// Bytes parked by all connections: 3.1.1 publishes that wait for room in the log.
+    /// Bytes parked by all connections: publishes of 3.1.1 that wait for room in the log.
     pub(crate) parked_bytes: AtomicUsize,
     pub(crate) shutdown: CancellationToken,
-    /// What must end before the front does: listeners, connections, wills that wait.
+    /// What must end before the front does: listeners, connections, delayed wills.
     pub(crate) tasks: TaskTracker,
 }

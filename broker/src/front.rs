@@ -20,9 +20,9 @@ use crate::policy::{AccessRules, Admission, RouteStats, RouteStatus, Routes, Unr
 use crate::retained::{self, Retained};
 use crate::session::{Registry, StoredSessions};
 
-/// How many sessions without a connection may be kept for each connection that is allowed.
+/// Sessions that may be kept for each connection that is allowed.
 const SESSIONS_PER_CONNECTION: usize = 4;
-/// How often the fan-out is looked after.
+/// How often the fan-out is checked.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What the operator decides about the device side.
@@ -31,9 +31,9 @@ pub struct Config {
     pub gateway: String,
     /// Where devices connect.
     pub listeners: Vec<ListenerConfig>,
-    /// Who may do what.
+    /// The access rules.
     pub access: AccessRules,
-    /// What goes to the cloud.
+    /// The routes.
     pub routes: Routes,
     /// Bounds.
     pub limits: Limits,
@@ -48,17 +48,17 @@ pub struct LocalFanout {
     stats: Arc<Stats>,
 }
 
-/// Everything that the front uses and does not own.
+/// What the front uses and does not own.
 pub struct Parts {
     /// The log, opened with the fan-out's tap.
     pub log: Log,
     /// The fan-out.
     pub fanout: LocalFanout,
-    /// What the cloud side says of a publish before it is acked.
+    /// The cloud side's check of a publish before it is acked.
     pub admission: Arc<dyn Admission>,
-    /// Where time comes from.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where distributions go.
+    /// Is told what happens as it happens.
     pub observer: Arc<dyn Observer>,
 }
 
@@ -72,17 +72,17 @@ pub struct Front {
     fanout_threads: fanout::Threads,
 }
 
-/// What others may look at while the front runs. Cheap to clone.
+/// The front's state for status pages and metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct View {
     context: Arc<Context>,
 }
 
-/// Why the front could not start, or had to end.
+/// Why the front could not start, or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrontError {
-    /// A listener's address cannot be had.
+    /// A listener's address cannot be bound.
     #[error("cannot listen on {address}: is another broker running there? `ss -ltnp` shows which")]
     Bind {
         /// The address.
@@ -90,11 +90,11 @@ pub enum FrontError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The sessions' state could not be read.
+    /// Sessions and retained messages could not be read.
     #[error(transparent)]
     State(#[from] StateError),
     /// The local fan-out's router does not run.
-    #[error("the local fan-out's router does not answer; restart the gateway (nothing that was acked is lost)")]
+    #[error("the local fan-out's router does not respond; restart the gateway (nothing that was acked is lost)")]
     Router,
 }
 
@@ -109,7 +109,7 @@ impl LocalFanout {
         Ok(Self { fanout, threads, stats })
     }
 
-    /// What the log must be opened with.
+    /// The tap that the log must be opened with.
     #[must_use]
     pub fn tap(&self) -> Box<dyn Tap> {
         self.fanout.tap()
@@ -201,7 +201,7 @@ impl Front {
         &self.addresses
     }
 
-    /// What others may look at.
+    /// The front's state for status pages and metrics.
     #[must_use]
     pub fn view(&self) -> View {
         View {
@@ -209,11 +209,11 @@ impl Front {
         }
     }
 
-    /// Serves devices until shutdown, then stops accepting, answers what is committed, says DISCONNECT, and returns once
+    /// Serves devices until shutdown. Then it stops accepting, answers what is committed, sends DISCONNECT, and returns once
     /// every connection has ended or `grace` is over.
     ///
     /// # Errors
-    /// [`FrontError::Router`] when the fan-out's router dies: the process should end and be started again.
+    /// [`FrontError::Router`] when the fan-out's router has ended: the process should end and be restarted.
     pub async fn run(self, grace: Duration) -> Result<(), FrontError> {
         let context = self.context;
         let tasks = context.tasks.clone();
@@ -252,7 +252,7 @@ impl Front {
     }
 }
 
-/// Waits for shutdown; false if the fan-out died before.
+/// Waits for shutdown; false if the fan-out ended before.
 async fn watch(context: &Context) -> bool {
     while tokio::time::timeout(WATCH, context.shutdown.cancelled()).await.is_err() {
         if context.fanout.is_dead() {
@@ -287,13 +287,13 @@ impl View {
         self.context.route_stats.status(&self.context.routes, &self.context.clock.now())
     }
 
-    /// Names that devices dialled and our certificates lack, with how often a handshake failed over each; at most 33.
+    /// Names that devices connect to and the certificates lack, with the failed handshakes of each; at most 33.
     #[must_use]
     pub fn wrong_names(&self) -> Vec<(String, u64)> {
         self.context.wrong_names.list()
     }
 
-    /// Sessions known, connected or not.
+    /// Sessions, connected or not.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.context.registry.len()

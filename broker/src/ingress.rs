@@ -1,11 +1,11 @@
-//! What happens to a publish between the socket and the log: the first half of the ack contract.
+//! A publish on its way from the socket to the log: the first half of the ack contract.
 //!
 //! 1. The topic is checked against the identity's rights.
 //! 2. The first matching route is found.
-//! 3. What the cloud would never take is refused, before anything is promised.
+//! 3. A publish that the cloud can never accept is refused, before anything is promised.
 //! 4. A publish with a route, the packet id of every QoS 2 publish of a session that outlives its connection, and what
-//!    RETAIN changes, are appended in one call, so that one commit has all or nothing.
-//! 5. The ack waits for that commit in its connection's order ([`crate::connection`]).
+//!    RETAIN changes, are appended in one call, so that one commit has all of it or nothing.
+//! 5. The ack waits for that commit in its connection's outbox ([`crate::connection`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::refusal::RefusedPublish;
 use crate::retained::{Candidate, Decision};
 use crate::session::{self, Change, SessionKey};
 
-/// One connection's way into the log.
+/// Appends one connection's publishes to the log.
 pub(crate) struct Ingress {
     pub(crate) context: Arc<Context>,
     pub(crate) key: SessionKey,
@@ -32,9 +32,9 @@ pub(crate) struct Ingress {
     pub(crate) device: Arc<Device>,
     pub(crate) producer: Producer,
     pub(crate) version: Version,
-    /// Who hears of its publishes.
+    /// What is told of its publishes.
     pub(crate) publishes: Option<Box<dyn Publishes>>,
-    /// Whether the session outlives the connection, so that its QoS 2 packet ids are stored.
+    /// Whether the session outlives the connection, so that its QoS 2 packet ids go to the log.
     pub(crate) is_persistent: bool,
 }
 
@@ -46,21 +46,21 @@ pub(crate) struct Inbound {
     pub(crate) topic: Bytes,
 }
 
-/// What became of a publish.
+/// What happened to a publish.
 pub(crate) enum Taken {
-    /// It is in this batch; a message beside it is in no batch and goes to local subscribers in its turn.
-    /// It is traced if there is something to tell it by.
+    /// It is in this batch. A message beside it is in no batch, and goes to local subscribers when the ack leaves. The last
+    /// part is there if the publish is traced.
     Appended(Batch, Option<Message>, Option<Box<TracedPublish>>),
-    /// It needs no storage; `fanout` goes to local subscribers in its turn.
+    /// It needs no record. The message goes to local subscribers when the ack leaves.
     Unlogged(Option<Message>),
-    /// A QoS 2 publish that was taken in before; only the answer is due again.
+    /// A QoS 2 publish that was accepted before; only the answer is due again.
     Duplicate,
     /// It is not accepted. [`RefusedPublish`] decides what the peer is told.
     Refused(RefusedPublish),
 }
 
 impl Ingress {
-    /// Takes a publish in. `qos2` are the packet ids taken in and not released.
+    /// Authorises, routes and appends a publish. `qos2` has the packet ids that are accepted and not released.
     pub(crate) fn take(&mut self, inbound: &Inbound, qos2: &mut BTreeSet<u16>, now: Timestamp) -> Taken {
         let publish = &inbound.publish;
         if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id)
@@ -84,7 +84,7 @@ impl Ingress {
         {
             match self.version {
                 Version::V5 => return Taken::Refused(RefusedPublish::Undeliverable(undeliverable)),
-                // 3.1.1 has no answer but the ack: it is stored, and the bridge makes it a dead letter.
+                // 3.1.1 has no answer but the ack: it is appended, and the bridge makes it a dead letter.
                 Version::V311 => {
                     tracing::error!(identity = %self.key.identity, reason = undeliverable.reason, "a publish becomes a dead letter: {}", undeliverable.detail)
                 }
@@ -101,8 +101,8 @@ impl Ingress {
             add(&context.stats.accepted, 1);
             add(&context.stats.payload_bytes, publish.payload.len() as u64);
             self.device.accepted();
-            if let Some((place, _)) = found {
-                context.route_stats.note(place, &now);
+            if let Some((index, _)) = found {
+                context.route_stats.note(index, &now);
             }
             match route {
                 None => self.unrouted(topic),
@@ -120,14 +120,14 @@ impl Ingress {
         taken
     }
 
-    /// What was read at a time has been handled, and perhaps taken in.
+    /// All packets of one read have been handled.
     pub(crate) fn handled(&mut self) {
         if let Some(publishes) = &mut self.publishes {
             publishes.handled();
         }
     }
 
-    /// Releases a QoS 2 packet id. `None` = the log cannot take it now.
+    /// Releases a QoS 2 packet id. `None` if the log cannot append now; `Some(None)` if the id was not in the log.
     pub(crate) fn release(&mut self, id: u16, now: Timestamp) -> Option<Option<Batch>> {
         if !self.is_persistent {
             return Some(None);
@@ -136,13 +136,13 @@ impl Ingress {
         self.append_changes(&payload, now).map(Some)
     }
 
-    /// Appends changes of the session's durable state. `None` = the log cannot take them now.
+    /// Appends changes of the session. `None` if the log cannot append now.
     pub(crate) fn append_changes(&mut self, payload: &[u8], now: Timestamp) -> Option<Batch> {
         let record = local_state::record(now, &self.key.identity, payload);
         self.producer.append(&[record]).ok().map(|ticket| ticket.batch)
     }
 
-    /// The message for local subscribers, if anybody subscribes.
+    /// The message for local subscribers; `None` if there are none.
     pub(crate) fn message(&self, inbound: &Inbound) -> Option<Message> {
         self.context.fanout.is_wanted().then(|| Message {
             topic: inbound.topic.clone(),
@@ -205,7 +205,7 @@ impl Ingress {
         match (change, &result) {
             (Some(change), Ok(ticket)) => change.appended(ticket.batch),
             (Some(change), Err(_)) => {
-                // Others wait for what it holds.
+                // It holds the lock that other publishes with RETAIN wait for.
                 drop(change);
                 if publish.qos == QoS::AtMostOnce {
                     context.retained.refuse(&candidate, Unretained::LogUnavailable);
@@ -216,7 +216,7 @@ impl Ingress {
         match result {
             Ok(ticket) => match stored {
                 Some((_, stream)) => Taken::Appended(ticket.batch, None, self.traced(inbound, topic, stream, ticket.offset)),
-                // What is in the log only for local reasons reaches local subscribers by the other way.
+                // The fan-out does not take records of `local` from the log: the message goes to local subscribers with the ack.
                 None => Taken::Appended(ticket.batch, self.message(inbound), None),
             },
             Err(error) => Taken::Refused(error.into()),
@@ -234,7 +234,7 @@ impl Ingress {
             identity: Arc::clone(&self.key.identity),
             topic: topic.to_owned(),
             qos: inbound.publish.qos.level(),
-            // Its reader knows better.
+            // The outbox puts in the real time.
             read: now,
             appended: now,
             committed: None,
@@ -247,9 +247,9 @@ impl Ingress {
         if self.context.unrouted.count(topic) {
             let nearest = policy::nearest(topic, &self.context.routes);
             let advice = nearest.map_or_else(String::new, |(filter, letters)| {
-                format!("; the nearest route, `{filter}`, is {letters} letters away")
+                format!("; the nearest route, `{filter}`, differs by {letters} letters")
             });
-            tracing::warn!(identity = %self.key.identity, topic, "a publish matches no route and stays here{advice}; add a route, or one with `local: true` if that is meant");
+            tracing::warn!(identity = %self.key.identity, topic, "a publish matches no route and is not sent to the cloud{advice}; add a route, or one with `local: true` if it is to stay on the gateway");
         }
     }
 }

@@ -114,7 +114,7 @@ async fn more_in_flight_than_allowed_is_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_taken_in_by_all_together_stays_within_its_bound() {
+async fn uncommitted_bytes_of_all_connections_stay_within_their_bound() {
     let limits = Limits {
         max_uncommitted_bytes: 4096,
         ..Limits::default()
@@ -148,7 +148,7 @@ async fn what_is_taken_in_by_all_together_stays_within_its_bound() {
     for device in &mut devices {
         device.expect_ack(1, OK).await;
         device.expect_ack(2, OK).await;
-        // One that is larger than all of the bound goes alone.
+        // A publish that is larger than the whole bound is accepted alone.
         let Packet::Publish(small) = publish("cloud/a", 1, Some(3)) else {
             unreachable!()
         };

@@ -109,7 +109,7 @@ async fn what_kills_a_stock_router_is_harmless() {
     drop(member);
     watch.assert_well("K4 and K6").await;
 
-    // K5, K10: somebody takes the id of a subscriber that does not read, and goes; the old one reads on.
+    // K5, K10: another client takes over from a subscriber that does not read, and leaves; the old one reads on.
     let mut slow = watch.client(connect_5("k5")).await;
     slow.subscribe(1, "load/#").await;
     let mut talker = watch.client(connect_5("talker")).await;
@@ -251,7 +251,7 @@ async fn malformed_and_forbidden_packets_harm_their_own_connection_only() {
                 }
             }
             // In place of CONNECT.
-            let mut bad = Client::dialled(watch.bench.address(), version).await;
+            let mut bad = Client::opened(watch.bench.address(), version).await;
             bad.send_raw(&bytes).await;
         }
         watch.assert_well(name).await;
@@ -266,10 +266,10 @@ async fn connects_that_are_wrong_are_refused() {
         for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {
             let mut bytes = good.clone();
             bytes[position] = value;
-            let mut client = Client::dialled(watch.bench.address(), Version::V5).await;
+            let mut client = Client::opened(watch.bench.address(), Version::V5).await;
             client.send_raw(&bytes).await;
         }
-        let mut client = Client::dialled(watch.bench.address(), Version::V5).await;
+        let mut client = Client::opened(watch.bench.address(), Version::V5).await;
         client.send_raw(&good[..position]).await;
     }
     watch.assert_well("mutated CONNECTs").await;
@@ -349,7 +349,7 @@ async fn fuzz(dice: &mut Dice, address: std::net::SocketAddr) -> usize {
         start.will = Some(will("fuzz/will", dice.below(3) as u8, Some(dice.below(2) as u32)));
     }
     let version = start.version;
-    let mut client = Client::dialled(address, version).await;
+    let mut client = Client::opened(address, version).await;
     client.send_raw(&bytes_of(&Packet::Connect(Box::new(start)), version)).await;
     let mut corpus: Vec<Vec<u8>> = [
         publish("cloud/fuzz", 1, Some(1)),

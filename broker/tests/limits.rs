@@ -70,7 +70,7 @@ async fn connections_beyond_the_limit_are_closed_and_room_is_given_back() {
         clients.push(Client::connected(bench.address(), connect_5(&format!("d{number}"))).await);
     }
     for round in 1..=5 {
-        let mut refused = Client::dialled(bench.address(), Version::V5).await;
+        let mut refused = Client::opened(bench.address(), Version::V5).await;
         assert_eq!(refused.receive().await, None);
         assert_eq!(bench.view.stats().disconnected(Disconnection::TooManyConnections), round);
     }
@@ -79,7 +79,7 @@ async fn connections_beyond_the_limit_are_closed_and_room_is_given_back() {
     }
     drop(clients);
     until("they are gone", || bench.view.stats().connected.load(Ordering::Relaxed) == 0).await;
-    // All of them subscribe, again and again: their places at the router are given back too.
+    // All of them subscribe, again and again: their subscriptions are removed too.
     for round in 0..10 {
         for number in 0..3 {
             let mut device = Client::connected(bench.address(), connect_5(&format!("d{number}"))).await;
@@ -92,7 +92,7 @@ async fn connections_beyond_the_limit_are_closed_and_room_is_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_peers_delay_nobody_and_are_closed_at_the_deadline() {
+async fn silent_peers_delay_no_other_and_are_closed_at_the_deadline() {
     let bench = with_limits(Limits {
         connect_deadline: Duration::from_secs(3),
         ..Limits::default()
@@ -101,7 +101,7 @@ async fn silent_peers_delay_nobody_and_are_closed_at_the_deadline() {
     let began = Instant::now();
     let mut silent = Vec::new();
     for _ in 0..60 {
-        silent.push(Client::dialled(bench.address(), Version::V5).await);
+        silent.push(Client::opened(bench.address(), Version::V5).await);
     }
     // Some say half a CONNECT.
     for client in silent.iter_mut().take(30) {
@@ -129,7 +129,7 @@ async fn more_silent_peers_than_may_wait_give_way_to_a_device_within_seconds() {
     .await;
     let mut silent = Vec::new();
     for _ in 0..12 {
-        silent.push(Client::dialled(bench.address(), Version::V5).await);
+        silent.push(Client::opened(bench.address(), Version::V5).await);
     }
     Client::connected(bench.address(), connect_5("d")).await.ping().await;
     assert!(bench.view.stats().disconnected(Disconnection::Evicted) > 0);
@@ -187,7 +187,7 @@ async fn a_full_stream_refuses_on_5_with_growing_delay_and_takes_again_when_ther
         };
         message.qos = forebay_broker::codec::QoS::from_level(qos).unwrap();
         device.send(&Packet::Publish(message)).await;
-        // It goes on being served meanwhile.
+        // It is served meanwhile.
         device.ping().await;
         device.expect_ack(packet_id, ReasonCode::QUOTA_EXCEEDED).await;
         assert!(began.elapsed() >= Duration::from_millis(at_least), "{:?}", began.elapsed());
@@ -228,7 +228,7 @@ async fn a_full_stream_parks_on_311_until_there_is_room() {
     }
     assert_eq!(parked(), 0);
     assert_eq!(bench.records().await.len(), 3);
-    // It ends while something is parked: that is not acked, not stored, and no longer counted.
+    // It ends while something is parked: it is not acked, not appended, and no longer counted.
     bench.append_until_full(&mut other).await;
     device.send(&large("cloud/a", 5, 1000)).await;
     device.ping().await;
@@ -301,7 +301,7 @@ async fn a_keep_alive_stands_still_while_a_peer_is_not_read() {
     for packet_id in 1..=2 {
         device.send(&large("cloud/a", packet_id, 1000)).await;
     }
-    // Somebody else's keep-alive runs out meanwhile.
+    // Another connection's keep-alive expires meanwhile.
     measure.expect_end(ReasonCode::KEEP_ALIVE_TIMEOUT).await;
     bench.deliver_all().await;
     device.expect_ack(1, OK).await;
@@ -322,8 +322,8 @@ async fn a_device_with_a_certificate_is_who_its_certificate_says() {
         ..Setup::default()
     })
     .await;
-    // A silent peer in its handshake delays nobody.
-    let mut silent = Client::dialled(bench.address(), Version::V5).await;
+    // A peer that is silent in its handshake delays no other.
+    let mut silent = Client::opened(bench.address(), Version::V5).await;
     let mut device = made.client(&bench, Version::V5).await;
     device.send(&Packet::Connect(Box::new(connect_5("any id")))).await;
     assert_eq!(device.connack().await.code, OK);
@@ -336,7 +336,7 @@ async fn a_device_with_a_certificate_is_who_its_certificate_says() {
     device.expect_ack(3, ReasonCode::NOT_AUTHORIZED).await;
     assert_eq!(bench.records().await[0].identity, "sensor-7");
     // Bytes that are no TLS are counted as a failed handshake.
-    let mut plain = Client::dialled(bench.address(), Version::V311).await;
+    let mut plain = Client::opened(bench.address(), Version::V311).await;
     plain.send_raw(&[0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 0]).await;
     until("the handshake failed", || {
         bench.view.stats().disconnected(Disconnection::Handshake) == 1

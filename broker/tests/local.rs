@@ -101,7 +101,7 @@ async fn what_was_published_before_a_subscription_does_not_reach_it() {
 async fn a_subscription_waits_for_batches_that_are_committed_and_not_yet_shown() {
     let bench = Bench::new().await;
     let mut device = Client::connected(bench.address(), connect_5("d")).await;
-    // Somebody subscribes, or the batch would be shown to nobody anyway.
+    // Without a subscriber the batch would be skipped.
     let mut other = Client::connected(bench.address(), connect_5("other")).await;
     other.subscribe(1, "cloud/#").await;
     bench.hold_after_the_next_commit();
@@ -285,7 +285,7 @@ async fn messages_of_a_topic_keep_their_order_on_the_way_to_a_subscriber() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_subscriber_loses_its_own_messages_and_nobody_elses() {
+async fn a_slow_subscriber_loses_only_its_own_messages() {
     let bench = Bench::new().await;
     let mut slow = Client::connected(bench.address(), connect_5("slow")).await;
     slow.subscribe(1, "here/#").await;
@@ -355,7 +355,7 @@ async fn a_burst_for_one_subscriber_comes_through_whole() {
     let mut subscriber = Client::connected(bench.address(), connect_5("s")).await;
     subscriber.subscribe(1, "+/#").await;
     let mut device = Client::connected(bench.address(), connect_5("d")).await;
-    // More than the router holds, in messages small and large, each on a topic of its own.
+    // More than the router keeps, in small and large messages, each on its own topic.
     let sending = async {
         for number in 0..3000 {
             let size = if number % 100 == 0 { 100_000 } else { 10 };

@@ -1,4 +1,4 @@
-//! Retained messages: what is kept, for how long, and who gets it when.
+//! Retained messages: which are kept, for how long, and when subscribers get them.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -117,7 +117,7 @@ async fn connack_says_that_messages_are_retained() {
 async fn a_new_subscription_gets_the_newest_message_of_each_topic() {
     let bench = Bench::new().await;
     let mut device = five(&bench, "d").await;
-    // Routed to the cloud, kept here on purpose, and without a route.
+    // Routed to the cloud, on a local route, and without a route.
     for topic in ["cloud/a", "here/a", "nowhere/a"] {
         for qos in 0..=2 {
             let topic = format!("{topic}{qos}");
@@ -263,7 +263,7 @@ async fn a_resumed_session_does_not_get_them_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_gets_a_topic_that_is_denied_or_reserved() {
+async fn no_subscriber_gets_a_topic_that_is_denied_or_reserved() {
     let rules = vec![
         rule("d", &["#", "$secret/#"], &[], &[]),
         rule("*", &["#"], &["#", "$secret/#"], &["hidden/#"]),
@@ -371,7 +371,7 @@ async fn an_ack_waits_for_the_commit_that_keeps_the_message() {
     bench.hold_commits().await;
     device.send(&Packet::Publish(retained("nowhere/a", "1", 1, Some(1)))).await;
     device.ping().await;
-    // Not committed: not acked, and nobody sees it.
+    // Not committed: not acked, and not visible.
     assert_eq!(kept_now(&bench).await, BTreeMap::new());
     bench.gate.open();
     device.expect_ack(1, OK).await;
@@ -428,7 +428,7 @@ async fn an_expired_message_is_not_sent_and_what_is_left_is_said() {
     assert_eq!(left(&bench).await, [("a".to_owned(), Some(1)), ("b".to_owned(), Some(91))]);
     clock.advance(Duration::from_secs(1));
     assert_eq!(left(&bench).await, [("b".to_owned(), Some(90))]);
-    // After a boot with a clock that nobody trusts, no age is proved and nothing expires.
+    // After a boot without a trusted clock no age is proved, and nothing expires.
     let bench = restarted(bench).await;
     assert_eq!(left(&bench).await, [("b".to_owned(), Some(90))]);
     let booted = |trusted, wall_ms| Timestamp {
@@ -466,7 +466,7 @@ fn few(max_topics: usize, max_retained_bytes: u64) -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_the_bound_a_new_topic_goes_its_way_and_is_not_kept() {
+async fn beyond_the_bound_a_new_topic_is_delivered_but_not_retained() {
     let bench = Bench::start(few(4, 1 << 20)).await;
     let mut watcher = five(&bench, "w").await;
     watcher.subscribe(1, "over").await;
@@ -483,7 +483,7 @@ async fn beyond_the_bound_a_new_topic_goes_its_way_and_is_not_kept() {
     let expected = [("cloud/0", "1"), ("cloud/1", "1"), ("cloud/2", "1"), ("cloud/3", "1")];
     assert_eq!(kept(&bench, "#").await, map(&expected));
 
-    // What is there can be replaced and removed, and makes room; the bound holds after a restart.
+    // A present message can be replaced, and removed to make room; the bound holds after a restart.
     let bench = restarted(bench).await;
     let mut device = five(&bench, "more").await;
     keep(&mut device, "over", "live").await;
@@ -497,7 +497,7 @@ async fn beyond_the_bound_a_new_topic_goes_its_way_and_is_not_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_identity_cannot_take_all_places() {
+async fn one_identity_cannot_use_the_whole_quota() {
     let bench = Bench::start(few(8, 1 << 20)).await;
     let mut greedy = five(&bench, "greedy").await;
     for number in 0..8 {
@@ -577,7 +577,7 @@ async fn a_peer_that_reads_slowly_misses_none() {
     assert_eq!(dropped, 0);
 }
 
-/// Values rise while subscribers come: whoever subscribes ends with the last one of each topic, whichever way it came.
+/// Values increase while subscribers come: each ends with the last value of each topic, retained or live.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_never_ends_with_an_older_value() {
     const TOPICS: usize = 40;

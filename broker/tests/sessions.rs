@@ -1,4 +1,4 @@
-//! Sessions: what outlives a connection and the process, who takes over from whom, keep-alive and wills.
+//! Sessions: what outlives a connection and the process, takeover, keep-alive and wills.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -11,7 +11,7 @@ use support::{Bench, Client, Setup, connect_5, connect_311, id, publish, state_f
 
 const OK: ReasonCode = ReasonCode::SUCCESS;
 
-/// A CONNECT that goes on with its session and keeps it for an hour.
+/// A CONNECT that resumes its session and keeps it for an hour.
 fn resume_5(client_id: &str) -> Connect {
     Connect {
         clean_start: false,
@@ -245,7 +245,7 @@ async fn who_takes_over_waits_for_what_the_old_connection_appended() {
         bench.hold_commits().await;
         old.send(&publish("cloud/a", 2, Some(1))).await;
         old.ping().await;
-        let mut new = Client::dialled(bench.address(), start.version).await;
+        let mut new = Client::opened(bench.address(), start.version).await;
         new.send(&Packet::Connect(Box::new(start.clone()))).await;
         // The old one is told at once that it ends; nothing of it is acked yet, and the new one has no CONNACK.
         let early = tokio::time::timeout(Duration::from_millis(100), new.receive()).await;
@@ -300,7 +300,7 @@ async fn one_client_id_under_two_identities_is_two_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_identity_that_makes_up_client_ids_leaves_room_for_others() {
+async fn an_identity_that_invents_client_ids_leaves_room_for_others() {
     let mut setup = Setup {
         identities: vec!["first", "second"],
         ..Setup::default()
@@ -325,7 +325,7 @@ async fn an_identity_that_makes_up_client_ids_leaves_room_for_others() {
             .ping()
             .await;
     }
-    // Who has a session comes back to it.
+    // A client that has a session resumes it.
     Client::connected(bench.addresses[0], resume_5("made-up-0")).await.ping().await;
 }
 
@@ -402,7 +402,7 @@ async fn a_will_is_published_when_its_device_is_lost_and_only_then() {
     let (_old, _) = connect(&bench, start("taken", connect_311, 1)).await;
     connect(&bench, connect_311("taken")).await;
     assert_eq!(watcher.text().await.0, "cloud/will/taken");
-    // One that is not routed goes to local subscribers alone.
+    // A publish without a route goes to local subscribers only.
     drop(connect(&bench, with_will(connect_5("local"), will("here/will/local", 1, None))).await);
     assert_eq!(watcher.text().await.0, "here/will/local");
     let stored: Vec<_> = bench.records().await.into_iter().map(|record| record.topic).collect();
@@ -471,7 +471,7 @@ async fn shutdown_acks_what_was_appended_says_why_and_is_quick() {
     let bench = Bench::new().await;
     let (mut five, _) = connect(&bench, resume_5("d5")).await;
     let (mut three, _) = connect(&bench, resume_311("d3")).await;
-    let mut silent = Client::dialled(bench.address(), Version::V5).await;
+    let mut silent = Client::opened(bench.address(), Version::V5).await;
     bench.hold_commits().await;
     for device in [&mut five, &mut three] {
         for packet_id in 1..=50 {
@@ -499,7 +499,7 @@ async fn shutdown_acks_what_was_appended_says_why_and_is_quick() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_may_claim_the_word_that_another_listener_gives() {
+async fn no_client_may_claim_the_fixed_word_of_another_listener() {
     let bench = Bench::start(Setup {
         identities: vec!["{client_id}", "local"],
         ..Setup::default()

@@ -1,4 +1,4 @@
-//! Why rumqttd is not in the ack path (docs/decisions/0001): a stock broker acks what nobody has taken.
+//! Why rumqttd is not in the ack path (docs/decisions/0001): a stock broker acks what its hook has not taken.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -51,7 +51,7 @@ fn a_stock_broker_acks_while_whoever_should_store_the_messages_stalls() {
     }
     stream.write_all(&out).unwrap();
 
-    // All of them are acked although the hook has not taken a single one, let alone stored it.
+    // All of them are acked although the hook has not taken or stored a single one.
     let mut input = BytesMut::new();
     let mut acked = 0;
     while acked < PUBLISHES {

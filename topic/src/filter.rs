@@ -8,12 +8,12 @@ use crate::name::MAX_BYTES;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicFilter(Box<str>);
 
-/// What a filter's wildcards stood for in a topic.
+/// What a filter's wildcards matched in a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captures<'t> {
     /// What each `+` matched, in order.
     pub levels: Vec<&'t str>,
-    /// What `#` matched, without the separator before it; none when the filter has no `#`, empty when it matched the parent.
+    /// What `#` matched, without the separator before it: `None` if the filter has no `#`, empty if it matched the parent level.
     pub tail: Option<&'t str>,
 }
 
@@ -24,22 +24,22 @@ pub enum FilterError {
     /// Filters have at least one character (MQTT-4.7.3-1).
     #[error("the filter is empty")]
     Empty,
-    /// `#` stands alone in the last level (MQTT-4.7.1-2).
+    /// `#` is alone in the last level (MQTT-4.7.1-2).
     #[error("`#` may only be the whole last level, as in `devices/#`")]
     Hash,
     /// `+` fills its level (MQTT-4.7.1-3).
     #[error("`+` must be a whole level, as in `devices/+/alarm`")]
     Plus,
     /// U+0000 is forbidden (MQTT-4.7.3-2).
-    #[error("the filter holds the character U+0000")]
+    #[error("the filter contains the character U+0000")]
     Nul,
-    /// Longer than a length field can say (MQTT-4.7.3-3).
+    /// Longer than its length field allows (MQTT-4.7.3-3).
     #[error("the filter has {0} bytes; the limit is 65535")]
     TooLong(usize),
 }
 
 impl TopicFilter {
-    /// Checks and takes a filter.
+    /// Parses a filter.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -89,7 +89,7 @@ impl TopicFilter {
         walk(&self.0, topic, |_| {}).is_some()
     }
 
-    /// What the wildcards stood for, if the topic matches.
+    /// What the wildcards matched; `None` if the topic does not match.
     #[must_use]
     pub fn captures<'t>(&self, topic: &'t str) -> Option<Captures<'t>> {
         let mut levels = Vec::new();
@@ -137,7 +137,7 @@ impl TopicFilter {
     }
 }
 
-/// Walks both strings level by level. `None` = no match; `Some(tail)` = match, with what `#` stood for.
+/// Walks both strings level by level. `None` if they do not match; `Some(tail)` with what `#` matched if they do.
 fn walk<'t>(filter: &str, topic: &'t str, mut plus: impl FnMut(&'t str)) -> Option<Option<&'t str>> {
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return None;

@@ -1,4 +1,4 @@
-//! Topic names: what a PUBLISH may carry.
+//! Topic names, as a PUBLISH has them.
 
 /// Longest topic name or filter in bytes (MQTT-4.7.3-3).
 pub(crate) const MAX_BYTES: usize = 65_535;
@@ -11,17 +11,17 @@ pub enum TopicError {
     #[error("the topic is empty")]
     Empty,
     /// Wildcards are for filters (MQTT-3.3.2-2).
-    #[error("the topic holds the wildcard `{0}`, which only a subscription may")]
+    #[error("the topic contains the wildcard `{0}`, which is allowed in filters only")]
     Wildcard(char),
     /// U+0000 is forbidden (MQTT-4.7.3-2).
-    #[error("the topic holds the character U+0000")]
+    #[error("the topic contains the character U+0000")]
     Nul,
-    /// Longer than a length field can say (MQTT-4.7.3-3).
+    /// Longer than its length field allows (MQTT-4.7.3-3).
     #[error("the topic has {0} bytes; the limit is 65535")]
     TooLong(usize),
 }
 
-/// Checks that `topic` may stand in a PUBLISH.
+/// Checks that `topic` is allowed in a PUBLISH.
 ///
 /// # Errors
 /// The first rule that it breaks.

@@ -40,10 +40,10 @@ pub enum TemplateError {
     #[error("`{{` is never closed")]
     Unclosed,
     /// A placeholder that does not exist.
-    #[error("`{{{0}}}` is not a placeholder; there are {{gateway}}, {{device}}, {{topic}}, {{1}}, {{2}} and so on, and {{#}}")]
+    #[error("`{{{0}}}` is not a placeholder; known placeholders: {{gateway}}, {{device}}, {{topic}}, {{1}}, {{2}} and so on, and {{#}}")]
     Unknown(String),
     /// `{n}` for a filter with fewer `+`.
-    #[error("`{{{wanted}}}` asks for the {wanted}. `+` of a filter that has {available}")]
+    #[error("`{{{wanted}}}` needs {wanted} `+` in the filter, which has {available}")]
     NoSuchLevel {
         /// The number in the template.
         wanted: usize,
@@ -51,11 +51,11 @@ pub enum TemplateError {
         available: usize,
     },
     /// `{#}` for a filter without `#`.
-    #[error("`{{#}}` asks for the tail of a filter that has no `#`")]
+    #[error("`{{#}}` needs a `#` in the filter, which has none")]
     NoTail,
 }
 
-/// What placeholders stand for.
+/// The values of the placeholders.
 #[derive(Clone, Copy, Debug)]
 pub struct Values<'a> {
     /// The gateway's id.
@@ -122,8 +122,8 @@ impl Template {
         })
     }
 
-    /// Fills the placeholders. An empty `{#}` at the end takes the separator before it along, so that
-    /// `devices/#` matching its parent `devices` gives `dt/devices` and not `dt/devices/`.
+    /// Fills the placeholders. An empty `{#}` at the end is left out with the separator before it: where
+    /// `devices/#` matches its parent `devices`, the result is `dt/devices` and not `dt/devices/`.
     #[must_use]
     pub fn render(&self, values: &Values<'_>) -> String {
         let mut out = String::with_capacity(self.text.len() + values.topic.len());

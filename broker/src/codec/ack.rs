@@ -35,7 +35,7 @@ impl Ack {
 /// The properties that acks, SUBACK and UNSUBACK share.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AckProperties {
-    /// For the person who reads the device's log.
+    /// A text for the device's log.
     pub reason_string: Option<Text>,
     /// Name and value pairs.
     pub user: UserProperties,
@@ -45,7 +45,7 @@ pub struct AckProperties {
 ///
 /// # Errors
 ///
-/// A failure on 3.1.1, which has no word for it: that publish must stay unanswered. The same holds for [`encode_pubrec`].
+/// A failure on 3.1.1, which has no code for it: that publish must stay unanswered. The same holds for [`encode_pubrec`].
 pub fn encode_puback(out: &mut BytesMut, version: Version, id: NonZeroU16, reason: ReasonCode) -> Result<(), EncodeError> {
     encode_plain(PacketType::PubAck, out, version, id, reason)
 }

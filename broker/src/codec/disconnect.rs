@@ -22,7 +22,7 @@ pub struct Disconnect {
 pub struct DisconnectProperties {
     /// From a client: replaces the interval of CONNECT, in seconds.
     pub session_expiry: Option<u32>,
-    /// For the person who reads the device's log.
+    /// A text for the device's log.
     pub reason_string: Option<Text>,
     /// Name and value pairs.
     pub user: UserProperties,
@@ -46,7 +46,7 @@ pub struct AuthProperties {
     pub method: Option<Text>,
     /// The method's data.
     pub data: Option<Bytes>,
-    /// For the person who reads the device's log.
+    /// A text for the device's log.
     pub reason_string: Option<Text>,
     /// Name and value pairs.
     pub user: UserProperties,

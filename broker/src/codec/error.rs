@@ -21,7 +21,7 @@ impl DecodeError {
         DecodeError { packet, fault, version }
     }
 
-    /// The MQTT 5 reason code that says this to the peer, in CONNACK or DISCONNECT.
+    /// The MQTT 5 reason code for the peer, in CONNACK or DISCONNECT.
     pub fn reason(&self) -> ReasonCode {
         self.fault.reason()
     }
@@ -53,7 +53,7 @@ pub enum Fault {
 
     // Over a limit: the device's payload or the operator's limit.
     /// Larger than the configured limit.
-    #[error("{size} bytes, the limit is {limit}: raise limits.max_packet if the device is right [MQTT-3.1.2-24]")]
+    #[error("{size} bytes, the limit is {limit}: raise limits.max_packet if the device may send that [MQTT-3.1.2-24]")]
     TooLarge {
         /// The whole packet in bytes.
         size: usize,
@@ -69,7 +69,7 @@ pub enum Fault {
     #[error("flags {0:#06b} in the fixed header are not allowed [MQTT-2.1.3-1]")]
     Flags(u8),
     /// A length field of more than four bytes.
-    #[error("a length field goes on after four bytes [MQTT 1.5.5]")]
+    #[error("a length field is longer than four bytes [MQTT 1.5.5]")]
     LengthField,
     /// A length field with padding.
     #[error("a length field is longer than needed [MQTT-1.5.5-1]")]
@@ -83,8 +83,8 @@ pub enum Fault {
     /// A string is not UTF-8.
     #[error("the {0} is not valid UTF-8 [MQTT-1.5.4-1]")]
     Utf8(&'static str),
-    /// A string holds U+0000.
-    #[error("the {0} holds a NUL character [MQTT-1.5.4-2]")]
+    /// A string contains U+0000.
+    #[error("the {0} contains a NUL character [MQTT-1.5.4-2]")]
     Nul(&'static str),
     /// A publish's QoS bits.
     #[error("QoS 3 does not exist [MQTT-3.3.1-4]")]
@@ -122,10 +122,10 @@ pub enum Fault {
     #[error("DUP is set at QoS 0 [MQTT-3.3.1-2]")]
     DupAtQoS0,
     /// No topic and no alias.
-    #[error("the {0} is empty and nothing stands for it [MQTT-4.7.3-1]")]
+    #[error("the {0} is empty and no alias replaces it [MQTT-4.7.3-1]")]
     TopicEmpty(&'static str),
     /// `+` or `#` where a name is due.
-    #[error("the {0} holds a wildcard; names cannot [MQTT-3.3.2-2]")]
+    #[error("the {0} contains a wildcard, which is allowed in filters only [MQTT-3.3.2-2]")]
     TopicWildcard(&'static str),
     /// Topic alias 0.
     #[error("topic alias 0 is not permitted [MQTT-3.3.2-8]")]
@@ -134,14 +134,14 @@ pub enum Fault {
     #[error("a client's PUBLISH cannot carry a subscription identifier [MQTT-3.3.4-6]")]
     SubscriptionIdFromClient,
     /// The same property twice.
-    #[error("property {0:#04x} stands there twice [MQTT 2.2.2.2]")]
+    #[error("property {0:#04x} is given twice [MQTT 2.2.2.2]")]
     PropertyRepeated(u8),
     /// A value outside a property's range.
     #[error("property {id:#04x} cannot be {value} [MQTT 2.2.2.2]")]
     PropertyValue {
         /// The property.
         id: u8,
-        /// What it says.
+        /// Its value.
         value: u32,
     },
     /// SUBSCRIBE or UNSUBSCRIBE of nothing, or its answer.
@@ -151,7 +151,7 @@ pub enum Fault {
     #[error("a shared subscription cannot be no-local [MQTT-3.8.3-4]")]
     SharedNoLocal,
     /// A password alone, in 3.1.1.
-    #[error("a password without a user name, which 3.1.1 does not have [MQTT-3.1.2-22 of 3.1.1]")]
+    #[error("a password without a user name, which 3.1.1 does not allow [MQTT-3.1.2-22 of 3.1.1]")]
     PasswordAlone,
     /// Authentication data without the method.
     #[error("authentication data without a method [MQTT 3.1.2.11.9, 3.15.2.2.2]")]

@@ -8,8 +8,8 @@
 //!    Left to the caller: what needs more than one packet (aliases, packet ids in use), filter syntax, and what the gateway allows.
 //! 3. `None` means *more bytes are needed* and nothing else. A size over the limit is refused from the fixed header alone, and memory grows
 //!    with the bytes that arrived, not with the length a peer claims.
-//! 4. Publishes are not copied: topic, payload and properties share the read buffer. Who keeps one for long should copy it.
-//! 5. What has no form on the wire is an [`EncodeError`], and the output is then as it was.
+//! 4. Publishes are not copied: topic, payload and properties share the read buffer. Copy what is kept for long.
+//! 5. A packet that cannot be encoded is an [`EncodeError`], and the output is then as it was.
 //!
 //! MQTT 3.1 (`MQIsdp`, level 3) has the layout of 3.1.1 and is served as such.
 

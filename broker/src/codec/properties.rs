@@ -14,7 +14,7 @@ pub type UserProperties = Vec<(Text, Text)>;
 
 macro_rules! properties {
     ($($name:ident($kind:ty) = $id:literal, $read:ident, $write:ident, $text:literal;)*) => {
-        /// One property as it stands on the wire.
+        /// One property as it is on the wire.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Property {
             $(#[doc = concat!("`", stringify!($id), "`: ", $text, ".")] $name($kind),)*
@@ -40,7 +40,7 @@ macro_rules! properties {
             ///
             /// # Errors
             ///
-            /// A string that is too long or holds NUL; `out` may then hold a part of it.
+            /// A string that is too long or contains NUL; `out` may then have a part of it.
             pub fn write(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
                 out.put_u8(self.id());
                 match self {

@@ -19,7 +19,7 @@ pub struct Publish {
     pub qos: QoS,
     /// To be kept for later subscribers; from a server: it was kept.
     pub retain: bool,
-    /// The topic name; empty only where a topic alias stands for it.
+    /// The topic name; empty only if a topic alias replaces it.
     pub topic: Text,
     /// There at QoS 1 and 2, and only there.
     pub packet_id: Option<NonZeroU16>,
@@ -32,7 +32,7 @@ pub struct Publish {
 /// The properties of a PUBLISH.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PublishProperties {
-    /// Stands for the topic on this connection.
+    /// Replaces the topic on this connection.
     pub topic_alias: Option<NonZeroU16>,
     /// Seconds until the message is worthless.
     pub expiry: Option<u32>,

@@ -119,7 +119,7 @@ impl ReasonCode {
         }
     }
 
-    /// The reason code that a CONNACK return code of 3.1.1 stands for.
+    /// The reason code of a CONNACK return code of 3.1.1.
     pub(super) fn from_return_code(code: u8) -> Found<ReasonCode> {
         Ok(match code {
             0 => ReasonCode::SUCCESS,

@@ -32,7 +32,7 @@ impl Text {
         self.0
     }
 
-    /// The same string in memory of its own, so that it no longer holds on to a read buffer.
+    /// A copy of the string, so that it no longer keeps a read buffer in memory.
     pub fn detached(&self) -> Text {
         Text(Bytes::copy_from_slice(&self.0))
     }

@@ -1,4 +1,4 @@
-//! Reading from a socket without a buffer that waits with it.
+//! Reads from a socket without a buffer for each idle connection.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,12 +12,12 @@ use tokio::io::{AsyncRead, ReadBuf};
 const BYTES: usize = 16 << 10;
 
 thread_local! {
-    /// What the thread's connections read into, one after the other.
+    /// The buffer that the connections of this thread read into, one after the other.
     static CHUNK: RefCell<Box<[u8]>> = RefCell::new(vec![0; BYTES].into());
 }
 
-/// Reads what is there, 16 KiB at most, and appends it; 0 = the peer has closed. A connection that waits here holds no
-/// memory for what may come: most do nothing else. Cancel safe.
+/// Reads what is there, 16 KiB at most, and appends it; 0 if the peer has closed. A connection that waits here has no read
+/// buffer: most connections wait most of the time. Cancel safe.
 ///
 /// # Errors
 /// The socket's.
@@ -33,7 +33,7 @@ pub(super) async fn read<R: AsyncRead + Unpin>(input: &mut R, buffer: &mut Bytes
     .await
 }
 
-/// Gives back what an emptied buffer still holds: the whole chunk of which the last packet was a part.
+/// Frees the memory of an empty buffer: the whole chunk that the last packet was a part of.
 pub(super) fn release(buffer: &mut BytesMut) {
     if buffer.is_empty() {
         *buffer = BytesMut::new();

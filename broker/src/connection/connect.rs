@@ -25,7 +25,7 @@ use crate::tls::Identity;
 const MAX_CLIENT_ID: usize = 256;
 /// Topic aliases that a version 5 peer may use.
 pub(super) const TOPIC_ALIAS_MAXIMUM: u16 = 32;
-/// The user property of CONNACK that tells the time.
+/// The user property of CONNACK with the time.
 const TIME_PROPERTY: &str = "forebay-time";
 
 /// A connection that has its CONNACK.
@@ -35,7 +35,7 @@ pub(super) struct Open {
     pub(super) ingress: Ingress,
     pub(super) attached: Attached,
     pub(super) will: Option<Will>,
-    /// Silence after which the peer is gone; none = never (keep-alive 0).
+    /// Silence after which the connection is closed; `None` for keep-alive 0.
     pub(super) keep_alive: Option<Duration>,
     /// The peer's Maximum Packet Size.
     pub(super) peer_limit: Option<usize>,
@@ -46,7 +46,7 @@ pub(super) struct Open {
 /// Reads CONNECT, decides, answers.
 ///
 /// # Errors
-/// Why the connection ends here; the peer has been told as far as its version can.
+/// Why the connection ends here. The peer has been told as far as its version allows.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,
@@ -67,7 +67,7 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
             return Err(refuse(stream, peer, &RefusedConnect::Undecodable(error), version).await);
         }
         Err(_) => {
-            tracing::info!(peer = %peer.address, "no CONNECT came in time; the peer is closed");
+            tracing::info!(peer = %peer.address, "no CONNECT within the deadline; the connection is closed");
             return Err(Disconnection::ConnectTimeout);
         }
     };
@@ -165,8 +165,8 @@ fn client_id(connect: &Connect) -> Result<(String, Option<Text>), RefusedConnect
     Ok((assigned.clone(), Some(Text::from(assigned))))
 }
 
-/// The identity by the listener's template. No other listener's fixed word can be claimed, and nothing but a certificate
-/// proves it.
+/// The identity by the listener's template. It cannot be another listener's fixed word, and enhanced authentication is not
+/// supported.
 fn authenticate(connect: &Connect, client_id: &str, peer: &Peer, context: &Context) -> Result<Identity, RefusedConnect> {
     let identity = peer
         .identity
@@ -215,7 +215,7 @@ fn connack(connect: &Connect, attached: &Attached, assigned: Option<Text>, expir
     }
 }
 
-/// The time for devices that have no clock of their own, in milliseconds since 1970; nothing while ours is not trusted.
+/// The time for devices without a clock, in milliseconds since 1970; empty while the gateway's clock is not trusted.
 fn time(context: &Context) -> UserProperties {
     let now = context.clock.now();
     if !now.trusted {

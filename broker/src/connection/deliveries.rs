@@ -1,6 +1,6 @@
-//! Messages from the fan-out to one peer: its subscriptions, and the PUBLISH packets that come of them.
+//! Messages from the fan-out to one peer: its subscriptions, and their PUBLISH packets.
 //!
-//! What is granted is QoS 0 (SUBACK says so): a message that a slow peer does not read in time is dropped and counted.
+//! QoS 0 is granted (SUBACK says so): a message that a slow peer does not read in time is dropped and counted.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct Deliveries {
     context: Arc<Context>,
 }
 
-/// What the fan-out hands messages to.
+/// Receives messages from the fan-out.
 struct Peer {
     context: Arc<Context>,
     outbox: Arc<Outbox>,

@@ -1,9 +1,9 @@
 //! One connection from CONNECT to its end.
 //!
-//! A reader task decodes and decides, a writer task sends; between them stands the [`Outbox`], which keeps the order and
-//! lets nothing go before its commit. The reader ends first. Then the connection waits until all that it appended is
-//! committed or lost, publishes the will if it is due, and gives its session back: the next connection of the session
-//! begins where this one really ended.
+//! A reader task decodes and decides, a writer task sends. Between them is the [`Outbox`], which keeps the order and lets no
+//! answer leave before its commit. The reader ends first. Then the connection waits until all that it appended is committed
+//! or failed, publishes the will if it is due, and gives its session back: the next connection of the session begins with
+//! its true state.
 
 mod chunk;
 mod connect;
@@ -40,7 +40,7 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) certificate: Option<PeerCertificate>,
     pub(crate) identity: Arc<IdentityTemplate>,
-    /// Cancelled when its place among those that have not sent CONNECT is needed for another.
+    /// Cancelled when its permit is needed for another connection, before CONNECT.
     pub(crate) evicted: CancellationToken,
 }
 
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// A connection spends its life in what this returns, so that holds nothing that only its beginning or its end needs.
+/// The future that a connection is in for most of its life. It contains nothing that only its beginning or its end needs.
 fn run<S>(stream: S, buffer: BytesMut, open: connect::Open, context: &Arc<Context>) -> impl Future<Output = Option<Disconnection>> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -129,7 +129,7 @@ async fn finish(
         deliveries,
         will,
     } = ended;
-    // The writer ends once nothing is pending: all that was appended is committed, or known to be lost.
+    // The writer ends once nothing is pending: all that was appended is committed or failed.
     if let Err(error) = writer.await {
         tracing::error!(%error, "a connection's writer failed");
     }
@@ -154,8 +154,8 @@ async fn finish(
     closing.cause
 }
 
-/// Publishes a will after its delay, unless its session is taken up again before (MQTT-3.1.3-9); at once when the session
-/// ends or the gateway stops.
+/// Publishes a will after its delay, unless its session is resumed before (MQTT-3.1.3-9); at once when the session ends or
+/// the gateway stops.
 async fn delayed_will(
     will: Will,
     delay: Duration,
@@ -178,7 +178,7 @@ async fn delayed_will(
 async fn publish_will(will: Will, ingress: &mut Ingress, context: &Context, outbox: &Outbox) {
     let publish = crate::codec::Publish {
         dup: false,
-        // A will has no packet id; what is stored of it is the message.
+        // A will has no packet id: only the message is appended.
         qos: will.qos,
         retain: will.retain,
         topic: will.topic.clone(),

@@ -1,4 +1,4 @@
-//! What a connection owes its peer, in order: answers wait here for their commit, and leave in the order of their packets.
+//! A connection's answers: they wait here for their commit, and leave in the order of their packets.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
@@ -16,21 +16,21 @@ use crate::fanout::{Fanout, Message};
 use crate::observe::{Disconnection, TracedPublish};
 use crate::refusal::{PublishAnswer, RefusedPublish};
 
-/// Bytes of deliveries that may wait for a peer that reads slowly; more are dropped and counted (they are QoS 0).
+/// Bytes of deliveries that may wait for a slow peer; more are dropped and counted (they are QoS 0).
 const MAX_DELIVERY_BYTES: usize = 1 << 20;
-/// Bytes of answers outside the order that may wait for a peer; then it is not read.
+/// Bytes of answers outside the order that may wait for a peer; beyond it, its socket is not read.
 const MAX_REPLY_BYTES: usize = 64 << 10;
-/// Bytes that may wait for a peer before it gets more retained messages: those wait for it, none is dropped.
+/// Bytes that may wait for a peer before it gets more retained messages. Those are not dropped: they wait.
 const ROOM_BYTES: usize = 32 << 10;
 
-/// Places whose room a connection keeps while none is taken: a burst does not keep its room for ever.
+/// Slots whose memory an empty outbox keeps: the memory of a burst is freed.
 const KEPT_PLACES: usize = 16;
 
 /// Shared by a connection's reader, writer and deliveries.
 pub(super) struct Outbox {
     inner: Mutex<Inner>,
     pub(super) commits: Arc<Commits>,
-    /// Woken when pending places have become free, for a reader that waits for one.
+    /// Notified when slots have become free, for a reader that waits for one.
     pub(super) room: Notify,
     ending: CancellationToken,
     version: Version,
@@ -39,41 +39,41 @@ pub(super) struct Outbox {
 struct Inner {
     pending: VecDeque<Pending>,
     out: BytesMut,
-    /// Bytes of `out` that answer the peer at once; deliveries have a bound of their own.
+    /// Bytes of `out` that are answers outside the order; deliveries have their own bound.
     replies: usize,
     closing: Option<Closing>,
-    /// The reader has ended: no place will be taken any more.
+    /// The reader has ended: no slot will be added.
     is_sealed: bool,
-    /// A commit failed under an answer that cannot say so: nothing is answered any more.
+    /// The commit of an answer without a code for it failed: nothing is answered any more.
     is_silenced: bool,
-    /// QoS 2 answers whose commit failed, until the reader has taken back what it noted of them.
+    /// QoS 2 answers whose commit failed, until the reader has corrected its packet ids.
     failed: Vec<Answer>,
 }
 
 /// Why and how the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Closing {
-    /// What is counted; none = the peer's own DISCONNECT.
+    /// What is counted; `None` for the peer's own DISCONNECT.
     pub(super) cause: Option<Disconnection>,
-    /// The reason of the DISCONNECT that a version 5 peer gets; none = just close.
+    /// The reason of the DISCONNECT that a version 5 peer gets; `None` to close without one.
     pub(super) say: Option<ReasonCode>,
 }
 
-/// One place in the order.
+/// One slot of the order.
 pub(super) struct Pending {
     pub(super) ready: Ready,
     pub(super) answer: Answer,
-    /// What goes to local subscribers at this place: a publish that is in no batch.
+    /// A publish that is in no batch; it goes to local subscribers when the slot leaves.
     pub(super) fanout: Option<Box<Message>>,
     /// When its packet was read.
     pub(super) since: Instant,
-    /// Bytes of the shared budget to give back.
+    /// Bytes to return to the shared budget.
     pub(super) budget: usize,
     /// The trace of its publish.
     pub(super) trace: Option<Box<TracedPublish>>,
 }
 
-/// When a place may leave.
+/// When a slot may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ready {
     Now,
@@ -81,7 +81,7 @@ pub(super) enum Ready {
     At(Instant),
 }
 
-/// What is sent for a place.
+/// What is sent for a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Nothing,
@@ -90,26 +90,26 @@ pub(super) enum Answer {
     PubComp(NonZeroU16, ReasonCode),
 }
 
-/// What [`Outbox::release`] let go.
+/// What [`Outbox::release`] returns.
 #[derive(Default)]
 pub(super) struct Released {
     pub(super) bytes: BytesMut,
-    /// Acks that say success, and since when the oldest of them waited.
+    /// Acks with success, and since when the oldest of them waited.
     pub(super) acked: u64,
     pub(super) oldest: Option<Instant>,
     /// Publishes whose batch failed.
     pub(super) failed: u64,
     pub(super) budget: usize,
-    /// Publishes that are traced and have left.
+    /// Traced publishes that have left.
     pub(super) traced: Vec<TracedPublish>,
-    /// When the next place becomes free by itself.
+    /// When the next slot may leave without a commit.
     pub(super) next: Option<Instant>,
     /// Nothing is pending and the connection is to end.
     pub(super) finished: Option<Closing>,
 }
 
 impl Outbox {
-    /// `ending` is cancelled by whoever ends the connection, this outbox among them.
+    /// `ending` is cancelled when the connection is to end, by this outbox or from outside.
     pub(super) fn new(version: Version, ending: CancellationToken) -> Self {
         let inner = Inner {
             pending: VecDeque::new(),
@@ -129,8 +129,7 @@ impl Outbox {
         }
     }
 
-    /// Takes a place at the end of the order. A place that waits for its commit is woken by the commit, unless that has
-    /// ended meanwhile.
+    /// Adds a slot at the end of the order. The commit wakes the writer for it, unless it has ended already.
     pub(super) fn push(&self, pending: Pending) {
         let ready = pending.ready;
         self.lock().pending.push_back(pending);
@@ -145,12 +144,12 @@ impl Outbox {
         self.commits.wake.notify_one();
     }
 
-    /// The version that its peer speaks.
+    /// The protocol version of its peer.
     pub(super) fn version(&self) -> Version {
         self.version
     }
 
-    /// Places taken.
+    /// Slots in use.
     pub(super) fn pending(&self) -> usize {
         self.lock().pending.len()
     }
@@ -164,13 +163,13 @@ impl Outbox {
     pub(super) fn take_failed(&self) -> Vec<Answer> {
         let mut inner = self.lock();
         if inner.pending.is_empty() {
-            // Nobody will ask for them any more.
+            // No slot depends on them any more.
             self.commits.forget_failures(self.commits.latest());
         }
         std::mem::take(&mut inner.failed)
     }
 
-    /// Sends bytes that stand outside the order: PINGRESP, SUBACK.
+    /// Sends an answer outside the order: PINGRESP, SUBACK.
     pub(super) fn send(&self, write: impl FnOnce(&mut BytesMut)) {
         let mut inner = self.lock();
         let before = inner.out.len();
@@ -180,7 +179,7 @@ impl Outbox {
         self.wake();
     }
 
-    /// Sends a delivery; false if the peer has too many unread ones and it was dropped.
+    /// Sends a delivery; false if it was dropped because too many are unread.
     pub(super) fn deliver(&self, write: impl FnOnce(&mut BytesMut)) -> bool {
         let mut inner = self.lock();
         if inner.out.len() > MAX_DELIVERY_BYTES {
@@ -197,7 +196,7 @@ impl Outbox {
         self.lock().out.len() < ROOM_BYTES
     }
 
-    /// Sends a retained message unless `is_current` says no; gives what that said. No delivery comes between the two.
+    /// Sends a retained message if `is_current`, and returns that. No delivery comes between the check and the message.
     pub(super) fn deliver_if(&self, is_current: impl FnOnce() -> bool, write: impl FnOnce(&mut BytesMut)) -> bool {
         let mut inner = self.lock();
         let is_current = is_current();
@@ -209,14 +208,14 @@ impl Outbox {
         is_current
     }
 
-    /// Asks for the end; the first cause stays.
+    /// Asks for the end. The first cause is kept.
     pub(super) fn close(&self, closing: Closing) {
         self.lock().closing.get_or_insert(closing);
         self.ending.cancel();
         self.wake();
     }
 
-    /// Ends the order: the reader takes no place any more. Once all places have left the connection is finished.
+    /// The reader adds no slot any more. Once all slots have left, the connection is finished.
     pub(super) fn seal(&self, closing: Closing) {
         self.lock().is_sealed = true;
         self.close(closing);
@@ -227,19 +226,19 @@ impl Outbox {
         self.ending.cancelled().await;
     }
 
-    /// What a long wait for the connection's end holds.
+    /// The token of the connection's end, for a long wait.
     pub(super) fn ending(&self) -> CancellationToken {
         self.ending.clone()
     }
 
-    /// What the connection is ending for, if it is.
+    /// Why the connection is ending; `None` if it is not.
     pub(super) fn closing(&self) -> Option<Closing> {
         self.lock().closing
     }
 
-    /// Lets go of all that may leave now: from the front, so in order.
+    /// Takes out all slots that may leave now, from the front, so in order.
     ///
-    /// `bytes` lends the buffer of the last call.
+    /// `bytes` is the buffer of the last call, used again.
     pub(super) fn release(&self, fanout: &Fanout, mut bytes: BytesMut) -> Released {
         bytes.clear();
         let mut inner = self.lock();
@@ -255,7 +254,7 @@ impl Outbox {
                     Some(outcome) => outcome,
                     None => break,
                 },
-                // A connection that ends does not wait for what is only said late on purpose.
+                // A connection that ends does not wait for delayed answers.
                 Ready::At(at) if at > Instant::now() && !inner.is_sealed => {
                     released.next = Some(at);
                     break;
@@ -341,7 +340,7 @@ impl Outbox {
                 Ok(())
             }
         };
-        // On 3.1.1 an ack cannot say no; the places above never ask it to.
+        // On 3.1.1 an ack has no code for a refusal; the callers never ask for one.
         debug_assert!(result.is_ok(), "{answer:?} cannot be said on {}", self.version);
     }
 

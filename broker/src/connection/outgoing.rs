@@ -1,4 +1,4 @@
-//! A PUBLISH to a subscriber, as it gets it.
+//! A PUBLISH to a local subscriber.
 
 use std::num::NonZeroU32;
 
@@ -7,26 +7,26 @@ use bytes::BytesMut;
 use crate::codec::{PublishHeader, QoS, Version, encode_publish_header};
 use crate::session::SubscriptionOptions;
 
-/// Who gets it, and how.
+/// The subscriber's connection.
 #[derive(Clone, Copy)]
 pub(super) struct Receiver {
     pub(super) version: Version,
-    /// Its Maximum Packet Size: what is larger counts as delivered (MQTT-3.1.2-25).
+    /// Its Maximum Packet Size: a larger message counts as delivered (MQTT-3.1.2-25).
     pub(super) peer_limit: Option<usize>,
 }
 
-/// What it gets. Local subscribers get QoS 0.
+/// The message. Local subscribers get QoS 0.
 pub(super) struct Outgoing<'m> {
     pub(super) topic: &'m [u8],
     pub(super) retain: bool,
-    /// What is left of it (MQTT-3.3.2-6).
+    /// The seconds until it expires (MQTT-3.3.2-6).
     pub(super) expiry: Option<u32>,
     pub(super) properties: &'m [u8],
     pub(super) payload: &'m [u8],
 }
 
 impl Receiver {
-    /// Appends the packet, unless the peer takes none of its size; false if there is no way to say it.
+    /// Appends the packet, unless it is larger than the peer allows; false if it cannot be encoded.
     pub(super) fn write(self, outgoing: &Outgoing<'_>, options: &SubscriptionOptions, out: &mut BytesMut) -> bool {
         let subscription_ids: Vec<NonZeroU32> = options.subscription_id.and_then(NonZeroU32::new).into_iter().collect();
         let header = PublishHeader {

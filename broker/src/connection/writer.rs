@@ -1,4 +1,4 @@
-//! The writer: sends what the outbox lets go, and counts it as sent.
+//! The writer: sends what leaves the outbox, and counts it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::refusal::RefusedPublish;
 
 /// How long a peer may take to read what it is sent.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
-/// The same for a connection that ends: the next one of its session waits for it.
+/// The same for a connection that ends: the next connection of its session waits for it.
 const CLOSING_DEADLINE: Duration = Duration::from_secs(1);
-/// Room for answers that a connection keeps while it has nothing to say.
+/// Bytes of the buffer that an idle connection keeps.
 const KEPT_BYTES: usize = 256;
 
-/// Runs until the connection is closing and nothing is pending. Its socket may die before: then it goes on without, so
-/// that the order is still drained.
+/// Runs until the connection is closing and nothing is pending. If its socket fails before, it goes on without it, so that
+/// the outbox is still drained.
 pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox>, context: Arc<Context>) {
     let mut is_open = true;
     let mut bytes = BytesMut::new();
@@ -51,7 +51,7 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox
         if released.bytes.is_empty() {
             wait(&outbox, released.next).await;
         }
-        // A burst does not keep its room for ever.
+        // The memory of a burst is freed.
         bytes = if released.bytes.capacity() > KEPT_BYTES {
             BytesMut::new()
         } else {
@@ -90,7 +90,7 @@ async fn write<W: AsyncWrite + Unpin>(output: &mut W, bytes: &[u8], outbox: &Out
     }
 }
 
-/// Bytes leave before the close, or the peer's system may throw them away with its reset; the reader goes on reading for
+/// The bytes are sent before the close: with a reset, the peer's system might discard them. The reader goes on reading for
 /// the same reason.
 async fn send_disconnect<W: AsyncWrite + Unpin>(output: &mut W, closing: Closing, version: Version) {
     let mut out = BytesMut::new();

@@ -1,4 +1,4 @@
-//! What the router carries: its publishes all have one topic, and what a message is travels in their payload.
+//! What the router carries: publishes with one topic for all. The message with its own topic is in their payload.
 //!
 //! `sequence (8) | flags (1) | topic length (2) | topic | identity length (1) | identity | expiry (4) | properties length (4) |
 //! properties | payload`, integers big-endian. Flags: bits 0-1 QoS as published, bit 2 RETAIN as published, bit 3 expiry
@@ -27,10 +27,10 @@ impl Message {
 
 const RETAIN: u8 = 1 << 2;
 const EXPIRY: u8 = 1 << 3;
-/// What stands around topic, identity, properties and payload.
+/// Bytes of the fields of fixed size.
 const FIXED_BYTES: usize = 20;
 
-/// Packs a message and its place in the order.
+/// Packs a message and its sequence number.
 pub(crate) fn wrap(sequence: u64, message: &Message) -> Bytes {
     let topic = &message.topic[..message.topic.len().min(usize::from(u16::MAX))];
     let identity = &message.publisher[..message.publisher.len().min(255)];
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_lost_or_changed_in_the_envelope() {
+    fn a_message_is_the_same_after_the_envelope() {
         for (retain, expiry, payload) in [(true, Some(7), &b""[..]), (false, None, b"21.5")] {
             let message = Message {
                 topic: Bytes::from_static(b"t/x"),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn short_or_lying_bytes_are_no_message() {
+    fn short_bytes_and_wrong_lengths_are_no_message() {
         let message = Message {
             topic: Bytes::from_static(b"t/x"),
             publisher: Bytes::from_static(b"d1"),

@@ -27,7 +27,7 @@ pub(super) struct Inlet {
     pushed_before: u64,
 }
 
-/// What follows a batch that has not come yet.
+/// What waits for a batch that has not come yet.
 enum Waiting {
     Message(Message),
     Barrier(oneshot::Sender<()>),
@@ -66,7 +66,7 @@ impl Inlet {
         self.shared.is_stopping.store(true, Ordering::Release);
     }
 
-    /// Does this and what has gathered behind it; false = the thread is to end.
+    /// Runs this command and those behind it in the queue; false if the thread is to end.
     fn run_all(&mut self, first: Command, queue: &Receiver<Command>) -> Result<bool, RouterGone> {
         let mut next = Some(first);
         while let Some(command) = next {
@@ -147,7 +147,7 @@ impl Inlet {
         }
     }
 
-    /// Takes the message into the next push.
+    /// Adds the message to the next push.
     fn offer(&mut self, message: Message) -> Result<(), RouterGone> {
         self.push_bytes += message.size();
         self.push.push(message);
@@ -158,8 +158,8 @@ impl Inlet {
         }
     }
 
-    /// Pushes what has gathered, once the push before the last one is through: so two are in the router at most, and it
-    /// never has to drop one.
+    /// Pushes what was collected, once the push before the last one has left the router. So at most two are in the router, and
+    /// it never drops one.
     fn flush(&mut self) -> Result<(), RouterGone> {
         if self.push.is_empty() {
             return Ok(());

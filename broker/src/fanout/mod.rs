@@ -4,12 +4,12 @@
 //! log ──▶ [inlet] ──▶ rumqttd ──▶ [outlet] ──▶ table of subscriptions ──▶ outboxes
 //! ```
 //!
-//! The inlet's thread takes what was committed, and what needs no storage in its turn, and shows the router what somebody
-//! subscribes to. The outlet's thread gives what comes out to all subscribers that the table finds; a subscriber that is
-//! slow loses its own. Order: batches in log order; a message that needed no storage comes after the batch that held the
-//! earlier ones of its own connection; a topic's messages keep their order. Bounds: [`QUEUE`] hand-offs wait,
-//! [`MAX_BATCHES`] of them batches, then they pass local subscribers by, counted (a batch's records are in the log all the
-//! same); two pushes of [`PUSH`] messages or [`PUSH_BYTES`] are in the router; filters as the table says.
+//! The inlet's thread takes committed batches, and messages without a record, and passes those with a subscriber to the
+//! router. The outlet's thread delivers what comes out to all subscribers that the table finds; messages for a slow
+//! subscriber are dropped. Order: batches in log order; a message without a record comes after the batch with the earlier
+//! ones of its own connection; a topic's messages keep their order. Bounds: [`QUEUE`] hand-offs wait,
+//! [`MAX_BATCHES`] of them batches; beyond it they skip local subscribers and are counted (a batch's records are in the log
+//! all the same). Two pushes of [`PUSH`] messages or [`PUSH_BYTES`] are in the router. Filters: see the table.
 
 mod envelope;
 mod inlet;
@@ -40,9 +40,9 @@ const QUEUE: usize = 8192;
 const MAX_BATCHES: usize = 128;
 /// Bytes that messages in no batch may hold while they wait.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
-/// A router that is silent for this long is dead.
+/// A router that does not respond for this long is dead.
 const SILENCE: Duration = Duration::from_secs(10);
-/// How often a thread looks whether something has changed that nothing woke it for.
+/// How often a thread checks for changes that do not wake it.
 const TICK: Duration = Duration::from_millis(100);
 /// Messages pushed to the router at once.
 const PUSH: usize = 512;
@@ -71,16 +71,16 @@ enum Command {
 
 struct Shared {
     table: Mutex<table::Table>,
-    /// Subscriptions now; zero lets the inlet skip a batch unread.
+    /// Subscriptions now; at zero the inlet skips a batch unread.
     subscriptions: AtomicUsize,
-    /// The newest batch that passed the fan-out by because the queue was full.
+    /// The newest batch that skipped the fan-out because the queue was full.
     skipped: AtomicU64,
-    /// Batches handed over and not looked at.
+    /// Batches in the queue.
     batches: AtomicUsize,
-    /// Bytes of messages handed over and not at the router.
+    /// Bytes of messages in the queue.
     message_bytes: AtomicUsize,
     progress: outlet::Progress,
-    /// The inlet has ended: what the outlet was given is the last.
+    /// The inlet has ended: the outlet gets nothing more.
     is_stopping: AtomicBool,
     dead: AtomicBool,
     stats: Arc<Stats>,
@@ -124,7 +124,7 @@ impl Fanout {
         Box::new(LogTap(self.clone()))
     }
 
-    /// Hands over a message that is not in the log; it follows batch `after`. Lost, counted, when the queue is full.
+    /// Queues a message that is not in the log; it follows batch `after`. Dropped and counted when the queue is full.
     pub(crate) fn publish(&self, after: Batch, message: Message) {
         if !self.is_wanted() {
             return;
@@ -238,7 +238,7 @@ impl Shared {
 
     fn die(&self) {
         if !self.dead.swap(true, Ordering::AcqRel) {
-            tracing::error!("the local fan-out's router does not answer any more; the gateway must restart");
+            tracing::error!("the local fan-out's router does not respond; the gateway must restart");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The way out of the router: to each subscriber, and the news of how far that has come.
+//! From the router to each subscriber, and how far that has come.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ pub(super) struct Outlet {
     shared: Arc<Shared>,
 }
 
-/// How far the messages have come that were pushed, by their numbers.
+/// Which of the pushed messages have been delivered, by their numbers.
 #[derive(Default)]
 pub(super) struct Progress {
     delivered: Mutex<Delivered>,
@@ -27,9 +27,9 @@ pub(super) struct Progress {
 
 #[derive(Default)]
 struct Delivered {
-    /// The last one given to its subscribers.
+    /// The last one that was delivered to its subscribers.
     through: u64,
-    /// Who wants to know of which, in their order.
+    /// Who waits for which message, in order.
     waiting: VecDeque<(u64, oneshot::Sender<()>)>,
     is_over: bool,
 }
@@ -51,7 +51,7 @@ impl Outlet {
                         add(&self.shared.stats.fanout_dropped, missed);
                     }
                 }
-                // Whatever the inlet pushed before it ended has come out by now: it came sooner than the tick.
+                // Everything that the inlet pushed before it ended has come out: the tick is longer than that takes.
                 Ok(None) if self.shared.is_stopping.load(Ordering::Acquire) => break,
                 Ok(None) => {}
                 Err(RouterGone) => {
@@ -65,10 +65,10 @@ impl Outlet {
 }
 
 impl Progress {
-    /// Blocks until this message has been given to its subscribers.
+    /// Blocks until this message has been delivered to its subscribers.
     ///
     /// # Errors
-    /// The router has not let it out for [`SILENCE`], or never will.
+    /// The router has not returned it for [`SILENCE`], or has ended.
     pub(super) fn wait(&self, number: u64) -> Result<(), RouterGone> {
         let (delivered, timeout) = self
             .changed
@@ -80,18 +80,18 @@ impl Progress {
         Ok(())
     }
 
-    /// Says `done` once this message has been given to its subscribers; drops it if that will never be.
+    /// Sends `done` once this message has been delivered to its subscribers; drops it if that will never happen.
     pub(super) fn tell(&self, number: u64, done: oneshot::Sender<()>) {
         let mut delivered = self.lock();
         if delivered.through >= number {
-            // The asker may have gone.
+            // The receiver may be gone.
             done.send(()).ok();
         } else if !delivered.is_over {
             delivered.waiting.push_back((number, done));
         }
     }
 
-    /// Notes that all up to this one have been given to their subscribers; says how many before it were left out.
+    /// Everything up to this message has been delivered; returns how many before it were left out.
     fn advance(&self, number: u64) -> u64 {
         let mut delivered = self.lock();
         let missed = number.saturating_sub(delivered.through + 1);

@@ -25,7 +25,7 @@ const SEGMENTS: usize = 3;
 
 /// The router's thread ended or refused: nothing reaches local subscribers any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the local fan-out's router does not answer")]
+#[error("the local fan-out's router does not respond")]
 pub(crate) struct RouterGone;
 
 /// The link that messages enter by.

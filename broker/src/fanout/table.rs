@@ -1,4 +1,4 @@
-//! Who subscribes to what: a tree of filter levels, so that a topic finds its subscribers in as many steps as it has levels.
+//! The subscriptions: a tree of filter levels, so that a topic finds its subscribers in as many steps as it has levels.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,20 +14,20 @@ const MAX_FILTERS: usize = 20_000;
 /// Bytes of their texts.
 const MAX_FILTER_BYTES: usize = 4 << 20;
 
-/// Who takes messages. Never blocks: what it cannot take it drops and counts.
+/// Receives messages. It never blocks: it drops and counts what it cannot take.
 pub(crate) trait Recipient: Send + Sync {
     /// Takes a message that one of its subscriptions, with these options, matched.
     fn deliver(&self, message: &Message, options: &SubscriptionOptions);
 }
 
-/// A filter's place in the table, valid for as long as somebody subscribes to it.
+/// A filter's node in the tree, valid while the filter has a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NodeId(u32);
 
-/// As many distinct filters as there may be are subscribed.
+/// The bound of distinct filters is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{MAX_FILTERS} distinct filters, or {MAX_FILTER_BYTES} bytes of them, are subscribed already; look for a client that makes up filters"
+    "{MAX_FILTERS} distinct filters, or {MAX_FILTER_BYTES} bytes of them, are subscribed already; look for a client that invents filters"
 )]
 pub(crate) struct TooManyFilters;
 
@@ -35,11 +35,11 @@ pub(crate) struct TooManyFilters;
 pub(super) struct Table {
     /// The first is the root.
     nodes: Vec<Node>,
-    /// Places of nodes that are gone.
+    /// Indices of removed nodes.
     free: Vec<u32>,
     /// A node and a level's number to the node below.
     edges: HashMap<(u32, u32), u32>,
-    /// Each level's text once: `devices` stands in every filter.
+    /// Each level's text once: `devices` is in every filter.
     levels: HashMap<Arc<str>, Level>,
     free_levels: Vec<u32>,
     filters: usize,
@@ -53,7 +53,7 @@ struct Level {
 
 #[derive(Default)]
 struct Node {
-    /// Which edge leads here, to be cut when nothing is left.
+    /// The edge to this node, to be removed with it.
     above: u32,
     level: Option<Arc<str>>,
     below: u32,
@@ -83,7 +83,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Subscribes, or changes the options of a subscription that exists (MQTT-3.8.4-3): then there is no new place.
+    /// Subscribes, or changes the options of a subscription that exists (MQTT-3.8.4-3): then there is no new node.
     ///
     /// # Errors
     /// There are too many filters; nothing is changed.
@@ -124,12 +124,12 @@ impl Table {
         }
     }
 
-    /// Where this filter stands, if somebody subscribes to it.
+    /// The node of this filter, if it has a subscription.
     pub(super) fn place(&self, filter: &str) -> Option<NodeId> {
         self.find(filter).map(NodeId)
     }
 
-    /// Ends the recipient's subscription at this place; false if there is none.
+    /// Ends the recipient's subscription at this node; false if there is none.
     pub(super) fn remove(&mut self, NodeId(place): NodeId, recipient: &Arc<dyn Recipient>) -> bool {
         let Some(node) = self.nodes.get_mut(place as usize) else {
             return false;
@@ -147,7 +147,7 @@ impl Table {
         true
     }
 
-    /// Whether anybody subscribes to this topic.
+    /// Whether a subscription matches this topic.
     pub(super) fn is_wanted(&self, topic: &str) -> bool {
         let mut is_wanted = false;
         self.walk(topic, &mut |_| {
@@ -157,7 +157,7 @@ impl Table {
         is_wanted
     }
 
-    /// Gives the message to all that subscribe to its topic, once for each of their subscriptions that match (MQTT-3.3.4-2 allows it).
+    /// Delivers the message to every recipient with a matching subscription, once for each of their subscriptions that match (MQTT-3.3.4-2 allows it).
     pub(super) fn deliver(&self, topic: &str, message: &Message) {
         self.walk(topic, &mut |node| {
             for subscription in &node.subscriptions {
@@ -167,7 +167,7 @@ impl Table {
         });
     }
 
-    /// Visits the nodes whose filters match and have subscribers, until `visit` says no.
+    /// Visits the nodes whose filters match and have subscribers, until `visit` returns false.
     fn walk(&self, topic: &str, visit: &mut dyn FnMut(&Node) -> bool) {
         // Wildcards in the first level do not match what begins with `$` (MQTT-4.7.2-1).
         let is_hidden = topic.starts_with('$');
@@ -179,7 +179,7 @@ impl Table {
             let node = self.node(place);
             node.subscriptions.is_empty() || visit(node)
         };
-        // `#` stands for the level above it, too (MQTT-4.7.1-2).
+        // `#` matches the level above it, too (MQTT-4.7.1-2).
         if !is_hidden
             && let Some(tail) = self.below(node, "#")
             && !shown(tail, visit)
@@ -250,7 +250,7 @@ impl Table {
         }
     }
 
-    /// Takes the node away, and those above it, as far as nothing hangs on them.
+    /// Removes the node, and those above it that have neither subscriptions nor other nodes.
     fn prune(&mut self, mut place: u32) {
         while place != ROOT {
             let node = self.node_mut(place);
@@ -378,7 +378,7 @@ mod tests {
             (0, 0, 0, 0)
         );
         assert_eq!(table.free.len() + 1, table.nodes.len());
-        // And the places are used again.
+        // And the nodes are used again.
         let nodes = table.nodes.len();
         for text in FILTERS {
             table.insert(&filter(text), &one, options(1)).unwrap();

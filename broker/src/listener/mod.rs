@@ -19,7 +19,7 @@ use crate::tls::{self, IdentityTemplate, ServerTls};
 use pending_connects::PendingConnect;
 pub(crate) use pending_connects::PendingConnects;
 
-/// How long to wait after a failed accept, such as for want of file descriptors.
+/// How long to wait after a failed accept, for instance without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// One listener of the configuration.
@@ -27,9 +27,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ListenerConfig {
     /// Where it listens.
     pub bind: SocketAddr,
-    /// Its certificate and the CAs of its devices; none = plain TCP.
+    /// Its certificate and the CAs of its devices; `None` for plain TCP.
     pub tls: Option<Arc<ServerTls>>,
-    /// How an identity is made of a certificate or a client id.
+    /// How a certificate or a client id becomes an identity.
     pub identity: IdentityTemplate,
 }
 
@@ -66,7 +66,7 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
         let tasks = context.tasks.clone();
         let context = Arc::clone(&context);
         tasks.spawn(async move {
-            // In a box of its own, which is given back: a task keeps the room for all that it awaits as long as it lives.
+            // Boxed, so that the handshake's memory is freed: a task keeps the memory of everything it awaits until it ends.
             let connection = Box::pin(handshake(socket, address, tls, identity, context, pending)).await;
             if let Some(connection) = connection {
                 connection.await;
@@ -80,7 +80,7 @@ async fn accept(socket: &TcpListener, pending: &Arc<PendingConnects>) -> Option<
     match socket.accept().await {
         Ok((socket, address)) => Some((socket, address, pending.admit().await?)),
         Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted; trying on");
+            tracing::warn!(%error, "a connection could not be accepted; trying again");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
@@ -90,7 +90,7 @@ async fn accept(socket: &TcpListener, pending: &Arc<PendingConnects>) -> Option<
 /// A connection past its handshake.
 type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Comes to terms with a peer; none = it failed and was counted.
+/// Ends the TLS handshake, if the listener has TLS. `None` if it failed; then it is counted.
 async fn handshake(
     socket: TcpStream,
     address: SocketAddr,
@@ -103,7 +103,7 @@ async fn handshake(
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    // A peer with keep-alive 0 that vanished is found by the system.
+    // The system finds peers with MQTT keep-alive 0 that are gone.
     if let Err(error) = rustix::net::sockopt::set_socket_keepalive(&socket, true) {
         tracing::debug!(%error, "SO_KEEPALIVE could not be set");
     }

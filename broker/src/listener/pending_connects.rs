@@ -1,5 +1,5 @@
-//! Connections that have not sent CONNECT yet: so many may wait, and when more come those go that have been
-//! silent for a second.
+//! Connections that have not sent CONNECT yet. Their number is bounded (`Limits::max_pending_handshakes`); at the bound,
+//! those that have been silent for a second are closed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,36 +9,36 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Nobody is sent away before this: an honest handshake ends sooner.
+/// A connection is not closed before it has been silent for this long: a real handshake takes less.
 const MIN_SILENCE: Duration = Duration::from_secs(1);
-/// How often a full all is looked at again.
+/// How often a new connection tries again while all permits are taken.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// The all in which they wait, shared by all listeners.
+/// All of them, shared by the listeners.
 #[derive(Debug)]
 pub(crate) struct PendingConnects {
     permits: Arc<Semaphore>,
     connects: Mutex<VecDeque<(Instant, CancellationToken)>>,
 }
 
-/// One connection's place, until it is dropped.
+/// One of them, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct PendingConnect {
-    /// Cancelled when the place is needed for another.
+    /// Cancelled when its permit is needed for another connection.
     pub(crate) evicted: CancellationToken,
     all: Arc<PendingConnects>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl PendingConnects {
-    pub(crate) fn new(connects: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            permits: Arc::new(Semaphore::new(connects)),
+            permits: Arc::new(Semaphore::new(limit)),
             connects: Mutex::default(),
         })
     }
 
-    /// A place; if there is none, that of a peer that has been silent for a second.
+    /// Waits for a permit; while there is none, it closes connections that have been silent for a second.
     pub(crate) async fn admit(self: &Arc<Self>) -> Option<PendingConnect> {
         let permit = loop {
             match timeout(RETRY, Arc::clone(&self.permits).acquire_owned()).await {
@@ -57,7 +57,7 @@ impl PendingConnects {
 
     fn evict(&self) {
         let mut connects = self.lock();
-        // All of them: in a flood those behind would otherwise wait for each one by itself.
+        // All of them at once: in a flood, new connections would otherwise wait for one eviction each.
         while let Some((_, evicted)) = connects.pop_front_if(|(since, _)| since.elapsed() >= MIN_SILENCE) {
             evicted.cancel();
         }
@@ -70,7 +70,7 @@ impl PendingConnects {
 
 impl Drop for PendingConnect {
     fn drop(&mut self) {
-        // Marks it as left: an evicted one is off the list already.
+        // Marks this one as ended; an evicted one has left the list already.
         self.evicted.cancel();
         self.all.lock().retain(|(_, evicted)| !evicted.is_cancelled());
     }

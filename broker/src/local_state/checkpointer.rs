@@ -81,7 +81,7 @@ impl Checkpointer {
                 file.close();
                 return;
             }
-            // What cannot be written now need not be tried at once, however much waits.
+            // A failed write is not tried again at once, however much waits.
             if !is_well && tokio::time::timeout(BEHIND, shutdown.cancelled()).await.is_ok() {
                 return;
             }
@@ -90,7 +90,7 @@ impl Checkpointer {
 
     fn apply_or_close(&mut self) -> bool {
         let Err(error) = self.apply_all() else { return true };
-        tracing::warn!(%error, "the checkpoint of sessions and retained messages is behind; their records stay in the log");
+        tracing::warn!(%error, "the checkpoint of sessions and retained messages could not be written; their records stay in the log");
         self.file.close();
         self.reader.rewind();
         false
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_follower_has_its_own_entries_and_those_of_nobody_are_kept() {
+    async fn each_follower_has_its_own_entries_and_those_without_one_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let (log, file) = open(directory.path());
         let (a, b) = (Letter::new(b'a'), Letter::new(b'b'));

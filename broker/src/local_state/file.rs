@@ -17,7 +17,9 @@ pub(crate) struct StateFile {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The checkpoint or the log failed.
-    #[error("the sessions' state could not be read; if {path} is damaged, move it away: sessions begin anew, the log is untouched")]
+    #[error(
+        "sessions and retained messages could not be read; if {path} is damaged, move it away: both start empty, and the log is untouched"
+    )]
     Storage {
         /// The checkpoint.
         path: PathBuf,
@@ -41,12 +43,12 @@ impl StateFile {
         Ok(file)
     }
 
-    /// The checkpoint; `None` while it is closed. Held for one look only, or it cannot be opened again.
+    /// The checkpoint; `None` while it is closed. Keep it for one read only: it cannot be opened again while it is in use.
     pub(crate) fn current(&self) -> Option<Arc<Checkpoint>> {
         self.open.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks for the checkpoint to be brought up at once: much waits for it.
+    /// Asks for the checkpoint to be written at once, because much waits for it.
     pub(crate) fn hurry(&self) {
         self.hurry.notify_one();
     }
@@ -74,7 +76,7 @@ impl StateFile {
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The error of an operator: with the file that it concerns.
+    /// The error for the operator, with the file.
     pub(super) fn failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> StateError {
         StateError::Storage {
             path: self.path.clone(),

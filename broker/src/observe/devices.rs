@@ -1,4 +1,4 @@
-//! Every device seen since start: whether it is connected, when it was last heard, what trouble it had.
+//! Every device seen since start: whether it is connected, when its last packet came, and how its last connection ended.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::stats::Disconnection;
 
-/// Devices remembered; beyond it one that is not connected makes room.
+/// Devices kept; a new one replaces the one without a connection whose last packet is oldest.
 const MAX_DEVICES: usize = 20_000;
 
 /// All devices by identity.
@@ -25,7 +25,7 @@ pub(crate) struct Device {
     last_end: Mutex<Option<(Disconnection, SocketAddr)>>,
 }
 
-/// One device at a glance.
+/// The status of one device.
 #[derive(Clone, Debug)]
 pub struct DeviceStatus {
     /// Its identity.
@@ -38,14 +38,14 @@ pub struct DeviceStatus {
     pub accepted: u64,
     /// Publishes refused or dropped since start.
     pub refused: u64,
-    /// When a packet of it last came, milliseconds since 1970.
+    /// When its last packet came, in milliseconds since 1970.
     pub last_seen_ms: u64,
-    /// How its last connection ended, unless by its own DISCONNECT.
+    /// How its last connection ended; `None` for its own DISCONNECT.
     pub last_end: Option<(Disconnection, SocketAddr)>,
 }
 
 impl Devices {
-    /// The device, remembered from now on.
+    /// The device; it is added if it is new.
     pub(crate) fn of(&self, identity: &str) -> Arc<Device> {
         let mut devices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(device) = devices.get(identity) {

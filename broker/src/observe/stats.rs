@@ -1,4 +1,4 @@
-//! What the device side counts, each counter by what its name says, and the reasons it tells apart.
+//! What the device side counts, and the reasons that its counters are split by.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,39 +30,39 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Why a publish was not taken.
+    /// Why a publish was not accepted.
     Refusal {
         /// No access rule allows the topic.
         NotAuthorized = "not_authorized",
-        /// The cloud would never take it (MQTT 5; on 3.1.1 it becomes a dead letter).
+        /// The cloud can never accept it (MQTT 5; on 3.1.1 it becomes a dead letter).
         Undeliverable = "undeliverable",
         /// The stream, or the disk, is at its bound and the policy is `refuse`.
         LogFull = "log_full",
         /// The log cannot write at the moment.
         LogUnavailable = "log_unavailable",
-        /// The commit failed after the publish was taken in; it was not acked.
+        /// Its commit failed; it was not acked.
         CommitFailed = "commit_failed",
     }
 }
 
 reasons! {
-    /// Why a publish with RETAIN was not kept for later subscribers.
+    /// Why a publish with RETAIN was delivered but not retained.
     Unretained {
-        /// As many are kept as `limits.max_topics` allows.
+        /// There are as many retained messages as `limits.max_topics` allows.
         TooMany = "max_topics",
-        /// With it they would have more bytes than `sessions.max_bytes`.
+        /// With it, retained messages would exceed `sessions.max_bytes`.
         TooLarge = "max_bytes",
-        /// Its identity keeps a quarter of what may be kept, and half is taken.
+        /// Its identity has a quarter of what may be retained, and half of that is in use.
         IdentityQuota = "identity",
-        /// At QoS 0, and the log cannot store it.
+        /// At QoS 0, and the log cannot append it.
         LogUnavailable = "log",
-        /// At QoS 0, and too much waits for `state.redb`.
+        /// At QoS 0, and too many changes wait for `state.redb`.
         Behind = "checkpoint",
     }
 }
 
 reasons! {
-    /// Why a connection was not accepted, or ended other than by the device's own DISCONNECT.
+    /// Why a connection was not accepted, or ended without the device's DISCONNECT.
     Disconnection {
         /// More connections than `limits.max_connections`.
         TooManyConnections = "too_many_connections",
@@ -70,21 +70,21 @@ reasons! {
         Handshake = "handshake",
         /// No CONNECT within the deadline.
         ConnectTimeout = "connect_timeout",
-        /// No CONNECT for a second, while more connections came than may wait for theirs.
+        /// No CONNECT for a second, and its place was needed for a new connection.
         Evicted = "evicted",
-        /// Bytes that are not MQTT, or a protocol rule broken.
+        /// The bytes are not MQTT, or break a rule of the protocol.
         Protocol = "protocol_error",
         /// A packet over `limits.max_packet`.
         PacketTooLarge = "packet_too_large",
-        /// A protocol version that is not spoken here.
+        /// A protocol version that is not supported.
         UnsupportedVersion = "unsupported_version",
         /// A client id that cannot be used.
         BadClientId = "bad_client_id",
         /// The certificate's name cannot be an identity (C12).
         BadIdentity = "bad_identity",
-        /// A publish or will outside the access rules on MQTT 3.1.1, which has no other answer.
+        /// A publish or will outside the access rules on MQTT 3.1.1, which has no other answer to a publish.
         NotAuthorized = "not_authorized",
-        /// Nothing heard for 1.5 times the keep-alive (MQTT-3.1.2-24).
+        /// No packet within 1.5 times the keep-alive (MQTT-3.1.2-24).
         KeepAlive = "keep_alive",
         /// Another connection took the session over (MQTT-3.1.4-3).
         TakenOver = "taken_over",
@@ -92,7 +92,7 @@ reasons! {
         ConnectionLost = "connection_lost",
         /// The peer did not read what it was sent.
         SlowReader = "slow_reader",
-        /// The log failed under a 3.1.1 connection, which has no other answer.
+        /// The log failed, and MQTT 3.1.1 has no other answer.
         LogFailed = "log_failed",
         /// The gateway stops.
         Shutdown = "shutdown",
@@ -124,7 +124,7 @@ impl<const N: usize> ByReason<N> {
 /// Counters since start.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Publishes taken in and allowed, whatever their QoS and route.
+    /// Publishes accepted, whatever their QoS and route.
     pub accepted: AtomicU64,
     /// PUBACK and PUBREC that say success, sent.
     pub acked: AtomicU64,
@@ -132,7 +132,7 @@ pub struct Stats {
     pub unrouted: AtomicU64,
     /// Publishes of routes with `local: true`.
     pub local: AtomicU64,
-    /// QoS 2 publishes recognised as sent again; not stored a second time.
+    /// QoS 2 publishes sent again; they are not appended a second time.
     pub qos2_duplicates: AtomicU64,
     /// Publishes with the DUP flag set, QoS 1.
     pub resent_by_devices: AtomicU64,
@@ -152,7 +152,7 @@ pub struct Stats {
     pub subscriptions_refused: AtomicU64,
     /// Messages delivered to local subscribers.
     pub fanned_out: AtomicU64,
-    /// Messages that a slow local subscriber lost.
+    /// Messages dropped because a local subscriber was slow.
     pub fanout_dropped: AtomicU64,
     /// Publishes parked now: 3.1.1, log full.
     pub parked: AtomicU64,
@@ -162,7 +162,7 @@ pub struct Stats {
     pub retained_bytes: AtomicU64,
     /// Retained messages sent to new subscriptions.
     pub retained_sent: AtomicU64,
-    /// Retained messages removed because their expiry had run out.
+    /// Retained messages removed because they had expired.
     pub retained_expired: AtomicU64,
     /// Subscriptions whose retained messages could not be looked up.
     pub retained_unread: AtomicU64,
@@ -207,7 +207,7 @@ impl Stats {
         self.refused_qos0.value(reason as usize)
     }
 
-    /// Publishes with RETAIN that were not kept for this reason; they went their way.
+    /// Publishes with RETAIN that were delivered but not retained for this reason.
     #[must_use]
     pub fn unretained(&self, reason: Unretained) -> u64 {
         self.unretained.value(reason as usize)
@@ -219,7 +219,7 @@ impl Stats {
         self.disconnected.value(reason as usize)
     }
 
-    /// TLS handshakes failed, by label; every label is there from the start, so that the first failure is a rise.
+    /// Failed TLS handshakes by label. Every label is present from the start, so that the first failure is seen as an increase.
     #[must_use]
     pub fn handshake_faults(&self) -> Vec<(&'static str, u64)> {
         let faults = self.handshake_faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -231,20 +231,20 @@ impl Stats {
 /// A publish that was accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Accepted<'a> {
-    /// On which topic.
+    /// Its topic.
     pub topic: &'a str,
-    /// What it says; it shares the connection's read buffer, so copy what is to be kept.
+    /// Its payload. It shares the connection's read buffer: copy what is to be kept.
     pub payload: &'a [u8],
-    /// When.
+    /// When it was received.
     pub received: Timestamp,
 }
 
-/// Hears of what happens on the device side as it happens; implementations must not block.
+/// Is told what happens on the device side. Implementations must not block.
 pub trait Observer: Send + Sync {
-    /// Acks left for `count` publishes, the oldest of which waited `oldest` since it was read from the socket.
+    /// `count` publishes were acked; the oldest had been read from the socket `oldest` ago.
     fn acked(&self, oldest: Duration, count: u64);
 
-    /// Whether the record that a publish became is traced: asked once, right after it was appended.
+    /// Whether the record of a publish is traced. Asked once, right after it was appended.
     fn traces(&self, _stream: StreamId, _offset: Offset) -> bool {
         false
     }
@@ -252,7 +252,7 @@ pub trait Observer: Send + Sync {
     /// What became of a publish that is traced.
     fn traced(&self, _publish: &TracedPublish) {}
 
-    /// What is to hear of the publishes of a connection that begins; none = nobody wants to.
+    /// What is told of the publishes of a new connection; `None` if nothing is.
     fn publishes(&self, _identity: &Arc<str>) -> Option<Box<dyn Publishes>> {
         None
     }
@@ -260,16 +260,16 @@ pub trait Observer: Send + Sync {
     /// A device's connection was accepted through CONNACK.
     fn connected(&self, _identity: &Arc<str>, _address: SocketAddr, _at: Timestamp) {}
 
-    /// A device's connection ended; no cause = by its own DISCONNECT.
+    /// A device's connection ended; the cause is `None` for its own DISCONNECT.
     fn ended(&self, _identity: &Arc<str>, _address: SocketAddr, _cause: Option<Disconnection>, _at: Timestamp) {}
 }
 
-/// Hears of one connection's publishes, so that it can keep what it knows of them at hand; it must not block.
+/// Is told of one connection's publishes, so that it can keep state for that connection. It must not block.
 pub trait Publishes: Send + Sync {
     /// A publish was accepted; called in its connection's order, before its ack.
     fn accepted(&mut self, publish: &Accepted<'_>);
 
-    /// What was read at a time has been handled: whatever was gathered of it can be told to others in one go.
+    /// All packets of one read have been handled: what was collected of them can be passed on at once.
     fn handled(&mut self) {}
 }
 

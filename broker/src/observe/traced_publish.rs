@@ -1,20 +1,20 @@
-//! A publish that is traced: when what happened to it on its way to its ack.
+//! A traced publish: the times on its way to its ack.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use forebay_wal::{Offset, StreamId};
 
-/// Told to [`Observer::traced`](super::Observer::traced) once the publish has left its connection's order.
+/// Told to [`Observer::traced`](super::Observer::traced) once the publish has left its connection's outbox.
 #[derive(Clone, Debug)]
 pub struct TracedPublish {
-    /// Where its record is: the stream.
+    /// The stream of its record.
     pub stream: StreamId,
-    /// Where its record is: the offset.
+    /// The offset of its record.
     pub offset: Offset,
-    /// Who published.
+    /// The identity that published it.
     pub identity: Arc<str>,
-    /// On which topic.
+    /// Its topic.
     pub topic: String,
     /// Its QoS level.
     pub qos: u8,
@@ -22,8 +22,8 @@ pub struct TracedPublish {
     pub read: Instant,
     /// When its record was in the log's open batch.
     pub appended: Instant,
-    /// When its connection had learnt that the record survives a power cut; none = it does not, the commit failed.
+    /// When its connection learnt that the record is committed; `None` if the commit failed.
     pub committed: Option<Instant>,
-    /// When its ack had been written to the socket; none = the line broke before, or QoS 0.
+    /// When its ack was written to the socket; `None` if the connection broke before, or at QoS 0.
     pub answered: Option<Instant>,
 }

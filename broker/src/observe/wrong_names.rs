@@ -1,4 +1,5 @@
-//! Names that devices dialled and our certificate lacks, where the handshake failed: the classic fault of a new certificate.
+//! Names that devices connect to and the server certificate lacks, counted when the handshake fails: a common fault of a new
+//! certificate.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,17 +8,17 @@ use crate::tls::{HandshakeFailure, HandshakeFault, name_is_covered};
 
 /// Distinct names counted; further ones count as `other`.
 const MAX_NAMES: usize = 32;
-/// What is counted for a peer that sent no name, as those do that dial an address.
+/// Counted for a peer that sent no name (SNI), as clients do that connect to an address.
 const ADDRESS: &str = "none";
 const OTHER: &str = "other";
 
-/// Failed handshakes by the name that was dialled.
+/// Failed handshakes by the name that the device connected to.
 #[derive(Debug, Default)]
 pub(crate) struct WrongNames(Mutex<BTreeMap<String, u64>>);
 
 impl WrongNames {
-    /// Counts the failure if the dialled name explains it. A peer that closed without a word is taken at its name only: without
-    /// one it may be anything.
+    /// Counts the failure if the name explains it. A peer that closed without an alert is counted only if it sent a name:
+    /// without one it may be any scanner.
     pub(crate) fn note(&self, failure: &HandshakeFailure) {
         let refused = matches!(failure.fault, HandshakeFault::RefusedOurs { .. });
         let name = match (&failure.fault, failure.sni.as_deref()) {
@@ -32,7 +33,7 @@ impl WrongNames {
         *names.entry(if is_known { name } else { OTHER }.to_owned()).or_insert(0) += 1;
     }
 
-    /// The names and how often each was dialled in vain.
+    /// The names, and how many handshakes failed for each.
     pub(crate) fn list(&self) -> Vec<(String, u64)> {
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         names.iter().map(|(name, count)| (name.clone(), *count)).collect()

@@ -1,17 +1,17 @@
-//! Who may publish and subscribe what. First matching rule wins; no match is refused.
+//! Access rules. The first rule whose `who` matches the identity decides. If none matches, everything is refused.
 
 use forebay_topic::{Template, TopicFilter, Values};
 
 /// One rule: a glob on the identity and what it allows.
 #[derive(Clone, Debug)]
 pub struct AccessRule {
-    /// Glob on the identity: `*` stands for any characters, `?` for one.
+    /// Glob on the identity: `*` matches any characters, `?` matches one.
     pub who: String,
     /// Filters the identity may publish to, with `{device}` for itself.
     pub publish: Vec<Template>,
     /// Filters the identity may subscribe to, with `{device}` for itself.
     pub subscribe: Vec<Template>,
-    /// Filters taken away from both, looked at first.
+    /// Filters that are refused for both; checked first.
     pub deny: Vec<Template>,
 }
 
@@ -19,7 +19,7 @@ pub struct AccessRule {
 #[derive(Clone, Debug, Default)]
 pub struct AccessRules(pub Vec<AccessRule>);
 
-/// What one identity may do, made once per connection.
+/// What one identity may do; made once for each connection.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     publish: Vec<TopicFilter>,
@@ -28,7 +28,7 @@ pub struct Access {
 }
 
 impl AccessRules {
-    /// The rights of `identity`: those of the first rule whose `who` matches; none if no rule does.
+    /// The rights of `identity`: those of the first rule whose `who` matches. Without a matching rule there are none.
     #[must_use]
     pub fn of(&self, identity: &str, gateway: &str) -> Access {
         let Some(rule) = self.0.iter().find(|rule| glob(&rule.who, identity)) else {
@@ -62,8 +62,8 @@ impl Access {
         !self.deny.iter().any(|filter| filter.matches(topic)) && self.publish.iter().any(|filter| filter.matches(topic))
     }
 
-    /// Whether a subscription to `filter` is allowed: a right covers all of it, and it reaches nothing that is denied whole.
-    /// A subscription that only grazes a denied filter is allowed; [`Access::may_receive`] keeps the denied topics out.
+    /// Whether a subscription to `filter` is allowed: a right covers all of it, and no denied filter does.
+    /// A filter that overlaps a denied one is allowed; [`Access::may_receive`] keeps the denied topics out.
     #[must_use]
     pub fn may_subscribe(&self, filter: &TopicFilter) -> bool {
         !self.deny.iter().any(|denied| denied.covers(filter)) && self.subscribe.iter().any(|right| right.covers(filter))
@@ -76,7 +76,7 @@ impl Access {
     }
 }
 
-/// Whether `text` matches `pattern`, where `*` stands for any characters and `?` for one.
+/// Whether `text` matches `pattern`, where `*` matches any characters and `?` matches one.
 #[must_use]
 pub fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_without_a_rule_may_do_anything() {
+    fn an_identity_without_a_rule_has_no_rights() {
         let access = AccessRules(vec![rule("a*", &["#"], &["#"], &[])]).of("b", "g");
         assert!(!access.may_publish("x"));
         assert!(!access.may_subscribe(&TopicFilter::parse("x").unwrap()));

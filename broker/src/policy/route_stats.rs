@@ -1,4 +1,4 @@
-//! How often each route has matched, and when last: one that never does is probably misspelt.
+//! How often each route has matched, and when last. A route that never matches is probably misspelt.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,11 +23,11 @@ struct Matches {
 pub struct RouteStatus {
     /// Its name.
     pub name: String,
-    /// Whether it leads to the cloud; otherwise what it takes stays here on purpose.
+    /// Whether it leads to the cloud; if not, its publishes stay on the gateway on purpose.
     pub is_cloud: bool,
     /// Publishes accepted on it since start.
     pub matched: u64,
-    /// How long ago the last one was; none = there was none.
+    /// How long ago the last one was; `None` if there was none.
     pub last: Option<Duration>,
 }
 
@@ -36,9 +36,9 @@ impl RouteStats {
         Self(routes.iter().map(|_| Matches::default()).collect())
     }
 
-    /// Counts an accepted publish of the route at this place.
-    pub(crate) fn note(&self, place: usize, now: &Timestamp) {
-        if let Some(route) = self.0.get(place) {
+    /// Counts an accepted publish of the route with this index.
+    pub(crate) fn note(&self, index: usize, now: &Timestamp) {
+        if let Some(route) = self.0.get(index) {
             route.last.store(now.monotonic_ms, Ordering::Relaxed);
             route.count.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,4 +1,4 @@
-//! Which publishes are bound for the cloud, and by which stream.
+//! Routes: which publishes go to the cloud, and by which stream.
 
 use forebay_topic::TopicFilter;
 use forebay_wal::StreamId;
@@ -10,7 +10,7 @@ pub struct Route {
     pub name: String,
     /// What it matches.
     pub from: TopicFilter,
-    /// Where matching publishes go; none = `local: true`, they stay here on purpose.
+    /// Where matching publishes go; `None` for `local: true`, which keeps them on the gateway.
     pub stream: Option<StreamId>,
 }
 
@@ -19,13 +19,13 @@ pub struct Route {
 pub struct Routes(Vec<Route>);
 
 impl Routes {
-    /// Takes the routes in order.
+    /// The routes in the order of the configuration.
     #[must_use]
     pub fn new(routes: Vec<Route>) -> Self {
         Self(routes)
     }
 
-    /// The first route that matches, with its place in the list.
+    /// The first route that matches, with its index.
     #[must_use]
     pub fn find(&self, topic: &str) -> Option<(usize, &Route)> {
         self.0.iter().enumerate().find(|(_, route)| route.from.matches(topic))
@@ -37,7 +37,7 @@ impl Routes {
     }
 }
 
-/// What the cloud side says about a publish before it is acked: whether it could ever be delivered.
+/// The cloud side's check of a publish before it is acked: whether it can ever be delivered.
 pub trait Admission: Send + Sync {
     /// Whether a publish on the route could be delivered upstream.
     ///
@@ -46,16 +46,16 @@ pub trait Admission: Send + Sync {
     fn admit(&self, route: &str, identity: &str, topic: &str, payload_bytes: usize) -> Result<(), Undeliverable>;
 }
 
-/// A publish that the cloud would never take.
+/// A publish that the cloud can never accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undeliverable {
     /// A stable reason code such as `topic-too-long`, for labels and dead letters.
     pub reason: &'static str,
-    /// A sentence that says what, the value, the limit and what to do.
+    /// A sentence with what is wrong, the value, the limit and what to do.
     pub detail: String,
 }
 
-/// Without a cloud every publish is deliverable.
+/// Accepts every publish; for a gateway without a cloud.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AdmitAll;
 

@@ -1,11 +1,11 @@
-//! Publishes that were allowed but match no route: the classic silent fault, so they are listed with their nearest route.
+//! Publishes that were allowed but match no route. Nothing else reports this fault, so they are listed with their nearest route.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::routes::Routes;
 
-/// Distinct topics remembered; beyond it the rarest one makes room.
+/// Distinct topics kept; a new one replaces the rarest.
 const MAX_TOPICS: usize = 64;
 
 /// The unrouted topics seen most.
@@ -19,7 +19,7 @@ pub struct UnroutedTopic {
     pub topic: String,
     /// Publishes counted on it.
     pub count: u64,
-    /// The nearest route's filter and how many letters lie between, if any is near.
+    /// The nearest route's filter and the number of letters that differ, if one is near.
     pub nearest: Option<(String, usize)>,
 }
 
@@ -63,7 +63,7 @@ impl Unrouted {
     }
 }
 
-/// The route whose filter is nearest to the topic, and the letters between them, if at most a third of it differs.
+/// The route whose filter is nearest to the topic, and the number of letters that differ, if that is at most a third of the topic.
 #[must_use]
 pub fn nearest(topic: &str, routes: &Routes) -> Option<(String, usize)> {
     routes

@@ -1,4 +1,4 @@
-//! Finding what a new subscription gets: by ranges of the sorted topics, a page at a time.
+//! Finds the retained messages for a new subscription: by ranges of the sorted topics, a page at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use super::message::{HEAD, Head, RetainedMessage, body_key, head_key};
 
 /// Bytes of messages in a page, if it has more than one.
 pub(super) const PAGE_BYTES: usize = 32 << 10;
-/// Topics looked at for one page.
+/// Topics read for one page.
 const PAGE_TOPICS: usize = 4096;
-/// Topics that are not in the checkpoint, looked at under the lock that commits wait for.
+/// Topics that are not in the checkpoint, read under the lock that commits wait for.
 const OVERLAY_TOPICS: usize = 512;
 
-/// Topics next to each other.
+/// A range of the sorted topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     prefix: String,
@@ -25,7 +25,7 @@ pub(crate) struct Span {
     is_exact: bool,
 }
 
-/// Some of the messages of a span.
+/// Some of the messages of a range.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) messages: Vec<Arc<RetainedMessage>>,
@@ -42,7 +42,7 @@ pub(super) struct ExpiredPage {
     pub(super) generation: u64,
 }
 
-/// What a page is to have.
+/// What a page is to contain.
 pub(crate) struct Wanted {
     pub(crate) span: Span,
     pub(crate) from: String,
@@ -51,7 +51,7 @@ pub(crate) struct Wanted {
 }
 
 impl Span {
-    /// Where all topics lie that match the filter.
+    /// The ranges that contain all topics that match the filter.
     pub(crate) fn of(filter: &TopicFilter) -> Vec<Self> {
         let text = filter.as_str();
         let Some(wildcard) = text.find(['+', '#']) else {
@@ -63,7 +63,7 @@ impl Span {
             is_exact: false,
         };
         match literal.strip_suffix('/') {
-            // `a/#` matches `a` too (MQTT 5, 4.7.1.2), and between it and `a/` others may lie, such as `a!`.
+            // `a/#` matches `a` too (MQTT 5, 4.7.1.2), and other topics may come between it and `a/`, such as `a!`.
             Some(parent) if &text[wildcard..] == "#" => vec![Self::exact(parent), all],
             _ => vec![all],
         }
@@ -85,7 +85,7 @@ impl Span {
         }
     }
 
-    /// The first place in it.
+    /// Where it begins.
     pub(crate) fn start(&self) -> String {
         self.prefix.clone()
     }
@@ -101,7 +101,7 @@ impl Span {
 }
 
 impl Page {
-    /// Whether this message, which the page has, is still the newest of its topic.
+    /// Whether this message of the page is still the newest of its topic.
     pub(crate) fn is_current(&self, message: &RetainedMessage, retained: &Retained) -> bool {
         retained
             .lock()
@@ -111,7 +111,7 @@ impl Page {
 }
 
 impl Retained {
-    /// The messages that are wanted, from its beginning on. Off the async threads, a few at once.
+    /// The next page of the messages that are wanted. Read on a blocking thread, two at a time.
     ///
     /// # Errors
     /// The checkpoint could not be read.
@@ -125,7 +125,7 @@ impl Retained {
 
     /// Blocks on the disk.
     fn read_page(&self, wanted: &Wanted) -> Result<Page, LookupError> {
-        // In this order: what leaves the overlay meanwhile is in the checkpoint, and the generation tells.
+        // In this order: what leaves the overlay meanwhile is in the checkpoint, and the generation shows it.
         let (generation, visible, mut next) = {
             let state = self.lock();
             let (visible, more) = state.overlay.slice(&wanted.span, &wanted.from, OVERLAY_TOPICS);
@@ -196,7 +196,7 @@ pub(crate) enum LookupError {
     Closed,
 }
 
-/// The messages of the checkpoint that are wanted and that nothing newer hides, and where to go on if there may be more.
+/// The wanted messages of the checkpoint that have no newer change, and where the next page begins if there may be more.
 fn read_stored(
     snapshot: &Snapshot,
     wanted: &Wanted,
@@ -225,14 +225,14 @@ fn read_stored(
             Some(message) => messages.push(Arc::new(message)),
             None => tracing::error!(
                 topic = &*topic,
-                "a retained message is damaged and is not sent; publish it again, and look at the disk's health"
+                "a retained message is damaged and is not sent; publish it again, and check the disk"
             ),
         }
     }
     Ok((messages, next))
 }
 
-/// Visits the heads of the checkpoint from a topic on until `visit` gives false.
+/// Visits the heads in the checkpoint from a topic on, until `visit` returns false.
 pub(super) fn visit_heads(snapshot: &Snapshot, from: &str, mut visit: impl FnMut(&str, Head) -> bool) -> Result<(), CheckpointError> {
     snapshot.visit_from(&head_key(from.as_bytes()), |key, value| {
         let Some((&HEAD, topic)) = key.split_first() else { return false };
@@ -243,7 +243,7 @@ pub(super) fn visit_heads(snapshot: &Snapshot, from: &str, mut visit: impl FnMut
     })
 }
 
-/// The place right behind a topic: none has the character U+0000 (MQTT-4.7.3-2).
+/// The first key after a topic: no topic contains U+0000 (MQTT-4.7.3-2).
 fn after(topic: &str) -> String {
     format!("{topic}\0")
 }

@@ -1,11 +1,11 @@
 //! A retained message, and its bytes: in a record of `local` and in the checkpoint.
 //!
 //! In a record of `local` (integers little-endian): key `r | topic`, value `head | properties | payload`, or only the
-//! version when the message goes. Head: `version (8) | wall (8) | boot (16) | monotonic (8) | flags (1) | expiry (4) |
+//! version when the message is removed. Head: `version (8) | wall (8) | boot (16) | monotonic (8) | flags (1) | expiry (4) |
 //! properties length (4) | payload length (4) | identity length (1) | identity`. Flags: bits 0-1 QoS, bit 2 clock trusted,
 //! bit 3 expiry present.
 //!
-//! In the checkpoint the two halves lie apart, so that looking for topics reads no payloads: `M | topic` has the head,
+//! In the checkpoint the two halves have keys of their own, so that a search for topics reads no payloads: `M | topic` has the head,
 //! `P | topic` properties and payload.
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const BODY: u8 = b'P';
 const TRUSTED: u8 = 1 << 2;
 const EXPIRY: u8 = 1 << 3;
 
-/// The message that a topic keeps.
+/// The retained message of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RetainedMessage {
     pub(crate) topic: Arc<str>,
@@ -33,21 +33,21 @@ pub(crate) struct RetainedMessage {
     pub(crate) payload: Bytes,
 }
 
-/// What is known of a message without its content.
+/// A message without its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// Rises with every change of any topic.
+    /// Increases with every change of any topic.
     pub(crate) version: u64,
     pub(crate) received: Timestamp,
     pub(crate) qos: u8,
     pub(crate) expiry: Option<u32>,
     pub(crate) properties_len: usize,
     pub(crate) payload_len: usize,
-    /// Who published it.
+    /// The identity that published it.
     pub(crate) identity: Arc<str>,
 }
 
-/// What a record of `local` says of a topic.
+/// A change of a topic's message, as in a record of `local`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Set(RetainedMessage),
@@ -56,7 +56,7 @@ pub(crate) enum Change {
 }
 
 impl Head {
-    /// What of the expiry is left, in seconds; `Err` = it has expired. Nothing expires whose age cannot be proved.
+    /// The seconds until it expires; `Err` if it has expired. A message whose age cannot be proved does not expire.
     pub(crate) fn remaining(&self, now: &Timestamp) -> Result<Option<u32>, Expired> {
         let Some(expiry) = self.expiry else { return Ok(None) };
         let age = self.received.age(now).unwrap_or(Duration::ZERO).as_secs();
@@ -64,7 +64,7 @@ impl Head {
         Ok(u32::try_from(left).ok())
     }
 
-    /// What the message counts for in the bounds.
+    /// The bytes that the message counts for in the bounds.
     pub(crate) fn bytes(&self, topic: &str) -> usize {
         topic.len() + self.properties_len + self.payload_len
     }
@@ -84,7 +84,7 @@ impl Head {
         out.extend(self.identity.as_bytes());
     }
 
-    /// The head, and what stands behind it.
+    /// The head, and the bytes after it.
     pub(super) fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (version, rest) = bytes.split_first_chunk()?;
         let (wall, rest) = rest.split_first_chunk()?;
@@ -114,7 +114,7 @@ impl Head {
     }
 }
 
-/// A message whose time is over.
+/// The message has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expired;
 
@@ -157,7 +157,7 @@ impl Change {
         }
     }
 
-    /// None for bytes that [`Change::encode`] did not make.
+    /// `None` for bytes that [`Change::encode`] did not make.
     pub(crate) fn decode(topic: &str, value: &[u8]) -> Option<Self> {
         if let Ok(version) = value.try_into() {
             return Some(Self::Removed(u64::from_le_bytes(version)));

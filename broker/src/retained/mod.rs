@@ -1,13 +1,13 @@
-//! Retained messages: the last message of a topic that was published with RETAIN, for those who subscribe later.
+//! Retained messages: the last message of a topic that was published with RETAIN, for later subscriptions.
 //!
 //! A change is a record of the stream `local`, in the same append as the message's own record: one commit has both or
-//! neither, and the ack waits for it. Payloads lie in `state.redb`, a checkpoint behind that stream; in memory is what the
-//! checkpoint does not have yet ([`overlay`]) and what the bounds need ([`quota`]).
+//! neither, and the ack waits for it. Payloads are in `state.redb`, a checkpoint of that stream. In memory are the changes
+//! that the checkpoint does not have yet ([`overlay`]) and what the bounds need ([`quota`]).
 //!
 //! Bounds: `limits.max_topics` messages and `sessions.max_bytes` bytes of topics, payloads and properties. At a bound a
-//! message goes its way and is not kept, counted by its reason; one that was to replace a smaller one takes that away,
-//! because an old value is worse than none. [`MAX_BEHIND`] bytes may wait for the checkpoint; then a publish waits as if
-//! the log were full, and one at QoS 0 is not kept.
+//! message is delivered but not retained, and counted by its reason. If it was to replace a smaller one, that one is
+//! removed, because an old value is worse than none. [`MAX_BEHIND`] bytes may wait for the checkpoint; beyond it a publish is refused
+//! as if the log were full, and one at QoS 0 is not retained.
 
 mod lookup;
 mod message;
@@ -33,25 +33,25 @@ use overlay::Overlay;
 use quota::{Bounds, OverQuota, Quota, Usage};
 pub(crate) use sweep::sweep;
 
-/// Memory of changes from which on the checkpoint is brought up at once.
+/// Bytes of changes in memory at which the checkpoint is written at once.
 const PRESSURE: usize = 1 << 20;
-/// Memory of changes that may wait for the checkpoint.
+/// Bytes of changes in memory that may wait for the checkpoint.
 const MAX_BEHIND: usize = 8 << 20;
-/// Lookups at once: each may hold a page and blocks on the disk.
+/// Lookups at a time: each has a page in memory and blocks on the disk.
 const LOOKUPS: usize = 2;
-/// How often a bound may say in the log that it was reached.
+/// How often a bound that is reached is logged.
 const WARNING_EVERY: Duration = Duration::from_secs(60);
 
 /// All retained messages of the process.
 pub(crate) struct Retained {
     state: Mutex<State>,
-    /// Changes appended whose commit is not known. Zero lets a commit pass without the lock.
+    /// Changes appended and not committed. At zero, a commit passes without the lock.
     uncommitted: AtomicU64,
     bounds: Bounds,
     stats: Arc<Stats>,
     file: Arc<StateFile>,
     lookups: Semaphore,
-    /// Rung when a bound was reached, so that what has expired goes.
+    /// Notified when a bound is reached, so that expired messages are removed.
     over_quota: Notify,
 }
 
@@ -74,18 +74,18 @@ pub(crate) struct Candidate<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// What is to be done with a publish with RETAIN.
+/// What a publish with RETAIN changes.
 #[allow(clippy::large_enum_variant, reason = "it lives on the stack for one append")]
 pub(crate) enum Decision<'a> {
     /// Nothing changes.
     Unchanged,
     /// This is to be appended.
     Change(PendingChange<'a>),
-    /// Too much waits for the checkpoint.
+    /// Too many changes wait for the checkpoint.
     Behind,
 }
 
-/// A change between its decision and its append: nobody else changes anything, so that the order here is the log's.
+/// A change between its decision and its append. It has the lock, so that the order here is the order of the log.
 pub(crate) struct PendingChange<'a> {
     retained: &'a Retained,
     state: MutexGuard<'a, State>,
@@ -95,7 +95,7 @@ pub(crate) struct PendingChange<'a> {
     entry: Vec<u8>,
 }
 
-/// Hears of a connection's commits, before whoever acks: what was acked can be seen.
+/// Passes a connection's commits to the retained messages before its outbox: what is acked can be seen by subscribers.
 pub(crate) struct RetainedBeforeAcks {
     pub(crate) retained: Arc<Retained>,
     pub(crate) commits: Arc<Commits>,
@@ -117,7 +117,7 @@ impl Retained {
         }
     }
 
-    /// Decides what a publish with RETAIN changes (MQTT 5, 3.3.1.3). What is not kept is counted.
+    /// Decides what a publish with RETAIN changes (MQTT 5, 3.3.1.3), and counts it if it is not retained.
     pub(crate) fn decide<'a>(&'a self, candidate: &Candidate<'_>) -> Decision<'a> {
         let topic = candidate.topic;
         let mut state = self.lock();
@@ -159,14 +159,14 @@ impl Retained {
                 payload_len: candidate.payload.len(),
                 identity: Arc::clone(candidate.identity),
             },
-            // Copies, because the originals would keep a whole read buffer in memory.
+            // Copied, because the originals would keep a whole read buffer in memory.
             properties: Bytes::copy_from_slice(candidate.properties),
             payload: Bytes::copy_from_slice(candidate.payload),
         };
         Decision::Change(self.pending(state, topic, Change::Set(message), Some(usage)))
     }
 
-    /// A publish with RETAIN is not kept for a reason that lies outside.
+    /// Counts and logs a publish with RETAIN that the log cannot append.
     pub(crate) fn refuse(&self, candidate: &Candidate<'_>, reason: Unretained) {
         self.not_retained(&mut self.lock(), candidate, reason);
     }
@@ -182,13 +182,13 @@ impl Retained {
         }
         *warned = Some(now);
         let why = match reason {
-            Unretained::TooMany => "as many are kept as `limits.max_topics` allows",
-            Unretained::TooLarge => "with it they would have more than `sessions.max_bytes`",
+            Unretained::TooMany => "there are as many retained messages as `limits.max_topics` allows",
+            Unretained::TooLarge => "with it, retained messages would exceed `sessions.max_bytes`",
             Unretained::IdentityQuota => {
-                "this identity keeps a quarter of what `limits.max_topics` or `sessions.max_bytes` allow already; does it make up topics?"
+                "this identity already has a quarter of what `limits.max_topics` or `sessions.max_bytes` allows; check whether it invents topics"
             }
-            Unretained::LogUnavailable => "the log cannot store it at the moment",
-            Unretained::Behind => "too many wait for state.redb; is the disk slow?",
+            Unretained::LogUnavailable => "the log cannot append it at the moment",
+            Unretained::Behind => "too many changes wait for state.redb; check whether the disk is slow",
         };
         tracing::warn!(
             identity = &**candidate.identity,
@@ -206,7 +206,7 @@ impl Retained {
     fn pending<'a>(&'a self, state: MutexGuard<'a, State>, topic: Arc<str>, change: Change, usage: Option<Usage>) -> PendingChange<'a> {
         let mut entry = Vec::new();
         write_entry(&message::key(TAG, topic.as_bytes()), Some(&change.encode()), &mut entry);
-        // Before the append, and so before its commit: whoever hears of that looks here first.
+        // Before the append, and so before its commit: the commit's listener reads this first.
         self.uncommitted.fetch_add(1, Ordering::AcqRel);
         PendingChange {
             retained: self,
@@ -218,7 +218,7 @@ impl Retained {
         }
     }
 
-    /// Whether nothing is kept, so that a subscription need not look.
+    /// Whether there are none, so that a subscription needs no lookup.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().quota.len() == 0
     }
@@ -294,7 +294,7 @@ impl Follower for Retained {
     }
 }
 
-/// After a restart old records are read once more; one of them may be damaged, and the one before it must not win.
+/// After a restart old records are read once more. If one of them is damaged, the one before it must not win.
 fn is_news(topic: &str, change: &Change, checkpoint: &Checkpoint) -> Result<bool, CheckpointError> {
     let stored = checkpoint.value(&message::head_key(topic.as_bytes()))?;
     let stored = stored.as_deref().and_then(Head::parse).map(|(head, _)| head.version);
@@ -309,12 +309,12 @@ impl State {
 }
 
 impl PendingChange<'_> {
-    /// What the `local` record has to say of it.
+    /// Its entry in the `local` record.
     pub(crate) fn entry(&self) -> &[u8] {
         &self.entry
     }
 
-    /// It is in this batch. Dropped without that, nothing has changed.
+    /// It was appended to this batch. If it is dropped without this, nothing has changed.
     pub(crate) fn appended(mut self, batch: Batch) {
         let Some(change) = self.change.take() else { return };
         let state = &mut *self.state;

@@ -1,9 +1,10 @@
 //! Changes that are not in the checkpoint yet, in the order of the log.
 //!
-//! 1. A change is appended when it is appended; nobody sees it.
-//! 2. Its commit makes it visible, before the commit is announced to anybody else. A failed commit takes it out, and the
-//!    topic is what it was.
-//! 3. Once the checkpoint has it, it leaves, and the generation rises: what was read from the checkpoint before may be old.
+//! 1. A change is added when it is appended to the log. It is not visible yet.
+//! 2. Its commit makes it visible, before any other listener is told of the commit. A failed commit removes it, and the
+//!    topic is as it was.
+//! 3. Once the checkpoint has it, it is removed here, and the generation increases: what was read from the checkpoint
+//!    before may be old.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -15,7 +16,7 @@ use super::lookup::Span;
 use super::message::{Change, RetainedMessage};
 use super::quota::{Quota, Usage};
 
-/// Memory that a change takes besides its bytes.
+/// Bytes of memory of a change besides its content.
 const OVERHEAD: usize = 384;
 
 #[derive(Debug, Default)]
@@ -40,7 +41,7 @@ struct Appended {
 
 #[derive(Debug)]
 struct Entry {
-    /// What the topic holds in the checkpoint.
+    /// What the topic has in the checkpoint.
     base: Option<Usage>,
     /// From old to new; the first is the only one that may be visible.
     versions: Vec<Version>,
@@ -54,11 +55,11 @@ struct Version {
     usage: Option<Usage>,
 }
 
-/// What a topic has here: a message, or none any more.
+/// What a topic has here: a message, or `None` if it was removed.
 pub(super) type Visible = (Arc<str>, Option<Arc<RetainedMessage>>);
 
 impl Overlay {
-    /// Places a change that is to be committed with `batch`. `base` is what the topic usage before.
+    /// Adds a change that is to be committed with `batch`. `base` is what the topic counted for before.
     pub(super) fn append(&mut self, topic: &Arc<str>, change: Change, usage: Option<Usage>, base: Option<Usage>, batch: Batch) {
         let number = change.version();
         let message = match change {
@@ -88,7 +89,7 @@ impl Overlay {
         });
     }
 
-    /// All up to this batch is durable. Gives how many changes that was news of.
+    /// Everything up to this batch is committed. Returns how many changes that concerned.
     pub(super) fn committed(&mut self, batch: Batch) -> u64 {
         let before = self.committed;
         while let Some(appended) = self.order.get(self.committed).filter(|appended| appended.batch <= batch) {
@@ -102,12 +103,12 @@ impl Overlay {
             }
         }
         let ended = (self.committed - before) as u64;
-        // The checkpoint may have been faster than the word of the commit.
+        // The checkpoint may have a change before this listener is told of its commit.
         self.applied(self.applied);
         ended
     }
 
-    /// Nothing of this batch was stored. Gives how many changes that was news of.
+    /// This batch's commit failed. Returns how many changes that concerned.
     pub(super) fn failed(&mut self, batch: Batch, quota: &mut Quota) -> u64 {
         let end = self.order.partition_point(|appended| appended.batch <= batch).max(self.committed);
         for appended in self.order.drain(self.committed..end).rev() {
@@ -183,7 +184,7 @@ impl Overlay {
         self.generation
     }
 
-    /// Memory that it takes, in bytes.
+    /// Its memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_that_is_faster_than_the_word_of_the_commit_does_no_harm() {
+    fn a_checkpoint_may_have_a_change_before_its_commit_is_told() {
         let mut fixture = Fixture::new();
         fixture.place("a", 1, 1, 5);
         fixture.overlay.applied(1);

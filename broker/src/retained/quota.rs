@@ -1,19 +1,19 @@
-//! Which topics keep a message, how large each is and whose: enough to hold the bounds without a look at the disk.
+//! Which topics have a retained message, its size and its publisher: enough to keep the bounds without reading the disk.
 //!
-//! A topic is known by a hash of 64 bits under a random key, some 30 bytes for each. Two topics with one hash would share
-//! a place in the bounds, never a message.
+//! A topic is stored as a hash of 64 bits under a random key, some 30 bytes for each. Two topics with the same hash would
+//! count as one in the bounds; they never share a message.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-/// How much may be kept.
+/// How much may be retained.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) messages: usize,
     pub(super) bytes: u64,
 }
 
-/// What one topic holds.
+/// What the message of one topic counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Usage {
     owner: u64,
@@ -21,7 +21,7 @@ pub(super) struct Usage {
     pub(super) expires: bool,
 }
 
-/// All that is usage, appended changes whose commit is not known yet included.
+/// What all messages count for, including appended changes that are not committed yet.
 #[derive(Debug, Default)]
 pub(super) struct Quota {
     topics: HashMap<u64, Usage>,
@@ -37,12 +37,12 @@ struct Share {
     bytes: u64,
 }
 
-/// Why there is no room.
+/// Which bound is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OverQuota {
     Messages,
     Bytes,
-    /// There is room, but not for this identity.
+    /// There is room, but this identity has its share.
     Identity,
 }
 
@@ -59,7 +59,7 @@ impl Quota {
         self.topics.get(&self.hasher.hash_one(topic)).copied()
     }
 
-    /// Notes what the topic holds now; none = nothing.
+    /// Sets what the topic counts for now; `None` if it has no message.
     pub(super) fn set(&mut self, topic: &str, usage: Option<Usage>) {
         let at = self.hasher.hash_one(topic);
         let before = match usage {
@@ -86,8 +86,9 @@ impl Quota {
         }
     }
 
-    /// Whether the topic may hold this. What is there already may always be replaced by something that is not larger.
-    /// In the second half no identity may take more than a quarter, as one would that makes up topics.
+    /// Whether the topic may have this message. A message that is not larger than the present one always may replace it.
+    /// In the second half of a bound, no identity may have more than a quarter: a device that invents topics must not shut
+    /// out others.
     pub(super) fn admit(&self, topic: &str, new: &Usage, bounds: Bounds) -> Result<(), OverQuota> {
         let before = self.of(topic);
         let (adds, grows) = match before {

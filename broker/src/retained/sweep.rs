@@ -1,4 +1,4 @@
-//! Expired messages go, so that they do not count for the bounds for ever.
+//! Removes expired messages, so that they do not count for the bounds for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use super::lookup::LookupError;
 use crate::local_state;
 use crate::observe::add;
 
-/// How often they are looked for while no bound is in the way.
+/// How often expired messages are removed while no bound is reached.
 const EVERY: Duration = Duration::from_secs(60);
-/// How often at most.
+/// The shortest time between two searches.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Removes expired messages until `shutdown`. Only those that the checkpoint has: the others come to it soon.
+/// Removes expired messages until `shutdown`. Only those that the checkpoint has: it gets the others soon.
 pub(crate) async fn sweep(retained: Arc<Retained>, log: Log, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
     loop {
         tokio::select! {
@@ -32,7 +32,7 @@ pub(crate) async fn sweep(retained: Arc<Retained>, log: Log, clock: Arc<dyn Cloc
                 from = match page(&retained, &log, &clock, place).await {
                     Ok(next) => next,
                     Err(error) => {
-                        tracing::warn!(%error, "expired retained messages could not be looked for");
+                        tracing::warn!(%error, "expired retained messages could not be looked up");
                         None
                     }
                 };
@@ -52,14 +52,14 @@ async fn page(retained: &Arc<Retained>, log: &Log, clock: &Arc<dyn Clock>, from:
         let mut producer = log.producer(Arc::clone(&retained) as _);
         for topic in page.topics {
             let state = retained.lock();
-            // It was replaced since, or is about to be.
+            // It was replaced since then, or is about to be.
             if state.overlay.generation() != page.generation || state.overlay.contains(&topic) || state.quota.of(&topic).is_none() {
                 continue;
             }
             let pending = retained.removal(state, &topic);
             let record = local_state::record(now, "", pending.entry());
             let Ok(ticket) = producer.append(&[record]) else {
-                // The log cannot write now; another time.
+                // The log cannot append now; the next search tries again.
                 return Ok(None);
             };
             pending.appended(ticket.batch);

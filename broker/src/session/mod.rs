@@ -1,4 +1,5 @@
-//! Sessions: what outlives a connection. Scoped by identity and client id together, so that nobody takes over another's.
+//! Sessions: what outlives a connection. A session belongs to an identity and a client id together, so that no device can
+//! take over another's.
 
 mod persistence;
 mod registry;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 pub(crate) use persistence::{Change, StoredSessions, encode};
 pub(crate) use registry::{AttachError, Attached, Fate, Registry};
 
-/// Names a session.
+/// Identifies a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionKey {
     pub(crate) identity: Arc<str>,
@@ -19,7 +20,7 @@ pub(crate) struct SessionKey {
 /// What a subscription asked for besides its filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SubscriptionOptions {
-    /// As asked for; what is granted is QoS 0 in this version.
+    /// The QoS asked for; this version grants 0.
     pub(crate) qos: u8,
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
@@ -29,11 +30,11 @@ pub(crate) struct SubscriptionOptions {
 /// A session's state while the process runs. Its connection changes it; the registry hands it over.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SessionState {
-    /// How long it outlives its connection; 0 = not at all, `u32::MAX` = as long as `sessions.max_expiry`.
+    /// How long it outlives its connection, in seconds: 0 for not at all, `u32::MAX` for `sessions.max_expiry`.
     pub(crate) expiry_seconds: u32,
     pub(crate) subscriptions: BTreeMap<String, SubscriptionOptions>,
     pub(crate) qos2: BTreeSet<u16>,
-    /// Whether the log knows of it.
+    /// Whether it is in the log.
     pub(crate) is_persistent: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The part of a session that outlives the process: its entries of the local state.
+//! The part of a session that outlives the process: its entries in the local state.
 //!
 //! Keys: a tag, then parts of `length (2) | bytes`: identity and client id, and for a subscription its filter (`f`), for a
 //! QoS 2 packet id its number (`q`); the session itself is `s`. Integers are little-endian.
@@ -17,22 +17,22 @@ const QOS2: u8 = b'q';
 /// Where the sessions' keys begin in the checkpoint: behind those of retained messages.
 const FIRST_KEY: &[u8] = b"a";
 
-/// What is known of a session after a restart.
+/// A session after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoredSession {
     pub(crate) expiry_seconds: u32,
     pub(crate) detached: Option<Timestamp>,
     pub(crate) subscriptions: BTreeMap<String, SubscriptionOptions>,
-    /// Packet ids of QoS 2 publishes taken in whose PUBREL has not come (MQTT-4.3.3-2).
+    /// Packet ids of QoS 2 publishes that were accepted and not released by PUBREL (MQTT-4.3.3-2).
     pub(crate) qos2: BTreeSet<u16>,
 }
 
-/// One change of the durable state.
+/// One change of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// The session exists, with this expiry; `detached` since then, or connected.
     Session(SessionKey, u32, Option<Timestamp>),
-    /// The session is gone; whatever else it had is removed by changes of its own.
+    /// The session has ended. Its subscriptions and packet ids are removed by their own changes.
     NoSession(SessionKey),
     Subscribed(SessionKey, String, SubscriptionOptions),
     Unsubscribed(SessionKey, String),
@@ -90,7 +90,7 @@ pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
 }
 
 impl StoredSessions {
-    /// What was restored; afterwards there is nothing left.
+    /// Gives what was restored, and keeps nothing of it.
     pub(crate) fn take(&self) -> HashMap<SessionKey, StoredSession> {
         sessions(&std::mem::take(&mut *self.lock()))
     }
@@ -124,7 +124,7 @@ impl Follower for StoredSessions {
         Ok(())
     }
 
-    /// Entries of the log are those of the checkpoint.
+    /// An entry in the log is the same in the checkpoint.
     fn writes(&self, entries: Vec<Entry>, _checkpoint: &Checkpoint, out: &mut Vec<Write>) -> Result<u64, CheckpointError> {
         out.extend(entries);
         Ok(0)

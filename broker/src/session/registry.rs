@@ -13,7 +13,7 @@ use super::{SessionKey, SessionState};
 use crate::commits::{Commits, Outcome};
 use crate::local_state;
 
-/// How often expired sessions are looked for.
+/// How often expired sessions are ended.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// All sessions of the process.
@@ -26,26 +26,26 @@ pub(crate) struct Registry {
     shutdown: CancellationToken,
 }
 
-/// One session's place.
+/// One session.
 struct Cell {
-    /// Held through an attach, so that takeovers of one session queue up.
+    /// Locked during an attach, so that takeovers of one session come one after the other.
     attaching: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    /// `None` while a connection has it.
+    /// `None` while a connection has the session.
     state: Option<SessionState>,
     detached: Option<Timestamp>,
     holder: Option<Holder>,
-    /// Whoever keeps a delayed will hears what becomes of the session.
+    /// Tells a delayed will what happens to the session.
     fate: Option<oneshot::Sender<Fate>>,
 }
 
-/// What became of a session after its connection.
+/// What happened to a session after its connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// A connection took it up again.
+    /// A new connection resumed it.
     Resumed,
     /// It ended.
     Ended,
@@ -57,34 +57,35 @@ struct Holder {
     gone: oneshot::Receiver<()>,
 }
 
-/// A session in a connection's hands; given back by [`Registry::detach`].
+/// A session that a connection has, until [`Registry::detach`].
 pub(crate) struct Attached {
     pub(crate) key: SessionKey,
     pub(crate) state: SessionState,
     /// Whether it existed before this connection (CONNACK's session present).
     pub(crate) present: bool,
-    /// Cancelled when another connection takes the session over, and by shutdown; the connection's own to cancel too.
+    /// Cancelled when another connection takes the session over, and by shutdown; the connection may cancel it too.
     pub(crate) ending: CancellationToken,
     cell: Arc<Cell>,
     gone: oneshot::Sender<()>,
 }
 
-/// Why a session was not handed out.
+/// Why a connection did not get its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AttachError {
-    #[error("there are as many sessions as limits.max_connections allows to be kept; old ones end by their expiry")]
+    #[error(
+        "there are as many sessions as limits.max_connections allows, 4 for each connection; sessions without a connection end at their expiry"
+    )]
     TooMany,
     #[error(
-        "this identity keeps a quarter of all sessions that limits.max_connections allows already; let its clients keep their client ids, or start clean"
+        "this identity already has a quarter of the sessions that limits.max_connections allows; let its clients keep their client ids, or use a clean start"
     )]
     IdentityQuota,
-    #[error("the log cannot store the session at the moment")]
+    #[error("the log cannot commit the session at the moment")]
     NotCommitted,
 }
 
 impl Registry {
-    /// Starts from what the durable state knows. Every session counts as detached at least since now when the log does
-    /// not say since when.
+    /// Starts with the stored sessions. A session whose end of connection is not in the log counts as detached now.
     pub(crate) fn new(
         log: &Log,
         stored: HashMap<SessionKey, StoredSession>,
@@ -108,9 +109,9 @@ impl Registry {
         }
     }
 
-    /// Hands the session to a connection: takes it from the one that has it, which first sees all that it appended
-    /// committed; forgets it on a clean start; stores it if it is to outlive the connection. What changes is committed
-    /// before this returns, so before the CONNACK.
+    /// Gives the session to a connection. One that has it already is ended first, and all that it appended is committed.
+    /// A clean start drops the old state. A session that outlives its connection is written to the log. All changes are
+    /// committed before this returns, so before the CONNACK.
     pub(crate) async fn attach(&self, key: SessionKey, clean_start: bool, expiry_seconds: u32) -> Result<Attached, AttachError> {
         loop {
             let cell = self.cell(&key)?;
@@ -118,11 +119,11 @@ impl Registry {
             let holder = cell.lock().holder.take();
             if let Some(holder) = holder {
                 holder.kick.cancel();
-                // An error means that the connection ended without a word: it is gone either way.
+                // An error means that the connection's task ended early: it is gone either way.
                 holder.gone.await.ok();
             }
             if !self.is_current(&key, &cell) {
-                // It ended with its connection; begin again with a new one.
+                // The session ended with its connection; try again with a new one.
                 continue;
             }
             let attached = self.take(key, &cell, clean_start, expiry_seconds).await;
@@ -145,11 +146,11 @@ impl Registry {
         state.expiry_seconds = expiry_seconds;
         state.is_persistent |= expiry_seconds > 0;
         if state.is_persistent {
-            // Also when it is to end with this connection: after a kill the log must not know it as one that lives on.
+            // Also when it is to end with this connection: after a kill, the log must not have it with its old expiry.
             changes.push(Change::Session(key.clone(), expiry_seconds, None));
         }
         if let Err(error) = self.commit(&key, &changes).await {
-            // What was not stored has changed nothing: the session is as it was.
+            // Nothing was committed, so the session stays as it was.
             match old {
                 Some(old) => cell.lock().state = Some(old),
                 None => self.remove(&key, cell),
@@ -165,7 +166,7 @@ impl Registry {
         });
         inner.detached = None;
         if let Some(fate) = inner.fate.take() {
-            // Without a delayed will nobody listens.
+            // Without a delayed will, the receiver is gone.
             fate.send(if present { Fate::Resumed } else { Fate::Ended }).ok();
         }
         drop(inner);
@@ -179,8 +180,8 @@ impl Registry {
         })
     }
 
-    /// Takes the session back from a connection that has ended. One with expiry 0 ends here. What is returned hears of the
-    /// session's fate.
+    /// Takes the session back from a connection that has ended. A session with expiry 0 ends here. The receiver is told what
+    /// happens to the session.
     pub(crate) async fn detach(&self, attached: Attached) -> oneshot::Receiver<Fate> {
         let (fate, hears) = oneshot::channel();
         let Attached {
@@ -200,18 +201,18 @@ impl Registry {
             inner.state = Some(state);
             inner.fate = Some(fate);
         }
-        // Nobody waits unless the session was taken over.
+        // The receiver waits only if the session was taken over.
         gone.send(()).ok();
         hears
     }
 
-    /// Ends sessions whose expiry has run out, until shutdown.
+    /// Ends expired sessions, until shutdown.
     pub(crate) async fn sweep(&self) {
         while tokio::time::timeout(SWEEP, self.shutdown.cancelled()).await.is_err() {
             let now = self.clock.now();
             for (key, cell) in self.expired(&now) {
                 let _attaching = cell.attaching.lock().await;
-                // It may have been taken up, and even given back, while others were ended.
+                // It may have been resumed, and detached again, while others were ended.
                 let state = if self.is_over(&cell, &now) {
                     cell.lock().state.take()
                 } else {
@@ -228,7 +229,7 @@ impl Registry {
         }
     }
 
-    /// Sessions known, connected or not.
+    /// Sessions, connected or not.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }
@@ -258,7 +259,7 @@ impl Registry {
         if cells.len() >= self.max_sessions {
             return Err(AttachError::TooMany);
         }
-        // Towards the end no identity may take the places of all others, as one would that makes up client ids.
+        // In the second half, no identity may have more than a quarter: a device that invents client ids must not shut out others.
         if cells.len() >= self.max_sessions / 2 {
             let own = cells.keys().filter(|other| other.identity == key.identity).count();
             if own >= self.max_sessions / 4 {
@@ -286,7 +287,7 @@ impl Registry {
             return Ok(());
         }
         let payload = encode(changes);
-        // A producer of its own, so that sessions that come or go at once share a commit.
+        // A producer for each call, so that sessions that start or end at the same time share a commit.
         let commits = Arc::new(Commits::default());
         let ticket = self
             .log
@@ -301,7 +302,7 @@ impl Registry {
 
     async fn commit_or_warn(&self, key: &SessionKey, changes: &[Change]) {
         if self.commit(key, changes).await.is_err() {
-            tracing::warn!(identity = %key.identity, client_id = %key.client_id, "the end of a session could not be stored; after a restart it may live longer than it should");
+            tracing::warn!(identity = %key.identity, client_id = %key.client_id, "the end of a session could not be committed; after a restart it may last longer than its expiry");
         }
     }
 

@@ -20,9 +20,9 @@ const LINGER_BYTES: usize = 16 * 1024;
 pub struct Accepted<S> {
     /// The stream of clear bytes.
     pub stream: TlsStream<S>,
-    /// Who the peer is, by a CA of the listener.
+    /// The peer's certificate, issued by a CA of the listener.
     pub peer_certificate: PeerCertificate,
-    /// The name it dialled; none if it dialled an address.
+    /// The name it connected to (SNI); `None` if it connected to an address.
     pub sni: Option<String>,
     /// `1.2` or `1.3`.
     pub version: &'static str,
@@ -34,7 +34,7 @@ pub struct Accepted<S> {
 /// the connection.
 ///
 /// # Errors
-/// [`HandshakeFailure`]: the fault, with the name dialled and the certificate presented where it came so far.
+/// [`HandshakeFailure`]: the fault, with the name that the peer connected to and the certificate it presented, if it came so far.
 pub async fn accept<S>(mut stream: S, tls: &ServerTls, deadline: Instant) -> Result<Accepted<S>, HandshakeFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! Failed handshakes, sorted by what an operator does about them.
+//! Failed handshakes, by what an operator does about them.
 
 use std::error::Error as _;
 use std::fmt;
@@ -12,8 +12,7 @@ use super::{PeerCertificate, name_is_covered, utc_text};
 
 /// Why a handshake failed.
 ///
-/// The text says what happened and what to do. It leaves out who: that is in [`HandshakeFailure`], and the peer's address is the
-/// caller's to log.
+/// The text has what happened and what to do. The peer is described by [`HandshakeFailure`]; the caller logs its address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeFault {
     /// The peer spoke something else on the TLS port.
@@ -39,18 +38,18 @@ pub enum HandshakeFault {
         detail: String,
     },
     /// The peer presented no client certificate.
-    #[error("the peer presented no certificate; give it one by `forebay certs device NAME` (certificate and key)")]
+    #[error("the peer presented no certificate; issue one with `forebay certs device NAME` (certificate and key)")]
     NoCertificate,
-    /// The certificate is by a CA that is not ours.
-    #[error("the peer's certificate is not by a CA in this listener's `client_ca`; issue it one by our CA, or add its CA to that file")]
+    /// The certificate is from a CA that is not in `client_ca`.
+    #[error("the peer's certificate is not from a CA in this listener's `client_ca`; issue one from your CA, or add its CA to that file")]
     UnknownCa,
-    /// It names one of our CAs, but another key has signed it: a CA made anew under an old name.
+    /// It names one of our CAs, but is signed with another key: a new CA with the name of an old one.
     #[error(
-        "the peer's certificate names one of our CAs, but not that CA's key has signed it; it is probably from an earlier CA of the same name: issue it anew, or keep the old CA in `client_ca` too"
+        "the peer's certificate names a CA of `client_ca` as issuer, but was signed with another key, probably that of an earlier CA of the same name: issue a new certificate, or keep the old CA in `client_ca` too"
     )]
     ForgedOrOldCa,
     /// Past its end.
-    #[error("the peer's certificate expired at {not_after} (judged at {judged}); issue it a new one")]
+    #[error("the peer's certificate expired at {not_after} (now: {judged}); issue a new one")]
     Expired {
         /// The end of its validity.
         not_after: String,
@@ -59,7 +58,7 @@ pub enum HandshakeFault {
     },
     /// Before its start.
     #[error(
-        "the peer's certificate is valid only from {not_before} (judged at {judged}); set the gateway's clock, or issue one with an earlier start"
+        "the peer's certificate is valid only from {not_before} (now: {judged}); set the gateway's clock, or issue one with an earlier start"
     )]
     NotYetValid {
         /// The start of its validity.
@@ -68,16 +67,16 @@ pub enum HandshakeFault {
         judged: String,
     },
     /// Named by a revocation list.
-    #[error("the peer's certificate is revoked; if that device is to come back, issue it a new one")]
+    #[error("the peer's certificate is revoked; if the device may connect again, issue a new one")]
     Revoked,
     /// Not for client authentication, for instance a server's.
-    #[error("the peer's certificate is not for clients (extended key usage lacks clientAuth); issue it one by `forebay certs device NAME`")]
+    #[error("the peer's certificate is not for clients (extended key usage lacks clientAuth); issue one with `forebay certs device NAME`")]
     WrongPurpose,
     /// The peer's key is not its certificate's.
     #[error("the peer does not hold the private key of the certificate it presented; give it the key made with that certificate")]
     KeyNotHeld,
     /// Any other fault of the certificate.
-    #[error("the peer's certificate cannot be used: {detail}; issue it a new one")]
+    #[error("the peer's certificate cannot be used: {detail}; issue a new one")]
     BadCertificate {
         /// The reason.
         detail: String,
@@ -95,7 +94,7 @@ pub enum HandshakeFault {
         alert: String,
     },
     /// The connection was opened and closed without a byte: a port scan or a health check.
-    #[error("the peer closed without sending anything; a port check looks like that")]
+    #[error("the peer closed without sending anything, as a port check does")]
     SilentClose,
     /// The peer closed in the middle of the handshake.
     #[error("the peer closed in the middle of the handshake without saying why; a device that does not accept our certificate may do that")]
@@ -173,7 +172,7 @@ impl HandshakeFault {
         }
     }
 
-    /// True if it happens to any open port and nobody needs to act.
+    /// True if it happens to any open port and needs no action.
     pub fn is_noise(&self) -> bool {
         *self == Self::SilentClose
     }
@@ -184,9 +183,9 @@ impl HandshakeFault {
 pub struct HandshakeFailure {
     /// What went wrong.
     pub fault: HandshakeFault,
-    /// The name the peer dialled; none if it sent none, as clients that dial an address do.
+    /// The name the peer connected to (SNI); `None` if it sent none, as clients do that connect to an address.
     pub sni: Option<String>,
-    /// What the peer presented, where it came so far.
+    /// The certificate the peer presented, if it came so far.
     pub presented: Option<Box<PeerCertificate>>,
     /// The names our certificate is for.
     pub names: Arc<[String]>,
@@ -226,23 +225,23 @@ impl HandshakeFailure {
         match &self.sni {
             None => write!(
                 f,
-                "; it sent no name (SNI), so it dialled an address, and ours is for {ours}: that address must be among them, and the peer must trust our CA"
+                "; it sent no name (SNI), so it connected to an address, and our certificate is for {ours}: that address must be among them, and the peer must trust our CA"
             ),
             Some(sni) if name_is_covered(&self.names, sni) => {
                 write!(
                     f,
-                    "; it dialled {sni} and ours is for {ours}, so the name is right: give the peer the CA that signed our certificate, and check its clock"
+                    "; it connected to {sni} and our certificate is for {ours}, so the name is right: give the peer the CA that signed our certificate, and check its clock"
                 )
             }
             Some(sni) => write!(
                 f,
-                "; it dialled {sni} and ours is for {ours}: make one with `forebay certs server --name {sni}` and list it under `names`"
+                "; it connected to {sni} and our certificate is for {ours}: make one with `forebay certs server --name {sni}` and list it under `names`"
             ),
         }
     }
 }
 
-/// The fault behind an error of a handshake's read or write; rustls' own errors travel inside.
+/// The fault behind an error of a handshake's read or write; it contains rustls' own error, if there is one.
 pub(super) fn of_io(error: &std::io::Error, presented: Option<&Presented>) -> HandshakeFault {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         return of_tls(tls, presented);

@@ -21,7 +21,7 @@ pub enum TlsError {
     Missing {
         /// What the file is.
         role: &'static str,
-        /// Where it was looked for.
+        /// The path.
         path: PathBuf,
     },
     /// The file is there and cannot be read.
@@ -35,7 +35,7 @@ pub enum TlsError {
         source: std::io::Error,
     },
     /// Larger than any such file should be.
-    #[error("{role} {} is larger than {limit} bytes (or holds over {MAX_CERTIFICATES} certificates); is it the right file?", path.display())]
+    #[error("{role} {} is larger than {limit} bytes (or has over {MAX_CERTIFICATES} certificates); is it the right file?", path.display())]
     TooLarge {
         /// What the file is.
         role: &'static str,
@@ -45,13 +45,13 @@ pub enum TlsError {
         limit: u64,
     },
     /// No PEM block of the wanted kind.
-    #[error("{role} {} holds no `BEGIN {wanted}` block (found: {found}); it must be PEM, and a private key must not be encrypted", path.display())]
+    #[error("{role} {} has no `BEGIN {wanted}` block (found: {found}); it must be PEM, and a private key must not be encrypted", path.display())]
     NoPem {
         /// What the file is.
         role: &'static str,
         /// Which file.
         path: PathBuf,
-        /// The block that was looked for.
+        /// The expected block.
         wanted: &'static str,
         /// The blocks that are in the file.
         found: String,
@@ -86,7 +86,7 @@ pub enum TlsError {
         /// The library's reason.
         detail: String,
     },
-    /// A certificate among the device CAs is not a CA's: whoever holds its key could make devices.
+    /// A certificate among the device CAs is not a CA's: its key could issue devices.
     #[error("{} holds the certificate of \"{subject}\", which is not a CA; keep only CA certificates there", path.display())]
     NotACa {
         /// The CA file.
@@ -99,7 +99,7 @@ pub enum TlsError {
     ForeignCrl {
         /// The list's file.
         path: PathBuf,
-        /// Who it says has signed it.
+        /// The issuer that it names.
         issuer: String,
     },
     /// Past its end by the judged time.

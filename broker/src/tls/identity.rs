@@ -1,4 +1,4 @@
-//! Who a connection is: one topic level, derived by the listener's template.
+//! The identity of a connection: one topic level, derived by the listener's template.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,9 +9,9 @@ use super::PeerCertificate;
 /// The longest identity, in bytes of UTF-8.
 pub const MAX_IDENTITY_BYTES: usize = 128;
 
-/// Who a connection is. Always exactly one topic level: not empty, no `/`, `+`, `#` or NUL, at most 128 bytes.
+/// The identity of a connection. Always exactly one topic level: not empty, no `/`, `+`, `#` or NUL, at most 128 bytes.
 ///
-/// So it can stand in a topic, in an access rule and in a metric without being taken for anything else. Cheap to clone.
+/// So it can be part of a topic, an access rule and a metric as it is. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity(Arc<str>);
 
@@ -70,7 +70,7 @@ pub enum IdentityError {
     #[error("the identity is empty; the listener's `identity` template must yield at least one character for this peer")]
     Empty,
     /// A character that would make it more than one topic level, or a wildcard.
-    #[error("the identity \"{text}\" contains {found:?}; it must be one topic level, without / + # and NUL: issue the device another name")]
+    #[error("the identity \"{text}\" contains {found:?}; it must be one topic level, without / + # and NUL: give the device another name")]
     NotOneLevel {
         /// The identity, escaped.
         text: String,
@@ -78,7 +78,7 @@ pub enum IdentityError {
         found: char,
     },
     /// Longer than [`MAX_IDENTITY_BYTES`].
-    #[error("the identity is {bytes} bytes long; the limit is {MAX_IDENTITY_BYTES}: issue the device a shorter name")]
+    #[error("the identity is {bytes} bytes long; the limit is {MAX_IDENTITY_BYTES}: give the device a shorter name")]
     TooLong {
         /// Its length.
         bytes: usize,
@@ -91,7 +91,7 @@ pub enum IdentityError {
     },
     /// The certificate lacks the field, or has several common names.
     #[error(
-        "the template reads {field} and the certificate of \"{subject}\" has none (or several common names); issue it anew with exactly one"
+        "the template reads {field} and the certificate of \"{subject}\" has none (or several common names); issue a new one with exactly one"
     )]
     NoField {
         /// The placeholder.
@@ -105,9 +105,9 @@ pub enum IdentityError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// A placeholder we do not know.
-    #[error("unknown placeholder {{{name}}}; known are {{cn}}, {{san_uri}}, {{san_dns}}, {{client_id}}")]
+    #[error("unknown placeholder {{{name}}}; known placeholders: {{cn}}, {{san_uri}}, {{san_dns}}, {{client_id}}")]
     UnknownPlaceholder {
-        /// What stands between the braces.
+        /// The name between the braces.
         name: String,
     },
     /// `{` without `}`, or the reverse.

@@ -2,7 +2,7 @@
 //!
 //! * [`ServerTls`] holds one listener's certificate, key, device CAs and revocation lists, loaded once and checked while loading.
 //! * [`accept()`] ends the handshake of one connection under a deadline and tells what the peer presented, or why it failed.
-//! * [`HandshakeFault`] sorts failures by what an operator does about them; its labels are a bounded set.
+//! * [`HandshakeFault`] classifies failures by what an operator does about them; its labels are a bounded set.
 //! * [`IdentityTemplate`] turns a certificate (or a client id, or a fixed word) into an [`Identity`]: one topic level.
 //! * [`CertificateClock`] is the time certificates are judged by: the system clock, but never earlier than a floor, because boards
 //!   boot in the past.

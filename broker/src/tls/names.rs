@@ -7,7 +7,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The DNS names and addresses among the subject alternative names of a DER certificate, in the order they stand there.
 ///
-/// Empty for a certificate that has none or does not parse. The common name is not among them: no current client looks at it.
+/// Empty for a certificate that has none or does not parse. The common name is not among them: no current client reads it.
 pub fn certificate_names(der: &[u8]) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
         return Vec::new();
@@ -15,9 +15,9 @@ pub fn certificate_names(der: &[u8]) -> Vec<String> {
     certificate.extensions().iter().filter_map(alternative_names).flatten().collect()
 }
 
-/// True if a client that dials `wanted` (a DNS name or an address) accepts a certificate for `names`.
+/// True if a client that connects to `wanted` (a DNS name or an address) accepts a certificate for `names`.
 ///
-/// DNS names compare without case; `*.` stands for exactly one label; addresses compare by value.
+/// DNS names compare without case; `*.` matches exactly one label; addresses compare by value.
 pub fn name_is_covered(names: &[String], wanted: &str) -> bool {
     if let Ok(address) = wanted.trim_matches(['[', ']']).parse::<IpAddr>() {
         return names.iter().any(|name| name.parse() == Ok(address));

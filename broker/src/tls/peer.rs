@@ -3,10 +3,10 @@
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-/// The parts of a peer's certificate that we use: who it names, and what an operator needs to find it again.
+/// The parts of a peer's certificate that are used: the name, and what an operator needs to find it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerCertificate {
-    /// The subject's common name; none if there are several, because an identity must not depend on which one is read.
+    /// The subject's common name; `None` if there are several, because an identity must not depend on which one is read.
     pub cn: Option<String>,
     /// The first URI among the subject alternative names.
     pub san_uri: Option<String>,

@@ -24,7 +24,7 @@ pub struct Client {
 
 impl Client {
     /// A TCP connection on which nothing was said yet.
-    pub async fn dialled(address: SocketAddr, version: Version) -> Self {
+    pub async fn opened(address: SocketAddr, version: Version) -> Self {
         let stream = within("a TCP connection", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self::over(stream, version)
@@ -40,7 +40,7 @@ impl Client {
 
     /// Connects and gives the CONNACK.
     pub async fn connect(address: SocketAddr, connect: Connect) -> (Self, ConnAck) {
-        let mut client = Self::dialled(address, connect.version).await;
+        let mut client = Self::opened(address, connect.version).await;
         client.send(&Packet::Connect(Box::new(connect))).await;
         let connack = client.connack().await;
         (client, connack)
@@ -72,7 +72,7 @@ impl Client {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
-    /// The next packet; none = the connection ended.
+    /// The next packet; `None` if the connection has ended.
     pub async fn receive(&mut self) -> Option<Packet> {
         within("a packet", async {
             loop {

@@ -68,7 +68,7 @@ pub fn rule(who: &str, publish: &[&str], subscribe: &[&str], deny: &[&str]) -> A
     }
 }
 
-/// A running front. `cloud/#` is routed to the stream `main`; all else stays here.
+/// A running front. `cloud/#` is routed to the stream `main`; everything else is local.
 pub struct Bench {
     /// The front has a runtime of its own, so that a test can kill it.
     runtime: Killable,
@@ -194,7 +194,7 @@ impl Bench {
         (self.directory, self.setup, took)
     }
 
-    /// Ends without a word to anybody, as far as a process can do that to itself.
+    /// Ends without an answer or a DISCONNECT, as far as a process can do that to itself.
     pub fn kill(self) -> (Arc<tempfile::TempDir>, Setup) {
         drop(self.runtime);
         self.log.close().unwrap();
@@ -223,7 +223,7 @@ impl Bench {
     }
 }
 
-/// A runtime that ends where it stands when it is dropped, and a gate that must not hold the log then.
+/// A runtime that ends at once when it is dropped, and the gate, which is opened then.
 struct Killable(Option<Runtime>, Arc<Gate>);
 
 impl Drop for Killable {

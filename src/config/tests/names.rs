@@ -48,8 +48,8 @@ fn stream_names_are_unique_well_formed_and_few() {
 fn routes_have_filters_and_templates_that_fit_them() {
     for (route, expected) in [
         ("{from: \"a/#/b\"}", "routes[0].from"),
-        ("{from: a/+, to: \"x/{2}\"}", "`{2}` asks for the 2. `+` of a filter that has 1"),
-        ("{from: a/+, to: \"x/{#}\"}", "`{#}` asks for the tail of a filter that has no `#`"),
+        ("{from: a/+, to: \"x/{2}\"}", "`{2}` needs 2 `+` in the filter, which has 1"),
+        ("{from: a/+, to: \"x/{#}\"}", "`{#}` needs a `#` in the filter, which has none"),
         ("{from: a, to: \"x/{devise}\"}", "did you mean `{device}`?"),
         ("{from: a, to: \"x/{device\"}", "`{` is never closed"),
         ("{from: a, to: x/+}", "a topic has no wildcards"),

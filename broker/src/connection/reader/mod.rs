@@ -24,9 +24,9 @@ use crate::session::Attached;
 use publishing::FULL_DELAY;
 pub(super) use publishing::forget_failed;
 
-/// A keep-alive of 0 has no end.
+/// For keep-alive 0.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
-/// How long a closing connection goes on reading, so that what was sent last is not destroyed by a reset.
+/// How long a closing connection goes on reading, so that a reset does not discard what was sent last.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// One connection's reading half.
@@ -41,18 +41,18 @@ pub(super) struct Reader {
     has_fixed_identity: bool,
     /// The peer's Maximum Packet Size.
     peer_limit: Option<usize>,
-    /// The topics of a version 5 peer's aliases, as far as it has used them.
+    /// The topics of a version 5 peer's aliases, up to the highest it has used.
     aliases: Vec<Option<Bytes>>,
     /// Publishes of a 3.1.1 peer that wait for room in the log, in order.
     parked: VecDeque<(Inbound, Instant)>,
-    /// When the first of them is tried again.
+    /// When the first parked publish is tried again.
     retry_at: Instant,
-    /// The batches of QoS 2 publishes that this connection took in: one sent twice is not acked before it is durable.
+    /// The batches of this connection's QoS 2 publishes: one that is sent twice is not acked before it is committed.
     qos2_batches: HashMap<u16, Batch>,
     full_delay: Duration,
 }
 
-/// What is left when the reader has ended.
+/// What the reader leaves when it has ended.
 pub(super) struct Ended {
     pub(super) ingress: Ingress,
     pub(super) attached: Attached,
@@ -92,7 +92,7 @@ impl Reader {
         }
     }
 
-    /// Reads until the connection is to end; says why.
+    /// Reads until the connection is to end, and returns why.
     pub(super) async fn run<R: AsyncRead + Unpin + Send + 'static>(&mut self, mut input: R, mut buffer: BytesMut) -> Closing {
         self.restore_subscriptions();
         let closing = self.read(&mut input, &mut buffer).await;
@@ -100,7 +100,7 @@ impl Reader {
             self.unparked(&inbound);
         }
         if closing.cause.is_some_and(|cause| cause != Disconnection::ConnectionLost) {
-            // In a task of its own: the next connection of the session must not wait for a peer that is gone.
+            // In its own task: the next connection of the session must not wait for this peer.
             tokio::spawn(linger(input));
         }
         closing
@@ -120,13 +120,13 @@ impl Reader {
         let mut ended = std::pin::pin!(ending.cancelled());
         let mut heard = Instant::now();
         let mut is_heard = true;
-        // One timer for the connection's life: set anew only when it has fired, not with every packet.
+        // One timer for the whole connection: it is reset only when it has fired, not with every packet.
         let mut silence = std::pin::pin!(sleep_until(heard + self.keep_alive.unwrap_or(NEVER)));
         loop {
             if let Err(closing) = self.drain(buffer).await {
                 return closing;
             }
-            // Not before: while the connection waited for its commits, nobody listened.
+            // Only now: while the connection waited for its commits, its socket was not read.
             if is_heard {
                 heard = Instant::now();
                 is_heard = false;
@@ -137,7 +137,7 @@ impl Reader {
                 biased;
                 () = &mut ended => return self.why_ended(),
                 () = sleep_until(self.retry_at), if !self.parked.is_empty() => {
-                    // While its socket is not read, a peer cannot be blamed for silence.
+                    // While its socket is not read, the peer's silence is not its fault.
                     is_heard = self.is_backed_up();
                     if let Err(closing) = self.retry_parked() {
                         return closing;
@@ -150,7 +150,7 @@ impl Reader {
                 () = &mut silence, if is_reading => {
                     let end = heard + self.keep_alive.unwrap_or(NEVER);
                     if end <= Instant::now() {
-                        tracing::info!(identity = %self.ingress.key.identity, "nothing heard for 1.5 times the keep-alive; the connection is closed");
+                        tracing::info!(identity = %self.ingress.key.identity, "no packet within 1.5 times the keep-alive; the connection is closed");
                         return Closing::because(Disconnection::KeepAlive, ReasonCode::KEEP_ALIVE_TIMEOUT);
                     }
                     silence.as_mut().reset(end);
@@ -159,7 +159,7 @@ impl Reader {
         }
     }
 
-    /// Why somebody else ends the connection: this side's writer or router, shutdown, or a takeover.
+    /// Why the connection ends from this side: its writer, shutdown, or a takeover.
     fn why_ended(&self) -> Closing {
         match self.outbox.closing() {
             Some(closing) => closing,
@@ -202,11 +202,11 @@ impl Reader {
                 self.reply(&Packet::PingResp);
                 Ok(())
             }
-            // Boxed, as they are rare: a connection keeps the room for whatever may be awaited here.
+            // Boxed, because they are rare: a connection keeps the memory of everything that may be awaited here.
             Packet::Subscribe(subscribe) => Box::pin(self.subscribe(subscribe, now)).await,
             Packet::Unsubscribe(unsubscribe) => Box::pin(self.unsubscribe(unsubscribe, now)).await,
             Packet::Disconnect(disconnect) => Err(self.disconnect(&disconnect)),
-            // Nothing is sent at QoS 1 or 2, so there is nothing that these could answer; harmless.
+            // Nothing is sent at QoS 1 or 2, so these answer nothing. They are ignored.
             Packet::PubAck(_) | Packet::PubComp(_) => Ok(()),
             Packet::PubRec(ack) => {
                 let gone = Ack {
@@ -221,7 +221,7 @@ impl Reader {
         }
     }
 
-    /// Waits for the writer to bring about a condition.
+    /// Waits until the writer has made the condition true.
     async fn until(&self, is_met: impl Fn(&Outbox) -> bool) -> Result<(), Closing> {
         loop {
             let room = self.outbox.room.notified();
@@ -236,8 +236,8 @@ impl Reader {
         }
     }
 
-    /// The peer's own end. Its will stays unpublished unless it asks for it (MQTT-3.14.4-3); it may change how long its
-    /// session lives, but not from nothing (MQTT 5, 3.14.2.2.2).
+    /// The peer's DISCONNECT. Its will is not published unless it asks for it (MQTT-3.14.4-3). It may change its session
+    /// expiry, but not from 0 (MQTT 5, 3.14.2.2.2).
     fn disconnect(&mut self, disconnect: &Disconnect) -> Closing {
         if let Some(expiry) = disconnect.properties.session_expiry {
             if self.attached.state.expiry_seconds == 0 && expiry > 0 {
@@ -265,6 +265,6 @@ impl Reader {
 async fn linger<R: AsyncRead + Unpin>(mut input: R) {
     let mut sink = [0; 4096];
     let until_closed = async { while matches!(input.read(&mut sink).await, Ok(n) if n > 0) {} };
-    // Whether the peer closed or the time is up: both end it.
+    // Either the peer has closed or the time is over.
     timeout(LINGER, until_closed).await.ok();
 }

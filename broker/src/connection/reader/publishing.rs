@@ -1,4 +1,4 @@
-//! Publishes on their way in: room, place in the order, parking while the log is full, and the QoS 2 handshake.
+//! Incoming publishes: waiting for room, their slot in the outbox, parking while the log is full, and the QoS 2 handshake.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
@@ -18,16 +18,16 @@ use crate::refusal::{PublishAnswer, RefusedPublish};
 
 /// How often a parked publish is tried again.
 const RETRY: Duration = Duration::from_millis(250);
-/// First and longest delay of a 0x97 while the log is full: a device that resends at once must not spin.
+/// First and longest delay of a 0x97 while the log is full: a device that sends again at once must not spin.
 pub(super) const FULL_DELAY: Duration = Duration::from_millis(100);
 const FULL_DELAY_MAX: Duration = Duration::from_secs(5);
-/// Bytes that may be parked by all connections together; beyond it those that have something parked are not read.
+/// Bytes that all connections together may park; beyond it, connections with a parked publish are not read.
 const MAX_PARKED_BYTES: usize = 16 << 20;
-/// Bytes that a publish is charged besides topic and payload.
+/// Bytes that a publish counts for besides its topic and payload.
 const OVERHEAD: usize = 256;
 
 impl Reader {
-    /// Whether as much is parked as the peer may have in flight, or as all peers together may have.
+    /// Whether this peer has parked as many publishes as it may have in flight, or all peers too many bytes.
     pub(super) fn is_backed_up(&self) -> bool {
         let context = &self.ingress.context;
         self.parked.len() >= usize::from(context.limits.max_in_flight)
@@ -54,7 +54,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes a publish in and gives it its place in the order, or gives it back: it must be parked.
+    /// Passes a publish to the log and adds its slot to the outbox. A publish that must be parked is returned.
     fn take(&mut self, inbound: Inbound, since: Instant, now: Timestamp, budget: usize) -> Result<Option<Inbound>, Closing> {
         forget_failed(&self.outbox, &mut self.attached.state.qos2);
         let taken = self.ingress.take(&inbound, &mut self.attached.state.qos2, now);
@@ -106,7 +106,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Counts and logs a refused publish, and gives its answer. One that is parked is not refused yet.
+    /// Counts and logs a refused publish, and returns its answer. One that is parked is not refused yet.
     fn refuse(&self, inbound: &Inbound, refused: &RefusedPublish) -> PublishAnswer {
         let answer = refused.answer(self.version, inbound.publish.qos);
         if answer != PublishAnswer::Park {
@@ -125,7 +125,7 @@ impl Reader {
     pub(super) fn retry_parked(&mut self) -> Result<(), Closing> {
         let now = self.ingress.context.clock.now();
         self.retry_at = Instant::now() + RETRY;
-        // What was parked and is in the order now counts against the same limit as everything else.
+        // A publish that was parked counts against the same limit as any other once it is in the outbox.
         while self.outbox.pending() < self.limit()
             && let Some((inbound, since)) = self.parked.pop_front()
         {
@@ -160,7 +160,7 @@ impl Reader {
                     self.attached.state.qos2.remove(&id.get());
                     self.qos2_batches.remove(&id.get());
                 }
-                // The peer sends PUBREL again after it has connected again.
+                // The peer sends PUBREL again when it reconnects.
                 None => return Err(Closing::because(Disconnection::LogFailed, ReasonCode::SERVER_BUSY)),
             }
         }
@@ -200,13 +200,13 @@ impl Reader {
         Ok(Inbound { topic, publish })
     }
 
-    /// Waits while too much is taken in and not committed: by this connection, or by all together. Gives what was taken
-    /// from the shared budget.
+    /// Waits while too much is not committed: of this connection, or of all together. Returns what was taken from the shared
+    /// budget.
     async fn wait_for_room(&self, inbound: &Inbound) -> Result<usize, Closing> {
         let limit = self.limit();
         self.until(|outbox| outbox.pending() < limit).await?;
         let context = &self.ingress.context;
-        // One publish may be larger than the whole budget; it then waits until nothing else is taken in.
+        // A publish may be larger than the whole budget; it waits until everything else is committed.
         let charge = charge(inbound).min(context.limits.max_uncommitted_bytes);
         let permits = u32::try_from(charge).unwrap_or(u32::MAX);
         match context.budget.try_acquire_many(permits) {
@@ -239,11 +239,11 @@ fn answer(publish: &Publish, reason: ReasonCode) -> Answer {
     }
 }
 
-/// Takes back what was noted of QoS 2 packet ids whose commit failed: a publish that is not stored must be taken when it
-/// is sent again, and an id that is still on disk must be released again.
+/// Corrects the QoS 2 packet ids whose commit failed: a publish that is not in the log must be accepted when it is sent
+/// again, and an id that is still in the log must be released again.
 pub(in crate::connection) fn forget_failed(outbox: &Outbox, qos2: &mut BTreeSet<u16>) {
-    for lost in outbox.take_failed() {
-        match lost {
+    for failed in outbox.take_failed() {
+        match failed {
             Answer::PubRec(id, _) => drop(qos2.remove(&id.get())),
             Answer::PubComp(id, _) => drop(qos2.insert(id.get())),
             Answer::Nothing | Answer::PubAck(..) => {}

@@ -1,8 +1,8 @@
-//! Retained messages for a new subscription.
+//! Sends the retained messages of a new subscription.
 //!
-//! The reader sends them before it goes on, so SUBSCRIBE stays a barrier; it waits for room, and holds a page at a time
-//! and only while there is room for it. A topic's newest message comes last: one is visible as retained before it goes to
-//! subscribers, so what is still current when it takes its place in the outbox cannot stand behind a newer one.
+//! The reader sends them before it goes on, so SUBSCRIBE stays a barrier. It has one page in memory at a time, and only
+//! while the outbox has room for it. A topic's newest message comes last: a message is visible as retained before it goes to
+//! subscribers, so one that is still current when it enters the outbox cannot come after a newer one.
 
 use forebay_topic::TopicFilter;
 
@@ -24,7 +24,7 @@ pub(super) fn is_due(handling: RetainHandling, is_new: bool) -> bool {
 }
 
 impl Reader {
-    /// Sends what is retained for this filter.
+    /// Sends the retained messages that match this filter.
     pub(super) async fn send_retained(&mut self, filter: &TopicFilter, options: SubscriptionOptions) -> Result<(), Closing> {
         let receiver = Receiver {
             version: self.version,
@@ -48,7 +48,7 @@ impl Reader {
                     Ok(page) => from = self.send_page(&page, receiver, options),
                     Err(error) => {
                         add(&context.stats.retained_unread, 1);
-                        tracing::warn!(identity = %self.ingress.key.identity, filter = filter.as_str(), %error, "a subscription did not get its retained messages; state.redb cannot be read, so look at the disk");
+                        tracing::warn!(identity = %self.ingress.key.identity, filter = filter.as_str(), %error, "a subscription did not get its retained messages: state.redb cannot be read; check the disk");
                         return Ok(());
                     }
                 }
@@ -57,7 +57,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Gives where the next page begins: with the first message of this one that is not the newest of its topic any more.
+    /// Returns where the next page begins: at the first message of this page that is no longer the newest of its topic.
     fn send_page(&self, page: &Page, receiver: Receiver, options: SubscriptionOptions) -> Option<String> {
         for message in &page.messages {
             if self.may_have(message, options) && !self.send_one(message, page, receiver, options) {
@@ -79,7 +79,7 @@ impl Reader {
         };
         let outgoing = Outgoing {
             topic: message.topic.as_bytes(),
-            // Whatever else it is, it is not live (MQTT-3.3.1-8).
+            // It is not live, so RETAIN is set (MQTT-3.3.1-8).
             retain: true,
             expiry,
             properties: &message.properties,

@@ -1,4 +1,4 @@
-//! Subscriptions: what is granted, stored and restored.
+//! Subscriptions: granting, committing and restoring them.
 
 use forebay_topic::TopicFilter;
 use forebay_wal::Timestamp;
@@ -16,8 +16,8 @@ use crate::session::{self, Change, SubscriptionOptions};
 const MAX_SUBSCRIPTIONS: usize = 100;
 
 impl Reader {
-    /// SUBSCRIBE is a barrier: what came before is committed and has reached its subscribers first, what comes after finds the
-    /// subscription in place. Otherwise a peer that subscribes and publishes back to back would miss its own message.
+    /// SUBSCRIBE is a barrier: earlier packets are committed and delivered first, and later ones find the subscription in
+    /// place. Otherwise a peer that subscribes and publishes at once would miss its own message.
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe, now: Timestamp) -> Result<(), Closing> {
         self.barrier().await?;
         let mut codes = Vec::with_capacity(subscribe.filters.len());
@@ -110,14 +110,14 @@ impl Reader {
         Ok(())
     }
 
-    /// Stores changes of a session that outlives its connection, and waits until they survive a power cut.
+    /// Appends changes of a persistent session, and waits until they are committed.
     async fn commit(&mut self, changes: &[Change], now: Timestamp) -> Result<(), Closing> {
         if !self.ingress.is_persistent || changes.is_empty() {
             return Ok(());
         }
-        let busy = Closing::because(Disconnection::LogFailed, ReasonCode::SERVER_BUSY);
+        let failed = Closing::because(Disconnection::LogFailed, ReasonCode::SERVER_BUSY);
         let Some(batch) = self.ingress.append_changes(&session::encode(changes), now) else {
-            return Err(busy);
+            return Err(failed);
         };
         self.outbox.push(Pending {
             ready: Ready::After(batch),
@@ -129,16 +129,16 @@ impl Reader {
         });
         self.drained().await?;
         match self.outbox.commits.outcome(batch) {
-            Some(crate::commits::Outcome::Failed) => Err(busy),
+            Some(crate::commits::Outcome::Failed) => Err(failed),
             _ => Ok(()),
         }
     }
 
-    /// What a resumed session had subscribed flows again before its first packet is read.
+    /// Restores the subscriptions of a resumed session before its first packet is read.
     pub(super) fn restore_subscriptions(&mut self) {
         let subscriptions = std::mem::take(&mut self.attached.state.subscriptions);
         for (text, options) in subscriptions {
-            // The rules may have changed since, and the places may be taken.
+            // The rules may have changed, or the bound of filters may be reached.
             if self.grant(&text, options).is_ok() {
                 self.attached.state.subscriptions.insert(text, options);
             }
@@ -151,7 +151,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits until every place in the order has left.
+    /// Waits until every slot of the outbox has left.
     async fn drained(&self) -> Result<(), Closing> {
         self.until(|outbox| outbox.pending() == 0).await
     }

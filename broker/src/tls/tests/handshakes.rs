@@ -190,7 +190,7 @@ async fn a_certificate_without_its_key_is_refused_as_such() {
 }
 
 #[tokio::test]
-async fn a_peer_that_refuses_our_name_is_reported_with_what_it_dialled_and_what_ours_is_for() {
+async fn a_peer_that_refuses_our_name_is_reported_with_the_name_it_connected_to_and_those_of_ours() {
     let listener = Listener::new();
     let tls = listener.load().unwrap();
     let leaf = listener.ca.issue(&Plan::device("board-7"));
@@ -205,7 +205,7 @@ async fn a_peer_that_refuses_our_name_is_reported_with_what_it_dialled_and_what_
         assert_eq!(failure.fault.label(), "refused_ours", "{failure}");
         let line = failure.to_string();
         for part in [
-            "dialled gateway.example",
+            "connected to gateway.example",
             "plant-7.local, 127.0.0.1",
             "certs server --name gateway.example",
         ] {
