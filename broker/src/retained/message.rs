@@ -15,7 +15,7 @@ use bytes::Bytes;
 use forebay_wal::{BootId, Timestamp, Write};
 
 /// Marks the key of a change in a record of `local`.
-pub(crate) const TAG: u8 = b'r';
+pub(super) const TAG: u8 = b'r';
 /// Marks the keys of heads in the checkpoint.
 pub(super) const HEAD: u8 = b'M';
 /// Marks the keys of properties and payloads in the checkpoint.
