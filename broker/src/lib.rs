@@ -1,17 +1,112 @@
 //! The device side: connections, TLS, MQTT, sessions, access rules, and the local fan-out behind them.
 //!
-//! # The ack contract
+//! # The promise
 //!
-//! 1. `listener` accepts and ends TLS in a task of the connection's own, under a deadline.
-//! 2. `connection::connect` reads CONNECT, derives the identity, and commits what the session's start changes before CONNACK.
-//! 3. `connection::reader` decodes; `ingress` authorises, routes and appends to the log.
-//! 4. Every publish takes a place in its connection's `outbox`. A place leaves when all before it have left and its own
-//!    commit is done; a failed commit is never acked.
-//! 5. After the commit the batch goes to `fanout`, which feeds local subscribers at QoS 0 and is in nobody's way.
+//! A device gets PUBACK or PUBREC only after its publish is committed to the log. The answers of a connection leave in the
+//! order of its packets, and a publish whose commit failed is never acked.
 //!
-//! Bounds and their policies stand in [`Limits`]. What is not in this version: QoS 1/2 towards local subscribers, `$share`,
-//! passwords, websockets; clients are told so by CONNACK and SUBACK.
+//! 1. `listener` accepts and ends TLS in the connection's own task, under a deadline.
+//! 2. `connection/connect` reads CONNECT, derives the identity, and commits what the session's start changes before CONNACK.
+//! 3. `connection/reader` decodes; `ingress` authorises, routes and appends to the log.
+//! 4. Every publish has a slot in its connection's `outbox`. A slot leaves when all before it have left and its own commit
+//!    is done.
+//! 5. After the commit the batch goes to `fanout`, which feeds local subscribers at QoS 0 and delays no ack.
+//!
+//! How a refused packet is answered, counted and logged is decided in `refusal`. Sessions and retained messages follow the
+//! log's stream `local` in a checkpoint, `local_state`.
+//!
+//! # What it is not for
+//!
+//! It is a gateway's front, not a broker for applications: local subscribers get QoS 0. QoS 1 and 2 towards subscribers,
+//! `$share`, passwords and WebSocket are not in this version; clients are told so by CONNACK and SUBACK.
+//!
+//! # Limits
+//!
+//! [`Limits`] has the bounds that the configuration sets; the defaults are in brackets. Connections (2000), bytes of a packet
+//! (128 KiB), unanswered publishes of a connection (100), connections before CONNECT (64), seconds to CONNECT (10), retained
+//! messages (100,000, of 256 MiB), uncommitted bytes (64 MiB). Fixed: 4 sessions for each connection, 100 subscriptions of a
+//! session, 20,000 distinct filters of 4 MiB, 32 topic aliases, client ids of 256 bytes, identities of 128, 1 MiB of unread
+//! deliveries and 64 KiB of unread answers of a connection, 16 MiB of parked publishes.
+//!
+//! # What it assumes of a peer
+//!
+//! Nothing: bytes from a socket never panic, and a peer that is silent, slow or floods is closed or not read, alone. A device
+//! must send a publish again until it is acked; on MQTT 3.1.1 that is after it reconnects.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use forebay_broker::tls::IdentityTemplate;
+//! use forebay_broker::{
+//!     AccessRule, AccessRules, AdmitAll, Config, Front, Limits, ListenerConfig, LocalFanout, Observer, Parts, Route, Routes,
+//! };
+//! use forebay_topic::{Template, TopicFilter};
+//! use forebay_wal::{Clock, Log, Options, StreamId};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! struct Unobserved;
+//! impl Observer for Unobserved {
+//!     fn acked(&self, _oldest: Duration, _count: u64) {}
+//! }
+//!
+//! async fn serve(
+//!     options: Options,
+//!     clock: Arc<dyn Clock>,
+//!     log_observer: Arc<dyn forebay_wal::Observer>,
+//!     shutdown: CancellationToken,
+//! ) -> Result<(), Box<dyn std::error::Error>> {
+//!     // The fan-out first: the log feeds it from its first commit on.
+//!     let fanout = LocalFanout::start()?;
+//!     let log = Log::open(options, Arc::clone(&clock), log_observer, Some(fanout.tap()))?.log;
+//!     let own_topics = vec![Template::parse("devices/{device}/#")?];
+//!     let config = Config {
+//!         gateway: "plant-7".to_owned(),
+//!         listeners: vec![ListenerConfig {
+//!             bind: "127.0.0.1:1883".parse()?,
+//!             tls: None,
+//!             identity: IdentityTemplate::parse("{client_id}")?,
+//!         }],
+//!         access: AccessRules(vec![AccessRule {
+//!             who: "*".to_owned(),
+//!             publish: own_topics.clone(),
+//!             subscribe: own_topics,
+//!             deny: Vec::new(),
+//!         }]),
+//!         routes: Routes::new(vec![Route {
+//!             name: "telemetry".to_owned(),
+//!             from: TopicFilter::parse("devices/+/telemetry/#")?,
+//!             stream: Some(StreamId(0)),
+//!         }]),
+//!         limits: Limits::default(),
+//!         state: "state.redb".into(),
+//!     };
+//!     let parts = Parts {
+//!         log,
+//!         fanout,
+//!         admission: Arc::new(AdmitAll),
+//!         clock,
+//!         observer: Arc::new(Unobserved),
+//!     };
+//!     let front = Front::bind(config, parts, shutdown).await?;
+//!     front.run(Duration::from_secs(10)).await?;
+//!     Ok(())
+//! }
+//! ```
 #![forbid(unsafe_code)]
+
+pub use context::Limits;
+pub use front::{Config, Front, FrontError, LocalFanout, Parts, View};
+pub use listener::ListenerConfig;
+pub use local_state::StateError;
+pub use observe::{
+    Accepted, ByReason, DeviceStatus, Devices, Disconnection, Observer, Publishes, Refusal, Stats, TracedPublish, Unretained,
+};
+pub use policy::{
+    Access, AccessRule, AccessRules, Admission, AdmitAll, Route, RouteStatus, Routes, Undeliverable, UnroutedTopic, glob, nearest,
+};
 
 pub mod codec;
 mod commits;
@@ -28,14 +123,3 @@ mod refusal;
 mod retained;
 mod session;
 pub mod tls;
-
-pub use context::Limits;
-pub use front::{Config, Front, FrontError, LocalFanout, Parts, View};
-pub use listener::ListenerConfig;
-pub use local_state::StateError;
-pub use observe::{
-    Accepted, ByReason, DeviceStatus, Devices, Disconnection, Observer, Publishes, Refusal, Stats, TracedPublish, Unretained,
-};
-pub use policy::{
-    Access, AccessRule, AccessRules, Admission, AdmitAll, Route, RouteStatus, Routes, Undeliverable, UnroutedTopic, glob, nearest,
-};
