@@ -35,6 +35,7 @@ mod encoding;
 mod error;
 pub mod format;
 mod inspect;
+mod intake;
 mod io;
 mod listener;
 mod log;
@@ -53,8 +54,6 @@ mod tests;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Snapshot, Write};
 pub use clock::{BootId, Clock, SystemClock, Timestamp};
-pub use commit::intake::CommittedBatch;
-pub use commit::job::{RequeueError, Requeued};
 pub use commit::producer::Producer;
 pub use encoding::dead_letter::DeadLetter;
 pub use error::{AppendError, CommitError, OpenError, ReadError};
@@ -63,7 +62,8 @@ pub use inspect::cursor::{Candidate, Chunk, Cursor, Damage, Found, Kept, RecordS
 pub use inspect::inspector::{FileCondition, FileReport, Inspector, PartReport, StreamReport};
 pub use inspect::source::InspectError;
 pub use inspect::verify::{Finding, Verified, VerifyStep};
-pub use listener::{CommitListener, Settled, Tap, Ticket};
+pub use intake::job::{RequeueError, Requeued};
+pub use listener::{CommitListener, CommittedBatch, Settled, Tap, Ticket};
 pub use log::{Log, Opened};
 pub use options::{Options, StreamOptions, WhenFull};
 pub use read::reader::Reader;

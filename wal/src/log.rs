@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 
 use crate::clock::Clock;
-use crate::commit::job::{RequeueError, Requeued};
 use crate::commit::producer::Producer;
 use crate::error::{CommitError, OpenError, ReadError};
 use crate::inspect::audit::{self, Audit, LedgerLine};
 use crate::inspect::inspector::Inspector;
+use crate::intake::job::{RequeueError, Requeued};
 use crate::io::directory::Directory;
 use crate::listener::{CommitListener, Settled, Tap};
 use crate::options::Options;

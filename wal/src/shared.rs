@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use crate::catalog::state::State;
 use crate::clock::{Clock, Timestamp};
-use crate::commit::intake::Intake;
 use crate::error::CommitError;
+use crate::intake::batch::Intake;
 use crate::options::{Options, StreamOptions};
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;

@@ -9,6 +9,7 @@ use crate::encoding::change::Change;
 use crate::encoding::row::{self, Row, RowKind, Rows};
 use crate::record::StreamId;
 use crate::segment::database::FileError;
+use crate::segment::segments::Files;
 use crate::segment::table::{Next, Table};
 
 /// What an opened newest file says.
@@ -28,6 +29,18 @@ pub(crate) struct Recovered {
     pub(crate) renew: bool,
     /// A write to it failed.
     pub(crate) has_failed: bool,
+}
+
+/// Opens the newest file for appending and reads the state in it.
+pub(crate) fn open_active(files: &Files, number: u64) -> Result<Recovered, FileError> {
+    let (recovered, clean) = files.open_active(number, |db| read_state(db, u64::MAX))?;
+    Ok(Recovered { clean, ..recovered })
+}
+
+/// Reads the state in a file up to the row `last`, and leaves every byte of it as it is.
+pub(crate) fn look_at(files: &Files, number: u64, last: u64) -> Result<Recovered, FileError> {
+    let (recovered, clean) = files.look_at(number, |db| read_state(db, last))?;
+    Ok(Recovered { clean, ..recovered })
 }
 
 /// Folds the newest snapshot of a file and the deltas after it. Rows of another version are an error, not damage.
@@ -80,8 +93,7 @@ impl Folded {
         let row = row.filter(|row| row.number == number);
         match (row, &mut self.state) {
             (Some(row), _) if row.kind == RowKind::Snapshot => {
-                let mut state = State::default();
-                row.changes.iter().for_each(|change| state.apply(change));
+                let state = State::of(&row.changes);
                 self.began = state.streams.iter().map(|stream| (stream.id, stream.next)).collect();
                 self.state = Some(state);
                 self.incomplete = false;

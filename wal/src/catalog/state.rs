@@ -72,6 +72,13 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// What the changes of a snapshot make.
+    pub(crate) fn of(snapshot: &[Change]) -> Self {
+        let mut state = Self::default();
+        snapshot.iter().for_each(|change| state.apply(change));
+        state
+    }
+
     pub(crate) fn stream(&self, id: u8) -> Option<&StreamState> {
         self.streams.iter().find(|stream| stream.id == id)
     }

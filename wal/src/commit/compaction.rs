@@ -2,7 +2,7 @@
 //!
 //! A file is carried when
 //!
-//! 1. it is damaged: what redb no longer gives is looked for in its bytes ([`crate::rescue`]),
+//! 1. it is damaged: what redb no longer gives is looked for in its bytes ([`crate::segment::remains`]),
 //! 2. a write to it failed, in this process or before it: nothing about it is believed any more than must be,
 //! 3. space is short and at least half of it is settled,
 //! 4. less than a quarter of it waits and nothing of that was settled for a while: it will not go by itself soon.
@@ -14,18 +14,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::catalog::range_set::RangeSet;
-use crate::commit::intake::OpenBatch;
 use crate::commit::write::Beside;
 use crate::commit::writer::Writer;
 use crate::encoding::block::{self, Block, NewBlock};
 use crate::encoding::change::{Change, Range};
 use crate::encoding::entry::Entry;
 use crate::error::CommitError;
+use crate::intake::batch::OpenBatch;
 use crate::progress::stream::StreamTracker;
 use crate::progress::tracker::{Moving, Tracker};
 use crate::record::Batch;
-use crate::recovery::rescue::Remains;
 use crate::segment::database::FileError;
+use crate::segment::remains::Remains;
 use crate::sync::lock;
 
 /// How much is read and written at a time.

@@ -3,8 +3,6 @@
 pub(crate) mod background;
 pub(crate) mod compaction;
 pub(crate) mod idle_commit;
-pub(crate) mod intake;
-pub(crate) mod job;
 pub(crate) mod producer;
 pub(crate) mod requeue;
 pub(crate) mod retention;

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::commit::intake::Intake;
 use crate::encoding::block::INDEX;
 use crate::encoding::record;
 use crate::error::AppendError;
+use crate::intake::batch::Intake;
 use crate::listener::{CommitListener, Ticket};
 use crate::options::WhenFull;
 use crate::record::{Batch, NewRecord, Offset, StreamId};

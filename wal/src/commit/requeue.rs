@@ -6,12 +6,13 @@
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use crate::commit::intake::OpenBatch;
-use crate::commit::job::{Job, Leaving, RequeueError, Requeued, What};
 use crate::commit::write::Beside;
 use crate::commit::writer::Writer;
 use crate::encoding::dead_letter::DeadLetter;
+use crate::intake::batch::OpenBatch;
+use crate::intake::job::{Job, RequeueError, Requeued, What};
 use crate::options::WhenFull;
+use crate::progress::pending::Leaving;
 use crate::record::{NewRecord, Offset, Record, RecordId, StreamId};
 use crate::shared::Shared;
 use crate::sync::lock;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering;
 
-use crate::commit::intake::OpenBatch;
 use crate::commit::writer::Writer;
 use crate::encoding::block::Block;
+use crate::intake::batch::OpenBatch;
 use crate::options::WhenFull;
 use crate::read::reader::{fetch, place};
 use crate::record::StreamId;

@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::commit::intake::OpenBatch;
 use crate::commit::writer::{Failure, Writer};
 use crate::encoding::change::Change;
 use crate::error::CommitError;
+use crate::intake::batch::OpenBatch;
 use crate::record::Batch;
 use crate::segment::database::FileError;
 use crate::shared::Shared;

@@ -3,14 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use crate::commit::compaction::Part;
-use crate::commit::intake::{Appended, OpenBatch};
-use crate::commit::job::Leaving;
 use crate::commit::writer::{Failure, Writer};
 use crate::encoding::block::{self, NewBlock};
 use crate::encoding::change::{Change, Count};
-use crate::encoding::entry::Entry;
+use crate::encoding::entry::{Appended, Entry};
 use crate::encoding::row::{RowKind, encode_row};
-use crate::progress::pending::DeadJob;
+use crate::intake::batch::OpenBatch;
+use crate::progress::pending::{DeadJob, Leaving};
 use crate::record::StreamId;
 use crate::sync::lock;
 

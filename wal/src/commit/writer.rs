@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use crate::commit::background::Aside;
 use crate::commit::compaction::Carrying;
 use crate::commit::idle_commit::Early;
-use crate::commit::intake::{CommittedBatch, OpenBatch, WRITER_STOPPED};
-use crate::commit::job::Job;
 use crate::commit::retention::{Room, Space};
 use crate::commit::rotation::Broken;
 use crate::commit::write::Beside;
 use crate::error::CommitError;
-use crate::listener::Tap;
+use crate::intake::batch::{OpenBatch, WRITER_STOPPED};
+use crate::intake::job::Job;
+use crate::listener::{CommittedBatch, Tap};
 use crate::record::{Batch, StreamId};
 use crate::segment::database::FileError;
 use crate::segment::page_fill::Tails;
@@ -204,7 +204,7 @@ impl Writer {
         if self.space.full { PROGRESS_WAIT } else { TICK }
     }
 
-    pub(crate) fn swap(&mut self, intake: &mut crate::commit::intake::Intake) -> OpenBatch {
+    pub(crate) fn swap(&mut self, intake: &mut crate::intake::batch::Intake) -> OpenBatch {
         intake.swap(std::mem::replace(&mut self.spare, OpenBatch::new(Batch(0))))
     }
 

@@ -31,3 +31,11 @@ impl Entry {
         (self.len as usize + INDEX) as u64
     }
 }
+
+/// One appended record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Appended {
+    pub(crate) stream: u8,
+    pub(crate) offset: u64,
+    pub(crate) entry: Entry,
+}

@@ -1,8 +1,8 @@
 //! Finding whole blocks, records and snapshots in raw bytes, whatever lies around them. A block's header and each record
 //! carry their own checksum, so that what is found is what was written.
 
-use crate::catalog::state::State;
 use crate::encoding::block::{self, HEADER, INDEX};
+use crate::encoding::change::Change;
 use crate::encoding::record::{self, FIXED, MAX_RECORD, View};
 use crate::encoding::row::{ROW_HEAD, RowKind, decode_row_at};
 use crate::record::{Partition, StreamId};
@@ -58,15 +58,12 @@ pub(crate) fn record(bytes: &[u8]) -> Option<(View<'_>, usize)> {
     Some((record::decode(bytes.get(..len)?)?, len))
 }
 
-/// The snapshot of the state at the front of `bytes`.
-pub(crate) fn snapshot(bytes: &[u8]) -> Option<State> {
+/// The snapshot of the state at the front of `bytes`: the changes that make it.
+pub(crate) fn snapshot(bytes: &[u8]) -> Option<Vec<Change>> {
     // A snapshot's first change is the epoch: a cheap test before the checksum.
     let head = bytes.get(..ROW_HEAD + 1)?;
     if head[9] != RowKind::Snapshot as u8 || head[ROW_HEAD] != 1 {
         return None;
     }
-    let (row, _) = decode_row_at(bytes, 0)?;
-    let mut state = State::default();
-    row.changes.iter().for_each(|change| state.apply(change));
-    Some(state)
+    decode_row_at(bytes, 0).map(|(row, _)| row.changes)
 }

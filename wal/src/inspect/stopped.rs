@@ -6,18 +6,18 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::catalog::replay::{Recovered, fold_rows, read_state};
+use crate::catalog::replay::{Recovered, fold_rows, look_at};
 use crate::catalog::state::State;
 use crate::inspect::source::InspectError;
-use crate::io::directory::{Directory, Overlay};
+use crate::io::directory::Directory;
 use crate::io::read_only::ReadOnly;
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::recovery::rebuild::{Newest, rebuild};
-use crate::recovery::rescue::Remains;
-use crate::segment::database::{FileError, contained, open_db};
+use crate::segment::database::FileError;
 use crate::segment::lock_file::Note;
-use crate::segment::segments::{self, CLOSED_CACHE, Files, LOCK};
+use crate::segment::remains::Remains;
+use crate::segment::segments::{self, Files, LOCK};
 use crate::stats::Stats;
 
 /// A stopped log, held so that none is started in it meanwhile.
@@ -65,7 +65,7 @@ impl Stopped {
         while let Some(number) = numbers.pop() {
             // As the gateway would: after a failed write the page cache may show what is not on the disk.
             let last_row = if number == noted { last_row } else { u64::MAX };
-            let error = match examine(files.directory.as_ref(), &segments::name(number), last_row) {
+            let error = match look_at(&files, number, last_row) {
                 Ok(recovered) => return Self::with(files, number, recovered, None, notes, lock),
                 Err(error) if error.is_lasting() => error,
                 Err(FileError::Io(source)) => return Err(unusable(source)),
@@ -129,18 +129,6 @@ impl Stopped {
             _lock: lock,
         })
     }
-}
-
-/// Opens a file in memory and folds the small state in it.
-pub(crate) fn examine(directory: &dyn Directory, name: &str, last_row: u64) -> Result<Recovered, FileError> {
-    let file = directory.open(name).map_err(FileError::Io)?;
-    let overlay = Overlay::new(file).map_err(FileError::Io)?;
-    contained(|| {
-        let (db, clean) = open_db(overlay, CLOSED_CACHE)?;
-        let mut recovered = read_state(db.db()?, last_row)?;
-        recovered.clean = clean;
-        Ok(recovered)
-    })
 }
 
 enum Lock {

@@ -68,3 +68,11 @@ impl Pending {
         self.drop_files.extend(newer.drop_files);
     }
 }
+
+/// A dead letter that leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaving {
+    pub(crate) file: u64,
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+}

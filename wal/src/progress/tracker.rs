@@ -16,11 +16,10 @@ use std::sync::atomic::Ordering;
 
 use crate::catalog::range_set::RangeSet;
 use crate::catalog::state::State;
-use crate::commit::job::Leaving;
 use crate::encoding::block::Block;
 use crate::encoding::change::{Change, Count};
 use crate::progress::gauges::Gauges;
-use crate::progress::pending::{DeadJob, Pending};
+use crate::progress::pending::{DeadJob, Leaving, Pending};
 use crate::progress::stream::{HeldPair, MAX_OUTSTANDING, Outcome, Outstanding, StreamTracker, Unsettled, pop_settled};
 use crate::record::{Partition, StreamId};
 use crate::stats::Stats;

@@ -2,5 +2,4 @@
 
 pub(crate) mod open;
 pub(crate) mod rebuild;
-pub(crate) mod rescue;
 pub(crate) mod salvage;

@@ -7,17 +7,18 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::catalog::replay::{Recovered, fold_rows};
+use crate::catalog::replay::{Recovered, fold_rows, look_at, open_active};
 use crate::catalog::state::State;
 use crate::clock::{Clock, random_u64};
 use crate::commit::background::Aside;
-use crate::commit::intake::{Intake, OpenBatch, Slots};
 use crate::commit::retention::{BALLAST, Space};
 use crate::commit::writer::Writer;
 use crate::encoding::change::{Change, Count};
 use crate::encoding::row::{RowKind, encode_row};
 use crate::error::OpenError;
 use crate::format;
+use crate::intake::batch::{Intake, OpenBatch};
+use crate::intake::slots::Slots;
 use crate::io::directory::Directory;
 use crate::io::lock_guard::LockGuard;
 use crate::io::real_directory::RealDirectory;
@@ -27,9 +28,9 @@ use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::record::{Batch, Epoch, StreamId};
 use crate::recovery::rebuild::{Newest, rebuild};
-use crate::recovery::rescue::Remains;
 use crate::segment::database::FileError;
 use crate::segment::lock_file::Note;
+use crate::segment::remains::Remains;
 use crate::segment::segments::{self, Files, LOCK, Provenance};
 use crate::shared::{Mending, Shared};
 use crate::stats::{Observer, StartReport, Stats};
@@ -251,9 +252,15 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         let last_row = if number == noted { last_row } else { u64::MAX };
         let open = || {
             if last_row == u64::MAX && is_sure {
-                files.open_active(number)
+                open_active(files, number)
             } else {
-                files.look_at(number, last_row)
+                // A repair would write over what is still good in it.
+                let looked = look_at(files, number, last_row)?;
+                Ok(Recovered {
+                    has_failed: true,
+                    clean: false,
+                    ..looked
+                })
             }
         };
         let error = match patiently(open) {

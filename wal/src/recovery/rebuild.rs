@@ -18,8 +18,8 @@ use crate::encoding::change::{Change, Count, Range};
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::record::StreamId;
-use crate::recovery::rescue::Remains;
 use crate::segment::database::FileError;
+use crate::segment::remains::Remains;
 use crate::segment::segments::Files;
 use crate::stats::Stats;
 

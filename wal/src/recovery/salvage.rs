@@ -224,8 +224,8 @@ fn find_snapshot(source: &dyn StorageFile, len: u64) -> Option<State> {
         let window = read_around(source, at, len);
         let end = WINDOW.min(window.len());
         let found = (0..end).find_map(|here| scan::snapshot(&window[here..]));
-        if found.is_some() {
-            return found;
+        if let Some(changes) = found {
+            return Some(State::of(&changes));
         }
         at += end.max(1) as u64;
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, TryLockError};
 
 use bytes::Bytes;
+use redb::Database;
 
-use crate::catalog::replay::{Recovered, read_state};
 use crate::clock::random_u64;
 use crate::encoding::block::{self, NewBlock};
 use crate::encoding::change::Change;
@@ -187,27 +187,27 @@ impl Files {
         }
     }
 
-    /// Reads the small state in the newest file after a write to it failed. It is believed up to the row `last` and only
-    /// looked at: a repair would write over what is still good in it.
-    pub(crate) fn look_at(&self, number: u64, last: u64) -> Result<Recovered, FileError> {
+    /// Reads in a file that is only looked at: what redb would repair in it stays in memory. Gives besides whether it had
+    /// been closed properly.
+    pub(crate) fn look_at<T>(&self, number: u64, read: impl FnOnce(&Database) -> Result<T, FileError>) -> Result<(T, bool), FileError> {
         let overlay = Overlay::new(self.raw(number).map_err(FileError::Io)?).map_err(FileError::Io)?;
-        let mut recovered = contained(|| read_state(open_db(overlay, CLOSED_CACHE)?.0.db()?, last))?;
-        (recovered.has_failed, recovered.clean) = (true, false);
-        Ok(recovered)
+        contained(|| {
+            let (db, clean) = open_db(overlay, CLOSED_CACHE)?;
+            Ok((read(db.db()?)?, clean))
+        })
     }
 
-    /// Opens the newest file for appending and reads the small state in it.
-    pub(crate) fn open_active(&self, number: u64) -> Result<Recovered, FileError> {
+    /// Opens a file for appending, if what is to be read in it can be read. Gives besides whether it had been closed properly.
+    pub(crate) fn open_active<T>(&self, number: u64, read: impl FnOnce(&Database) -> Result<T, FileError>) -> Result<(T, bool), FileError> {
         let file = self.directory.open_to_write(&name(number)).map_err(FileError::Io)?;
         let file = Counted::over(file, &self.stats);
-        let (active, recovered) = contained(|| {
+        let (active, found, clean) = contained(|| {
             let (db, clean) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
-            let mut recovered = read_state(db.db()?, u64::MAX)?;
-            recovered.clean = clean;
-            Ok((Active { number, db, file }, recovered))
+            let found = read(db.db()?)?;
+            Ok((Active { number, db, file }, found, clean))
         })?;
         self.activate(active);
-        Ok(recovered)
+        Ok((found, clean))
     }
 
     /// The spent file that was kept, to be laid over.

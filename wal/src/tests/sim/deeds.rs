@@ -3,8 +3,8 @@
 use super::model::{End, Known, Told, payload};
 use super::world::{DEVICES, Process, Verdict, World};
 use crate::clock::Clock;
-use crate::commit::job::What;
 use crate::commit::writer::Writer;
+use crate::intake::job::What;
 use crate::read::suspended::HoldKey;
 use crate::record::{NewRecord, Offset, PartitionSet, Record, Settlement, StreamId};
 use crate::sync::lock;

@@ -1,31 +1,20 @@
 //! The open batch: what producers encode into and the writer swaps out whole.
 
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
-use crate::commit::job::Job;
-use crate::encoding::entry::Entry;
+use crate::encoding::entry::{Appended, Entry};
 use crate::encoding::record;
 use crate::error::CommitError;
-use crate::format::MAX_SLOT;
+use crate::intake::job::Job;
+use crate::intake::slots::Slots;
 use crate::listener::CommitListener;
-use crate::record::{Batch, Epoch, NewRecord, Partition, Record, RecordId, StreamId};
+use crate::record::{Batch, NewRecord, Partition, RecordId, StreamId};
 use crate::sync::guarded;
 
 /// Why nothing is stored after the writer thread ended out of turn.
 pub(crate) const WRITER_STOPPED: &str = "the log's writer thread stopped, which is a fault of ours: restart Forebay and report it";
-
-/// One appended record.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Appended {
-    pub(crate) stream: u8,
-    pub(crate) offset: u64,
-    pub(crate) entry: Entry,
-}
 
 /// The shared buffer and what goes with it.
 pub(crate) struct Intake {
@@ -55,16 +44,6 @@ pub(crate) struct OpenBatch {
     pub(crate) since: Option<Instant>,
     /// The records from here on were put back: they are accepted already.
     pub(crate) requeued_from: usize,
-}
-
-/// Devices and their places in the ledger. Slot 0 is `other`.
-#[derive(Debug)]
-pub(crate) struct Slots {
-    by_identity: HashMap<String, u32>,
-    next: u32,
-    max: u32,
-    /// Given out but not yet committed.
-    pub(crate) fresh: Vec<(u32, String)>,
 }
 
 impl OpenBatch {
@@ -127,91 +106,5 @@ impl Intake {
         spare.number = Batch(self.open.number.0 + 1);
         spare.requeued_from = usize::MAX;
         std::mem::replace(&mut self.open, spare)
-    }
-}
-
-impl Slots {
-    pub(crate) fn new<'a>(known: impl Iterator<Item = &'a str>, max: u32) -> Self {
-        let mut by_identity = HashMap::new();
-        let mut next = 1;
-        for (slot, identity) in known.enumerate().skip(1) {
-            by_identity.insert(identity.to_owned(), slot as u32);
-            next = slot as u32 + 1;
-        }
-        Self {
-            by_identity,
-            next,
-            max: max.min(MAX_SLOT),
-            fresh: Vec::new(),
-        }
-    }
-
-    /// The slot of a device; `other` when there are no more.
-    pub(crate) fn of(&mut self, identity: &str) -> u32 {
-        if let Some(slot) = self.by_identity.get(identity) {
-            return *slot;
-        }
-        if self.next > self.max {
-            return 0;
-        }
-        let slot = self.next;
-        self.next += 1;
-        self.by_identity.insert(identity.to_owned(), slot);
-        self.fresh.push((slot, identity.to_owned()));
-        slot
-    }
-}
-
-/// The records of one commit in the order in which they were appended.
-pub struct CommittedBatch {
-    number: Batch,
-    epoch: Epoch,
-    data: Bytes,
-    records: Vec<Appended>,
-}
-
-impl CommittedBatch {
-    pub(crate) fn new(number: Batch, epoch: Epoch, data: Vec<u8>, records: Vec<Appended>) -> Self {
-        Self {
-            number,
-            epoch,
-            data: Bytes::from(data),
-            records,
-        }
-    }
-
-    /// Its number.
-    #[must_use]
-    pub fn number(&self) -> Batch {
-        self.number
-    }
-
-    /// How many records it has.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    /// Whether it has none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
-    /// Its records, decoded on the way; payloads share the batch's buffer.
-    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        self.records.iter().filter_map(|appended| {
-            let bytes = &self.data[appended.entry.at as usize..(appended.entry.at + appended.entry.len) as usize];
-            record::decode(bytes).map(|view| view.to_record(&self.data, self.epoch))
-        })
-    }
-}
-
-impl fmt::Debug for CommittedBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CommittedBatch")
-            .field("number", &self.number)
-            .field("records", &self.records.len())
-            .finish_non_exhaustive()
     }
 }

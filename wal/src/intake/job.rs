@@ -42,11 +42,3 @@ pub(crate) enum What {
     Drop(Vec<Offset>),
     Replay(StreamId, Vec<Offset>),
 }
-
-/// A dead letter that leaves.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Leaving {
-    pub(crate) file: u64,
-    pub(crate) offset: u64,
-    pub(crate) bytes: u64,
-}

@@ -1,0 +1,5 @@
+//! What is handed to the writer thread: the open batch that producers append to, and what a person asks for.
+
+pub(crate) mod batch;
+pub(crate) mod job;
+pub(crate) mod slots;
