@@ -14,6 +14,8 @@ mod codec;
 mod config;
 #[cfg(not(test))]
 mod configuration;
+#[cfg(not(test))]
+mod log;
 pub mod mutation;
 #[cfg(not(test))]
 mod topic;
@@ -23,9 +25,10 @@ pub type Target = fn(&[u8]);
 
 /// All targets by name, which is also the folder of its corpus.
 #[cfg(not(test))]
-pub const TARGETS: [(&str, Target); 3] = [
+pub const TARGETS: [(&str, Target); 4] = [
     ("codec", codec::target),
     ("configuration", configuration::target),
+    ("log", log::target),
     ("topic", topic::target),
 ];
 

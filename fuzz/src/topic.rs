@@ -2,7 +2,9 @@
 
 use forebay_topic::{Captures, Template, TopicFilter, Values, validate_name};
 
-/// 1. Nothing panics. 2. What the wildcards captured, put in their places, is the topic. 3. `covers` and `overlaps` agree with `matches`.
+/// 1. Nothing panics.
+/// 2. What the wildcards captured, put in their places, is the topic.
+/// 3. `covers` and `overlaps` agree with `matches`.
 /// 4. A template that fits its filter renders for every topic that matches.
 pub(crate) fn target(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };

@@ -65,6 +65,11 @@ fn mutants_of_packets_hold_every_property_of_the_codec() {
 }
 
 #[test]
+fn mutants_of_what_the_log_writes_hold_every_property_of_its_decoders() {
+    survives("log", 40_000);
+}
+
+#[test]
 fn mutants_of_topics_hold_every_property_of_filters_and_templates() {
     survives("topic", 100_000);
 }

@@ -34,6 +34,9 @@ mod commit;
 mod encoding;
 mod error;
 pub mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod intake;
 mod io;

@@ -46,7 +46,7 @@ pub(crate) fn encode_row(kind: RowKind, number: u64, changes: &[Change]) -> Vec<
 }
 
 /// A row's checksum is that of its bytes behind the word `row`, so that no row can be taken for a record.
-fn checksum(bytes: &[u8]) -> u32 {
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(b"row"), bytes)
 }
 
