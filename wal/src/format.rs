@@ -78,9 +78,12 @@
 //! | 11 | a counter of the ledger rose for some devices | counter u8, how many devices, for each: slot, by |
 //! | 12 | a pair is suspended | stream u8, since offset, oldest waiting offset, ended at offset (all ones = not yet), route, identity |
 //! | 13 | an ended suspension is forgotten | stream u8, since offset, route, identity |
-//! | 14 | the newest trusted time | wall clock ms, monotonic ms, boot id u128 |
+//! | 14 | the last trusted time | wall clock ms (0 = none any more), boot time ms, boot id u128 |
 //! | 15 | what waited of a range was carried from one file to another | stream u8, from (0 = in a snapshot: it lies there), to, first, end, epoch, records, bytes |
 //! | 16 | single dead letters were taken out | stream u8, first, end |
+//!
+//! A change 14, changes 3, and the same change 14 once more are a mark: where those streams stood at the first trusted commit of a boot.
+//! Builds that know no marks read them as what they are made of, which changes nothing for them.
 //!
 //! Names are a length and UTF-8. Counters: 0 accepted, 1 requeued, 2 delivered, 3 expired, 4 evicted,
 //! 5 dead-lettered, 6 damaged. Slot 0 is `other`.

@@ -56,7 +56,7 @@ pub mod testing;
 mod tests;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Snapshot, Write};
-pub use clock::{BootId, Clock, SystemClock, Timestamp};
+pub use clock::{BootId, Clock, ClockReport, CloudTime, Doubt, SystemClock, Timestamp, TrustSource, wall_clock};
 pub use commit::producer::Producer;
 pub use encoding::dead_letter::DeadLetter;
 pub use error::{AppendError, CommitError, OpenError, ReadError};

@@ -239,6 +239,15 @@ impl Log {
         self.shared().replay(stream, offsets)
     }
 
+    /// Forgets the last trusted time on disk, in a commit of its own. A clock that is trusted writes its own time with the next commit.
+    /// Says whether there was one. Blocks on the disk; not for listeners.
+    ///
+    /// # Errors
+    /// See [`RequeueError`].
+    pub fn forget_trusted_time(&self) -> Result<bool, RequeueError> {
+        self.shared().forget_time()
+    }
+
     /// Counters since start.
     #[must_use]
     pub fn stats(&self) -> &Stats {

@@ -1,6 +1,7 @@
 //! For tests of what stands on the log.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::{BootId, Clock, Timestamp};
@@ -9,13 +10,13 @@ use crate::sync::lock;
 
 /// A clock that a test moves.
 #[derive(Debug)]
-pub struct ManualClock(Mutex<Timestamp>);
+pub struct ManualClock(Mutex<Timestamp>, AtomicU64);
 
 impl ManualClock {
     /// Stands still at `at`.
     #[must_use]
     pub const fn new(at: Timestamp) -> Self {
-        Self(Mutex::new(at))
+        Self(Mutex::new(at), AtomicU64::new(0))
     }
 
     /// A trusted moment in 2023, a minute after boot 1.
@@ -36,6 +37,12 @@ impl ManualClock {
         at.monotonic_ms += by.as_millis() as u64;
     }
 
+    /// The machine is suspended: both clocks go on, timers stand still.
+    pub fn suspend(&self, by: Duration) {
+        self.advance(by);
+        self.1.fetch_add(by.as_millis() as u64, Ordering::Relaxed);
+    }
+
     /// The clock is set, or the machine booted.
     pub fn set(&self, at: Timestamp) {
         *lock(&self.0) = at;
@@ -45,6 +52,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         *lock(&self.0)
+    }
+
+    fn asleep(&self) -> Duration {
+        Duration::from_millis(self.1.load(Ordering::Relaxed))
     }
 }
 

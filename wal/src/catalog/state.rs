@@ -3,6 +3,7 @@
 
 use crate::catalog::range_set::RangeSet;
 use crate::clock::Timestamp;
+use crate::clock::marks::Marks;
 use crate::encoding::change::{Change, Count, Range};
 use crate::record::Partition;
 
@@ -69,6 +70,7 @@ pub(crate) struct State {
     pub(crate) slots: Vec<Slot>,
     pub(crate) holds: Vec<HoldState>,
     pub(crate) trusted: Option<Timestamp>,
+    pub(crate) marks: Marks,
 }
 
 impl State {
@@ -223,7 +225,8 @@ impl State {
                 route,
                 identity,
             } => self.holds.retain(|hold| !hold.is(*stream, *from, route, identity)),
-            Change::Trusted { at } => self.trusted = Some(*at),
+            Change::Trusted { at } => self.trusted = Some(*at).filter(|at| at.wall_ms > 0),
+            Change::Mark(mark) => self.marks.take(mark.clone()),
             Change::Carried {
                 stream,
                 from,
@@ -384,6 +387,8 @@ impl State {
             changes.extend(risen.map(|(slot, by)| Change::Ledger { slot, count, by }));
         }
         changes.extend(self.holds.iter().map(HoldState::change));
+        // In this order: a build that knows no marks keeps what comes last.
+        changes.extend(self.marks.iter().cloned().map(Change::Mark));
         changes.extend(self.trusted.map(|at| Change::Trusted { at }));
         changes
     }

@@ -13,7 +13,7 @@ use crate::intake::batch::OpenBatch;
 use crate::intake::job::{Job, RequeueError, Requeued, What};
 use crate::options::WhenFull;
 use crate::progress::pending::Leaving;
-use crate::record::{NewRecord, Offset, Record, RecordId, StreamId};
+use crate::record::{Batch, NewRecord, Offset, Record, RecordId, StreamId};
 use crate::shared::Shared;
 use crate::sync::lock;
 
@@ -42,6 +42,10 @@ impl Shared {
 
     pub(crate) fn replay(&self, stream: StreamId, offsets: &[Offset]) -> Result<Requeued, RequeueError> {
         self.ask(What::Replay(stream, offsets.to_vec()))
+    }
+
+    pub(crate) fn forget_time(&self) -> Result<bool, RequeueError> {
+        Ok(self.ask(What::ForgetTime)?.requeued > 0)
     }
 
     fn ask(&self, what: What) -> Result<Requeued, RequeueError> {
@@ -77,9 +81,22 @@ impl Writer {
             What::Requeue(letters) => self.put_back(&letters, |writer, letter| writer.letter(letter)),
             What::Replay(stream, offsets) => self.put_back(&offsets, |writer, offset| writer.settled(stream, offset)),
             What::Drop(letters) => self.drop_letters(&letters),
+            What::ForgetTime => self.forget_time(),
         };
         // Whoever asked may have gone.
         job.answer.send(result).ok();
+    }
+
+    fn forget_time(&mut self) -> Result<Requeued, RequeueError> {
+        let is_known = lock(&self.shared.state).trusted.is_some();
+        if is_known {
+            let stored = self.commit_beside(OpenBatch::new(Batch(0)), &Beside::Forgetting);
+            stored.map_err(|error| RequeueError::NotStored { reason: error.reason })?;
+        }
+        Ok(Requeued {
+            requeued: u64::from(is_known),
+            kept: Vec::new(),
+        })
     }
 
     fn put_back(
@@ -201,7 +218,7 @@ impl Writer {
         let mut done = Requeued::default();
         for chunk in letters.chunks(1000) {
             let leaving: Vec<Leaving> = chunk.iter().filter_map(|offset| Some(self.leaving(*offset)?.0)).collect();
-            let empty = OpenBatch::new(crate::record::Batch(0));
+            let empty = OpenBatch::new(Batch(0));
             self.commit_beside(empty, &Beside::Leaving(&leaving))
                 .map_err(|error| RequeueError::NotStored { reason: error.reason })?;
             done.requeued += leaving.len() as u64;

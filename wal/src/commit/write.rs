@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::clock::marks::Mark;
+use crate::clock::{BootId, Timestamp};
 use crate::commit::compaction::Part;
 use crate::commit::writer::{Failure, Writer};
 use crate::encoding::block::{self, NewBlock};
@@ -13,14 +15,24 @@ use crate::progress::pending::{DeadJob, Leaving};
 use crate::record::StreamId;
 use crate::sync::lock;
 
-/// How much newer a trusted time must be to be worth writing.
+/// How far a trusted time must be from the one on disk to be worth writing.
 const TRUSTED_STEP_MS: u64 = 60_000;
+
+/// Stands for no last trusted time.
+const FORGOTTEN: Timestamp = Timestamp {
+    wall_ms: 0,
+    boot: BootId(0),
+    monotonic_ms: 0,
+    trusted: true,
+};
 
 /// What a commit does besides storing a batch and what became of earlier records.
 pub(crate) enum Beside<'a> {
     Nothing,
     /// A part of a file is carried to the active one.
     Part(&'a Part),
+    /// The last trusted time is forgotten.
+    Forgetting,
     /// Dead letters leave.
     Leaving(&'a [Leaving]),
 }
@@ -39,7 +51,7 @@ impl Writer {
             let state = lock(&self.shared.state);
             let (mut changes, dead) = tracker.collect(&state);
             match beside {
-                Beside::Nothing => {}
+                Beside::Nothing | Beside::Forgetting => {}
                 Beside::Part(part) => {
                     let (change, moving) = part.select(&tracker, self.number, &mut blocks);
                     changes.push(change);
@@ -60,11 +72,12 @@ impl Writer {
         let dead = by_stream(&letter_records);
         self.cut(&letters, &dead, &mut blocks, &mut changes);
         count_accepted(batch, &mut changes);
-        if blocks.is_empty() && changes.is_empty() {
+        let forgets = matches!(beside, Beside::Forgetting);
+        if blocks.is_empty() && changes.is_empty() && !forgets {
             self.settled_with(&[], &[]);
             return Ok(());
         }
-        self.trusted(&mut changes);
+        self.trusted(&mut changes, forgets);
         let delta = encode_row(RowKind::Delta, self.row + 1, &changes);
         match self.shared.files.commit(&blocks, self.row + 1, &delta) {
             Ok(()) => {
@@ -147,12 +160,23 @@ impl Writer {
         (data, records)
     }
 
-    fn trusted(&self, changes: &mut Vec<Change>) {
+    /// Notes the last trusted time, also one that is earlier than the one on disk, and marks what lies in the streams.
+    fn trusted(&self, changes: &mut Vec<Change>, forgets: bool) {
         let now = self.shared.clock.now();
-        let known = lock(&self.shared.state).trusted;
-        if now.trusted && known.is_none_or(|known| now.wall_ms >= known.wall_ms + TRUSTED_STEP_MS) {
-            changes.push(Change::Trusted { at: now });
+        let lasting = self.shared.clock.lasting();
+        let state = lock(&self.shared.state);
+        let is_news = |at: &Timestamp| {
+            state
+                .trusted
+                .is_none_or(|known| at.wall_ms.abs_diff(known.wall_ms) >= TRUSTED_STEP_MS)
+        };
+        if state.marks.wants(&now) {
+            let streams = self.shared.streams.iter().filter_map(|(id, _)| state.stream(id.0));
+            let next: Vec<_> = streams.map(|stream| (stream.id, stream.next)).collect();
+            changes.extend((!next.is_empty()).then_some(Change::Mark(Mark { at: now, next })));
         }
+        let at = if forgets { Some(FORGOTTEN) } else { lasting.filter(is_news) };
+        changes.extend(at.map(|at| Change::Trusted { at }));
     }
 
     /// Takes a successful commit over into memory.
@@ -174,6 +198,7 @@ impl Writer {
                         self.shared.stats.carried.fetch_add(*records, Ordering::Relaxed);
                     }
                     Change::Removed { stream, first, end } => tracker.removed(*stream, *first, *end),
+                    Change::Trusted { at } => self.shared.clock.kept(Some(*at).filter(|at| at.wall_ms > 0)),
                     _ => {}
                 }
                 state.apply(change);

@@ -1,6 +1,7 @@
 //! Steps of the small state.
 
 use crate::clock::Timestamp;
+use crate::clock::marks::Mark;
 use crate::record::Partition;
 
 /// Ways a counter of the ledger can rise.
@@ -94,9 +95,12 @@ pub(crate) enum Change {
         route: String,
         identity: String,
     },
+    /// The newest trusted time; 0 = it is forgotten.
     Trusted {
         at: Timestamp,
     },
+    /// Where the streams stood at a trusted moment.
+    Mark(Mark),
     /// What waits of a range in file `from` lies in file `to` now. `from` 0 = it has lain there, in a snapshot.
     Carried {
         stream: u8,

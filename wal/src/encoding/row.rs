@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::clock::marks::Mark;
 use crate::clock::{BootId, Timestamp};
 use crate::encoding::change::{Change, Count, Range};
 use crate::encoding::record::Cursor;
@@ -15,6 +16,9 @@ pub(crate) enum RowKind {
     Delta = 1,
 }
 
+/// The tag of a next offset. Between two trusted times that are the same it belongs to a mark.
+const NEXT: u8 = 3;
+const TRUSTED: u8 = 14;
 /// Bytes before the changes.
 pub(crate) const ROW_HEAD: usize = 18;
 /// A row of the state table, read back.
@@ -116,7 +120,7 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
             text(out, name);
         }
         Change::Next { stream, next } => {
-            put(out, 3, &[]);
+            put(out, NEXT, &[]);
             put(out, *stream, &[*next]);
         }
         Change::Floor { stream, floor } => {
@@ -175,9 +179,14 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
             text(out, route);
             text(out, identity);
         }
-        Change::Trusted { at } => {
-            put(out, 14, &[at.wall_ms, at.monotonic_ms]);
-            out.extend_from_slice(&at.boot.0.to_le_bytes());
+        Change::Trusted { at } => trusted(out, at),
+        Change::Mark(Mark { at, next }) => {
+            trusted(out, at);
+            for (stream, next) in next {
+                out.extend_from_slice(&[NEXT, *stream]);
+                number(*next, out);
+            }
+            trusted(out, at);
         }
         Change::Carried {
             stream,
@@ -195,6 +204,11 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
             put(out, *stream, &[*first, *end]);
         }
     }
+}
+
+fn trusted(out: &mut Vec<u8>, at: &Timestamp) {
+    put(out, TRUSTED, &[at.wall_ms, at.monotonic_ms]);
+    out.extend_from_slice(&at.boot.0.to_le_bytes());
 }
 
 fn put(out: &mut Vec<u8>, tag: u8, values: &[u64]) {
@@ -234,7 +248,7 @@ fn decode_change(rest: &mut Cursor<'_>, changes: &mut Vec<Change>) -> Option<()>
             stream: rest.u8()?,
             name: owned(rest)?,
         },
-        3 => Change::Next {
+        NEXT => Change::Next {
             stream: rest.u8()?,
             next: rest.number()?,
         },
@@ -301,15 +315,15 @@ fn decode_change(rest: &mut Cursor<'_>, changes: &mut Vec<Change>) -> Option<()>
             route: owned(rest)?,
             identity: owned(rest)?,
         },
-        14 => {
-            let (wall_ms, monotonic_ms) = (rest.number()?, rest.number()?);
-            Change::Trusted {
-                at: Timestamp {
-                    wall_ms,
-                    monotonic_ms,
-                    boot: BootId(rest.u128()?),
-                    trusted: true,
-                },
+        TRUSTED => {
+            let at = read_trusted(rest)?;
+            let mut behind = Cursor(rest.0);
+            match rest_of_mark(&mut behind, &at) {
+                Some(next) => {
+                    rest.0 = behind.0;
+                    Change::Mark(Mark { at, next })
+                }
+                None => Change::Trusted { at },
             }
         }
         15 => Change::Carried {
@@ -333,6 +347,27 @@ fn decode_change(rest: &mut Cursor<'_>, changes: &mut Vec<Change>) -> Option<()>
     };
     changes.push(change);
     Some(())
+}
+
+/// The next offsets behind a trusted time, if that time is said once more behind them.
+fn rest_of_mark(rest: &mut Cursor<'_>, at: &Timestamp) -> Option<Vec<(u8, u64)>> {
+    let mut next = Vec::new();
+    loop {
+        match rest.u8()? {
+            NEXT => next.push((rest.u8()?, rest.number()?)),
+            TRUSTED => return (read_trusted(rest)? == *at && !next.is_empty()).then_some(next),
+            _ => return None,
+        }
+    }
+}
+
+fn read_trusted(rest: &mut Cursor<'_>) -> Option<Timestamp> {
+    Some(Timestamp {
+        wall_ms: rest.number()?,
+        monotonic_ms: rest.number()?,
+        boot: BootId(rest.u128()?),
+        trusted: true,
+    })
 }
 
 fn owned(rest: &mut Cursor<'_>) -> Option<String> {

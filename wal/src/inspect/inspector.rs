@@ -148,6 +148,12 @@ impl Inspector {
         Epoch(self.source.with_state(|state| state.epoch))
     }
 
+    /// The last trusted time on disk.
+    #[must_use]
+    pub fn last_trusted(&self) -> Option<Timestamp> {
+        self.source.with_state(|state| state.trusted)
+    }
+
     /// Bytes that the file system has left.
     #[must_use]
     pub fn free_bytes(&self) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! What a person may ask of the writer thread: to put records back, or to drop dead letters.
+//! What a person may ask of the writer thread: to put records back, to drop dead letters, to forget a time.
 
 use std::sync::mpsc::SyncSender;
 
@@ -41,4 +41,6 @@ pub(crate) enum What {
     Requeue(Vec<Offset>),
     Drop(Vec<Offset>),
     Replay(StreamId, Vec<Offset>),
+    /// Of the last trusted time.
+    ForgetTime,
 }

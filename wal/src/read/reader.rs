@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::clock::Timestamp;
 use crate::encoding::block::Block;
 use crate::encoding::entry::{Entry, RawBlock};
 use crate::encoding::record::View;
@@ -110,6 +110,7 @@ impl Reader {
         let now = self.shared.clock.now();
         let max_age = self.shared.policy(self.stream.0).and_then(|options| options.max_age);
         let mut tracker = lock(&self.shared.tracker);
+        let marks = lock(&self.shared.state).marks.clone();
         let from = self.position.max(place.first).max(block.first);
         if from < place.end.min(block.until) && !lock(&self.shared.state).lies_in(place.file, self.stream.0, from) {
             return Passed::Moved;
@@ -149,7 +150,7 @@ impl Reader {
             }
             let yielded = match (meet, view) {
                 (Meet::New, view) => {
-                    let outcome = judge(view, max_age, &now);
+                    let outcome = judge(view, max_age, |view| marks.age(self.stream.0, offset, &view.received, &now));
                     if outcome.is_some() && stop_if_crowded(&mut tracker, self.stream.0) {
                         self.position = offset;
                         full = true;
@@ -227,10 +228,14 @@ pub(crate) fn fetch(shared: &Shared, stream: u8, place: &Place, from: u64, bytes
 }
 
 /// What must become of a record without sending it.
-pub(crate) fn judge(view: Option<View<'_>>, max_age: Option<std::time::Duration>, now: &Timestamp) -> Option<Outcome> {
+pub(crate) fn judge(view: Option<View<'_>>, max_age: Option<Duration>, age: impl FnOnce(&View<'_>) -> Option<Duration>) -> Option<Outcome> {
     let Some(view) = view else { return Some(Outcome::Damaged) };
-    let age = view.received.age(now)?;
-    let expiry = view.expiry.map(|seconds| std::time::Duration::from_secs(seconds.into()));
+    let expiry = view.expiry.map(|seconds| Duration::from_secs(seconds.into()));
+    let age = if max_age.is_some() || expiry.is_some() {
+        age(&view)?
+    } else {
+        return None;
+    };
     [max_age, expiry]
         .into_iter()
         .flatten()

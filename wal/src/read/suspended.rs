@@ -155,6 +155,7 @@ fn scan_block(
         shared.mark_unsure(place.file, key.stream.0);
     }
     let now = shared.clock.now();
+    let marks = lock(&shared.state).marks.clone();
     let max_age = shared.policy(key.stream.0).and_then(|options| options.max_age);
     for (nth, entry) in block.entries.iter().enumerate() {
         let offset = block.offset(nth);
@@ -187,7 +188,7 @@ fn scan_block(
         {
             continue;
         }
-        let outcome = judge(Some(view), max_age, &now);
+        let outcome = judge(Some(view), max_age, |view| marks.age(key.stream.0, offset, &view.received, &now));
         let waits = outcome.is_none();
         tracker.register_held(
             key.stream.0,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::catalog::state::State;
+use crate::clock::marks::Mark;
 use crate::clock::{BootId, Timestamp};
 use crate::encoding::block::{self, Block, HEADER, INDEX, NewBlock};
 use crate::encoding::change::{Change, Count, Range};
@@ -252,6 +253,17 @@ fn changes() -> Vec<Change> {
                 trusted: true,
             },
         },
+        // As a segment begins after a failed write: no mark.
+        Change::Next { stream: 1, next: 12 },
+        Change::Mark(Mark {
+            at: Timestamp {
+                wall_ms: 4,
+                boot: BootId(5),
+                monotonic_ms: 6,
+                trusted: true,
+            },
+            next: vec![(0, 7), (1, 9)],
+        }),
     ]
 }
 
