@@ -314,7 +314,7 @@ async fn a_device_with_a_certificate_is_who_its_certificate_says() {
     let folder = tempfile::tempdir().unwrap();
     let made = Certificates::made_in(folder.path());
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_272_000);
-    let tls = ServerTls::load(&made.files, &CertificateClock::new(move || now, || SystemTime::UNIX_EPOCH)).unwrap();
+    let tls = ServerTls::load(&made.files, &CertificateClock::fixed(now)).unwrap();
     let bench = Bench::start(Setup {
         identities: vec!["{cn}"],
         tls: Some(Arc::new(tls)),

@@ -50,7 +50,7 @@ fn check_listener(listener: &Listener, tls: &ListenerTls, now: SystemTime, repor
         client_ca: tls.client_ca.clone(),
         crl: tls.crl.clone(),
     };
-    match ServerTls::load(&files, &CertificateClock::new(move || now, move || now)) {
+    match ServerTls::load(&files, &CertificateClock::fixed(now)) {
         Ok(_) => {
             if let Some(crl) = &tls.crl {
                 report.ok(AREA, format!("{place}: {} is in force", crl.display()));

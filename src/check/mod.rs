@@ -36,8 +36,14 @@ pub(crate) struct CheckOptions {
 /// Checks a valid configuration against this machine: its clock, its files, its disk.
 #[must_use]
 pub(crate) fn run(config: &Config, options: &CheckOptions) -> Report {
+    run_at(config, options, forebay_wal::wall_clock())
+}
+
+/// As [`run`], with certificates judged at `now`.
+#[must_use]
+pub(crate) fn run_at(config: &Config, options: &CheckOptions, now: SystemTime) -> Report {
     let space = Space::of(&config.gateway.data_dir).map(|space| space.without(options.taken));
-    run_with(config, options, SystemTime::now(), space.as_ref().map_err(String::as_str))
+    run_with(config, options, now, space.as_ref().map_err(String::as_str))
 }
 
 fn run_with(config: &Config, options: &CheckOptions, now: SystemTime, space: Result<&Space, &str>) -> Report {

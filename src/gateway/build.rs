@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::settings::{self, NamedListener};
 use super::shutdown::{Running, Task};
-use super::{Exit, cloud};
+use super::{Exit, cloud, time};
 use crate::admin;
 use crate::config::Config;
 use crate::inspect::About;
@@ -32,16 +32,24 @@ pub(super) struct Gateway {
 
 /// Builds and starts everything but the front, which is only bound.
 pub(super) async fn build(config: Config, origin: Origin) -> Result<Gateway, Exit> {
-    let clock = super::clock();
+    let machine = super::clock();
+    let clock = Arc::clone(&machine) as Arc<dyn Clock>;
     let telemetry = Telemetry::new(config.gateway.id.as_str(), &config.fingerprint).map_err(Exit::Internal)?;
     let fanout = LocalFanout::start().map_err(|error| Exit::Internal(error.into()))?;
     let Opened { log, report, .. } = open_log(&config, Arc::clone(&clock), &telemetry, &fanout).await?;
+    machine.remember(log.status().last_trusted);
     tracing::info!(clean = report.clean, waiting = report.recovered, damaged = report.damaged, took = ?report.took, "the log is open");
     let traces = trace(&config, &log, &clock, &telemetry).map_err(Exit::Internal)?;
 
-    let listeners = settings::listeners(&config, &settings::certificate_clock(log.clone())).map_err(Exit::Configuration)?;
+    let judged = time::certificates(&machine, log.clone());
+    let listeners = settings::listeners(&config, &judged).map_err(Exit::Configuration)?;
+    time::end_with(&machine, &settings::certificates(&listeners));
     let mapping = Arc::new(cloud::mapping(&config).map_err(Exit::Configuration)?);
-    let bridge = config.cloud.as_ref().map(|cloud| cloud::bridge(&config, cloud)).transpose();
+    let bridge = config
+        .cloud
+        .as_ref()
+        .map(|cloud| cloud::bridge(&config, cloud, &machine, &judged))
+        .transpose();
     let bridge = bridge.map_err(Exit::Configuration)?;
     let (watch, witness) = signals::start(&config, Arc::clone(&clock), telemetry.broker_observer())
         .context("the watch's thread cannot be started")
@@ -65,13 +73,14 @@ pub(super) async fn build(config: Config, origin: Origin) -> Result<Gateway, Exi
         log: log.clone(),
         bridge: handle.clone(),
         report,
-        clock: Arc::clone(&clock),
+        clock: Arc::clone(&machine),
+        judged: judged.clone(),
         certificates: settings::certificates(&listeners),
         watch: watch.clone(),
         canary: canary.clone(),
         check: self_check.clone(),
     };
-    let about = About::new(&config, Arc::clone(&clock));
+    let about = About::new(&config, machine);
     telemetry.observe(sources, &config).map_err(Exit::Internal)?;
     let state = admin::State::new(telemetry.clone(), config.admin.token.clone()).with_log(admin::LogPages::new(log.clone(), about));
     let address = admin.address();
@@ -83,7 +92,7 @@ pub(super) async fn build(config: Config, origin: Origin) -> Result<Gateway, Exi
         Task::spawn(|shutdown| forebay_bridge::run(bridge, log, mapping, handle, observer, clock, shutdown))
     });
     let canary_task = canary.map(|canary| tokio::spawn(canary.run(log.clone(), clock, shutdown.clone())));
-    let check_task = tokio::spawn(self_check.run(Arc::new(config), Arc::new(origin), log.clone(), shutdown.clone()));
+    let check_task = tokio::spawn(self_check.run(Arc::new(config), Arc::new(origin), log.clone(), judged, shutdown.clone()));
     Ok(Gateway {
         front,
         admin: address,

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use forebay_bridge::{CloudLimits, Mapping, Qos, RateLimit, Version};
+use forebay_broker::tls::CertificateClock;
 use forebay_broker::{Admission, Undeliverable};
+use forebay_wal::SystemClock;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::time::CloudVerifier;
 use crate::config::{ClientCertificate, Cloud, CloudTls, Config, Profile, Protocol};
 use crate::monitor::canary;
 
@@ -18,9 +21,20 @@ const AWS_ALPN: &str = "x-amzn-mqtt-ca";
 const HTTPS: u16 = 443;
 
 /// The lane's settings.
-pub(super) fn bridge(config: &Config, cloud: &Cloud) -> anyhow::Result<forebay_bridge::Config> {
+pub(super) fn bridge(
+    config: &Config,
+    cloud: &Cloud,
+    clock: &Arc<SystemClock>,
+    certificates: &CertificateClock,
+) -> anyhow::Result<forebay_bridge::Config> {
     let gateway = config.gateway.id.as_str();
-    let tls = cloud.tls.as_ref().map(|tls| client_tls(cloud, tls)).transpose()?.map(Arc::new);
+    let verifier = |roots| CloudVerifier::new(roots, Arc::clone(clock), certificates.clone());
+    let tls = cloud
+        .tls
+        .as_ref()
+        .map(|tls| client_tls(cloud, tls, verifier))
+        .transpose()?
+        .map(Arc::new);
     let profile = match (cloud.profile, &tls) {
         (Profile::AwsIot, Some(tls)) => forebay_bridge::Config::aws_iot(gateway, &cloud.endpoint, Arc::clone(tls)),
         (Profile::AwsIot, None) | (Profile::Mqtt, _) => forebay_bridge::Config::mqtt(gateway, &cloud.endpoint),
@@ -87,15 +101,21 @@ fn alpn(profile: Profile, port: u16) -> Option<&'static str> {
     (profile == Profile::AwsIot && port == HTTPS).then_some(AWS_ALPN)
 }
 
-fn client_tls(cloud: &Cloud, tls: &CloudTls) -> anyhow::Result<ClientConfig> {
-    client_config(roots(cloud, tls)?, tls.identity.as_ref())
+fn client_tls(
+    cloud: &Cloud,
+    tls: &CloudTls,
+    verifier: impl FnOnce(RootCertStore) -> anyhow::Result<CloudVerifier>,
+) -> anyhow::Result<ClientConfig> {
+    client_config(verifier(roots(cloud, tls)?)?, tls.identity.as_ref())
 }
 
-fn client_config(roots: RootCertStore, identity: Option<&ClientCertificate>) -> anyhow::Result<ClientConfig> {
+fn client_config(verifier: CloudVerifier, identity: Option<&ClientCertificate>) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
+        // Named so because a verifier of one's own may let anybody pass; this one adds the time to rustls's.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let Some(identity) = identity else {
         return Ok(builder.with_no_client_auth());
     };

@@ -7,18 +7,13 @@ mod build;
 mod cloud;
 mod settings;
 mod shutdown;
-
-use std::sync::Arc;
-
-use forebay_wal::{Clock, SystemClock};
+mod time;
 
 use crate::config::Config;
 use crate::monitor::self_check::Origin;
 
 pub(crate) use settings::{log_directory, log_options};
-
-/// No wall clock before this release can be right: 2026-11-01, in milliseconds since 1970.
-const RELEASED_MS: u64 = 1_793_491_200_000;
+pub(crate) use time::clock;
 
 /// Why the gateway ended, sorted by who can act.
 pub(crate) enum Exit {
@@ -53,9 +48,4 @@ pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), Exit> {
     tokio::spawn(shutdown::signalled(signals, gateway.parts.shutdown.clone()));
     let ended = front.run(shutdown::GRACE).await;
     gateway.parts.end(ended).await
-}
-
-/// The machine's clock, believed from this release on.
-pub(crate) fn clock() -> Arc<dyn Clock> {
-    Arc::new(SystemClock::new(RELEASED_MS))
 }

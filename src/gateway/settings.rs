@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use forebay_broker::tls::{CertificateClock, IdentityTemplate, ServerTls, TlsFiles};
 use forebay_broker::{AccessRule, AccessRules, Route, Routes};
 use forebay_wal::Log;
 
-use super::RELEASED_MS;
 use crate::config::{Config, Listener, Stream, WhenFull};
 
 /// Where the log lies.
@@ -97,15 +95,6 @@ fn routes(config: &Config, log: &Log) -> anyhow::Result<Routes> {
         });
     }
     Ok(Routes::new(routes))
-}
-
-/// Certificates are judged by a clock that never falls behind the release and the newest trusted time on disk: boards
-/// boot in the past.
-pub(super) fn certificate_clock(log: Log) -> CertificateClock {
-    CertificateClock::system(move || {
-        let on_disk = log.status().last_trusted.map_or(0, |time| time.wall_ms);
-        SystemTime::UNIX_EPOCH + Duration::from_millis(on_disk.max(RELEASED_MS))
-    })
 }
 
 pub(super) type NamedListener = (forebay_broker::ListenerConfig, String);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use forebay_broker::tls::CertificateClock;
 use forebay_wal::Log;
 use tokio_util::sync::CancellationToken;
 
@@ -87,10 +88,17 @@ impl SelfCheck {
     }
 
     /// Checks at once and every hour until shutdown, on the blocking pool.
-    pub(crate) async fn run(self, config: Arc<Config>, origin: Arc<Origin>, log: Log, shutdown: CancellationToken) {
+    pub(crate) async fn run(
+        self,
+        config: Arc<Config>,
+        origin: Arc<Origin>,
+        log: Log,
+        clock: CertificateClock,
+        shutdown: CancellationToken,
+    ) {
         loop {
-            let (config, origin, log) = (Arc::clone(&config), Arc::clone(&origin), log.clone());
-            let found = tokio::task::spawn_blocking(move || check(&config, &origin, log.status().disk_bytes)).await;
+            let (config, origin, log, now) = (Arc::clone(&config), Arc::clone(&origin), log.clone(), clock.judgement().at());
+            let found = tokio::task::spawn_blocking(move || check(&config, &origin, log.status().disk_bytes, now)).await;
             match found {
                 Ok(findings) => *self.lock() = Some(Arc::new(findings)),
                 Err(error) => tracing::error!(%error, "the self-check failed"),
@@ -106,8 +114,8 @@ impl SelfCheck {
     }
 }
 
-/// Looks at everything. Blocks on the disk. `taken` = bytes that the log takes already.
-pub(crate) fn check(config: &Config, origin: &Origin, taken: u64) -> Findings {
+/// Looks at everything. Blocks on the disk. `taken` = bytes that the log takes already; certificates are judged at `now`.
+pub(crate) fn check(config: &Config, origin: &Origin, taken: u64, now: SystemTime) -> Findings {
     let options = CheckOptions {
         taken,
         ..CheckOptions::default()
@@ -118,8 +126,8 @@ pub(crate) fn check(config: &Config, origin: &Origin, taken: u64) -> Findings {
         Err(error) => (FileState::Broken, error.to_string()),
     };
     Findings {
-        at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        report: check::run(config, &options),
+        at: forebay_wal::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        report: check::run_at(config, &options, now),
         file,
         fault,
         expiries: expiries(config),
@@ -168,7 +176,7 @@ mod tests {
             path,
             overrides: Overrides::default(),
         };
-        check(&config, &origin, 0)
+        check(&config, &origin, 0, forebay_wal::wall_clock())
     }
 
     #[test]

@@ -210,6 +210,10 @@ impl Registry {
     pub(crate) async fn sweep(&self) {
         while tokio::time::timeout(SWEEP, self.shutdown.cancelled()).await.is_err() {
             let now = self.clock.now();
+            for cell in self.lock().values() {
+                let mut inner = cell.lock();
+                inner.detached = inner.detached.map(|detached| detached.or_since(&now));
+            }
             for (key, cell) in self.expired(&now) {
                 let _attaching = cell.attaching.lock().await;
                 // It may have been resumed, and detached again, while others were ended.

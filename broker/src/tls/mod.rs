@@ -27,7 +27,7 @@ mod verifier;
 mod tests;
 
 pub use accept::{Accepted, accept};
-pub use clock::CertificateClock;
+pub use clock::{CertificateClock, Judgement, Moment, start};
 pub use fault::{HandshakeFailure, HandshakeFault};
 pub use files::TlsError;
 pub use identity::{Identity, IdentityError, IdentityTemplate, MAX_IDENTITY_BYTES, TemplateError};

@@ -30,6 +30,9 @@ pub struct TlsFiles {
     pub crl: Option<PathBuf>,
 }
 
+/// 9999, where certificates end that have no end, in seconds since 1970.
+const FAR: i64 = 253_402_300_799;
+
 /// One listener's certificate, key, device CAs and revocation lists, ready to accept handshakes. Cheap to clone; build a new one to reload.
 #[derive(Debug, Clone)]
 pub struct ServerTls {
@@ -56,7 +59,7 @@ struct Judged {
 }
 
 impl ServerTls {
-    /// Reads and checks the files. `clock` gains our certificate's start as a floor.
+    /// Reads and checks the files. `clock` gains our certificate's start, which has passed, and its end.
     ///
     /// A certificate that is past its end is *not* an error here: boards without a clock accept it, and a gateway that comes back
     /// from a power cut must still serve them and drain its log. Ask [`ServerTls::overdue`] and say so loudly.
@@ -81,12 +84,13 @@ impl ServerTls {
         };
         let verifier = verifier(files, &authorities, lists, provider.clone())?;
 
-        let start = UNIX_EPOCH + Duration::from_secs(own.not_before.max(0).unsigned_abs());
+        let at = |seconds: i64| UNIX_EPOCH + Duration::from_secs(seconds.clamp(0, FAR).unsigned_abs());
+        let clock = clock.beside(at(own.not_before), at(own.not_after));
         judged.insert(0, own);
         let certificate = Arc::new(SingleCertAndKey::from(key));
         let shared = Shared {
             provider,
-            clock: clock.at_least(start),
+            clock,
             verifier,
             certificate,
             names,
@@ -133,6 +137,7 @@ impl ServerTls {
         let verifier = RememberingVerifier {
             inner: verifier.clone(),
             presented,
+            judgement: clock.judgement(),
         };
         let mut config = ServerConfig::builder_with_details(provider.clone(), Arc::new(clock.clone()))
             .with_protocol_versions(&[&TLS13, &TLS12])?

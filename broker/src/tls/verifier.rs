@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::Judgement;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -22,6 +23,7 @@ pub(super) struct Presented {
 pub(super) struct RememberingVerifier {
     pub(super) inner: Arc<dyn ClientCertVerifier>,
     pub(super) presented: Arc<OnceLock<Presented>>,
+    pub(super) judgement: Judgement,
 }
 
 impl ClientCertVerifier for RememberingVerifier {
@@ -41,8 +43,9 @@ impl ClientCertVerifier for RememberingVerifier {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
+        _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        let now = self.judgement.for_chain(end_entity, intermediates);
         let verdict = self.inner.verify_client_cert(end_entity, intermediates, now);
         self.presented.get_or_init(|| Presented {
             der: end_entity.to_vec(),

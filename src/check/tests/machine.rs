@@ -55,7 +55,7 @@ fn a_file_system_too_small_is_an_error_and_one_too_full_a_warning() {
         run_with(
             &config,
             &CheckOptions::default(),
-            SystemTime::now(),
+            forebay_wal::wall_clock(),
             Ok(&Space {
                 size,
                 free,
@@ -72,7 +72,12 @@ fn a_file_system_too_small_is_an_error_and_one_too_full_a_warning() {
         "make room, or put gateway.data_dir on another disk"
     );
     found(&with(8 << 30, 4 << 30), Severity::Ok, "the file system of");
-    let unknown = run_with(&config, &CheckOptions::default(), SystemTime::now(), Err("x: Permission denied"));
+    let unknown = run_with(
+        &config,
+        &CheckOptions::default(),
+        forebay_wal::wall_clock(),
+        Err("x: Permission denied"),
+    );
     found(&unknown, Severity::Error, "cannot be asked: x: Permission denied");
 }
 
@@ -97,7 +102,7 @@ fn what_is_written_per_day_is_told_with_what_waiting_saves() {
     let card = run_with(
         &config(""),
         &CheckOptions::default(),
-        SystemTime::now(),
+        forebay_wal::wall_clock(),
         Ok(&Space { flash_card: true, ..ROOM }),
     );
     found(&card, Severity::Warn, "; the disk is a flash card");
@@ -129,7 +134,7 @@ fn with_certificates(folder: &Path, made: SystemTime, names: &str) -> Config {
 #[test]
 fn sound_certificates_are_ok_with_their_end() {
     let folder = tempfile::tempdir().unwrap();
-    let report = check(&with_certificates(folder.path(), SystemTime::now(), "[plant-7.local]"));
+    let report = check(&with_certificates(folder.path(), forebay_wal::wall_clock(), "[plant-7.local]"));
     found(&report, Severity::Ok, "server.pem, valid until ");
     found(&report, Severity::Ok, "devices-ca.pem, valid until ");
     assert!(!report.failed(), "{report}");
@@ -140,13 +145,13 @@ fn a_name_that_devices_dial_and_the_certificate_lacks_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let report = check(&with_certificates(
         folder.path(),
-        SystemTime::now(),
+        forebay_wal::wall_clock(),
         "[plant-7.local, 192.168.10.2]",
     ));
     found(&report, Severity::Error, "192.168.10.2");
     let none = tempfile::tempdir().unwrap();
     found(
-        &check(&with_certificates(none.path(), SystemTime::now(), "[]")),
+        &check(&with_certificates(none.path(), forebay_wal::wall_clock(), "[]")),
         Severity::Warn,
         "`names` is left out",
     );
@@ -155,8 +160,8 @@ fn a_name_that_devices_dial_and_the_certificate_lacks_is_an_error() {
 #[test]
 fn expired_certificates_and_foreign_keys_are_errors() {
     let folder = tempfile::tempdir().unwrap();
-    let config = with_certificates(folder.path(), SystemTime::now(), "[plant-7.local]");
-    let later = SystemTime::now() + Duration::from_secs(400 * 86_400);
+    let config = with_certificates(folder.path(), forebay_wal::wall_clock(), "[plant-7.local]");
+    let later = forebay_wal::wall_clock() + Duration::from_secs(400 * 86_400);
     let report = run_with(&config, &CheckOptions::default(), later, Ok(&ROOM));
     assert!(
         report
@@ -174,7 +179,7 @@ fn a_revocation_list_that_cannot_be_read_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("certs")).unwrap();
     std::fs::write(folder.path().join("certs/devices.crl"), "nothing").unwrap();
-    let report = check(&with_certificates(folder.path(), SystemTime::now(), "[plant-7.local]"));
+    let report = check(&with_certificates(folder.path(), forebay_wal::wall_clock(), "[plant-7.local]"));
     let hint = found(&report, Severity::Error, "devices.crl");
     assert_eq!(hint, "without it the listener does not start");
 }

@@ -4,7 +4,6 @@ mod machine;
 mod paths;
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use super::disk::Space;
 use super::{CheckOptions, Report, Severity, run_with};
@@ -33,7 +32,7 @@ fn read(text: &str) -> Config {
 }
 
 fn check(config: &Config) -> Report {
-    run_with(config, &CheckOptions::default(), SystemTime::now(), Ok(&ROOM))
+    run_with(config, &CheckOptions::default(), forebay_wal::wall_clock(), Ok(&ROOM))
 }
 
 fn sample(config: &Config, topic: &str, identity: &str) -> Report {
@@ -42,7 +41,7 @@ fn sample(config: &Config, topic: &str, identity: &str) -> Report {
         sample: Some(topic.to_owned()),
         identity: Some(identity.to_owned()),
     };
-    let mut report = run_with(config, &options, SystemTime::now(), Ok(&ROOM));
+    let mut report = run_with(config, &options, forebay_wal::wall_clock(), Ok(&ROOM));
     report.findings.retain(|finding| finding.area == "sample");
     report
 }

@@ -220,7 +220,7 @@ fn a_sample_needs_to_know_who() {
         sample: Some("a".to_owned()),
         identity: None,
     };
-    let report = super::run_with(&config, &options, std::time::SystemTime::now(), Ok(&super::ROOM));
+    let report = super::run_with(&config, &options, forebay_wal::wall_clock(), Ok(&super::ROOM));
     assert_eq!(
         found(&report, Severity::Warn, "whose publish to `a`?"),
         "name the publisher: --as IDENTITY"

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
@@ -17,7 +17,7 @@ use tokio::io::DuplexStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use crate::tls::{Accepted, CertificateClock, HandshakeFailure, ServerTls, TlsError, TlsFiles, accept};
+use crate::tls::{Accepted, CertificateClock, HandshakeFailure, Moment, ServerTls, TlsError, TlsFiles, accept};
 
 pub(super) const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
@@ -133,6 +133,8 @@ pub(super) struct Listener {
     pub(super) files: TlsFiles,
     pub(super) ca: Authority,
     pub(super) now: u64,
+    /// The present is not known; `now` is what stands on disk.
+    pub(super) is_unknown: bool,
 }
 
 impl Listener {
@@ -151,6 +153,7 @@ impl Listener {
             files,
             ca,
             now: NOW,
+            is_unknown: false,
             folder,
         };
         listener.write("server.pem", &own.pem);
@@ -167,7 +170,11 @@ impl Listener {
 
     pub(super) fn load(&self) -> Result<ServerTls, TlsError> {
         let now = UNIX_EPOCH + Duration::from_secs(self.now);
-        ServerTls::load(&self.files, &CertificateClock::new(move || now, || SystemTime::UNIX_EPOCH))
+        let clock = match self.is_unknown {
+            false => CertificateClock::fixed(now),
+            true => CertificateClock::new(move || Moment::Unknown { last_trusted: Some(now) }, UNIX_EPOCH),
+        };
+        ServerTls::load(&self.files, &clock)
     }
 }
 

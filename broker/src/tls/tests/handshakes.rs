@@ -2,7 +2,7 @@
 
 use rcgen::ExtendedKeyUsagePurpose;
 
-use super::bench::{Authority, Client, Leaf, Listener, Outcome, Plan, VERSIONS, meet};
+use super::bench::{Authority, Client, Leaf, Listener, NOW, Outcome, Plan, VERSIONS, meet};
 use crate::tls::{HandshakeFailure, HandshakeFault};
 
 async fn met_by(listener: &Listener, leaf: Option<&Leaf>) -> Vec<(Outcome, String)> {
@@ -142,6 +142,37 @@ async fn a_clock_in_1970_refuses_nobody_because_our_own_certificate_proves_the_d
         outcome.unwrap();
     }
     refused(&listener, Some(&expired), "expired", "Expired").await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_not_trusted_refuses_no_device_that_may_be_valid_by_now() {
+    // B2: whatever the wall clock shows, and whatever an older version left on disk: the time there lies beyond our own certificate.
+    let mut listener = Listener::new();
+    listener.is_unknown = true;
+    let own = listener.ca.issue(&Plan {
+        years: (2026, 2030),
+        ..Plan::server(&["plant-7.local"])
+    });
+    listener.write("server.pem", &own.pem);
+    listener.write("server.key", &own.key);
+    let device = |years| {
+        listener.ca.issue(&Plan {
+            years,
+            ..Plan::device("board-7")
+        })
+    };
+    let (known, newer) = (device((2025, 2027)), device((2028, 2029)));
+    let (expired, future) = (device((2020, 2025)), device((2031, 2035)));
+    for on_disk in [0, NOW, 4_070_908_800] {
+        listener.now = on_disk;
+        for leaf in [&known, &newer] {
+            for (outcome, _) in met_by(&listener, Some(leaf)).await {
+                outcome.unwrap();
+            }
+        }
+        refused(&listener, Some(&expired), "expired", "Expired").await;
+        refused(&listener, Some(&future), "not_yet_valid", "alert").await;
+    }
 }
 
 #[tokio::test]
