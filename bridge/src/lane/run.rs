@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_wal::Timestamp;
+use forebay_wal::{Clock, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +27,21 @@ const SILENT_SHARE: u32 = 4;
 const RECOVERY_SHOWN: Duration = Duration::from_secs(1);
 /// At shutdown: how long our DISCONNECT may take to leave.
 const LAST_BYTES: Duration = Duration::from_secs(1);
+/// A shorter sleep of the machine changes nothing.
+const SLEEP: Duration = Duration::from_secs(2);
+/// How often that is looked for.
+const LOOK: Duration = Duration::from_secs(1);
 /// When nothing else wakes the lane.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// Waits, but no longer once the machine was suspended meanwhile: timers stood still, and the link may be another by now.
+async fn rest(clock: &dyn Clock, delay: Duration) {
+    let asleep = clock.asleep();
+    let until = Instant::now() + delay;
+    while Instant::now() < until && clock.asleep().saturating_sub(asleep) < SLEEP {
+        tokio::time::sleep_until(until.min(Instant::now() + LOOK)).await;
+    }
+}
 
 impl Lane {
     /// Connects, replays, connects again, until `shutdown`.
@@ -39,7 +52,7 @@ impl Lane {
                 let until = later(self.clock.now(), delay);
                 self.handle.update(|status| status.state = State::BackingOff { until });
                 tokio::select! {
-                    () = tokio::time::sleep(delay) => {}
+                    () = rest(&*self.clock, delay) => {}
                     () = shutdown.cancelled() => break,
                 }
             }
@@ -356,4 +369,27 @@ fn later(now: Timestamp, delay: Duration) -> Timestamp {
 /// From 0 to 1. Without randomness from the system the full delay is waited.
 fn random() -> f64 {
     getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_wal::testing::ManualClock;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn e28_the_cloud_is_tried_at_once_after_the_machine_was_suspended() {
+        let clock = ManualClock::trusted();
+        let began = Instant::now();
+        let rested = rest(&clock, Duration::from_secs(600));
+        let suspended = async {
+            tokio::task::yield_now().await;
+            clock.suspend(Duration::from_secs(6 * 3600));
+        };
+        tokio::join!(rested, suspended);
+        assert!(began.elapsed() < Duration::from_secs(60), "it looks every second");
+        // A clock that is set is no sleep.
+        clock.advance(Duration::from_secs(86_400));
+        rest(&clock, Duration::from_millis(5)).await;
+    }
 }

@@ -298,6 +298,18 @@ impl Engine {
         self.changed.swap(false, Ordering::Relaxed)
     }
 
+    /// The machine was suspended for `by`, until just now: nobody was silent meanwhile, and what had just begun goes on.
+    pub(super) fn slept(&self, by: Ms, now: Ms) {
+        for series in &self.series() {
+            let mut series = lock(series);
+            series.shift(by);
+            if !series.silent || series.last_seen > now {
+                series.last_seen = now;
+            }
+        }
+        lock(&self.devices).values_mut().for_each(|device| device.shift(by));
+    }
+
     /// Looks at the time, and says who is in trouble.
     pub(super) fn tick(&self, now: Ms) -> Report {
         let mut found = Vec::new();

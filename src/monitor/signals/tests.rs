@@ -172,6 +172,24 @@ fn each_counter_rises_only_by_what_it_names() {
 }
 
 #[test]
+fn e28_a_machine_that_was_suspended_raises_no_silence() {
+    let mut watched = Watched::new(ITEM);
+    for device in ["d1", "d2", "d3", "d4", "d5"] {
+        watched.publish(device, &message(1, "a", 20.0));
+    }
+    watched.now += 6 * 3600;
+    watched.engine.slept(6 * 3600 * 1000, (watched.now * 1000).cast_signed());
+    assert_eq!(watched.report().troubles, []);
+    // One came before the sleep was noticed.
+    watched.publish("d1", &message(2, "a", 20.0));
+    watched.engine.slept(6 * 3600 * 1000, (watched.now * 1000).cast_signed());
+    assert_eq!(watched.report().troubles, []);
+    // What is silent from now on is silent.
+    watched.now += 600;
+    assert_eq!(watched.texts(Signal::Silent).len(), 5);
+}
+
+#[test]
 fn a_gap_is_listed_with_its_range_for_five_minutes() {
     let mut watched = Watched::new(ITEM);
     watched.publish("d1", &message(100, "a", 20.0));

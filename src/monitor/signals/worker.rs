@@ -12,9 +12,9 @@ use forebay_wal::Clock;
 use super::checkpoint;
 use super::connections::Moment;
 use super::engine::{Engine, time};
-use super::lock;
 use super::report::{Counters, Report, add};
 use super::witness::Witness;
+use super::{Ms, lock};
 use crate::config::Config;
 
 /// How often the time is looked at.
@@ -39,6 +39,8 @@ struct Shared {
 struct Worker {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+    /// For how long the machine had been suspended at the last tick.
+    asleep: Duration,
     path: PathBuf,
     /// The last write failed: said once.
     failing: bool,
@@ -76,6 +78,7 @@ pub(crate) fn start(config: &Config, clock: Arc<dyn Clock>, inner: Arc<dyn Obser
     });
     let mut worker = Worker {
         shared: Arc::clone(&shared),
+        asleep: clock.asleep(),
         clock,
         path,
         failing: false,
@@ -137,8 +140,14 @@ impl Worker {
         self.save(true);
     }
 
-    fn tick(&self) {
-        let report = self.shared.engine.tick(time(&self.clock.now()));
+    fn tick(&mut self) {
+        let (now, asleep) = (time(&self.clock.now()), self.clock.asleep());
+        let slept = asleep.saturating_sub(self.asleep);
+        self.asleep = asleep;
+        if slept >= TICK {
+            self.shared.engine.slept(Ms::try_from(slept.as_millis()).unwrap_or(Ms::MAX), now);
+        }
+        let report = self.shared.engine.tick(now);
         *lock(&self.shared.report) = Arc::new(report);
     }
 
