@@ -1,10 +1,14 @@
 //! What a person should look at, each in one plain sentence, the most urgent first.
 
+use std::time::Duration;
+
 use forebay_bridge::State;
 use forebay_broker::UnroutedTopic;
+use forebay_wal::Doubt;
 
 use crate::check::Severity;
 use crate::config::{show_bytes, show_duration};
+use crate::inspect::{ahead_seconds, wall};
 use crate::monitor::self_check::FileState;
 use crate::monitor::signals::{SIGNALS, rough};
 use crate::telemetry::{ByLabel, Cloud, Counted, Figures, Log, Look, not_ready};
@@ -21,6 +25,9 @@ const ENOUGH: u64 = 10;
 /// Devices told for each signal.
 const SHOWN: usize = 3;
 
+/// How long a machine that starts may take to synchronise its clock before that is a problem.
+const SYNCHRONISES: Duration = Duration::from_secs(60);
+
 /// The problems of the moment; empty = nothing to do.
 pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
     let figures = &look.figures;
@@ -32,6 +39,7 @@ pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
     room(look, &mut list);
     own_log(figures, &mut list);
     certificates(figures, &mut list);
+    clock(figures, &mut list);
     self_check(figures, &mut list);
     devices(figures, &look.day_ago, unrouted, &mut list);
     signals(figures, &mut list);
@@ -186,10 +194,27 @@ fn certificates(figures: &Figures, list: &mut Vec<String>) {
             ));
         }
     }
-    if !figures.clock_trusted {
-        list.push(
-            "the machine's clock is earlier than this release and not trusted; until it is right nothing expires: check NTP".to_owned(),
-        );
+}
+
+/// Why the clock is not trusted; that nothing has synchronised it yet is nothing to say while a machine starts.
+fn clock(figures: &Figures, list: &mut Vec<String>) {
+    let report = &figures.clock.report;
+    if let Err(doubt) = report.trust
+        && (doubt.is_wrong() || report.since_start >= SYNCHRONISES)
+    {
+        list.push(format!(
+            "the machine's clock is not trusted: {doubt}; until it is right nothing expires by it: check NTP (`timedatectl`)"
+        ));
+    }
+    let Some(last) = &figures.clock.last_trusted else { return };
+    let ahead = ahead_seconds(last, &report.now);
+    let is_past = matches!(report.trust, Err(Doubt::Past { .. }));
+    if ahead > DAY && !is_past {
+        list.push(format!(
+            "the last trusted time on disk, {}, is {} ahead of the machine's clock; if the clock is right, `forebay clock reset` forgets it",
+            wall(last.wall_ms),
+            days(ahead)
+        ));
     }
 }
 
@@ -203,7 +228,7 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
     }
     // The listeners' certificates stand above.
     for expiry in check.expiries.iter().filter(|expiry| expiry.what != "certificate") {
-        let left = expiry.ends.saturating_sub(figures.now);
+        let left = expiry.ends.saturating_sub(figures.judged);
         let soon = if expiry.what == "crl" { CRL_DAYS } else { CERTIFICATE_DAYS } * DAY;
         let what = match expiry.what {
             "crl" => "the revocation list",

@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::problems::problems;
 use crate::check::Severity;
+use crate::inspect::{self, ClockLine};
 use crate::monitor::canary::CanaryFigures;
 use crate::monitor::self_check::Findings;
 use crate::monitor::signals::{self, Report, SIGNALS};
@@ -52,6 +53,7 @@ pub(super) struct Status {
     ledger: Ledger,
     start: Start,
     clock_trusted: bool,
+    clock: ClockLine,
     certificates: Vec<Certificate>,
     routes: Vec<Route>,
     wrong_names: Vec<WrongName>,
@@ -304,7 +306,8 @@ impl Status {
                 set_aside: figures.start.set_aside,
                 took_seconds: figures.start.took.as_secs_f64(),
             },
-            clock_trusted: figures.clock_trusted,
+            clock_trusted: figures.clock.report.trust.is_ok(),
+            clock: inspect::clock(&figures.clock.report, figures.clock.last_trusted),
             routes: figures.front.routes.into_iter().map(route).collect(),
             wrong_names: figures
                 .front
@@ -314,7 +317,7 @@ impl Status {
                 .collect(),
             watch: watch(&report),
             canary: figures.canary.as_ref().map(canary),
-            check: figures.check.as_ref().map(|found| check(found, figures.now)),
+            check: figures.check.as_ref().map(|found| check(found, figures.judged)),
             streams: figures.log.streams.into_iter().map(stream).collect(),
             certificates: figures
                 .certificates

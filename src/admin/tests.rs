@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_broker::{DeviceStatus, Disconnection, UnroutedTopic};
+use forebay_wal::{Doubt, Timestamp};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -265,12 +266,16 @@ async fn every_fault_names_itself_in_a_sentence() {
     figures.log.evicted = 1;
     figures.log.streams[1].waiting_bytes = 1 << 20;
     figures.certificates = vec![("0.0.0.0:8883".to_owned(), 5 * 86_400)];
-    figures.clock_trusted = false;
     figures.log_lines = Losses {
         total: 3,
         untold: 3,
         lasting: true,
     };
+    figures.clock.report.trust = Err(Doubt::Jumped { by_ms: 20 * 86_400_000 });
+    figures.clock.last_trusted = figures.clock.last_trusted.map(|time| Timestamp {
+        wall_ms: time.wall_ms + 30 * 86_400_000,
+        ..time
+    });
     fake.unrouted = vec![UnroutedTopic {
         topic: "devices/d1/telemetri".to_owned(),
         count: 7,
@@ -306,7 +311,8 @@ async fn every_fault_names_itself_in_a_sentence() {
         "stream `telemetry` has 1MiB of 1MiB; then its oldest records are dropped",
         "the certificate of listener 0.0.0.0:8883 expires in 5 days",
         "3 log lines dropped since the start: stderr takes no more",
-        "the machine's clock is earlier",
+        "the machine's clock is not trusted: it was set 20 days forward since it was last right; until it is right nothing expires by it",
+        "the last trusted time on disk, 2027-02-14T08:00:00Z, is 30 days ahead of the machine's clock",
         "7 publishes matched no route within a day and stayed local; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
         "publishes were refused within a day: not_authorized 3",
         "publishes with RETAIN were delivered but not retained within a day: max_topics 4",

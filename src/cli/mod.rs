@@ -70,6 +70,8 @@ enum Command {
     /// Recount the ledger by reading: what became of every record
     #[command(after_help = "Exit code 1 if it does not balance.\n\nExamples:\n  forebay audit\n  forebay audit --devices --json")]
     Audit(log::AuditArgs),
+    /// Show whether the machine's clock is trusted, and the last trusted time on disk
+    Clock(log::ClockCommand),
     /// Show how a running gateway is, on one screen
     #[command(
         after_help = "Exit code 0 if nothing is wrong, 1 if something is, or the gateway does not answer.\n\nExamples:\n  forebay status -c /etc/forebay/forebay.yaml\n  \
@@ -129,6 +131,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Log(command) => ended(command.run()),
         Command::Dead(command) => ended(command.run()),
         Command::Audit(args) => ended(args.run()),
+        Command::Clock(command) => ended(command.run()),
         Command::Status(args) => status::run(&args),
         Command::Certs(command) => command.run(),
         #[cfg(feature = "demo")]

@@ -15,6 +15,8 @@ pub(crate) enum Change {
     Drop(Numbers),
     /// Settled records are sent again.
     Replay(Numbers),
+    /// The last trusted time is forgotten.
+    ForgetTime,
 }
 
 /// Which ones.
@@ -58,6 +60,10 @@ pub(crate) fn change(log: &Log, change: &Change) -> Result<Changed, String> {
             .drop_dead(&offsets(numbers))
             .map(|changed| Changed { changed, kept: Vec::new() }),
         Change::Replay(numbers) => log.replay(stream(log, numbers)?, &offsets(numbers)).map(Changed::from),
+        Change::ForgetTime => log.forget_trusted_time().map(|forgotten| Changed {
+            changed: u64::from(forgotten),
+            kept: Vec::new(),
+        }),
     };
     done.map_err(|error| error.to_string())
 }

@@ -123,7 +123,7 @@ impl Selection {
         let mut others = Vec::new();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             let number = || value.parse().map_err(|_| format!("{key}={value}: must be a number"));
-            let time = || moment(&value, SystemTime::now()).map_err(|reason| format!("{key}={value}: {reason}"));
+            let time = || moment(&value, forebay_wal::wall_clock()).map_err(|reason| format!("{key}={value}: {reason}"));
             match key.as_ref() {
                 "stream" => selection.streams.push(value.into_owned()),
                 "topic" => selection.topic = Some(value.parse().map_err(|error| format!("topic={value}: {error}"))?),

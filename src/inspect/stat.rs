@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use forebay_wal::{Clock, FileCondition, Inspector, Stats, Status};
+use forebay_wal::{Clock as _, FileCondition, Inspector, Stats, Status, SystemClock};
 use serde::{Deserialize, Serialize};
 
 use super::wall;
@@ -20,7 +20,7 @@ pub(crate) struct About {
     pub(crate) keep_free: u64,
     /// Name, bound and policy of each stream.
     pub(crate) streams: Vec<(String, u64, &'static str)>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<SystemClock>,
 }
 
 /// What only a running gateway knows.
@@ -97,7 +97,7 @@ pub(crate) struct SinceStart {
 }
 
 impl About {
-    pub(crate) fn new(config: &Config, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(config: &Config, clock: Arc<SystemClock>) -> Self {
         let policy = |when_full| match when_full {
             WhenFull::Refuse => "refuse",
             WhenFull::DropOldest => "drop_oldest",

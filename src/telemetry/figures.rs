@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forebay_bridge::BridgeStatus;
 use forebay_broker::{DeviceStatus, RouteStatus, UnroutedTopic};
-use forebay_wal::{Audit, StartReport};
+use forebay_wal::{Audit, ClockReport, StartReport, Timestamp};
 
 use crate::logging::Losses;
 use crate::monitor::canary::CanaryFigures;
@@ -26,6 +26,15 @@ pub(crate) trait Source: Send + Sync {
     fn ledger(&self) -> Audit;
 }
 
+/// The machine's clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    /// What it is like.
+    pub(crate) report: ClockReport,
+    /// The last trusted time on disk.
+    pub(crate) last_trusted: Option<Timestamp>,
+}
+
 /// Counters by reason.
 pub(crate) type ByLabel = Vec<(String, u64)>;
 
@@ -40,8 +49,8 @@ pub(crate) struct Figures {
     pub(crate) cloud: Option<Cloud>,
     /// What was found when the log was opened.
     pub(crate) start: StartReport,
-    /// Whether the wall clock is believed.
-    pub(crate) clock_trusted: bool,
+    /// The machine's clock.
+    pub(crate) clock: Clock,
     /// Seconds until the certificate of each TLS listener expires; negative = it has.
     pub(crate) certificates: Vec<(String, i64)>,
     /// The outage that the configuration wants to survive.
@@ -60,6 +69,8 @@ pub(crate) struct Figures {
     pub(crate) now: i64,
     /// Lines of our own log that were dropped.
     pub(crate) log_lines: Losses,
+    /// The moment that certificates are judged at, seconds since 1970: the present, or where the clock is not trusted what has passed.
+    pub(crate) judged: i64,
 }
 
 /// What is watched.

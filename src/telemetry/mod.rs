@@ -19,7 +19,7 @@ mod watchdog;
 pub(crate) mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use opentelemetry::metrics::{AsyncInstrument, Meter, MeterProvider as _};
@@ -147,7 +147,7 @@ impl Telemetry {
             version: env!("CARGO_PKG_VERSION"),
             fingerprint: fingerprint.to_owned(),
             started: Instant::now(),
-            started_at: SystemTime::now()
+            started_at: forebay_wal::wall_clock()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0.0, |since| since.as_secs_f64()),
         };

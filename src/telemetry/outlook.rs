@@ -36,7 +36,7 @@ pub(super) fn outlook(figures: &Figures, flow: &Flow) -> Vec<Failing> {
         });
     }
     for expiry in figures.check.iter().flat_map(|check| &check.expiries) {
-        let seconds = expiry.ends.saturating_sub(figures.now) as f64;
+        let seconds = expiry.ends.saturating_sub(figures.judged) as f64;
         match all.iter_mut().find(|failing| failing.what == expiry.what) {
             Some(failing) => failing.seconds = failing.seconds.min(seconds),
             None => all.push(Failing {
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn of_several_files_the_first_end_counts_and_the_nearest_stands_first() {
         let mut figures = figures();
-        figures.now = 1_000;
+        figures.judged = 1_000;
         let expiry = |what, file: &str, ends| Expiry {
             what,
             file: file.to_owned(),

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_bridge::Handle;
+use forebay_broker::tls::CertificateClock;
 use forebay_broker::{DeviceStatus, Disconnection, Refusal, Unretained, UnroutedTopic, View};
-use forebay_wal::{Audit, Clock, StartReport};
+use forebay_wal::{Audit, StartReport, SystemClock};
 
 use super::figures::{self, ByLabel, Cloud, Figures, Front, Log, Source, Stream};
 use crate::check::record_bytes;
@@ -27,7 +28,9 @@ pub(crate) struct Sources {
     /// What was found when the log was opened.
     pub(crate) report: StartReport,
     /// Where time comes from.
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<SystemClock>,
+    /// By when certificates are judged.
+    pub(crate) judged: CertificateClock,
     /// When each TLS listener's certificate ends, in seconds since 1970.
     pub(crate) certificates: Vec<(String, i64)>,
     /// What is watched.
@@ -101,15 +104,18 @@ impl Running {
 
 impl Source for Running {
     fn figures(&self) -> Figures {
-        let now = self.sources.clock.now();
-        let now_seconds = i64::try_from(now.wall_ms / 1000).unwrap_or(i64::MAX);
-        let left = |(listener, not_after): &(String, i64)| (listener.clone(), not_after.saturating_sub(now_seconds));
+        let report = self.sources.clock.report();
+        let judged = self.sources.judged.judged_seconds();
+        let left = |(listener, not_after): &(String, i64)| (listener.clone(), not_after.saturating_sub(judged));
         Figures {
             front: front(&self.sources.view),
             log: self.log(),
             cloud: self.sources.bridge.as_ref().map(cloud),
             start: self.sources.report.clone(),
-            clock_trusted: now.trusted,
+            clock: figures::Clock {
+                report,
+                last_trusted: self.sources.log.status().last_trusted,
+            },
             certificates: self.sources.certificates.iter().map(left).collect(),
             survive_outage: self.survive_outage,
             // Telemetry knows.
@@ -118,7 +124,8 @@ impl Source for Running {
             watch: watch(&self.sources.watch),
             canary: self.sources.canary.as_ref().map(Canary::figures),
             check: self.sources.check.findings(),
-            now: now_seconds,
+            now: i64::try_from(report.now.wall_ms / 1000).unwrap_or(i64::MAX),
+            judged,
             log_lines: crate::logging::losses(),
         }
     }

@@ -5,6 +5,7 @@
 
 mod body;
 mod changes;
+mod clock;
 mod guard;
 
 use std::cell::RefCell;
@@ -72,7 +73,7 @@ impl LogPages {
 
     /// Whether a path is about the log.
     pub(super) fn has(path: &str) -> bool {
-        path == "/audit" || path.starts_with("/log/") || path.starts_with("/dead/")
+        matches!(path, "/audit" | "/clock" | "/clock/reset") || path.starts_with("/log/") || path.starts_with("/dead/")
     }
 
     /// Answers one request; `is_local` = it came over this machine's loopback.
@@ -88,6 +89,9 @@ impl LogPages {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        if let Some(page) = clock::answer(self, &request, state, peer, is_local).await {
+            return whole(page);
+        }
         match changes::of_path(request.uri().path()) {
             Some(make) => whole(changes::answer(self, request, state, peer, is_local, make).await),
             None => self.answer_reader(&request, state, is_local, progress),

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use crate::cli::ConfigArgs;
 use crate::config::{Config, Secret};
 use crate::gateway;
-use crate::inspect::{self, About, AuditLine, Change, Changed, Line, Selection, Stat};
+use crate::inspect::{self, About, AuditLine, Change, Changed, ClockLine, Line, Selection, Stat};
 
 /// Where the log is.
 #[derive(Debug, clap::Args)]
@@ -73,11 +73,15 @@ impl PlaceArgs {
             .map_err(|error| Failure::Configuration(crate::cli::report(&error)))?;
         let directory = gateway::log_directory(&config);
         match Inspector::stopped(&directory) {
-            Ok(inspector) => Ok(Access::Stopped(Box::new(StoppedLog {
-                about: About::new(&config, gateway::clock()),
-                config,
-                inspector: Some(inspector),
-            }))),
+            Ok(inspector) => {
+                let clock = gateway::clock();
+                clock.remember(inspector.last_trusted());
+                Ok(Access::Stopped(Box::new(StoppedLog {
+                    about: About::new(&config, clock),
+                    config,
+                    inspector: Some(inspector),
+                })))
+            }
             Err(InspectError::Locked { path }) => {
                 let address = reachable(config.admin.bind);
                 let unreachable = format!(
@@ -106,6 +110,16 @@ impl Access {
         match self {
             Self::Running(client) => client.object("/log/stat"),
             Self::Stopped(stopped) => Ok(inspect::stat(&stopped.about, stopped.inspector()?, None)),
+        }
+    }
+
+    pub(super) fn clock(&self) -> Result<ClockLine, Failure> {
+        match self {
+            Self::Running(client) => client.object("/clock"),
+            Self::Stopped(stopped) => {
+                let last_trusted = stopped.inspector()?.last_trusted();
+                Ok(inspect::clock(&stopped.about.clock.report(), last_trusted))
+            }
         }
     }
 
@@ -172,6 +186,7 @@ impl Access {
                 Change::Requeue(numbers) => client.post("/dead/requeue", numbers),
                 Change::Drop(numbers) => client.post("/dead/drop", numbers),
                 Change::Replay(numbers) => client.post("/log/replay", numbers),
+                Change::ForgetTime => client.post("/clock/reset", &()),
             },
             Self::Stopped(stopped) => stopped.change(change),
         }

@@ -1,7 +1,5 @@
 //! Which records and dead letters a command means.
 
-use std::time::SystemTime;
-
 use forebay_topic::TopicFilter;
 
 use crate::inspect::{RecordLine, Selection, State, moment};
@@ -86,5 +84,5 @@ pub(super) fn is_named(letter: &RecordLine, name: &str) -> bool {
 }
 
 fn time(text: &str) -> Result<u64, String> {
-    moment(text, SystemTime::now())
+    moment(text, forebay_wal::wall_clock())
 }

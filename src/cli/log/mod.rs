@@ -3,6 +3,7 @@
 mod access;
 mod changes;
 mod client;
+mod clock;
 mod dead;
 mod failure;
 mod filter;
@@ -19,6 +20,7 @@ use changes::ReplayArgs;
 use salvage::SalvageArgs;
 use show::{ExportArgs, TailArgs};
 
+pub(super) use clock::ClockCommand;
 pub(super) use dead::DeadCommand;
 pub(super) use failure::Failure;
 pub(super) use show::AuditArgs;

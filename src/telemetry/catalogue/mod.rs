@@ -7,6 +7,7 @@ mod signals;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use forebay_broker::UnroutedTopic;
+use forebay_wal::{Doubt, TrustSource};
 
 use super::figures::{ByLabel, Cloud, Figures, Stream};
 use super::{Identity, Look, health};
@@ -267,13 +268,24 @@ const PROCESS: &[Instrument] = &[
     gauge("forebay_start_took_seconds", "seconds", "How long opening the log took.", |m| vec![series(&[], m.figures.start.took.as_secs_f64())]),
     gauge("forebay_start_time_seconds", "seconds since 1970", "When the process started, by the machine's clock.", |m| vec![series(&[], m.identity.started_at)]),
     by(&["gateway", "version", "config"], gauge("forebay_build_info", "always 1", "The gateway, the version and a hash of the configuration.", |m| vec![series(&[&m.identity.gateway, m.identity.version, &m.identity.fingerprint], 1.0)])),
-    gauge("forebay_clock_trusted", "0 or 1", "Whether the wall clock is trusted. While it is not, nothing expires.", |m| flag(m.figures.clock_trusted)),
+    gauge("forebay_clock_trusted", "0 or 1", "Whether the wall clock is trusted. While it is not, nothing expires by it.", |m| flag(m.figures.clock.report.trust.is_ok())),
+    by(&["reason"], gauge("forebay_clock_reason", "0 or 1", "Why the wall clock is trusted (`kernel`, `timesync_file`, `cloud`, `boot`) or not (`not_synchronised`, `unknown`, `past`, `jumped`, `far_ahead`, `cloud_disagrees`).", clock_reason)),
+    counter("forebay_clock_jumps_total", "steps", "Steps of the wall clock that the time since the boot does not explain.", |m| one(m.figures.clock.report.jumps)),
     by(&["listener"], gauge("forebay_certificate_expiry_seconds", "seconds", "Time until the listener's certificate expires; negative if it has expired.", |m| m.figures.certificates.iter().map(|(listener, left)| series(&[listener], *left as f64)).collect())),
     by(&["outcome"], counter("forebay_trace_spans_total", "spans", "Spans of traces, by outcome: accepted by the collector, or dropped because the queue was full or the collector did not accept them. No series without `admin.otlp`.", traces)),
     counter("forebay_log_lines_dropped_total", "lines", "Lines of the gateway's own log (stderr) that were dropped because it was not read fast enough or could not be written. Nothing waits for the log.", |m| one(m.figures.log_lines.total)),
     gauge("forebay_accepted_rate", "publishes per second", "Publishes accepted over the last ten seconds, for use without Prometheus.", |m| vec![series(&[], m.look.flow.accepted)]),
     gauge("forebay_delivered_rate", "records per second", "Records delivered over the last ten seconds.", |m| vec![series(&[], m.look.flow.delivered)]),
 ];
+
+fn clock_reason(moment: &Moment<'_>) -> Vec<Series> {
+    let is = match moment.figures.clock.report.trust {
+        Ok(source) => source.label(),
+        Err(doubt) => doubt.label(),
+    };
+    let all = TrustSource::ALL.map(TrustSource::label).into_iter().chain(Doubt::LABELS);
+    all.map(|label| series(&[label], f64::from(label == is))).collect()
+}
 
 fn series(labels: &[&str], value: f64) -> Series {
     Series {

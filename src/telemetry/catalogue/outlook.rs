@@ -33,7 +33,12 @@ fn canary(moment: &Moment<'_>, read: fn(&CanaryFigures) -> f64) -> Vec<Series> {
 fn expiries(moment: &Moment<'_>) -> Vec<Series> {
     let expiries = moment.figures.check.iter().flat_map(|check| &check.expiries);
     expiries
-        .map(|expiry| series(&[expiry.what, &expiry.file], expiry.ends.saturating_sub(moment.figures.now) as f64))
+        .map(|expiry| {
+            series(
+                &[expiry.what, &expiry.file],
+                expiry.ends.saturating_sub(moment.figures.judged) as f64,
+            )
+        })
         .collect()
 }
 

@@ -8,9 +8,9 @@ use std::sync::Mutex;
 
 use forebay_bridge::{BridgeStatus, LastError, State, Suspension};
 use forebay_broker::{DeviceStatus, RouteStatus, UnroutedTopic};
-use forebay_wal::{Audit, BootId, StartReport, Timestamp};
+use forebay_wal::{Audit, BootId, ClockReport, StartReport, Timestamp, TrustSource};
 
-use super::figures::{Cloud, Figures, Front, Log, Stream, Watch};
+use super::figures::{Clock, Cloud, Figures, Front, Log, Stream, Watch};
 use super::markdown::markdown;
 use super::*;
 use crate::logging::Losses;
@@ -128,7 +128,16 @@ pub(crate) fn figures() -> Figures {
             set_aside: 0,
             took: Duration::from_millis(30),
         },
-        clock_trusted: true,
+        clock: Clock {
+            report: ClockReport {
+                now,
+                trust: Ok(TrustSource::Kernel),
+                jumps: 0,
+                asleep: Duration::ZERO,
+                since_start: Duration::from_secs(600),
+            },
+            last_trusted: Some(now),
+        },
         certificates: vec![("0.0.0.0:8883".to_owned(), 90 * 86_400)],
         survive_outage: Duration::from_secs(12 * 3600),
         traces: Some(Arc::default()),
@@ -144,6 +153,7 @@ pub(crate) fn figures() -> Figures {
         check: Some(Arc::new(Findings::default())),
         now: 1_800_000_000,
         log_lines: Losses::default(),
+        judged: 1_800_000_000,
     }
 }
 
