@@ -1,4 +1,4 @@
-//! A board that boots in 1970 and learns the time later: nothing expires, nothing is refused, all is delivered.
+//! Steps of the clock, before and after something has synchronised it: nothing expires, nothing is refused, all is delivered.
 //!
 //! Needs libfaketime (`apt-get install -y faketime`).
 #![allow(clippy::unwrap_used)]
@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use forebay_aws_standin::{Ledger, LedgerConfig, Standin, StandinConfig};
 use forebay_broker::codec::{QoS, ReasonCode, Version};
+use forebay_wal::testing::{ManualClock, Unobserved};
+use forebay_wal::{Batch, BootId, Clock as _, CommitError, CommitListener, Log, NewRecord, Options, StreamOptions, Timestamp, WhenFull};
 use support::device::{Device, publish};
 use support::eventually;
-use support::gateway::Gateway;
+use support::gateway::{Gateway, forebay};
+use support::kernel_clock::KernelClock;
 use support::plant::Plant;
 use support::program::program;
 
@@ -47,12 +50,12 @@ impl Clock<'_> {
     }
 }
 
-/// Runs the gateway under a clock that is read from a file, again and again.
-fn under_clock(gateway: Gateway, file: &Path) -> Gateway {
+/// Runs the gateway under a clock that is read from a file, again and again, and a kernel that says of it what the test wants.
+fn under_clock(gateway: Gateway, file: &Path, kernel: &KernelClock) -> Gateway {
     program("faketime", "faketime");
-    let library = faketime_library();
     let variables = [
-        format!("LD_PRELOAD={library}"),
+        format!("LD_PRELOAD={}:{}", faketime_library(), kernel.library()),
+        kernel.variable(),
         format!("FAKETIME_TIMESTAMP_FILE={}", file.display()),
         "FAKETIME_NO_CACHE=1".to_owned(),
         "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
@@ -107,7 +110,9 @@ async fn a_clock_in_1970_that_jumps_to_now_expires_nothing_and_refuses_nothing()
     let file = gateway.folder().join("clock");
     let clock = Clock(&file);
     clock.set("@1970-01-01 00:00:10");
-    let mut gateway = under_clock(gateway, &file);
+    let kernel = KernelClock::new(gateway.folder());
+    kernel.say("unsynchronised");
+    let mut gateway = under_clock(gateway, &file, &kernel);
 
     // 1970: certificates are judged by a better clock, messages are taken.
     gateway.start().await;
@@ -127,6 +132,7 @@ async fn a_clock_in_1970_that_jumps_to_now_expires_nothing_and_refuses_nothing()
 
     // The time is found while the device is connected and everything waits.
     clock.set("+0");
+    kernel.say("synchronised");
     eventually("the clock is trusted", || async {
         (gateway.metric("forebay_clock_trusted", &[]).await == 1.0).then_some(())
     })
@@ -213,4 +219,199 @@ async fn settled(gateway: &Gateway) -> serde_json::Value {
         (books["waiting"] == 0).then_some(books)
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_step_of_the_clock_refuses_a_device_or_expires_a_record() {
+    // B2, E2 and E3 from outside: every wrong time that a machine can show, before NTP, under load, over restarts.
+    let plant = Plant::new(&[BOARD]);
+    let ledger = Arc::new(Ledger::new(LedgerConfig::default()));
+    let cloud = Standin::start(StandinConfig {
+        ledger: Some(Arc::clone(&ledger)),
+        ..StandinConfig::default()
+    })
+    .await
+    .unwrap();
+    cloud.faults().stop_listening().await.unwrap();
+    let gateway = Gateway::new(&config(&plant, cloud.address().port()));
+    let file = gateway.folder().join("clock");
+    let clock = Clock(&file);
+    clock.set("+0");
+    let kernel = KernelClock::new(gateway.folder());
+    let mut gateway = under_clock(gateway, &file, &kernel);
+    gateway.start().await;
+    assert_eq!(gateway.metric("forebay_clock_reason", &["reason=\"kernel\""]).await, 1.0);
+    let mut device = board(&gateway, &plant, Version::V5).await;
+    let mut next = 1;
+    for (step, answer) in [
+        ("+20d", "unsynchronised"),
+        ("+730d", "synchronised"),
+        ("-20d", "unsynchronised"),
+        ("@2038-01-19 03:14:08", "synchronised"),
+        ("@2069-01-01 00:00:00", "unsynchronised"),
+        ("@2099-01-01 00:00:00", "synchronised"),
+        ("@1970-01-01 00:00:10", "refused"),
+    ] {
+        // While it runs, with a device that stays and one that comes.
+        clock.set(step);
+        kernel.say(answer);
+        eventually("the step is noticed", || async {
+            (gateway.metric("forebay_clock_trusted", &[]).await == 0.0).then_some(())
+        })
+        .await;
+        publishes(&mut device, next..next + 5).await;
+        let mut other = board(&gateway, &plant, Version::V5).await;
+        publishes(&mut other, next + 5..next + 10).await;
+        // Through a power cut, into a boot that shows the same time before anything has synchronised it.
+        kernel.say("unsynchronised");
+        gateway.kill().await;
+        gateway.start().await;
+        assert_eq!(gateway.metric("forebay_clock_trusted", &[]).await, 0.0, "{step}");
+        device = board(&gateway, &plant, Version::V5).await;
+        publishes(&mut device, next + 10..next + 15).await;
+        // And right again.
+        clock.set("+0");
+        kernel.say("synchronised");
+        eventually("the clock is trusted", || async {
+            (gateway.metric("forebay_clock_trusted", &[]).await == 1.0).then_some(())
+        })
+        .await;
+        publishes(&mut device, next + 15..next + 20).await;
+        next += 20;
+    }
+    cloud.faults().resume_listening().await.unwrap();
+    gateway.drained().await;
+    let report = ledger.report();
+    assert_eq!(
+        (report.keyed_unique, report.gaps, report.out_of_order),
+        (next - 1, 0, 0),
+        "{report:?}"
+    );
+    let books = settled(&gateway).await;
+    assert_eq!((&books["delivered"], &books["expired"]), (&(next - 1).into(), &0.into()), "{books}");
+    for refused in [
+        "forebay_refused_total",
+        "forebay_handshake_faults_total",
+        "forebay_cloud_expired_total",
+    ] {
+        assert_eq!(gateway.metric(refused, &[]).await, 0.0, "{refused}");
+    }
+    assert_eq!(gateway.stop().await, 0);
+}
+
+/// Leaves a log whose last trusted time is `wall_ms`, as an older version did for any clock.
+fn last_trusted(gateway: &Gateway, wall_ms: u64) {
+    let clock = Arc::new(ManualClock::new(Timestamp {
+        wall_ms,
+        boot: BootId(1),
+        monotonic_ms: 1_000,
+        trusted: true,
+    }));
+    let options = Options {
+        directory: gateway.folder().join("data/log"),
+        max_disk: 128 << 20,
+        keep_free: 0,
+        commit_wait: Duration::ZERO,
+        max_devices: 100,
+        streams: vec![StreamOptions {
+            name: "telemetry".to_owned(),
+            max_bytes: 32 << 20,
+            max_age: None,
+            when_full: WhenFull::Refuse,
+        }],
+    };
+    let log = Log::open(options, clock.clone(), Arc::new(Unobserved), None).unwrap().log;
+    let record = NewRecord {
+        stream: log.stream("telemetry").unwrap(),
+        received: clock.now(),
+        identity: BOARD,
+        route: "devices/+/telemetry",
+        topic: TOPIC,
+        payload: b"1",
+        qos: 1,
+        retain: false,
+        expiry: None,
+        properties: &[],
+    };
+    log.producer(Arc::new(Unheard)).append(&[record]).unwrap();
+    log.close().unwrap();
+}
+
+struct Unheard;
+
+impl CommitListener for Unheard {
+    fn committed(&self, _batch: Batch) {}
+
+    fn failed(&self, _batch: Batch, error: &CommitError) {
+        panic!("{error}");
+    }
+}
+
+/// A command about the clock: its JSON.
+async fn clock_command(gateway: &Gateway, arguments: &[&str]) -> serde_json::Value {
+    let admin = format!("admin.bind={}", gateway.admin);
+    let arguments = [&["clock"], arguments, &["--json", "--set", &admin]].concat();
+    let (code, text, error) = forebay(&arguments, gateway.folder()).await;
+    assert_eq!(code, 0, "{arguments:?}: {text}{error}");
+    serde_json::from_str(&text).unwrap()
+}
+
+async fn is_refused(gateway: &Gateway, plant: &Plant) -> bool {
+    let mut device = match Device::connect_tls(gateway.listeners[0], "localhost", &plant.device(BOARD), "board", Version::V5).await {
+        Ok(device) => device,
+        Err(_) => return true,
+    };
+    device.send(&publish(TOPIC, b"1", QoS::AtLeastOnce, 1, false, None)).await.is_none() || device.puback().await.is_none()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_time_on_disk_is_named_and_reset_or_gives_way() {
+    let plant = Plant::new(&[]);
+    plant.certs(&["device", BOARD, "--days", "365"]);
+    let two_years_ahead = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(2 * 365 * 86_400);
+    let wrong = u64::try_from(two_years_ahead.as_millis()).unwrap();
+    // A port that nothing listens on.
+    let config = config(&plant, 1);
+
+    // Nothing synchronises the clock: the time on disk stands, is named, and a person resets it.
+    let gateway = Gateway::new(&config);
+    last_trusted(&gateway, wrong);
+    let kernel = KernelClock::new(gateway.folder());
+    kernel.say("unsynchronised");
+    let variables = [format!("LD_PRELOAD={}", kernel.library()), kernel.variable()];
+    let words: Vec<&str> = std::iter::once("env").chain(variables.iter().map(String::as_str)).collect();
+    let mut gateway = gateway.through(&words);
+    let shown = clock_command(&gateway, &[]).await;
+    assert!(shown["last_trusted_ahead_seconds"].as_i64().unwrap() > 700 * 86_400, "{shown}");
+    gateway.start().await;
+    assert!(is_refused(&gateway, &plant).await, "the device's certificate has expired by then");
+    let problems = gateway.status().await["problems"].to_string();
+    assert!(problems.contains("forebay clock reset"), "{problems}");
+    let shown = clock_command(&gateway, &[]).await;
+    assert_eq!((&shown["trusted"], &shown["reason"]), (&false.into(), &"not_synchronised".into()));
+    assert!(clock_command(&gateway, &["reset"]).await["forgotten"].is_string());
+    assert!(!is_refused(&gateway, &plant).await);
+    assert_eq!(clock_command(&gateway, &[]).await["last_trusted"], serde_json::Value::Null);
+    assert!(!gateway.status().await["problems"].to_string().contains("forebay clock reset"));
+    assert_eq!(gateway.stop().await, 0);
+
+    // On a stopped gateway, and over its start.
+    last_trusted(&gateway, wrong);
+    assert!(clock_command(&gateway, &["reset"]).await["forgotten"].is_string());
+    assert_eq!(clock_command(&gateway, &["reset"]).await["forgotten"], serde_json::Value::Null);
+    gateway.start().await;
+    assert!(!is_refused(&gateway, &plant).await);
+    assert_eq!(gateway.stop().await, 0);
+
+    // A synchronised clock needs nobody.
+    last_trusted(&gateway, wrong);
+    kernel.say("synchronised");
+    gateway.start().await;
+    assert!(!is_refused(&gateway, &plant).await);
+    eventually("the time on disk has given way", || async {
+        let status = gateway.status().await;
+        (status["clock"]["last_trusted_ahead_seconds"].as_i64()? <= 0).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.stop().await, 0);
 }

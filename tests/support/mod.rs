@@ -6,6 +6,7 @@ pub mod board;
 pub mod device;
 pub mod disk;
 pub mod gateway;
+pub mod kernel_clock;
 pub mod plant;
 pub mod program;
 pub mod prometheus;

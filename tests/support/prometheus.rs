@@ -71,10 +71,7 @@ impl Prometheus {
 
     /// The series of a query at any moment of the last `back` seconds, five seconds apart.
     pub async fn ranged(&self, query: &str, back: u64) -> Vec<Value> {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_secs();
+        let now = forebay_wal::wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let path = format!("/api/v1/query_range?query={}&start={}&end={now}&step=5", escaped(query), now - back);
         let answer = self.api(&path).await;
         assert_eq!(answer["status"], "success", "{query}: {answer}");
