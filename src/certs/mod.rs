@@ -98,7 +98,7 @@ struct TermArgs {
 impl CertsCommand {
     /// Does it, printing to stdout.
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        self.run_to(&mut std::io::stdout().lock(), SystemTime::now())
+        self.run_to(&mut std::io::stdout().lock(), forebay_wal::wall_clock())
     }
 
     fn run_to(&self, out: &mut dyn Write, now: SystemTime) -> anyhow::Result<ExitCode> {

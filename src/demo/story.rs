@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use forebay_aws_standin::{Ledger, LedgerConfig, Standin, StandinConfig, TlsConfig};
@@ -65,7 +65,7 @@ impl<'a> Teller<'a> {
         say(&format!("making certificates for {} devices, a gateway and a cloud", args.devices));
         let (devices_dir, cloud_dir) = (folder.join("certs"), folder.join("cloud"));
         let names: Vec<String> = (1..=args.devices).map(|number| format!("demo-{number}")).collect();
-        let terms = Terms::from_now(SystemTime::now());
+        let terms = Terms::from_now(forebay_wal::wall_clock());
         for dir in [&devices_dir, &cloud_dir] {
             make::ca(dir, &terms)?;
             make::server(dir, &["localhost".to_owned()], &terms)?;

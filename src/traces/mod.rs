@@ -165,7 +165,7 @@ impl Tracer {
             return;
         }
         let Some(ids) = self.traced(record) else { return };
-        let now = SystemTime::now();
+        let now = forebay_wal::wall_clock();
         let wait = Span {
             name: "wait",
             kind: SpanKind::Internal,
@@ -203,7 +203,7 @@ impl Tracer {
             links,
             status,
         };
-        self.span(&ids, cloud, at(sent), SystemTime::now());
+        self.span(&ids, cloud, at(sent), forebay_wal::wall_clock());
     }
 
     /// The ids of a record at the bridge, if it is traced. The canary is not: nobody published it.
@@ -281,7 +281,7 @@ impl RecordIds {
 
 /// An instant by the machine's clock.
 fn at(instant: Instant) -> SystemTime {
-    let now = SystemTime::now();
+    let now = forebay_wal::wall_clock();
     now.checked_sub(instant.elapsed()).unwrap_or(now)
 }
 

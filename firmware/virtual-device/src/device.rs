@@ -279,8 +279,10 @@ struct Jitter;
 
 impl Random for Jitter {
     fn draw(&mut self) -> u32 {
+        #[allow(clippy::disallowed_methods, reason = "any number will do")]
+        let time = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
         // Without the operating system's randomness the time's last digits still tell devices apart.
-        getrandom::u32().unwrap_or_else(|_| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos()))
+        getrandom::u32().unwrap_or_else(|_| time())
     }
 }
 
