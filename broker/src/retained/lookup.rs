@@ -164,8 +164,8 @@ impl Retained {
         })
     }
 
-    /// Topics in the checkpoint whose message has expired, from `from` on, and where to go on. Blocks on the disk.
-    pub(super) fn read_expired(&self, from: &str, now: &Timestamp) -> Result<ExpiredPage, LookupError> {
+    /// Topics in the checkpoint whose message has expired, as [`Head::is_over`] says, from `from` on, and where to go on. Blocks on the disk.
+    pub(super) fn read_expired(&self, from: &str, now: &Timestamp, since: Option<&Timestamp>) -> Result<ExpiredPage, LookupError> {
         let mut page = ExpiredPage {
             topics: Vec::new(),
             next: None,
@@ -175,7 +175,7 @@ impl Retained {
         let mut seen = 0;
         visit_heads(&snapshot, from, |topic, head| {
             seen += 1;
-            if head.remaining(now).is_err() {
+            if head.is_over(now, since) {
                 page.topics.push(topic.into());
             }
             if seen >= PAGE_TOPICS {

@@ -58,8 +58,19 @@ pub(crate) enum Change {
 impl Head {
     /// The seconds until it expires; `Err` if it has expired. A message whose age cannot be proved does not expire.
     pub(crate) fn remaining(&self, now: &Timestamp) -> Result<Option<u32>, Expired> {
+        self.remaining_from(&self.received, now)
+    }
+
+    /// Whether it has expired. What was received in an earlier boot by a clock that proves nothing counts from `since`, the first trusted
+    /// moment of this process: otherwise it would stay for good.
+    pub(crate) fn is_over(&self, now: &Timestamp, since: Option<&Timestamp>) -> bool {
+        let received = since.map_or(self.received, |since| self.received.or_since(since));
+        self.remaining_from(&received, now).is_err()
+    }
+
+    fn remaining_from(&self, received: &Timestamp, now: &Timestamp) -> Result<Option<u32>, Expired> {
         let Some(expiry) = self.expiry else { return Ok(None) };
-        let age = self.received.age(now).unwrap_or(Duration::ZERO).as_secs();
+        let age = received.age(now).unwrap_or(Duration::ZERO).as_secs();
         let left = u64::from(expiry).checked_sub(age).filter(|left| *left > 0).ok_or(Expired)?;
         Ok(u32::try_from(left).ok())
     }
@@ -269,5 +280,23 @@ mod tests {
         };
         assert_eq!(head.remaining(&rebooted(false)), Ok(Some(10)));
         assert_eq!(head.remaining(&rebooted(true)), Err(Expired));
+    }
+
+    #[test]
+    fn what_carries_a_time_that_proves_nothing_goes_after_its_expiry_since_the_first_trusted_moment() {
+        let mut head = message().head;
+        let began = head.received.wall_ms;
+        let trusted = |seconds: u64| Timestamp {
+            wall_ms: began + seconds * 1000,
+            boot: BootId(5),
+            monotonic_ms: seconds * 1000,
+            trusted: true,
+        };
+        for (wall_ms, is_trusted) in [(5_000, false), (4_070_908_800_000, true)] {
+            (head.received.wall_ms, head.received.trusted) = (wall_ms, is_trusted);
+            assert!(!head.is_over(&trusted(11), None), "{wall_ms}: late beats lost");
+            assert!(!head.is_over(&trusted(9), Some(&trusted(0))), "{wall_ms}");
+            assert!(head.is_over(&trusted(11), Some(&trusted(0))), "{wall_ms}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_wal::{Clock, Log};
+use forebay_wal::{Clock, Log, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::Retained;
@@ -18,6 +18,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Removes expired messages until `shutdown`. Only those that the checkpoint has: it gets the others soon.
 pub(crate) async fn sweep(retained: Arc<Retained>, log: Log, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+    let mut since = None;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -29,7 +30,7 @@ pub(crate) async fn sweep(retained: Arc<Retained>, log: Log, clock: Arc<dyn Cloc
             while let Some(place) = from
                 && !shutdown.is_cancelled()
             {
-                from = match page(&retained, &log, &clock, place).await {
+                from = match page(&retained, &log, &clock, place, &mut since).await {
                     Ok(next) => next,
                     Err(error) => {
                         tracing::warn!(%error, "expired retained messages could not be looked up");
@@ -44,11 +45,19 @@ pub(crate) async fn sweep(retained: Arc<Retained>, log: Log, clock: Arc<dyn Cloc
     }
 }
 
-async fn page(retained: &Arc<Retained>, log: &Log, clock: &Arc<dyn Clock>, from: String) -> Result<Option<String>, LookupError> {
-    let (retained, log, clock) = (Arc::clone(retained), log.clone(), Arc::clone(clock));
+/// Removes what has expired of one page; `since` becomes the first trusted moment.
+async fn page(
+    retained: &Arc<Retained>,
+    log: &Log,
+    clock: &Arc<dyn Clock>,
+    from: String,
+    since: &mut Option<Timestamp>,
+) -> Result<Option<String>, LookupError> {
+    let now = clock.now();
+    *since = since.or(Some(now).filter(|now| now.trusted));
+    let (retained, log, since) = (Arc::clone(retained), log.clone(), *since);
     let work = move || {
-        let now = clock.now();
-        let page = retained.read_expired(&from, &now)?;
+        let page = retained.read_expired(&from, &now, since.as_ref())?;
         let mut producer = log.producer(Arc::clone(&retained) as _);
         for topic in page.topics {
             let state = retained.lock();

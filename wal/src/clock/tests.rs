@@ -258,3 +258,26 @@ fn a_doubt_says_by_how_much() {
         "it is 2 h ahead of the cloud's time"
     );
 }
+
+#[test]
+fn a_time_of_the_cloud_counts_on_the_machines_own_clock_unless_it_took_too_long() {
+    use super::{Clock, CloudTime, SystemClock, wall_clock};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    let unix_ms = wall_clock().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let said = |round_trip| CloudTime { unix_ms, round_trip };
+    let clock = SystemClock::new(RELEASE);
+    assert!(!clock.cloud_said(said(CloudTime::MAX_ROUND_TRIP + Duration::from_millis(1))));
+    assert!(clock.cloud_said(said(Duration::from_millis(80))));
+    assert!(clock.now().trusted, "{:?}", clock.report());
+    // The first trusted time of a boot may be kept at once when the cloud vouches for it.
+    assert!(clock.lasting().is_some());
+    // A cloud that is a day off refutes it.
+    let wrong = CloudTime {
+        unix_ms: unix_ms - 86_400_000,
+        ..said(Duration::ZERO)
+    };
+    assert!(clock.cloud_said(wrong));
+    assert!(!clock.now().trusted && clock.lasting().is_none());
+    assert!(matches!(clock.report().trust, Err(Doubt::CloudDisagrees { .. })));
+}
