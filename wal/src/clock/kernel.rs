@@ -18,6 +18,7 @@ const MAX_ERROR_US: i64 = 16_000_000;
 pub(super) fn ask() -> Sync {
     let mut found = Timex::new();
     match adjtimex(&mut found) {
+        #[allow(clippy::useless_conversion, reason = "a C long: 32 bits on 32-bit boards")]
         Ok(_) => judge(found.0.status, i64::from(found.0.maxerror)),
         Err(_) if Path::new(SYNCHRONIZED).exists() => Sync::TimesyncFile,
         Err(error) => Sync::Unknown(error.raw_os_error().unwrap_or_default()),
