@@ -64,7 +64,7 @@ impl PlaceArgs {
                 })
                 .map_err(Failure::Failed)?;
             let token = self.token_file.as_deref().map(token).transpose()?;
-            let unreachable = format!("nobody answers at {url}");
+            let unreachable = format!("no answer at {url}");
             return Ok(Access::Running(Box::new(Client::new(address.to_owned(), token, unreachable)?)));
         }
         let config = self

@@ -45,7 +45,7 @@ enum Action {
     },
     /// Put dead letters back into their streams, under their first ids
     #[command(
-        after_help = "Mend first what they died of: a route, a limit, the cloud's policy. Says what it would do until --yes is given.\n\n\
+        after_help = "Fix first what made them dead letters: a route, a limit, the cloud's policy. Without --yes it only prints what it would do.\n\n\
                       Examples:\n  forebay dead requeue 17 18 --yes\n  forebay dead requeue --identity board-1 --reason no-route"
     )]
     Requeue(ChangeArgs),

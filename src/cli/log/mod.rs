@@ -42,7 +42,7 @@ enum Action {
     /// Streams, files, bytes, rates, and what is written per day
     #[command(after_help = "Examples:\n  forebay log stat\n  forebay log stat -c /etc/forebay/forebay.yaml --json")]
     Stat(ShowArgs),
-    /// List the log's files with what they hold
+    /// List the segments with what they hold
     #[command(after_help = "Examples:\n  forebay log ls\n  forebay log ls --json")]
     Ls(ShowArgs),
     /// Show the newest records, and with --follow those that come

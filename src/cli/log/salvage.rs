@@ -14,10 +14,10 @@ use crate::inspect::{Line, salvaged};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SalvageArgs {
-    /// A log file, or a directory with some
+    /// A segment, or a directory with some
     #[arg(value_name = "DIR_OR_FILE")]
     from: PathBuf,
-    /// Of a directory, every log file, not only those set aside
+    /// Of a directory, every segment, not only quarantined files
     #[arg(long)]
     all: bool,
     /// The gateway's id, for the records' ids; default the configuration's
@@ -91,9 +91,9 @@ fn files(from: &Path, all: bool) -> Result<Vec<PathBuf>, Failure> {
     files.sort();
     if files.is_empty() {
         let advice = if all {
-            "there is no log file in it"
+            "there is no segment in it"
         } else {
-            "nothing in it was set aside; --all takes every log file"
+            "there are no quarantined files in it; --all takes every segment"
         };
         return Err(Failure::Failed(anyhow!("{}: {advice}", from.display())));
     }

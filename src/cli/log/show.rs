@@ -112,7 +112,7 @@ fn stat_text(stat: &Stat) -> String {
         (stat.files.damaged, "missing or damaged: `forebay log verify` says more"),
         (
             stat.files.set_aside,
-            "set aside because they did not open: `forebay log salvage` reads them",
+            "quarantined because they did not open: `forebay log salvage` reads them",
         ),
     ] {
         if count > 0 {
