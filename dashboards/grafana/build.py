@@ -197,7 +197,7 @@ def log_and_disk():
             rows("Fails first", "What fails first if nothing is done, and when.", "s", f"min by (instance, what) (forebay_fails_in_seconds{AT})"),
             rows("Self-check", "What `forebay check` finds, hourly.", "none", f"sum by (instance, severity, area) (forebay_check_findings{AT})"),
             tile("Start", "Records recovered at the last start, records found damaged, and files quarantined.", "none", thresholds((None, "green")),
-                 (f"sum(forebay_start_recovered_records{AT})", "recovered"), (f"sum(forebay_start_damaged_records{AT})", "damaged"), (f"sum(forebay_start_set_aside_files{AT})", "files quarantined"), width=12),
+                 (f"sum(forebay_start_recovered_records{AT})", "recovered"), (f"sum(forebay_start_damaged_records{AT})", "damaged"), (f"sum(forebay_start_quarantined_files{AT})", "files quarantined"), width=12),
         ],
     )
 

@@ -244,7 +244,7 @@ struct Start {
     clean: bool,
     recovered: u64,
     damaged: u64,
-    set_aside: u64,
+    quarantined: u64,
     took_seconds: f64,
 }
 
@@ -303,7 +303,7 @@ impl Status {
                 clean: figures.start.clean,
                 recovered: figures.start.recovered,
                 damaged: figures.start.damaged,
-                set_aside: figures.start.set_aside,
+                quarantined: figures.start.set_aside,
                 took_seconds: figures.start.took.as_secs_f64(),
             },
             clock_trusted: figures.clock.report.trust.is_ok(),

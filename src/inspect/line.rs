@@ -44,7 +44,7 @@ pub(crate) enum State {
     /// For the cloud.
     Waiting,
     /// Its route or pair is suspended.
-    Held,
+    Suspended,
     /// Done with, but its file is still there.
     Settled,
     /// It cannot be read.
@@ -185,7 +185,7 @@ impl Names<'_> {
         let stream = self.stream(kept.record.id.stream);
         let state = match kept.state {
             RecordState::Waiting => State::Waiting,
-            RecordState::Held => State::Held,
+            RecordState::Held => State::Suspended,
             RecordState::Settled => State::Settled,
         };
         line(&kept.record, Some(self.id(&kept.record)), stream, kept.offset.0, state)
@@ -224,7 +224,7 @@ impl Names<'_> {
             FileCondition::Unclean => "unclean",
             FileCondition::Missing => "missing",
             FileCondition::Damaged => "damaged",
-            FileCondition::SetAside => "set_aside",
+            FileCondition::SetAside => "quarantined",
             FileCondition::Stray => "stray",
         };
         FileLine {

@@ -39,7 +39,7 @@ impl Selection {
     pub(crate) fn wants(&self, candidate: &Candidate<'_>) -> bool {
         let state = match candidate.state {
             RecordState::Waiting => State::Waiting,
-            RecordState::Held => State::Held,
+            RecordState::Held => State::Suspended,
             RecordState::Settled => State::Settled,
         };
         let at = candidate.received.wall_ms;
@@ -145,7 +145,7 @@ impl Selection {
 fn state_name(state: State) -> &'static str {
     match state {
         State::Waiting => "waiting",
-        State::Held => "held",
+        State::Suspended => "suspended",
         State::Settled => "settled",
         State::Damaged => "damaged",
         State::Unknown => "unknown",
@@ -155,9 +155,9 @@ fn state_name(state: State) -> &'static str {
 fn state(text: &str) -> Result<State, String> {
     match text {
         "waiting" => Ok(State::Waiting),
-        "held" => Ok(State::Held),
+        "suspended" => Ok(State::Suspended),
         "settled" => Ok(State::Settled),
-        _ => Err(format!("state={text}: must be waiting, held or settled")),
+        _ => Err(format!("state={text}: must be waiting, suspended or settled")),
     }
 }
 
@@ -200,7 +200,7 @@ mod tests {
             identities: vec!["gerät 7/%".into()],
             since: Some(1_700_000_000_123),
             until: Some(1_800_000_000_000),
-            states: vec![State::Waiting, State::Held],
+            states: vec![State::Waiting, State::Suspended],
             reasons: vec!["no-route".into()],
             from: Some(17),
             limit: Some(3),

@@ -70,7 +70,7 @@ pub(crate) struct FilesStat {
     pub(crate) count: u64,
     pub(crate) unclean: u64,
     pub(crate) damaged: u64,
-    pub(crate) set_aside: u64,
+    pub(crate) quarantined: u64,
     pub(crate) bytes: u64,
 }
 
@@ -140,7 +140,7 @@ pub(crate) fn stat(about: &About, inspector: &Inspector, live: Option<&Live<'_>>
     for file in inspector.files().unwrap_or_default() {
         files.bytes += file.bytes;
         match file.condition {
-            FileCondition::SetAside => files.set_aside += 1,
+            FileCondition::SetAside => files.quarantined += 1,
             condition => {
                 files.count += 1;
                 files.unclean += u64::from(condition == FileCondition::Unclean);

@@ -111,7 +111,7 @@ fn stat_text(stat: &Stat) -> String {
         (stat.files.unclean, "not closed properly, repaired when read"),
         (stat.files.damaged, "missing or damaged: `forebay log verify` says more"),
         (
-            stat.files.set_aside,
+            stat.files.quarantined,
             "quarantined because they did not open: `forebay log salvage` reads them",
         ),
     ] {

@@ -165,7 +165,7 @@ pub(super) fn save(path: &Path, engine: &Engine, now: &Timestamp, clean: bool) -
 }
 
 /// Puts a file that cannot be used out of the way, for whoever wants to look at it.
-pub(super) fn set_aside(path: &Path) -> io::Result<()> {
+pub(super) fn quarantine(path: &Path) -> io::Result<()> {
     std::fs::rename(path, path.with_extension("json.unusable"))
 }
 

@@ -65,8 +65,8 @@ pub(crate) fn start(config: &Config, clock: Arc<dyn Clock>, inner: Arc<dyn Obser
         Ok(found) => found,
         Err(error) => {
             add(&counters.checkpoint_failures, 1);
-            let aside = checkpoint::set_aside(&path);
-            tracing::warn!(file = %path.display(), %error, set_aside = aside.is_ok(), "the watch's state is not used and begins anew");
+            let aside = checkpoint::quarantine(&path);
+            tracing::warn!(file = %path.display(), %error, quarantined = aside.is_ok(), "the watch's state is not used and begins anew");
             false
         }
     };
