@@ -26,6 +26,10 @@ pub struct Limits {
     pub max_in_flight: u16,
     /// Longest keep-alive granted on MQTT 5 (Server Keep Alive).
     pub max_keep_alive: Duration,
+    /// Levels of a topic or filter of a peer; more are refused.
+    pub max_levels: usize,
+    /// Bytes of a topic or filter of a peer; more are refused.
+    pub max_topic: usize,
     /// Retained messages.
     pub max_topics: usize,
     /// Bytes of retained messages.
@@ -47,6 +51,8 @@ impl Default for Limits {
             max_packet: 128 << 10,
             max_in_flight: 100,
             max_keep_alive: Duration::from_secs(20 * 60),
+            max_levels: 32,
+            max_topic: 1 << 10,
             max_topics: 100_000,
             max_retained_bytes: 256 << 20,
             max_session_expiry: Duration::from_secs(7 * 24 * 3600),

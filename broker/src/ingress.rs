@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::fanout::Message;
 use crate::local_state;
 use crate::observe::{Accepted, Device, Publishes, TracedPublish, Unretained, add};
-use crate::policy::{self, Access};
+use crate::policy::{self, Access, TopicBounds};
 use crate::refusal::RefusedPublish;
 use crate::retained::{Candidate, Decision};
 use crate::session::{self, Change, SessionKey};
@@ -72,6 +72,9 @@ impl Ingress {
         let Ok(topic) = std::str::from_utf8(&inbound.topic) else {
             return Taken::Refused(RefusedPublish::InvalidTopic);
         };
+        if let Err(over) = TopicBounds::of(&self.context.limits).check(topic) {
+            return Taken::Refused(RefusedPublish::OverBound(over));
+        }
         if !self.access.may_publish(topic) {
             return Taken::Refused(RefusedPublish::NotAuthorized);
         }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use forebay_broker::codec::{Connect, Packet, SubscribeOptions, Version, encode};
+use forebay_broker::codec::{Connect, Packet, ReasonCode, SubscribeOptions, Version, encode};
+use forebay_broker::{Disconnection, Limits, Refusal};
 use support::{Bench, Client, Setup, connect_5, connect_311, publish, will, within};
 use tokio::task::JoinSet;
 
@@ -356,10 +357,7 @@ async fn fuzz(dice: &mut Dice, address: std::net::SocketAddr) -> usize {
         publish("cloud/fuzz", 2, Some(2)),
         publish("fuzz/é", 0, None),
         publish("$fuzz/x", 1, Some(3)),
-        Packet::PubRel(forebay_broker::codec::Ack::new(
-            support::id(2),
-            forebay_broker::codec::ReasonCode::SUCCESS,
-        )),
+        Packet::PubRel(forebay_broker::codec::Ack::new(support::id(2), ReasonCode::SUCCESS)),
         Packet::PingReq,
     ]
     .iter()
@@ -393,4 +391,96 @@ async fn fuzz(dice: &mut Dice, address: std::net::SocketAddr) -> usize {
         sent += 1;
     }
     sent
+}
+
+/// Filters and topics of one device: deep, long, many.
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_and_filters_over_the_bounds_are_refused_and_harm_nobody() {
+    let mut watch = Watch::new(Setup::default()).await;
+    for (version, refused_filter, refused_publish) in [
+        (Version::V5, ReasonCode::TOPIC_FILTER_INVALID, ReasonCode::TOPIC_NAME_INVALID),
+        (Version::V311, ReasonCode::UNSPECIFIED_ERROR, ReasonCode::SUCCESS),
+    ] {
+        for (what, levels, level) in [("deep", 12_000, ""), ("just over", 32, "a"), ("long", 1, &*"x".repeat(1100))] {
+            let connect = if version == Version::V5 {
+                connect_5("bounds")
+            } else {
+                connect_311("bounds")
+            };
+            let mut device = watch.client(connect).await;
+            let topic = format!("cloud/{}", format!("{level}/").repeat(levels));
+            let codes = device
+                .subscribe_with(1, &[&format!("{topic}#")], SubscribeOptions::default(), None)
+                .await;
+            assert_eq!(codes, [refused_filter], "{what}");
+            device.send(&publish(&topic, 1, Some(2))).await;
+            device.expect_ack(2, refused_publish).await;
+            device.send(&publish("cloud/well", 1, Some(3))).await;
+            device.expect_ack(3, ReasonCode::SUCCESS).await;
+            watch.assert_well(what).await;
+        }
+        let will = Connect {
+            will: Some(will(&"w/".repeat(40), 0, None)),
+            ..connect_5("bounded-will")
+        };
+        let (_, connack) = Client::connect(watch.bench.address(), will).await;
+        assert_eq!(connack.code, ReasonCode::TOPIC_NAME_INVALID);
+    }
+    assert_eq!(watch.bench.view.stats().refused(Refusal::TopicBounds), 6);
+}
+
+/// The ids of a session outlive its connection and the process, so there are at most `max_in_flight` of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn qos_2_publishes_that_are_never_released_are_bounded() {
+    let limits = Limits {
+        max_in_flight: 10,
+        ..Limits::default()
+    };
+    let mut watch = Watch::new(Setup {
+        limits,
+        ..Setup::default()
+    })
+    .await;
+    for connect in [connect_5("unreleased-5"), connect_311("unreleased-3")] {
+        let mut device = watch
+            .client(Connect {
+                clean_start: true,
+                ..connect
+            })
+            .await;
+        for id in 1..=10 {
+            device.send(&publish("cloud/x", 2, Some(id))).await;
+            device.expect_ack(id, ReasonCode::SUCCESS).await;
+        }
+        // The same again is no new one.
+        device.send(&publish("cloud/x", 2, Some(10))).await;
+        device.expect_ack(10, ReasonCode::SUCCESS).await;
+        device.send(&publish("cloud/x", 2, Some(11))).await;
+        device.expect_end(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED).await;
+        watch.assert_well("unreleased ids").await;
+    }
+    assert_eq!(watch.bench.view.stats().disconnected(Disconnection::ReceiveMaximum), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_one_subscribe_repeats_gets_its_retained_messages_once() {
+    let mut watch = Watch::new(Setup::default()).await;
+    let mut device = watch.client(connect_5("repeats")).await;
+    for number in 0..20 {
+        let Packet::Publish(retained) = publish(&format!("kept/{number}"), 1, Some(number + 1)) else {
+            unreachable!()
+        };
+        device
+            .send(&Packet::Publish(forebay_broker::codec::Publish { retain: true, ..retained }))
+            .await;
+        device.expect_ack(number + 1, ReasonCode::SUCCESS).await;
+    }
+    let filters = vec!["kept/#"; 4000];
+    let codes = device.subscribe_with(99, &filters, SubscribeOptions::default(), None).await;
+    assert_eq!(codes.len(), filters.len());
+    for _ in 0..20 {
+        assert!(device.text().await.0.starts_with("kept/"));
+    }
+    device.ping().await;
+    watch.assert_well("a repeated filter").await;
 }

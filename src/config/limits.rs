@@ -16,7 +16,11 @@ pub(crate) struct Limits {
     pub(crate) max_in_flight: u16,
     /// The longest keep-alive. Default 20 min.
     pub(crate) max_keep_alive: Duration,
-    /// Distinct topics shown to the local fan-out. Default 100000.
+    /// Levels of a topic or filter. Default 32.
+    pub(crate) max_levels: u32,
+    /// Bytes of a topic or filter. Default 1 KiB.
+    pub(crate) max_topic: u32,
+    /// Retained messages. Default 100000.
     pub(crate) max_topics: u32,
 }
 
@@ -41,6 +45,8 @@ pub(super) fn read_limits(root: &Section<'_>) -> Limits {
             .and_then(|value| u16::try_from(value).ok())
             .unwrap_or_default(),
         max_keep_alive: section.duration("max_keep_alive").unwrap_or_default(),
+        max_levels: small(section.integer("max_levels")),
+        max_topic: small(section.bytes("max_topic")),
         max_topics: small(section.integer("max_topics")),
     }
 }

@@ -58,6 +58,8 @@ fn limits(config: &Config) -> forebay_broker::Limits {
         max_packet: config.limits.max_packet as usize,
         max_in_flight: config.limits.max_in_flight,
         max_keep_alive: config.limits.max_keep_alive,
+        max_levels: config.limits.max_levels as usize,
+        max_topic: config.limits.max_topic as usize,
         max_topics: config.limits.max_topics as usize,
         max_retained_bytes: config.sessions.max_bytes,
         max_session_expiry: config.sessions.max_expiry,

@@ -16,6 +16,7 @@ use crate::codec::{
 use crate::context::Context;
 use crate::ingress::Ingress;
 use crate::observe::Disconnection;
+use crate::policy::TopicBounds;
 use crate::refusal::RefusedConnect;
 use crate::retained::RetainedBeforeAcks;
 use crate::session::{Attached, SessionKey};
@@ -99,6 +100,11 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
     {
         let topic = will.topic.as_str().to_owned();
         return Err(RefusedConnect::WillNotAuthorized { identity, topic });
+    }
+    if let Some(will) = &connect.will
+        && let Err(error) = TopicBounds::of(&context.limits).check(will.topic.as_str())
+    {
+        return Err(RefusedConnect::WillOverBound { identity, error });
     }
     let expiry = session_expiry(&connect, context);
     let key = SessionKey {

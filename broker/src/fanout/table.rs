@@ -13,6 +13,10 @@ use crate::session::SubscriptionOptions;
 const MAX_FILTERS: usize = 20_000;
 /// Bytes of their texts.
 const MAX_FILTER_BYTES: usize = 4 << 20;
+/// Nodes of the tree: what a filter takes of memory, and a topic of time, grows with its levels.
+const MAX_NODES: usize = 60_000;
+/// Free nodes at the end of the tree at which their memory is given back.
+const MIN_FREE: usize = 256;
 
 /// Receives messages. It never blocks: it drops and counts what it cannot take.
 pub(crate) trait Recipient: Send + Sync {
@@ -27,7 +31,7 @@ pub(crate) struct NodeId(u32);
 /// The bound of distinct filters is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{MAX_FILTERS} distinct filters, or {MAX_FILTER_BYTES} bytes of them, are subscribed already; look for a client that invents filters"
+    "{MAX_FILTERS} distinct filters, {MAX_FILTER_BYTES} bytes or {MAX_NODES} levels of them are subscribed already; look for a client that invents filters"
 )]
 pub(crate) struct TooManyFilters;
 
@@ -97,7 +101,10 @@ impl Table {
         let is_known = self
             .find(filter.as_str())
             .is_some_and(|node| !self.node(node).subscriptions.is_empty());
-        if !is_known && (self.filters >= MAX_FILTERS || self.filter_bytes + bytes > MAX_FILTER_BYTES) {
+        let levels = filter.as_str().split('/').count();
+        let nodes = self.nodes.len() - self.free.len();
+        let has_room = self.filters < MAX_FILTERS && self.filter_bytes + bytes <= MAX_FILTER_BYTES && nodes + levels <= MAX_NODES;
+        if !is_known && !has_room {
             return Err(TooManyFilters);
         }
         let place = filter.as_str().split('/').fold(ROOT, |node, level| self.below_or_new(node, level));
@@ -167,36 +174,42 @@ impl Table {
         });
     }
 
-    /// Visits the nodes whose filters match and have subscribers, until `visit` returns false.
+    /// Visits the nodes whose filters match and have subscribers, until `visit` returns false. Each node of the tree is looked
+    /// at once at most. It does not recurse: how deep a topic is, its publisher decides.
     fn walk(&self, topic: &str, visit: &mut dyn FnMut(&Node) -> bool) {
-        // Wildcards in the first level do not match what begins with `$` (MQTT-4.7.2-1).
-        let is_hidden = topic.starts_with('$');
-        self.walk_from(ROOT, Some(topic), is_hidden, visit);
-    }
-
-    fn walk_from(&self, node: u32, rest: Option<&str>, is_hidden: bool, visit: &mut dyn FnMut(&Node) -> bool) -> bool {
-        let shown = |place: u32, visit: &mut dyn FnMut(&Node) -> bool| {
+        let mut shown = |place: u32| {
             let node = self.node(place);
             node.subscriptions.is_empty() || visit(node)
         };
-        // `#` matches the level above it, too (MQTT-4.7.1-2).
-        if !is_hidden
-            && let Some(tail) = self.below(node, "#")
-            && !shown(tail, visit)
-        {
-            return false;
+        // Wildcards in the first level do not match what begins with `$` (MQTT-4.7.2-1).
+        let mut is_hidden = topic.starts_with('$');
+        let mut open = vec![(ROOT, Some(topic))];
+        while let Some((node, rest)) = open.pop() {
+            // `#` matches the level above it, too (MQTT-4.7.1-2).
+            if !is_hidden
+                && let Some(tail) = self.below(node, "#")
+                && !shown(tail)
+            {
+                return;
+            }
+            let Some(rest) = rest else {
+                if shown(node) {
+                    continue;
+                }
+                return;
+            };
+            let (level, rest) = match rest.split_once('/') {
+                Some((level, rest)) => (level, Some(rest)),
+                None => (rest, None),
+            };
+            if !is_hidden && let Some(plus) = self.below(node, "+") {
+                open.push((plus, rest));
+            }
+            if let Some(same) = self.below(node, level) {
+                open.push((same, rest));
+            }
+            is_hidden = false;
         }
-        let Some(rest) = rest else { return shown(node, visit) };
-        let (level, rest) = match rest.split_once('/') {
-            Some((level, rest)) => (level, Some(rest)),
-            None => (rest, None),
-        };
-        let plus = if is_hidden { None } else { self.below(node, "+") };
-        let same = self.below(node, level);
-        [same, plus]
-            .into_iter()
-            .flatten()
-            .all(|below| self.walk_from(below, rest, false, visit))
     }
 
     fn find(&self, filter: &str) -> Option<u32> {
@@ -272,6 +285,22 @@ impl Table {
             place = node.above;
             self.node_mut(place).below -= 1;
         }
+        let at_end = self.nodes.iter().rev().take(MIN_FREE).take_while(|node| node.level.is_none());
+        if at_end.count() == MIN_FREE {
+            self.give_back();
+        }
+    }
+
+    /// Gives back the memory of free nodes at the end. Those between are used again.
+    fn give_back(&mut self) {
+        let used = self.nodes.iter().rposition(|node| node.level.is_some()).map_or(1, |last| last + 1);
+        self.nodes.truncate(used);
+        self.free.retain(|place| (*place as usize) < used);
+        self.nodes.shrink_to_fit();
+        self.free.shrink_to_fit();
+        self.edges.shrink_to_fit();
+        self.levels.shrink_to_fit();
+        self.free_levels.shrink_to_fit();
     }
 
     fn node(&self, place: u32) -> &Node {
@@ -332,6 +361,38 @@ mod tests {
     const TOPICS: [&str; 13] = [
         "a", "a/b", "a/b/c", "b", "b/b", "/", "/a", "a/", "a//c", "$SYS", "$SYS/x", "$SYS/x/y", "a/b/c/d",
     ];
+
+    #[test]
+    fn a_topic_of_any_depth_is_matched_without_recursion() {
+        let mut table = Table::default();
+        let recipient: Arc<dyn Recipient> = Arc::new(Served::default());
+        let deep = "a/".repeat(30_000);
+        table.insert(&filter(&format!("{deep}#")), &recipient, options(1)).unwrap();
+        assert!(table.is_wanted(&deep));
+    }
+
+    #[test]
+    fn levels_are_bounded_and_their_memory_is_given_back() {
+        let mut table = Table::default();
+        let recipient: Arc<dyn Recipient> = Arc::new(Served::default());
+        let stays = table.insert(&filter("stays/#"), &recipient, options(0)).unwrap().unwrap();
+        let mut places = Vec::new();
+        for number in 0.. {
+            let text = format!("{number}/{}", "a/".repeat(30));
+            match table.insert(&filter(&text), &recipient, options(1)) {
+                Ok(place) => places.extend(place),
+                Err(TooManyFilters) => break,
+            }
+        }
+        assert!(table.nodes.len() <= MAX_NODES && table.nodes.len() > MAX_NODES - 40);
+        for place in places {
+            assert!(table.remove(place, &recipient));
+        }
+        assert!(table.nodes.capacity() < MIN_FREE * 4, "{} nodes are kept", table.nodes.capacity());
+        assert!(table.is_wanted("stays/here"));
+        assert!(table.remove(stays, &recipient));
+        assert!(!table.is_wanted("stays/here"));
+    }
 
     #[test]
     fn a_topic_finds_the_filters_that_match_it_one_by_one() {

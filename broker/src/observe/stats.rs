@@ -34,6 +34,8 @@ reasons! {
     Refusal {
         /// No access rule allows the topic.
         NotAuthorized = "not_authorized",
+        /// The topic is longer or deeper than `limits.max_topic` and `limits.max_levels` allow.
+        TopicBounds = "topic_bounds",
         /// The cloud can never accept it (MQTT 5; on 3.1.1 it becomes a dead letter).
         Undeliverable = "undeliverable",
         /// The stream, or the disk, is at its bound and the policy is `refuse`.
@@ -76,6 +78,8 @@ reasons! {
         Protocol = "protocol_error",
         /// A packet over `limits.max_packet`.
         PacketTooLarge = "packet_too_large",
+        /// More QoS 2 publishes without PUBREL than `limits.max_in_flight`.
+        ReceiveMaximum = "receive_maximum",
         /// A protocol version that is not supported.
         UnsupportedVersion = "unsupported_version",
         /// A client id that cannot be used.

@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::routes::Routes;
 
+/// Bytes of a topic that are compared with the routes: the work grows with the square of the length.
+const MAX_COMPARED: usize = 128;
 /// Distinct topics kept; a new one replaces the rarest.
 const MAX_TOPICS: usize = 64;
 
@@ -64,8 +66,12 @@ impl Unrouted {
 }
 
 /// The route whose filter is nearest to the topic, and the number of letters that differ, if that is at most a third of the topic.
+/// A topic of more than 128 bytes is not compared.
 #[must_use]
 pub fn nearest(topic: &str, routes: &Routes) -> Option<(String, usize)> {
+    if topic.len() > MAX_COMPARED {
+        return None;
+    }
     routes
         .iter()
         .map(|route| (route.from.as_str().to_owned(), distance_to_filter(topic, route.from.as_str())))

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::codec::{DecodeError, ReasonCode};
 use crate::observe::Disconnection;
+use crate::policy::OverBound;
 use crate::session::AttachError;
 use crate::tls::{Identity, IdentityError};
 
@@ -26,6 +27,8 @@ pub(crate) enum RefusedConnect {
     EnhancedAuthentication(Identity),
     #[error("the access rules do not let {identity} publish its will to `{topic}`")]
     WillNotAuthorized { identity: Identity, topic: String },
+    #[error("the topic of {identity}'s will is refused: {error}")]
+    WillOverBound { identity: Identity, error: OverBound },
     #[error("{identity}: {error}")]
     Session { identity: Identity, error: AttachError },
 }
@@ -37,6 +40,7 @@ impl RefusedConnect {
             Self::Undecodable(error) => error.reason(),
             Self::ClientIdTooLong { .. } | Self::NoClientId | Self::NoRandomness(_) => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
             Self::BadIdentity(_) | Self::ClaimedIdentity(_) | Self::WillNotAuthorized { .. } => ReasonCode::NOT_AUTHORIZED,
+            Self::WillOverBound { .. } => ReasonCode::TOPIC_NAME_INVALID,
             Self::EnhancedAuthentication(_) => ReasonCode::BAD_AUTHENTICATION_METHOD,
             Self::Session { error, .. } => match error {
                 AttachError::TooMany | AttachError::IdentityQuota => ReasonCode::QUOTA_EXCEEDED,
@@ -51,7 +55,7 @@ impl RefusedConnect {
             Self::Undecodable(error) => super::undecodable(error),
             Self::ClientIdTooLong { .. } | Self::NoClientId | Self::NoRandomness(_) => Disconnection::BadClientId,
             Self::BadIdentity(_) | Self::ClaimedIdentity(_) => Disconnection::BadIdentity,
-            Self::EnhancedAuthentication(_) | Self::WillNotAuthorized { .. } => Disconnection::NotAuthorized,
+            Self::EnhancedAuthentication(_) | Self::WillNotAuthorized { .. } | Self::WillOverBound { .. } => Disconnection::NotAuthorized,
             Self::Session { error, .. } => match error {
                 AttachError::TooMany | AttachError::IdentityQuota => Disconnection::TooManyConnections,
                 AttachError::NotCommitted => Disconnection::LogFailed,

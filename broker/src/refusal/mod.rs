@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | CONNECT | CONNACK with the code | CONNACK with the nearest return code |
 //! | PUBLISH at QoS 0 | nothing, there is no answer | nothing |
-//! | PUBLISH that is not allowed, or that the log can never take | PUBACK or PUBREC with the code | the connection ends (MQTT-3.3.5-2) |
+//! | PUBLISH to a topic that is not allowed, or over a bound | PUBACK or PUBREC with the code | PUBACK or PUBREC, and it is dropped and counted (MQTT-3.3.5-2 allows it) |
+//! | PUBLISH that the log can never take | PUBACK or PUBREC with the code | the connection ends (MQTT-3.3.5-2) |
 //! | PUBLISH while the log is full or cannot write | PUBACK or PUBREC with 0x97, late | nothing yet: the publish is parked |
 //! | PUBLISH whose commit failed | PUBACK or PUBREC with 0x83 | the connection ends unanswered |
 //! | SUBSCRIBE | SUBACK with the code, for this filter | SUBACK with 0x80, for this filter |

@@ -4,13 +4,15 @@ use forebay_wal::AppendError;
 
 use crate::codec::{QoS, ReasonCode, Version};
 use crate::observe::{Disconnection, Refusal, Stats};
-use crate::policy::Undeliverable;
+use crate::policy::{OverBound, Undeliverable};
 
 /// Why a publish is not accepted. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RefusedPublish {
     #[error("its topic is not valid UTF-8")]
     InvalidTopic,
+    #[error("its topic is refused: {0}")]
+    OverBound(OverBound),
     #[error("no access rule of this identity allows the topic; correct the topic, or `access` in the configuration")]
     NotAuthorized,
     /// The cloud can never accept it.
@@ -38,7 +40,10 @@ pub(crate) enum PublishAnswer {
     DelayedCode(ReasonCode),
     /// None yet: MQTT 3.1.1 has no code for it, so the publish waits for room.
     Park,
-    /// MQTT 3.1.1 has no answer but the end of the connection (MQTT-3.3.5-2).
+    /// The ack of an accepted publish. MQTT 3.1.1 has no code for a refusal, and allows the ack (MQTT-3.3.5-2). Closing would be
+    /// worse: clients send a refused publish first after each reconnect, so nothing behind it would ever arrive.
+    AckAndDrop,
+    /// MQTT 3.1.1 has no answer that would be true but the end of the connection (MQTT-3.3.5-2).
     Close(Disconnection),
 }
 
@@ -49,6 +54,7 @@ impl RefusedPublish {
             (_, Version::V5) if self.is_temporary() => PublishAnswer::DelayedCode(self.code()),
             (_, Version::V5) => PublishAnswer::Code(self.code()),
             (_, Version::V311) if self.is_temporary() => PublishAnswer::Park,
+            (_, Version::V311) if self.is_promised_nothing() => PublishAnswer::AckAndDrop,
             (_, Version::V311) => PublishAnswer::Close(self.disconnection()),
         }
     }
@@ -57,7 +63,7 @@ impl RefusedPublish {
     pub(crate) fn code(&self) -> ReasonCode {
         match self {
             Self::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
-            Self::InvalidTopic => ReasonCode::TOPIC_NAME_INVALID,
+            Self::InvalidTopic | Self::OverBound(_) => ReasonCode::TOPIC_NAME_INVALID,
             // PUBACK has no code for a size (MQTT 5, table 3-4).
             Self::Undeliverable(why) if why.reason == "payload-too-large" => ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
             Self::Undeliverable(_) => ReasonCode::TOPIC_NAME_INVALID,
@@ -69,7 +75,7 @@ impl RefusedPublish {
     /// What the end of a 3.1.1 connection is counted as.
     pub(crate) fn disconnection(&self) -> Disconnection {
         match self {
-            Self::InvalidTopic | Self::NotAuthorized | Self::Undeliverable(_) => Disconnection::NotAuthorized,
+            Self::InvalidTopic | Self::OverBound(_) | Self::NotAuthorized | Self::Undeliverable(_) => Disconnection::NotAuthorized,
             Self::TooLarge(_) => Disconnection::PacketTooLarge,
             Self::LogFull | Self::LogUnavailable | Self::CommitFailed => Disconnection::LogFailed,
         }
@@ -78,6 +84,11 @@ impl RefusedPublish {
     /// Whether the same publish may be accepted later. Until then local subscribers get it at QoS 0.
     pub(crate) fn is_temporary(&self) -> bool {
         matches!(self, Self::LogFull | Self::LogUnavailable)
+    }
+
+    /// Whether the topic can never be accepted from this identity, so that acking it breaks no promise.
+    fn is_promised_nothing(&self) -> bool {
+        matches!(self, Self::InvalidTopic | Self::OverBound(_) | Self::NotAuthorized)
     }
 
     pub(crate) fn count(&self, qos: QoS, stats: &Stats) {
@@ -104,6 +115,7 @@ impl RefusedPublish {
     fn counter(&self) -> Refusal {
         match self {
             Self::InvalidTopic | Self::NotAuthorized => Refusal::NotAuthorized,
+            Self::OverBound(_) => Refusal::TopicBounds,
             Self::Undeliverable(_) | Self::TooLarge(_) => Refusal::Undeliverable,
             Self::LogFull => Refusal::LogFull,
             Self::LogUnavailable => Refusal::LogUnavailable,
@@ -129,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_refusal_has_one_answer_for_each_version_and_qos() {
-        use PublishAnswer::{Close, Code, DelayedCode, Nothing, Park};
+        use PublishAnswer::{AckAndDrop, Close, Code, DelayedCode, Nothing, Park};
         let undeliverable = |reason| {
             RefusedPublish::Undeliverable(Undeliverable {
                 reason,
@@ -137,15 +149,12 @@ mod tests {
             })
         };
         let cases = [
+            (RefusedPublish::NotAuthorized, Code(ReasonCode::NOT_AUTHORIZED), AckAndDrop),
+            (RefusedPublish::InvalidTopic, Code(ReasonCode::TOPIC_NAME_INVALID), AckAndDrop),
             (
-                RefusedPublish::NotAuthorized,
-                Code(ReasonCode::NOT_AUTHORIZED),
-                Close(Disconnection::NotAuthorized),
-            ),
-            (
-                RefusedPublish::InvalidTopic,
+                RefusedPublish::OverBound(OverBound::Levels { levels: 33, limit: 32 }),
                 Code(ReasonCode::TOPIC_NAME_INVALID),
-                Close(Disconnection::NotAuthorized),
+                AckAndDrop,
             ),
             (
                 undeliverable("topic-too-long"),

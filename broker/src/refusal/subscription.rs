@@ -5,6 +5,7 @@ use forebay_topic::FilterError;
 use crate::codec::ReasonCode;
 use crate::fanout::TooManyFilters;
 use crate::observe::{Stats, add};
+use crate::policy::OverBound;
 
 /// Why a filter of a SUBSCRIBE is not granted. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,8 @@ pub(crate) enum RefusedSubscription {
     Shared,
     #[error("{0}")]
     InvalidFilter(FilterError),
+    #[error("{0}")]
+    OverBound(OverBound),
     #[error("no access rule of this identity covers it; correct the filter, or `access` in the configuration")]
     NotAuthorized,
     #[error("No Local tells publishers apart by identity, and all of this listener's have the same")]
@@ -28,7 +31,7 @@ impl RefusedSubscription {
     pub(crate) fn code(&self) -> ReasonCode {
         match self {
             Self::Shared => ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
-            Self::InvalidFilter(_) => ReasonCode::TOPIC_FILTER_INVALID,
+            Self::InvalidFilter(_) | Self::OverBound(_) => ReasonCode::TOPIC_FILTER_INVALID,
             Self::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
             Self::SharedIdentity => ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
             Self::TooMany { .. } | Self::TooManyFilters(_) => ReasonCode::QUOTA_EXCEEDED,

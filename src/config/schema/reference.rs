@@ -143,11 +143,13 @@ const KEYS: &[KeyDoc] = &[
     words("access[].max_bandwidth", Bandwidth { min: "1B/s", max: "1TiB/s" }, "none", "Bytes per second and identity.").not_yet(),
     words("access[].max_connections", Integer { min: 1, max: 65_535 }, "none", "Connections per identity.").not_yet(),
 
-    words("limits", Map, "the values below", "Bounds for each connection and for all. Fixed bounds: 100 subscriptions of a session, and 20,000 distinct filters, 4MiB of them, of all sessions together; one more is refused (SUBACK 0x97 on MQTT 5, 0x80 on 3.1.1), logged, and counted in `forebay_subscriptions_refused_total`."),
+    words("limits", Map, "the values below", "Bounds for each connection and for all. Fixed bounds: 100 subscriptions of a session, and 20,000 distinct filters, 4MiB and 60,000 levels of them, of all sessions together; one more is refused (SUBACK 0x97 on MQTT 5, 0x80 on 3.1.1), logged, and counted in `forebay_subscriptions_refused_total`."),
     value("limits.max_connections", Integer { min: 1, max: 1_000_000 }, "2000", "Connections at a time; further ones are closed at once and counted. Each costs a file descriptor and some 9KiB while it is idle, 20KiB over TLS, 13KiB more after bursts."),
     value("limits.max_packet", Bytes { min: "128B", max: "2MiB" }, "128KiB", "The largest MQTT packet accepted. AWS IoT Core accepts 128KiB of payload: larger ones would become dead letters."),
     value("limits.max_in_flight", Integer { min: 1, max: 65_535 }, "100", "Publishes per connection that are not acked yet (Receive Maximum)."),
     value("limits.max_keep_alive", Duration { min: "5s", max: "65535s" }, "20m", "The longest keep-alive; longer ones and 0 are lowered to it, on 3.1.1 without telling the client. It bounds how long a dead peer goes unnoticed."),
+    value("limits.max_levels", Integer { min: 8, max: 1024 }, "32", "Levels of a topic or filter. A deeper filter is refused (SUBACK 0x8F on MQTT 5, 0x80 on 3.1.1), a deeper publish too (0x90; on 3.1.1 acked and dropped), and counted as `topic_bounds`. AWS IoT Core accepts 8."),
+    value("limits.max_topic", Bytes { min: "128B", max: "65535B" }, "1KiB", "Bytes of a topic or filter; longer ones are refused in the same way. AWS IoT Core accepts 256."),
     value("limits.max_topics", Integer { min: 100, max: 10_000_000 }, "100000", "The largest number of retained messages. At the bound a message of a new topic is delivered but not retained, and counted. Once half are used, one identity has at most a quarter."),
 
     words("sessions", Map, "the values below", "Persistent sessions and retained messages."),

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use forebay_wal::Timestamp;
 use tokio::time::Instant;
 
@@ -14,6 +15,7 @@ use super::Reader;
 use crate::codec::{Publish, QoS, ReasonCode};
 use crate::ingress::{Inbound, Taken};
 use crate::observe::{Disconnection, add, sub};
+use crate::policy::TopicBounds;
 use crate::refusal::{PublishAnswer, RefusedPublish};
 
 /// How often a parked publish is tried again.
@@ -36,6 +38,7 @@ impl Reader {
 
     pub(super) async fn publish(&mut self, publish: Publish, since: Instant, now: Timestamp) -> Result<(), Closing> {
         let inbound = self.resolve_alias(publish)?;
+        self.check_unreleased(&inbound)?;
         let budget = self.wait_for_room(&inbound).await?;
         let refused = if self.parked.is_empty() {
             self.take(inbound, since, now, budget)?
@@ -79,6 +82,7 @@ impl Reader {
                     let message = refused.is_temporary().then(|| self.ingress.message(&inbound)).flatten();
                     (Ready::Now, Answer::Nothing, message)
                 }
+                PublishAnswer::AckAndDrop => (Ready::Now, answer(ReasonCode::SUCCESS), None),
                 PublishAnswer::Code(code) => (Ready::Now, answer(code), None),
                 PublishAnswer::DelayedCode(code) => {
                     let at = Instant::now() + self.full_delay;
@@ -104,6 +108,27 @@ impl Reader {
             trace,
         });
         Ok(None)
+    }
+
+    /// A QoS 2 publish counts against Receive Maximum until its PUBCOMP (MQTT-3.3.4-9; MQTT 5, 4.9): one more ends the
+    /// connection. The ids of a session outlive it, so they are bounded on 3.1.1 too.
+    fn check_unreleased(&self, inbound: &Inbound) -> Result<(), Closing> {
+        let (QoS::ExactlyOnce, Some(id)) = (inbound.publish.qos, inbound.publish.packet_id) else {
+            return Ok(());
+        };
+        let unreleased = &self.attached.state.qos2;
+        if unreleased.len() < self.limit() || unreleased.contains(&id.get()) {
+            return Ok(());
+        }
+        tracing::warn!(
+            identity = %self.ingress.key.identity,
+            limit = self.limit(),
+            "the connection is closed: it has as many QoS 2 publishes without PUBREL as `limits.max_in_flight` allows"
+        );
+        Err(Closing::because(
+            Disconnection::ReceiveMaximum,
+            ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
+        ))
     }
 
     /// Counts and logs a refused publish, and returns its answer. One that is parked is not refused yet.
@@ -190,9 +215,12 @@ impl Reader {
         if self.aliases.len() < alias {
             self.aliases.resize(alias, None);
         }
+        let max_topic = TopicBounds::of(&self.ingress.context.limits).max_bytes();
         let place = &mut self.aliases[alias - 1];
         if !publish.topic.as_bytes().is_empty() {
-            *place = Some(publish.topic.detached().into_bytes());
+            // Of a topic over the bound just enough is kept that it stays over it.
+            let kept = max_topic.saturating_add(1).min(publish.topic.as_bytes().len());
+            *place = Some(Bytes::copy_from_slice(&publish.topic.as_bytes()[..kept]));
         }
         let topic = place
             .clone()

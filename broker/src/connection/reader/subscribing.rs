@@ -9,6 +9,7 @@ use super::Reader;
 use super::retaining::is_due;
 use crate::codec::{AckProperties, Packet, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe};
 use crate::observe::{Disconnection, add};
+use crate::policy::TopicBounds;
 use crate::refusal::RefusedSubscription;
 use crate::session::{self, Change, SubscriptionOptions};
 
@@ -34,6 +35,8 @@ impl Reader {
                 Ok(filter) => {
                     let name = filter.as_str().to_owned();
                     let is_new = self.attached.state.subscriptions.insert(name.clone(), options).is_none();
+                    // A filter that the packet repeats counts once, as its last place says.
+                    due.retain(|(known, _)| *known != filter);
                     if is_due(subscription.options.retain_handling, is_new) {
                         due.push((filter, options));
                     }
@@ -69,6 +72,9 @@ impl Reader {
         if text.starts_with("$share/") {
             return Err(RefusedSubscription::Shared);
         }
+        TopicBounds::of(&self.ingress.context.limits)
+            .check(text)
+            .map_err(RefusedSubscription::OverBound)?;
         let filter = TopicFilter::parse(text).map_err(RefusedSubscription::InvalidFilter)?;
         if !self.ingress.access.may_subscribe(&filter) {
             return Err(RefusedSubscription::NotAuthorized);
