@@ -146,8 +146,7 @@ async fn race(addresses: Vec<SocketAddr>, deadline: Instant) -> Result<(TcpStrea
     let mut tries = JoinSet::new();
     let mut failed = Vec::new();
     let mut next_at = Instant::now();
-    loop {
-        let has_more = waiting.len() > 0;
+    while waiting.len() > 0 || !tries.is_empty() {
         tokio::select! {
             Some(done) = tries.join_next(), if !tries.is_empty() => match done {
                 Ok((address, Ok(stream))) => return Ok((stream, address)),
@@ -157,14 +156,13 @@ async fn race(addresses: Vec<SocketAddr>, deadline: Instant) -> Result<(TcpStrea
                 }
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             },
-            () = sleep_until(next_at), if has_more => {
+            () = sleep_until(next_at), if waiting.len() > 0 => {
                 next_at = Instant::now() + STAGGER;
                 if let Some(address) = waiting.next() {
                     tries.spawn(async move { (address, dial(address).await) });
                 }
             }
             () = sleep_until(deadline) => break,
-            else => break,
         }
     }
     let silent = addresses
@@ -278,6 +276,15 @@ mod tests {
         failed.sort_by_key(|(address, _)| *address != hole);
         let kinds: Vec<_> = failed.iter().map(|(address, error)| (*address, error.kind())).collect();
         assert_eq!(kinds, [(hole, io::ErrorKind::TimedOut), (gone, io::ErrorKind::ConnectionRefused)]);
+    }
+
+    #[tokio::test]
+    async fn when_all_have_failed_nothing_is_waited_for() {
+        let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+        let before = Instant::now();
+        let failed = race(vec![gone, gone], before + Duration::from_secs(600)).await;
+        assert_eq!(failed.unwrap_err()[0].1.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(before.elapsed() < Duration::from_secs(60));
     }
 
     #[test]
