@@ -26,7 +26,8 @@ pub struct Config {
     /// How many publishes may wait for the cloud's ack at once, the request channel included; never above the cloud's
     /// Receive Maximum. At least 1.
     pub in_flight: u16,
-    /// How long the cloud may keep silent about a publish before the connection is given up. Default 20 s.
+    /// How long the cloud may keep silent about the oldest publish in flight before the connection is given up. Each KiB of it above
+    /// 8 KiB gives it a second more. Default 20 s.
     pub ack_timeout: Duration,
     /// Interval of pings. Default 60 s, at least 5 s (AWS raises anything below 30 s to 30 s).
     pub keep_alive: Duration,

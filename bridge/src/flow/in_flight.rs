@@ -2,11 +2,17 @@
 //! lets a packet id come round while its last use is unacked (rumqttc would stop on such a collision).
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// Bytes of payload that may be in flight beside a single larger packet.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// The slowest line that is waited for, in bytes per second: a large publish takes its time to arrive, and buffers on the way hide how
+/// much of it has.
+const SLOWEST_LINE: u32 = 1024;
+/// What is sent within the ack timeout on any line.
+const SMALL: usize = 8 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct InFlight<T> {
@@ -20,6 +26,8 @@ pub(crate) struct InFlight<T> {
     /// Packet ids with their send times, oldest first; acked ones are skipped lazily.
     order: VecDeque<(u16, Instant)>,
     bytes: usize,
+    /// When the oldest became the oldest: its turn on the line.
+    turn: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -56,6 +64,7 @@ impl<T> InFlight<T> {
             in_flight,
             order,
             bytes: 0,
+            turn: None,
         }
     }
 
@@ -103,10 +112,13 @@ impl<T> InFlight<T> {
         Written::Waiting
     }
 
-    /// The peer acked this packet id. `None` = nobody waited for it.
-    pub(crate) fn acked(&mut self, id: u16) -> Option<T> {
+    /// The peer acked this packet id. `None` if nothing waited for it.
+    pub(crate) fn acked(&mut self, id: u16, now: Instant) -> Option<T> {
         let entry = self.in_flight.remove(&id)?;
         self.bytes -= entry.bytes;
+        if self.order.front() == Some(&(id, entry.at)) {
+            self.turn = Some(now);
+        }
         while let Some((id, at)) = self.order.front() {
             if self.in_flight.get(id).is_some_and(|entry| entry.at == *at) {
                 break;
@@ -121,6 +133,16 @@ impl<T> InFlight<T> {
         let queued = self.queued.front().map(|entry| entry.at);
         let waiting = self.order.front().map(|(_, at)| *at);
         queued.into_iter().chain(waiting).min()
+    }
+
+    /// When the ack of the oldest publish is overdue. Its time runs from when the one before it was acked, for lines are slow and acks
+    /// come in order: a line on which publishes arrive is alive. A single ack that is lost still ends it.
+    pub(crate) fn ack_due(&self, timeout: Duration) -> Option<Instant> {
+        let waiting = self.order.front().and_then(|(id, at)| Some((self.in_flight.get(id)?.bytes, *at)));
+        let (bytes, at) = waiting.or_else(|| self.queued.front().map(|entry| (entry.bytes, entry.at)))?;
+        let large = u32::try_from(bytes.saturating_sub(SMALL)).unwrap_or(u32::MAX);
+        let transfer = Duration::from_secs(1) * large / SLOWEST_LINE;
+        Some(self.turn.map_or(at, |turn| turn.max(at)) + timeout + transfer)
     }
 
     /// What was written at or before `before` and still waits for its ack.
@@ -181,7 +203,7 @@ mod tests {
         assert!(!window.has_room());
         assert_eq!(window.written(1, now), Written::Waiting);
         assert!(!window.has_room(), "written is not acked");
-        assert_eq!(window.acked(1), Some(0));
+        assert_eq!(window.acked(1, now), Some(0));
         assert!(window.has_room());
     }
 
@@ -195,28 +217,29 @@ mod tests {
             assert!(window.has_room(), "{id}");
             window.queue(100 + id, true, 1, now);
             assert_eq!(window.written(id, now), Written::Waiting);
-            assert_eq!(window.acked(id), Some(100 + id));
+            assert_eq!(window.acked(id, now), Some(100 + id));
         }
         assert!(!window.has_room(), "the next id is 1 again");
-        assert_eq!(window.acked(1), Some(100));
+        assert_eq!(window.acked(1, now), Some(100));
         assert!(window.has_room());
     }
 
     #[test]
     fn acks_out_of_order_and_for_unknown_ids_move_nothing_else() {
         let start = Instant::now();
-        let at = |seconds| start + std::time::Duration::from_secs(seconds);
+        let now = start;
+        let at = |seconds| start + Duration::from_secs(seconds);
         let mut window = InFlight::new(10, 10, 100);
         for id in 1..=3 {
             window.queue(id, true, 1, start);
             window.written(id, at(u64::from(id)));
         }
-        assert_eq!(window.acked(2), Some(2));
-        assert_eq!(window.acked(2), None);
-        assert_eq!(window.acked(77), None);
+        assert_eq!(window.acked(2, now), Some(2));
+        assert_eq!(window.acked(2, now), None);
+        assert_eq!(window.acked(77, now), None);
         assert_eq!(window.oldest(), Some(at(1)));
         assert_eq!(window.overdue(at(2)).collect::<Vec<_>>(), [&1]);
-        assert_eq!(window.acked(1), Some(1));
+        assert_eq!(window.acked(1, now), Some(1));
         assert_eq!(window.oldest(), Some(at(3)));
         assert_eq!(window.into_unacked().collect::<Vec<_>>(), [(3, true)]);
     }
@@ -252,7 +275,38 @@ mod tests {
         window.queue(0, true, MAX_BYTES + 1, now);
         assert!(!window.has_room());
         window.written(1, now);
-        window.acked(1);
+        window.acked(1, now);
         assert!(window.has_room());
+    }
+
+    #[test]
+    fn a_publish_that_moves_over_a_slow_line_has_the_time_that_it_takes() {
+        let timeout = Duration::from_secs(20);
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut window = InFlight::new(10, 10, 100);
+        for id in 1..=3 {
+            window.queue(id, true, 120 * 1024, start);
+            window.written(id, start);
+        }
+        assert!(window.ack_due(timeout).unwrap() > at(120), "1 KiB/s");
+        window.acked(1, at(30));
+        window.acked(2, at(60));
+        assert!(window.ack_due(timeout).unwrap() > at(60 + 120), "the third has waited for its turn");
+    }
+
+    #[test]
+    fn a_lost_ack_is_missed_after_the_timeout_however_many_others_come() {
+        let timeout = Duration::from_secs(20);
+        let start = Instant::now();
+        let mut window = InFlight::new(100, 100, 1000);
+        for id in 1..=50 {
+            window.queue(id, true, 300, start);
+            window.written(id, start);
+        }
+        for id in 2..=50 {
+            window.acked(id, start + Duration::from_secs(10));
+        }
+        assert_eq!(window.ack_due(timeout), Some(start + timeout));
     }
 }

@@ -43,10 +43,10 @@ impl Lane {
             }
             Event::Acked(id, code, text) => {
                 // Nobody waits: acked twice, or an id that was never used.
-                let Some(item) = connection.in_flight.acked(id) else {
+                let now = Instant::now();
+                let Some(item) = connection.in_flight.acked(id, now) else {
                     return Ok(());
                 };
-                let now = Instant::now();
                 connection.last_ack = now;
                 if item.canary {
                     connection.proof = Proof::Given;

@@ -181,11 +181,7 @@ impl Lane {
 
     /// Does all that can be done now. Returns when to look again.
     pub(crate) fn advance(&mut self, client: &Client, connection: &mut ConnectionState, now: Instant) -> Result<Instant, End> {
-        if connection
-            .in_flight
-            .oldest()
-            .is_some_and(|oldest| oldest + self.config.ack_timeout <= now)
-        {
+        if connection.in_flight.ack_due(self.config.ack_timeout).is_some_and(|due| due <= now) {
             self.rate_limiter.cut(now);
             let text = format!(
                 "{}:{} has not acked a publish for {} s; connecting again",
@@ -217,7 +213,7 @@ impl Lane {
         let stalled = self.report(connection, now);
         let recovering = self.rate_limiter.is_reduced().then(|| now + RECOVERY_SHOWN);
         let reads = self.streams.iter().filter_map(ReadAhead::again_at);
-        let acks = connection.in_flight.oldest().map(|oldest| oldest + self.config.ack_timeout);
+        let acks = connection.in_flight.ack_due(self.config.ack_timeout);
         let silent = connection
             .in_flight
             .oldest()
