@@ -117,8 +117,8 @@ impl Ended {
     }
 }
 
-/// The reason codes that a PUBACK may refuse with: the label of the refusal counter.
-pub const REFUSAL_CODES: [u8; 7] = [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+/// The reason codes that a PUBACK may refuse with: the label of the refusal counter. Any other code counts as 0x80.
+pub const REFUSAL_CODES: [u8; 8] = [0x80, 0x83, 0x87, 0x90, 0x91, 0x95, 0x97, 0x99];
 
 /// The codes of dead letters that the bridge makes.
 pub const DEAD_REASONS: [&str; 11] = [
@@ -200,9 +200,8 @@ impl Stats {
     }
 
     pub(crate) fn count_refused(&self, code: u8) {
-        if let Some(index) = REFUSAL_CODES.iter().position(|known| *known == code) {
-            add(&self.refused[index], 1);
-        }
+        let index = REFUSAL_CODES.iter().position(|known| *known == code);
+        add(&self.refused[index.unwrap_or(0)], 1);
     }
 
     pub(crate) fn count_dead(&self, reason: &str) {

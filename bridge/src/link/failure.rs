@@ -4,15 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode as Code5, DisconnectReasonCode};
 use rumqttc::v5::{ConnectionError as Error5, StateError as State5};
-use rumqttc::{ConnectReturnCode as Code4, ConnectionError as Error4, StateError as State4};
+use rumqttc::{ConnectionError as Error4, StateError as State4};
 use rustls::{AlertDescription, CertificateError, Error as Rustls};
 
 use super::connector::ConnectError;
 use super::relay::End;
+use super::tap::Reason;
 use crate::link::reason_code::{self, Outcome};
-use crate::{Config, Ended};
+use crate::{Config, Ended, Version};
 
 /// The end of a connection, or of the try to make one.
 #[derive(Debug)]
@@ -21,11 +21,18 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// What the peer said about a message when it closed.
     pub(crate) blame: Option<Outcome>,
+    /// The peer answered what cannot be read or makes no sense; a message in flight may be why.
+    pub(crate) unreadable: bool,
 }
 
 impl Failure {
     pub(crate) const fn new(ended: Ended, text: String) -> Self {
-        Self { ended, text, blame: None }
+        Self {
+            ended,
+            text,
+            blame: None,
+            unreadable: false,
+        }
     }
 
     /// `connected` = the cloud had accepted this connection.
@@ -33,20 +40,13 @@ impl Failure {
         match error {
             Error5::Timeout(_) => connect_timeout(config),
             Error5::Io(error) => from_io(&error, config, connected),
-            Error5::ConnectionRefused(code) => refused_v5(code, config),
             Error5::NotConnAck(_) => protocol("it answered CONNECT with another packet", config),
             Error5::MqttState(state) => match state {
-                State5::ServerDisconnect {
-                    reason_code,
-                    reason_string,
-                } => disconnected(reason_code, reason_string, config),
                 State5::ConnectionAborted => closed(config, connected),
                 State5::AwaitPingResp => keep_alive(config),
                 State5::Io(error) => from_io(&error, config, connected),
                 State5::Deserialization(rumqttc::v5::mqttbytes::Error::Io(error)) => from_io(&error, config, connected),
-                // How rumqttc reads a DISCONNECT of two bytes, which means "normal disconnection".
-                State5::Deserialization(rumqttc::v5::mqttbytes::Error::PayloadRequired) => closed(config, connected),
-                other => protocol(&other.to_string(), config),
+                other => unreadable(&other.to_string(), config),
             },
             other => protocol(&other.to_string(), config),
         }
@@ -60,14 +60,13 @@ impl Failure {
                 format!("{} takes no data any more; the line is probably cut", peer(config)),
             ),
             Error4::Io(error) => from_io(&error, config, connected),
-            Error4::ConnectionRefused(code) => refused_v4(code, config),
             Error4::NotConnAck(_) => protocol("it answered CONNECT with another packet", config),
             Error4::MqttState(state) => match state {
                 State4::ConnectionAborted => closed(config, connected),
                 State4::AwaitPingResp => keep_alive(config),
                 State4::Io(error) => from_io(&error, config, connected),
                 State4::Deserialization(rumqttc::mqttbytes::Error::Io(error)) => from_io(&error, config, connected),
-                other => protocol(&other.to_string(), config),
+                other => unreadable(&other.to_string(), config),
             },
             other => protocol(&other.to_string(), config),
         }
@@ -98,6 +97,9 @@ impl Failure {
         match end {
             End::Closed => closed(config, connected),
             End::Broken(error) => from_io(error, config, connected),
+            End::Refused(reason) => refused(reason, config),
+            End::Disconnected(reason) => disconnected(reason, config),
+            End::Unreadable(what) => unreadable(&format!("it sent {what}"), config),
         }
     }
 
@@ -111,9 +113,10 @@ impl Failure {
         )
     }
 
-    /// Whether the peer ended the connection of its own accord, without a reason that is the server's.
+    /// Whether the peer ended the connection of its own accord, without a reason that is the server's, or answered what cannot be
+    /// read: what was in flight may be why.
     pub(crate) const fn by_peer(&self) -> bool {
-        matches!(self.ended, Ended::PeerClosed | Ended::Message)
+        matches!(self.ended, Ended::PeerClosed | Ended::Message) || self.unreadable
     }
 }
 
@@ -144,6 +147,13 @@ fn protocol(what: &str, config: &Config) -> Failure {
         peer(config)
     );
     Failure::new(Ended::Protocol, text)
+}
+
+fn unreadable(what: &str, config: &Config) -> Failure {
+    Failure {
+        unreadable: true,
+        ..protocol(what, config)
+    }
 }
 
 fn keep_alive(config: &Config) -> Failure {
@@ -262,44 +272,30 @@ fn from_rustls(error: &Rustls, config: &Config) -> Failure {
     Failure::new(Ended::Tls, text)
 }
 
-fn refused_v5(code: Code5, config: &Config) -> Failure {
-    let (ended, advice) = match code {
-        Code5::NotAuthorized => (Ended::Denied, allow_connect(config)),
-        Code5::BadUserNamePassword | Code5::BadAuthenticationMethod => (
+/// The answer to CONNECT. MQTT 5 §3.2.2.2, MQTT 3.1.1 §3.2.2.3; brokers without MQTT 5 answer with the codes of 3.1.1.
+fn refused(reason: &Reason, config: &Config) -> Failure {
+    let other_client_id = || format!("it does not take the client id `{}`; check cloud.client_id", config.client_id);
+    let other_version = || match config.version {
+        Version::V5 => "it does not speak MQTT 5; choose version 3.1.1".to_owned(),
+        Version::V311 => "it does not speak MQTT 3.1.1; choose version 5".to_owned(),
+    };
+    let (ended, advice) = match reason.code {
+        0x01 | 0x84 => (Ended::Protocol, other_version()),
+        0x02 | 0x85 => (Ended::Denied, other_client_id()),
+        0x04 | 0x05 | 0x87 => (Ended::Denied, allow_connect(config)),
+        0x86 | 0x8C => (
             Ended::Denied,
             "it wants other credentials; check the client certificate and its policy".to_owned(),
         ),
-        Code5::Banned => (Ended::Denied, "it has banned this client; ask its operator".to_owned()),
-        Code5::ClientIdentifierNotValid | Code5::BadClientId => (
-            Ended::Denied,
-            format!("it does not take the client id `{}`; check cloud.client_id", config.client_id),
+        0x8A => (Ended::Denied, "it has banned this client; ask its operator".to_owned()),
+        0x03 | 0x88 | 0x89 | 0x97 | 0x9F => (
+            Ended::Busy,
+            "it is busy or a quota is used up; this is tried again by itself".to_owned(),
         ),
-        Code5::ServerBusy | Code5::ServerUnavailable | Code5::ServiceUnavailable | Code5::QuotaExceeded | Code5::ConnectionRateExceeded => {
-            (
-                Ended::Busy,
-                "it is busy or a quota is used up; this is tried again by itself".to_owned(),
-            )
-        }
-        Code5::UseAnotherServer | Code5::ServerMoved => (Ended::ServerShutdown, "it has moved; check cloud.endpoint".to_owned()),
-        Code5::UnsupportedProtocolVersion | Code5::RefusedProtocolVersion => {
-            (Ended::Protocol, "it does not speak MQTT 5; choose version 3.1.1".to_owned())
-        }
-        _ => (Ended::Protocol, "ask its operator, or try version 3.1.1".to_owned()),
+        0x9C | 0x9D => (Ended::ServerShutdown, "it has moved; check cloud.endpoint".to_owned()),
+        _ => (Ended::Protocol, "ask its operator, or try the other version of MQTT".to_owned()),
     };
-    Failure::new(ended, format!("{} refused CONNECT ({code:?}): {advice}", peer(config)))
-}
-
-fn refused_v4(code: Code4, config: &Config) -> Failure {
-    let (ended, advice) = match code {
-        Code4::NotAuthorized | Code4::BadUserNamePassword => (Ended::Denied, allow_connect(config)),
-        Code4::BadClientId => (
-            Ended::Denied,
-            format!("it does not take the client id `{}`; check cloud.client_id", config.client_id),
-        ),
-        Code4::ServiceUnavailable => (Ended::Busy, "it is busy; this is tried again by itself".to_owned()),
-        Code4::RefusedProtocolVersion | Code4::Success => (Ended::Protocol, "it does not speak MQTT 3.1.1; choose version 5".to_owned()),
-    };
-    Failure::new(ended, format!("{} refused CONNECT ({code:?}): {advice}", peer(config)))
+    Failure::new(ended, format!("{} refused CONNECT ({}): {advice}", peer(config), said(reason)))
 }
 
 fn allow_connect(config: &Config) -> String {
@@ -309,32 +305,30 @@ fn allow_connect(config: &Config) -> String {
     )
 }
 
-fn disconnected(code: DisconnectReasonCode, reason: Option<String>, config: &Config) -> Failure {
-    use DisconnectReasonCode as Code;
-    let peer = peer(config);
-    let blame = reason_code::disconnect(code as u8);
-    let (ended, advice) = match code {
-        _ if blame.is_some() => (Ended::Message, "a message causes it; it will be found and become a dead letter"),
-        Code::SessionTakenOver => (
+/// MQTT 5 §3.14.2.1. A code that is not the server's own affair counts as a close without a reason.
+fn disconnected(reason: &Reason, config: &Config) -> Failure {
+    let blame = reason_code::disconnect(reason.code);
+    let (ended, advice) = match reason.code {
+        _ if blame.is_some() => (Ended::Message, "it does not take a message; the bridge finds out which one"),
+        0x8E => (
             Ended::TakenOver,
             "another client has connected with our client id; give each gateway its own cloud.client_id",
         ),
-        Code::ServerShuttingDown | Code::AdministrativeAction | Code::UseAnotherServer | Code::ServerMoved | Code::MaximumConnectTime => {
-            (Ended::ServerShutdown, "this is the cloud's own doing")
-        }
-        Code::ServerBusy | Code::QuotaExceeded | Code::MessageRateTooHigh | Code::ConnectionRateExceeded => {
-            (Ended::Busy, "a quota is used up; the lane slows down by itself")
-        }
-        Code::KeepAliveTimeout => (Ended::KeepAlive, "our pings did not arrive; check the line"),
-        Code::NormalDisconnection | Code::UnspecifiedError | Code::ImplementationSpecificError => (Ended::PeerClosed, "it gives no reason"),
-        _ => (Ended::Protocol, "this should not happen; please report it"),
+        0x8B | 0x98 | 0x9C | 0x9D | 0xA0 => (Ended::ServerShutdown, "this is the cloud's own doing"),
+        0x89 | 0x96 | 0x97 | 0x9F => (Ended::Busy, "a quota is used up; the lane slows down by itself"),
+        0x8D => (Ended::KeepAlive, "our pings did not arrive; check the line"),
+        _ => (Ended::PeerClosed, "it gives no reason that helps"),
     };
-    let said = reason.map_or_else(String::new, |text| format!(", `{text}`"));
     Failure {
-        ended,
-        text: format!("{peer} disconnected ({code:?}{said}): {advice}"),
         blame,
+        ..Failure::new(ended, format!("{} disconnected ({}): {advice}", peer(config), said(reason)))
     }
+}
+
+/// A reason code and its words, for a text.
+fn said(reason: &Reason) -> String {
+    let words = reason.words.as_ref().map_or_else(String::new, |words| format!(", `{words}`"));
+    format!("{:#04x} {}{words}", reason.code, reason_code::words(reason.code))
 }
 
 #[cfg(test)]
@@ -345,13 +339,31 @@ mod tests {
         Config::mqtt("plant-7", "broker.example")
     }
 
+    const fn code(code: u8) -> Reason {
+        Reason { code, words: None }
+    }
+
     #[test]
     fn refusals_say_what_to_do() {
-        let failure = Failure::from_v5(Error5::ConnectionRefused(Code5::NotAuthorized), &config(), false);
-        assert_eq!(failure.ended, Ended::Denied);
-        assert!(failure.text.contains("iot:Connect for client/plant-7"), "{}", failure.text);
-        let failure = Failure::from_v4(Error4::ConnectionRefused(Code4::NotAuthorized), &config(), false);
-        assert!(failure.text.contains("iot:Connect"), "{}", failure.text);
+        for denied in [0x87, 0x05] {
+            let failure = refused(&code(denied), &config());
+            assert_eq!(failure.ended, Ended::Denied);
+            assert!(failure.text.contains("iot:Connect for client/plant-7"), "{}", failure.text);
+        }
+        assert!(refused(&code(0x01), &config()).text.contains("choose version 3.1.1"));
+        assert_eq!(refused(&code(0x97), &config()).ended, Ended::Busy);
+    }
+
+    #[test]
+    fn no_code_of_a_disconnect_leaves_a_record_that_causes_it_in_flight_for_ever() {
+        for number in 0..=0xFF {
+            let failure = disconnected(&code(number), &config());
+            let is_the_servers = matches!(
+                failure.ended,
+                Ended::TakenOver | Ended::ServerShutdown | Ended::Busy | Ended::KeepAlive
+            );
+            assert!(failure.by_peer() || is_the_servers, "{number:#04x}");
+        }
     }
 
     #[test]
@@ -371,9 +383,10 @@ mod tests {
 
     #[test]
     fn a_takeover_blames_no_message_and_a_refused_topic_does() {
-        let taken = disconnected(DisconnectReasonCode::SessionTakenOver, None, &config());
+        let taken = disconnected(&code(0x8E), &config());
         assert_eq!((taken.ended, taken.blame, taken.by_peer()), (Ended::TakenOver, None, false));
-        let topic = disconnected(DisconnectReasonCode::TopicNameInvalid, Some("too deep".to_owned()), &config());
+        let words = Some("too deep".to_owned());
+        let topic = disconnected(&Reason { code: 0x90, words }, &config());
         assert_eq!((topic.blame, topic.by_peer()), (Some(Outcome::Wrong("topic-refused")), true));
         assert!(topic.text.contains("too deep"));
     }

@@ -1,13 +1,15 @@
 //! One connection to the cloud, MQTT 5 or 3.1.1, over rumqttc. Its client and event loop live and die with the connection:
 //! rumqttc's own queue of pending publishes is never used.
 //!
-//! `connector` makes the connection, `relay` carries its bytes to and from rumqttc.
+//! `connector` makes the connection, `relay` carries its bytes to and from rumqttc, `tap` reads what the cloud says in them.
 
 pub(crate) mod backoff;
 pub(crate) mod connector;
 pub(crate) mod failure;
 pub(crate) mod reason_code;
 mod relay;
+mod send_queue;
+mod tap;
 
 use std::io;
 use std::sync::Arc;
@@ -24,12 +26,13 @@ use rumqttc::{
 use self::connector::Stream;
 use self::failure::Failure;
 use self::relay::Relay;
+use self::tap::{MAX_INCOMING, Reasons, Tap};
 use crate::message::Publish;
 use crate::{Config, Ended, Version};
 
-/// Longest packet taken from the cloud; this connection subscribes to nothing.
-const MAX_INCOMING: u32 = 256 * 1024;
 const MIN_KEEP_ALIVE_SECONDS: u64 = 5;
+const SUCCESS: u8 = 0x00;
+const UNSPECIFIED_ERROR: u8 = 0x80;
 /// Requests that rumqttc may hold: its throughput grows with the channel, and with the connection it is thrown away.
 const CHANNEL: usize = 100;
 /// A lane with a rate limit keeps the channel short, so that its publishes are not bunched again behind it.
@@ -48,6 +51,7 @@ pub(crate) enum Client {
 pub(crate) struct Link {
     wire: Wire,
     relay: Relay,
+    reasons: Reasons,
     config: Arc<Config>,
     connected: bool,
 }
@@ -97,7 +101,8 @@ fn id_limit(config: &Config) -> u16 {
 
 /// A fresh client and event loop for a connection. Nothing is sent before the first poll. Runs in a Tokio runtime.
 pub(crate) fn open(config: &Arc<Config>, cloud: Box<dyn Stream>) -> io::Result<(Client, Link)> {
-    let (relay, socket) = Relay::start(cloud)?;
+    let reasons = Reasons::default();
+    let (relay, socket) = Relay::start(cloud, Tap::new(config.version, reasons.clone()))?;
     let (client, wire) = match config.version {
         Version::V5 => {
             let (client, wire) = Client5::new(options_v5(config, socket), CHANNEL + 1);
@@ -114,6 +119,7 @@ pub(crate) fn open(config: &Arc<Config>, cloud: Box<dyn Stream>) -> io::Result<(
         Link {
             wire,
             relay,
+            reasons,
             config: Arc::clone(config),
             connected: false,
         },
@@ -159,7 +165,7 @@ impl Link {
     pub(crate) async fn poll(&mut self) -> Result<Event, Failure> {
         let event = match &mut self.wire {
             Wire::V5(wire) => match wire.poll().await {
-                Ok(event) => from_v5(event),
+                Ok(event) => from_v5(event, &self.reasons),
                 Err(error) => return Err(self.failed(Failure::from_v5(error, &self.config, self.connected))),
             },
             Wire::V4(wire) => match wire.poll().await {
@@ -202,13 +208,13 @@ impl Link {
     /// What the peer had still sent when the connection broke. It belongs to this connection's packet ids only.
     pub(crate) fn leftovers(&mut self) -> Vec<Event> {
         match &mut self.wire {
-            Wire::V5(wire) => wire.state.events.drain(..).map(from_v5).collect(),
+            Wire::V5(wire) => wire.state.events.drain(..).map(|event| from_v5(event, &self.reasons)).collect(),
             Wire::V4(wire) => wire.state.events.drain(..).map(from_v4).collect(),
         }
     }
 }
 
-fn from_v5(event: Event5) -> Event {
+fn from_v5(event: Event5, reasons: &Reasons) -> Event {
     match event {
         Event5::Incoming(Packet5::ConnAck(connack)) if connack.code == ConnectReturnCode::Success => {
             let properties = connack.properties.as_ref();
@@ -222,8 +228,13 @@ fn from_v5(event: Event5) -> Event {
             })
         }
         Event5::Incoming(Packet5::PubAck(ack)) => {
-            let text = ack.properties.and_then(|properties| properties.reason_string);
-            Event::Acked(ack.pkid, reason_code(ack.reason), text)
+            // Only a plain success has no reason of its own.
+            let (code, words) = match (reasons.take(ack.pkid), ack.reason) {
+                (Some(reason), _) => (reason.code, reason.words),
+                (None, PubAckReason::Success) => (SUCCESS, None),
+                (None, _) => (UNSPECIFIED_ERROR, None),
+            };
+            Event::Acked(ack.pkid, code, words)
         }
         Event5::Outgoing(Outgoing::Publish(id)) => Event::Written(id),
         Event5::Outgoing(Outgoing::Disconnect) => Event::DisconnectWritten,
@@ -243,20 +254,6 @@ fn from_v4(event: Event4) -> Event {
         Event4::Outgoing(Outgoing::Publish(id)) => Event::Written(id),
         Event4::Outgoing(Outgoing::Disconnect) => Event::DisconnectWritten,
         _ => Event::Other,
-    }
-}
-
-const fn reason_code(reason: PubAckReason) -> u8 {
-    match reason {
-        PubAckReason::Success => 0x00,
-        PubAckReason::NoMatchingSubscribers => 0x10,
-        PubAckReason::UnspecifiedError => 0x80,
-        PubAckReason::ImplementationSpecificError => 0x83,
-        PubAckReason::NotAuthorized => 0x87,
-        PubAckReason::TopicNameInvalid => 0x90,
-        PubAckReason::PacketIdentifierInUse => 0x91,
-        PubAckReason::QuotaExceeded => 0x97,
-        PubAckReason::PayloadFormatInvalid => 0x99,
     }
 }
 

@@ -44,18 +44,52 @@ pub(crate) const fn disconnect(code: u8) -> Option<Outcome> {
     }
 }
 
-/// A PUBACK's reason code in words.
+/// A reason code in words, as MQTT 5 §2.4 names them; below 0x80 also those of a CONNACK of MQTT 3.1.1.
 pub(crate) const fn words(code: u8) -> &'static str {
     match code {
+        0x00 => "normal",
+        0x01 => "unacceptable protocol version",
+        0x02 => "identifier rejected",
+        0x03 => "server unavailable",
+        0x04 => "bad user name or password",
+        0x05 => "not authorized",
+        0x10 => "no matching subscribers",
         0x80 => "unspecified error",
+        0x81 => "malformed packet",
+        0x82 => "protocol error",
         0x83 => "implementation specific error",
+        0x84 => "unsupported protocol version",
+        0x85 => "client identifier not valid",
+        0x86 => "bad user name or password",
         0x87 => "not authorized",
+        0x88 => "server unavailable",
+        0x89 => "server busy",
+        0x8A => "banned",
+        0x8B => "server shutting down",
+        0x8C => "bad authentication method",
+        0x8D => "keep alive timeout",
+        0x8E => "session taken over",
+        0x8F => "topic filter invalid",
         0x90 => "topic name invalid",
         0x91 => "packet identifier in use",
+        0x92 => "packet identifier not found",
+        0x93 => "receive maximum exceeded",
+        0x94 => "topic alias invalid",
         0x95 => "packet too large",
+        0x96 => "message rate too high",
         0x97 => "quota exceeded",
+        0x98 => "administrative action",
         0x99 => "payload format invalid",
-        _ => "no known reason",
+        0x9A => "retain not supported",
+        0x9B => "QoS not supported",
+        0x9C => "use another server",
+        0x9D => "server moved",
+        0x9E => "shared subscriptions not supported",
+        0x9F => "connection rate exceeded",
+        0xA0 => "maximum connect time",
+        0xA1 => "subscription identifiers not supported",
+        0xA2 => "wildcard subscriptions not supported",
+        _ => "a code that MQTT does not have",
     }
 }
 

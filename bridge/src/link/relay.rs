@@ -10,7 +10,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -18,6 +18,8 @@ use tokio::time::{Duration, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connector::Stream;
+use super::send_queue::SendQueue;
+use super::tap::{Reason, Tap};
 
 /// Bytes per read.
 const CHUNK: usize = 32 * 1024;
@@ -43,11 +45,17 @@ pub(crate) enum End {
     Closed,
     /// It broke.
     Broken(io::Error),
+    /// The cloud refused CONNECT.
+    Refused(Reason),
+    /// The cloud sent DISCONNECT.
+    Disconnected(Reason),
+    /// The cloud sent what cannot be read, and what that was.
+    Unreadable(String),
 }
 
 impl Relay {
     /// Starts to carry bytes for a client that connects to the Unix socket of the returned name.
-    pub(crate) fn start(cloud: Box<dyn Stream>) -> io::Result<(Self, String)> {
+    pub(crate) fn start(cloud: Box<dyn Stream>, tap: Tap) -> io::Result<(Self, String)> {
         let random = || getrandom::u64().map_err(io::Error::other);
         let name = format!("\0forebay-{:016x}{:016x}", random()?, random()?);
         let listener = UnixListener::bind(&name)?;
@@ -55,7 +63,7 @@ impl Relay {
         let told = Arc::clone(&end);
         let task = tokio::spawn(async move {
             if let Ok(client) = accept_own(listener).await {
-                carry(client, cloud, &told).await;
+                carry(client, cloud, tap, &told).await;
             }
         });
         let task = AbortOnDropHandle::new(task);
@@ -91,11 +99,11 @@ async fn accept_own(listener: UnixListener) -> io::Result<UnixStream> {
 }
 
 /// Carries both directions until one ends. When it is the cloud's, rumqttc may read all that came before, and then the end.
-async fn carry(client: UnixStream, cloud: Box<dyn Stream>, end: &Mutex<Option<End>>) {
+async fn carry(client: UnixStream, cloud: Box<dyn Stream>, tap: Tap, end: &Mutex<Option<End>>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_cloud, mut to_cloud) = tokio::io::split(cloud);
     let ended = {
-        let mut inward = std::pin::pin!(inward(&mut from_cloud, &mut to_client));
+        let mut inward = std::pin::pin!(inward(&mut from_cloud, tap, &mut to_client));
         tokio::select! {
             ended = &mut inward => ended,
             sent = outward(&mut from_client, &mut to_cloud) => match sent {
@@ -115,23 +123,23 @@ async fn carry(client: UnixStream, cloud: Box<dyn Stream>, end: &Mutex<Option<En
 /// From rumqttc to the cloud, until rumqttc closes its side. Reads ahead of what the cloud takes.
 async fn outward(from_client: &mut OwnedReadHalf, to_cloud: &mut ToCloud) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
-    let mut queue = BytesMut::new();
+    let mut queue = SendQueue::default();
     let mut is_flushed = true;
     loop {
         tokio::select! {
             read = from_client.read(&mut chunk), if queue.len() < MAX_QUEUED => match read {
-                Ok(read) if read > 0 => queue.extend_from_slice(&chunk[..read]),
+                Ok(read) if read > 0 => queue.push(&chunk[..read]),
                 // A close with unread bytes is a reset: rumqttc has been dropped either way.
                 _ => break,
             },
-            sent = push(to_cloud, &queue), if !queue.is_empty() || !is_flushed => {
+            sent = push(to_cloud, queue.bytes()), if !queue.bytes().is_empty() || !is_flushed => {
                 let sent = sent?;
                 is_flushed = sent == 0;
                 queue.advance(sent);
             }
         }
     }
-    to_cloud.write_all(&queue).await?;
+    to_cloud.write_all(queue.bytes()).await?;
     to_cloud.shutdown().await
 }
 
@@ -148,27 +156,37 @@ async fn push(to_cloud: &mut ToCloud, queue: &[u8]) -> io::Result<usize> {
 }
 
 /// From the cloud to rumqttc. Returns how the cloud's side ended; `None` if rumqttc's did.
-async fn inward(from_cloud: &mut FromCloud, to_client: &mut OwnedWriteHalf) -> Option<End> {
+async fn inward(from_cloud: &mut FromCloud, mut tap: Tap, to_client: &mut OwnedWriteHalf) -> Option<End> {
     let mut chunk = vec![0; CHUNK];
+    let mut packets = BytesMut::new();
     loop {
-        match from_cloud.read(&mut chunk).await {
-            Ok(0) => return Some(End::Closed),
-            Ok(read) => to_client.write_all(&chunk[..read]).await.ok()?,
-            Err(error) => return Some(End::Broken(error)),
+        let ended = match from_cloud.read(&mut chunk).await {
+            Ok(0) => Some(End::Closed),
+            Ok(read) => tap.take(&chunk[..read], &mut packets),
+            Err(error) => Some(End::Broken(error)),
+        };
+        // Acks that came before the end count.
+        to_client.write_all(&packets).await.ok()?;
+        packets.clear();
+        if ended.is_some() {
+            return ended;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tap::Reasons;
     use super::*;
+    use crate::Version;
 
     const DEADLINE: Duration = Duration::from_secs(60);
+    const ACK: &[u8] = &[0x40, 2, 0, 1];
     const STRANGER: &str = "FOREBAY_TEST_STRANGER";
 
     async fn connected() -> (Relay, UnixStream, tokio::io::DuplexStream) {
         let (cloud, peer) = tokio::io::duplex(1024);
-        let (relay, name) = Relay::start(Box::new(cloud)).unwrap();
+        let (relay, name) = Relay::start(Box::new(cloud), Tap::new(Version::V5, Reasons::default())).unwrap();
         (relay, UnixStream::connect(name).await.unwrap(), peer)
     }
 
@@ -176,18 +194,19 @@ mod tests {
     async fn what_the_peer_sent_before_it_closed_is_read_before_the_end() {
         let (relay, mut client, mut peer) = connected().await;
         client.write_all(b"unread").await.unwrap();
-        peer.write_all(b"acks").await.unwrap();
+        peer.write_all(ACK).await.unwrap();
         drop(peer);
         let mut read = Vec::new();
         timeout(DEADLINE, client.read_to_end(&mut read)).await.unwrap().unwrap();
-        assert_eq!(read, b"acks");
+        assert_eq!(read, ACK);
         assert!(matches!(relay.take_end(), Some(End::Closed)));
     }
 
     #[tokio::test]
     async fn what_rumqttc_wrote_is_sent_before_the_close() {
         let (relay, mut client, mut peer) = connected().await;
-        let sent = vec![7; 100_000];
+        // Packets of nine bytes.
+        let sent = vec![7; 99_999];
         let reading = tokio::spawn(async move {
             let mut read = Vec::new();
             peer.read_to_end(&mut read).await.unwrap();
@@ -196,7 +215,7 @@ mod tests {
         client.write_all(&sent).await.unwrap();
         drop(client);
         relay.finish(DEADLINE).await;
-        assert_eq!(timeout(DEADLINE, reading).await.unwrap().unwrap(), sent);
+        assert!(timeout(DEADLINE, reading).await.unwrap().unwrap() == sent);
     }
 
     #[tokio::test]
@@ -217,8 +236,8 @@ mod tests {
             return;
         }
         let (cloud, mut peer) = tokio::io::duplex(1024);
-        let (_relay, name) = Relay::start(Box::new(cloud)).unwrap();
-        peer.write_all(b"secret").await.unwrap();
+        let (_relay, name) = Relay::start(Box::new(cloud), Tap::new(Version::V5, Reasons::default())).unwrap();
+        peer.write_all(ACK).await.unwrap();
         let stranger = tokio::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "link::relay::tests::only_a_socket_of_this_process_is_taken"])
             .env(STRANGER, name.trim_start_matches('\0'))
@@ -226,9 +245,9 @@ mod tests {
         let stranger = timeout(DEADLINE, stranger).await.unwrap().unwrap();
         assert!(stranger.status.success(), "{stranger:?}");
         let mut client = UnixStream::connect(&name).await.unwrap();
-        let mut read = [0; 6];
+        let mut read = [0; ACK.len()];
         timeout(DEADLINE, client.read_exact(&mut read)).await.unwrap().unwrap();
-        assert_eq!(&read, b"secret");
+        assert_eq!(read, ACK);
         assert!(UnixStream::connect(&name).await.is_err(), "the name is gone");
     }
 }
