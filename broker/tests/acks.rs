@@ -193,13 +193,19 @@ async fn what_a_failed_commit_lost_is_never_acked() {
     let packets = [
         publish("cloud/a", 1, Some(1)),
         publish("cloud/a", 2, Some(2)),
+        publish("cloud/a", 0, None),
         publish("nowhere", 1, Some(3)),
     ];
     with_a_failing_commit(&mut device, &bench, &packets).await;
     device.expect_ack(1, ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR).await;
     device.expect_ack(2, ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR).await;
     device.expect_ack(3, OK).await;
-    assert_eq!(bench.view.stats().refused(Refusal::CommitFailed), 2);
+    let stats = bench.view.stats();
+    assert_eq!(
+        (stats.refused(Refusal::CommitFailed), stats.dropped(Refusal::CommitFailed)),
+        (2, 1),
+        "the device of a QoS 0 publish cannot know"
+    );
     assert!(bench.records().await.is_empty());
 
     // The packet id is free again: what is sent with it is a new publish, not one sent twice.

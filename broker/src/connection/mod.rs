@@ -92,28 +92,9 @@ where
 }
 
 fn reader(open: connect::Open, context: &Arc<Context>) -> reader::Reader {
-    let connect::Open {
-        version,
-        outbox,
-        ingress,
-        attached,
-        will,
-        keep_alive,
-        peer_limit,
-        has_fixed_identity,
-    } = open;
-    let deliveries = deliveries::Deliveries::new(Arc::clone(context), Arc::clone(&outbox), version, &ingress, peer_limit);
-    reader::Reader::new(
-        version,
-        outbox,
-        ingress,
-        attached,
-        deliveries,
-        keep_alive,
-        will,
-        has_fixed_identity,
-        peer_limit,
-    )
+    let outbox = Arc::clone(&open.outbox);
+    let deliveries = deliveries::Deliveries::new(Arc::clone(context), outbox, open.version, &open.ingress, open.peer_limit);
+    reader::Reader::new(open, deliveries)
 }
 
 async fn finish(

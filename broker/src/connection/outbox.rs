@@ -63,6 +63,8 @@ pub(super) struct Closing {
 pub(super) struct Pending {
     pub(super) ready: Ready,
     pub(super) answer: Answer,
+    /// The QoS of its publish; `None` if it answers another packet.
+    pub(super) publish: Option<QoS>,
     /// A publish that is in no batch; it goes to local subscribers when the slot leaves.
     pub(super) fanout: Option<Box<Message>>,
     /// When its packet was read.
@@ -97,8 +99,8 @@ pub(super) struct Released {
     /// Acks with success, and since when the oldest of them waited.
     pub(super) acked: u64,
     pub(super) oldest: Option<Instant>,
-    /// Publishes whose batch failed.
-    pub(super) failed: u64,
+    /// The QoS of each publish whose batch failed.
+    pub(super) failed: Vec<QoS>,
     pub(super) budget: usize,
     /// Traced publishes that have left.
     pub(super) traced: Vec<TracedPublish>,
@@ -278,7 +280,7 @@ impl Outbox {
                     }
                 }
                 Outcome::Failed => {
-                    released.failed += 1;
+                    released.failed.extend(done.publish);
                     self.refuse(&done, &mut released, &mut inner);
                 }
             }

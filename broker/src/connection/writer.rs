@@ -8,7 +8,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::outbox::{Closing, Outbox, Released};
-use crate::codec::{QoS, Version};
+use crate::codec::Version;
 use crate::context::Context;
 use crate::observe::{Disconnection, add};
 use crate::refusal::RefusedPublish;
@@ -110,8 +110,8 @@ fn settle(released: &Released, context: &Context) {
     if released.budget > 0 {
         context.budget.add_permits(released.budget);
     }
-    for _ in 0..released.failed {
-        RefusedPublish::CommitFailed.count(QoS::AtLeastOnce, &context.stats);
+    for qos in &released.failed {
+        RefusedPublish::CommitFailed.count(*qos, &context.stats);
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::chunk;
+use super::connect::Open;
 use super::deliveries::Deliveries;
 use super::outbox::{Closing, Outbox};
 use crate::codec::{Ack, AckProperties, Disconnect, Packet, ReasonCode, Role, Version, Will, decode, encode};
@@ -62,18 +63,17 @@ pub(super) struct Ended {
 }
 
 impl Reader {
-    #[allow(clippy::too_many_arguments, reason = "a connection's parts, once")]
-    pub(super) fn new(
-        version: Version,
-        outbox: Arc<Outbox>,
-        ingress: Ingress,
-        attached: Attached,
-        deliveries: Deliveries,
-        keep_alive: Option<Duration>,
-        will: Option<Will>,
-        has_fixed_identity: bool,
-        peer_limit: Option<usize>,
-    ) -> Self {
+    pub(super) fn new(open: Open, deliveries: Deliveries) -> Self {
+        let Open {
+            version,
+            outbox,
+            ingress,
+            attached,
+            will,
+            keep_alive,
+            peer_limit,
+            has_fixed_identity,
+        } = open;
         Self {
             version,
             outbox,

@@ -102,6 +102,7 @@ impl Reader {
         self.outbox.push(Pending {
             ready,
             answer,
+            publish: Some(inbound.publish.qos),
             fanout: fanout.map(Box::new),
             since,
             budget,
@@ -192,6 +193,7 @@ impl Reader {
         self.outbox.push(Pending {
             ready,
             answer: Answer::PubComp(id, reason),
+            publish: None,
             fanout: None,
             since,
             budget: 0,

@@ -128,6 +128,7 @@ impl Reader {
         self.outbox.push(Pending {
             ready: Ready::After(batch),
             answer: Answer::Nothing,
+            publish: None,
             fanout: None,
             since: Instant::now(),
             budget: 0,
