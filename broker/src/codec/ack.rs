@@ -45,7 +45,7 @@ pub struct AckProperties {
 ///
 /// # Errors
 ///
-/// A failure on 3.1.1, which has no code for it: that publish must stay unanswered. The same holds for [`encode_pubrec`].
+/// A failure on 3.1.1, which has no code for it: that publish must stay unanswered. The same is true of [`encode_pubrec`].
 pub fn encode_puback(out: &mut BytesMut, version: Version, id: NonZeroU16, reason: ReasonCode) -> Result<(), EncodeError> {
     encode_plain(PacketType::PubAck, out, version, id, reason)
 }

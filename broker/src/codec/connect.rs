@@ -31,7 +31,7 @@ pub struct Connect {
     pub properties: ConnectProperties,
 }
 
-/// The properties of CONNECT; `None` means that the protocol's default holds.
+/// The properties of CONNECT; `None` for the protocol's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConnectProperties {
     /// Seconds the session outlives the connection; `u32::MAX` is for ever.
@@ -91,7 +91,7 @@ pub struct ConnAck {
     pub properties: ConnAckProperties,
 }
 
-/// The properties of CONNACK; `None` means that the protocol's default holds.
+/// The properties of CONNACK; `None` for the protocol's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(missing_docs, reason = "the names are the protocol's own")]
 pub struct ConnAckProperties {
@@ -209,7 +209,7 @@ pub(super) fn decode_connack(reader: &mut Reader<'_>, version: Version) -> Found
 
 pub(super) fn encode_connack(connack: &ConnAck, version: Version, out: &mut BytesMut) -> Result<(), EncodeError> {
     let mut body = BytesMut::new();
-    // A refusal never speaks of a session [MQTT-3.2.2-6].
+    // A refusal never has session present [MQTT-3.2.2-6].
     body.put_u8(u8::from(connack.session_present && connack.code == ReasonCode::SUCCESS));
     match version {
         Version::V311 => body.put_u8(connack.code.to_return_code()),

@@ -77,7 +77,7 @@ pub enum Fault {
     /// The packet ends within a field.
     #[error("the packet ends within its {0} [MQTT 1.5]")]
     Truncated(&'static str),
-    /// The packet goes on after its last field.
+    /// The packet has bytes after its last field.
     #[error("{0} bytes are left over after the last field [MQTT 2.1.4]")]
     Trailing(usize),
     /// A string is not UTF-8.

@@ -186,7 +186,7 @@ impl<'a> Reader<'a> {
         NonZeroU16::new(self.u16("packet id")?).ok_or(Fault::PacketIdZero)
     }
 
-    /// Where a length-prefixed field lies.
+    /// The range of a length-prefixed field.
     pub(super) fn field(&mut self, field: &'static str) -> Found<Range<usize>> {
         let length = usize::from(self.u16(field)?);
         self.skip(length, field)
@@ -201,14 +201,14 @@ impl<'a> Reader<'a> {
         Text::checked(self.binary(field)?, field)
     }
 
-    /// Where a string lies, checked.
+    /// The range of a string, which is checked.
     pub(super) fn text_range(&mut self, field: &'static str) -> Found<Range<usize>> {
         let range = self.field(field)?;
         text::check(&self.frame[range.clone()], field)?;
         Ok(range)
     }
 
-    /// The property section as a reader of its own; this one goes on behind it.
+    /// A reader for the property section; this one continues after it.
     pub(super) fn section(&mut self) -> Found<Reader<'a>> {
         let length = self.varint("property length")?;
         let range = self.skip(length, "properties")?;

@@ -99,7 +99,7 @@ pub enum Role {
     Client,
 }
 
-/// The sixteen packet types, as they stand in the fixed header.
+/// The sixteen packet types, as they are in the fixed header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "the names are the protocol's own")]
@@ -273,7 +273,7 @@ pub fn encode(packet: &Packet, version: Version, out: &mut BytesMut) -> Result<(
     result
 }
 
-/// What can be told from the first byte: whether the peer may send this at all, and its flags.
+/// Checks of the first byte: whether the peer may send this type, and its flags.
 fn admit(packet_type: PacketType, flags: u8, version: Version, role: Role) -> Found<()> {
     use PacketType::*;
     let to = match packet_type {

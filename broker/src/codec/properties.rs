@@ -102,7 +102,7 @@ pub(super) fn each(section: &mut Reader<'_>, mut take: impl FnMut(Property) -> F
     Ok(())
 }
 
-/// Fills a property that may stand there once.
+/// Fills a property that may be given once.
 pub(super) fn once<T>(slot: &mut Option<T>, value: T, id: u8) -> Found<()> {
     if slot.replace(value).is_some() {
         return Err(Fault::PropertyRepeated(id));
@@ -145,7 +145,7 @@ pub(super) fn read_id(reader: &mut Reader<'_>) -> Found<u8> {
     u8::try_from(id).map_err(|_| Fault::PropertyUnknown(u32::try_from(id).unwrap_or(u32::MAX)))
 }
 
-/// Gathers the properties that travel with a message, in their order and encoding: one slice of the packet when nothing stands between
+/// Gathers the properties that travel with a message, in their order and encoding: one slice of the packet when nothing is between
 /// them, a copy otherwise.
 #[derive(Debug, Default)]
 pub(super) struct Travelling {

@@ -38,7 +38,7 @@ pub struct PublishProperties {
     pub expiry: Option<u32>,
     /// From a server: the subscriptions that matched.
     pub subscription_ids: Vec<NonZeroU32>,
-    /// What goes on to every receiver: payload format, content type, response topic, correlation data and user properties, in the order and
+    /// What every receiver gets: payload format, content type, response topic, correlation data and user properties, in the order and
     /// encoding of the wire, without a length in front. Validated by `decode`; [`travelling`](super::travelling) reads it,
     /// [`Property::write`](super::Property::write) makes it.
     pub travelling: Bytes,

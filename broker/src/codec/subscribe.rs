@@ -84,7 +84,7 @@ pub struct Unsubscribe {
 pub struct UnsubAck {
     /// Of the UNSUBSCRIBE.
     pub packet_id: NonZeroU16,
-    /// One per filter; none on 3.1.1.
+    /// One for each filter; empty on 3.1.1.
     pub codes: Vec<ReasonCode>,
     /// Empty on 3.1.1.
     pub properties: AckProperties,

@@ -137,7 +137,7 @@ impl Fanout {
         }
     }
 
-    /// Whether anybody subscribes: if not, a message need not be kept for [`Fanout::publish`].
+    /// Whether there are subscriptions: if not, a message need not be kept for [`Fanout::publish`].
     pub(crate) fn is_wanted(&self) -> bool {
         self.shared.is_wanted()
     }
@@ -171,7 +171,7 @@ impl Fanout {
         Ok(place)
     }
 
-    /// Where this filter stands, if somebody subscribes to it.
+    /// The node of this filter, if it has a subscription.
     pub(crate) fn place(&self, filter: &str) -> Option<NodeId> {
         self.shared.table().place(filter)
     }
@@ -192,7 +192,7 @@ impl Fanout {
 
     /// Ends the threads after what was handed over.
     pub(crate) fn stop(&self) {
-        // A thread that has ended already needs no word.
+        // A thread that has ended already needs no command.
         self.commands.send(Command::Stop).ok();
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct RouterGone;
 /// The link that messages enter by.
 pub(super) struct Entrance {
     sender: LinkTx,
-    /// Nothing comes by it, but the router wants somebody there.
+    /// Nothing comes by it, but the router needs a receiver.
     _receiver: LinkRx,
 }
 
@@ -87,7 +87,7 @@ impl Entrance {
 }
 
 impl Exit {
-    /// The next payload; none if there is none before the deadline. Blocks.
+    /// The next payload; `None` if there is none before the deadline. Blocks.
     pub(super) fn next(&mut self, deadline: Instant) -> Result<Option<Bytes>, RouterGone> {
         loop {
             match self.notification(deadline)? {
@@ -124,7 +124,7 @@ impl Exit {
     fn notification(&mut self, deadline: Instant) -> Result<Option<Notification>, RouterGone> {
         loop {
             match self.receiver.recv_deadline(deadline) {
-                // It waits until it is told that there is room again.
+                // It waits until the router reports room again.
                 Ok(Some(Notification::Unschedule)) => self.receiver.ready().map_err(|_| RouterGone)?,
                 Ok(Some(Notification::Disconnect(..))) => return Err(RouterGone),
                 Ok(Some(notification)) => return Ok(Some(notification)),

@@ -33,7 +33,7 @@ impl Checkpointer {
         }
     }
 
-    /// Gives the followers what the checkpoint holds, then the records behind it. Records that the checkpoint has seen
+    /// Gives the followers what the checkpoint has, then the records behind it. Records that the checkpoint has seen
     /// already are given once more: a later change of a key wins, so the outcome is the same, and a checkpoint that is
     /// older or newer than its log does no harm. Blocks on the disk.
     ///

@@ -14,7 +14,7 @@ pub(crate) trait Follower: Send + Sync {
     /// Whether an entry with this key belongs to this follower. No key has two.
     fn owns(&self, key: &[u8]) -> bool;
 
-    /// Takes over what the checkpoint holds.
+    /// Takes over what the checkpoint has.
     ///
     /// # Errors
     /// The checkpoint could not be read.
@@ -26,8 +26,8 @@ pub(crate) trait Follower: Send + Sync {
     /// The checkpoint could not be read.
     fn restore_entry(&self, entry: Entry, checkpoint: &Checkpoint) -> Result<(), CheckpointError>;
 
-    /// Appends to `out` what these entries write into the checkpoint. Gives the version that [`Follower::applied`] is
-    /// told once they are written.
+    /// Appends to `out` what these entries write into the checkpoint. Returns the version for [`Follower::applied`],
+    /// which is called once they are written.
     ///
     /// # Errors
     /// The checkpoint could not be read.

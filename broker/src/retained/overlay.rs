@@ -152,7 +152,7 @@ impl Overlay {
         self.generation += u64::from(has_changed);
     }
 
-    /// The visible changes of a span from `from` on, at most `max` topics, and where it goes on if there are more.
+    /// The visible changes of a span from `from` on, at most `max` topics, and where the next slice begins if there are more.
     pub(super) fn slice(&self, span: &Span, from: &str, max: usize) -> (Vec<Visible>, Option<Arc<str>>) {
         let mut visible = Vec::new();
         let range = self.topics.range::<str, _>((Bound::Included(from), Bound::Unbounded));

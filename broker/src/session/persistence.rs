@@ -90,7 +90,7 @@ pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
 }
 
 impl StoredSessions {
-    /// Gives what was restored, and keeps nothing of it.
+    /// Takes out what was restored.
     pub(crate) fn take(&self) -> HashMap<SessionKey, StoredSession> {
         sessions(&std::mem::take(&mut *self.lock()))
     }

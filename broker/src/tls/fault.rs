@@ -23,7 +23,7 @@ pub enum HandshakeFault {
         /// What its first bytes look like.
         looks_like: &'static str,
     },
-    /// The peer speaks only versions before TLS 1.2.
+    /// The peer has only versions before TLS 1.2.
     #[error("the peer offers nothing newer than {offered}; the listener needs TLS 1.2 or 1.3: update the device's TLS library")]
     VersionTooOld {
         /// The newest version it offered.
@@ -81,7 +81,7 @@ pub enum HandshakeFault {
         /// The reason.
         detail: String,
     },
-    /// The peer told us by an alert that it does not accept *our* certificate.
+    /// The peer's alert says that it does not accept *our* certificate.
     #[error("the peer refused our certificate (alert {alert})")]
     RefusedOurs {
         /// The alert's name in the TLS standard.

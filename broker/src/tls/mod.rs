@@ -1,6 +1,6 @@
 //! Mutual TLS for devices: rustls with its ring provider, TLS 1.2 and 1.3, a client certificate always required.
 //!
-//! * [`ServerTls`] holds one listener's certificate, key, device CAs and revocation lists, loaded once and checked while loading.
+//! * [`ServerTls`] has one listener's certificate, key, device CAs and revocation lists, loaded once and checked while loading.
 //! * [`accept()`] ends the handshake of one connection under a deadline and tells what the peer presented, or why it failed.
 //! * [`HandshakeFault`] classifies failures by what an operator does about them; its labels are a bounded set.
 //! * [`IdentityTemplate`] turns a certificate (or a client id, or a fixed word) into an [`Identity`]: one topic level.

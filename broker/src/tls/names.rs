@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The DNS names and addresses among the subject alternative names of a DER certificate, in the order they stand there.
+/// The DNS names and addresses among the subject alternative names of a DER certificate, in their order.
 ///
 /// Empty for a certificate that has none or does not parse. The common name is not among them: no current client reads it.
 pub fn certificate_names(der: &[u8]) -> Vec<String> {

@@ -9,7 +9,7 @@ use super::fault;
 const HANDSHAKE_RECORD: u8 = 0x16;
 const MQTT_CONNECT: u8 = 0x10;
 const READ_SIZE: usize = 4096;
-/// Record header, handshake header, then the two bytes of the highest version an old client speaks.
+/// Record header, handshake header, then the two bytes of the highest version of an old client.
 const LEGACY_VERSION_AT: usize = 9;
 
 /// Reads a ClientHello from `stream`.
