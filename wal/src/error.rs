@@ -111,7 +111,7 @@ pub struct CommitError {
 #[non_exhaustive]
 pub enum ReadError {
     /// A log file could not be read.
-    #[error("log file {path} could not be read")]
+    #[error("segment {path} could not be read")]
     Storage {
         /// The file.
         path: PathBuf,
@@ -119,7 +119,7 @@ pub enum ReadError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A log file is damaged and what can still be read of it is being carried to another.
-    #[error("log file {path} is damaged; what can be read of it is being carried to another file: try again in a moment")]
+    #[error("segment {path} is damaged; its readable records are being copied to another segment: try again in a moment")]
     Rescued {
         /// The file.
         path: PathBuf,

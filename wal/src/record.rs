@@ -71,7 +71,7 @@ impl PartitionSet {
     }
 }
 
-/// Names a record for ever. With the gateway's id in front it is the `forebay-id` of contract section 4:
+/// Names a record for ever. With the gateway's id in front it is the `forebay-id` that the cloud gets:
 /// `gateway/epoch/stream/offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RecordId {

@@ -31,7 +31,7 @@ pub struct Stats {
     pub set_aside: AtomicU64,
     /// Records carried from one log file to another because little waited in it, or it had failed.
     pub carried: AtomicU64,
-    /// Settlements that came after a first one.
+    /// Settlements of records that were settled already.
     pub late_settlements: AtomicU64,
     /// Payload bytes of records committed to user streams.
     pub payload_bytes: AtomicU64,

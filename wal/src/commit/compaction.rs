@@ -267,7 +267,7 @@ impl Writer {
         let Some((live, _, file)) = sparsest.filter(|(live, ..)| self.has_room_for(*live)) else {
             return false;
         };
-        tracing::debug!(file, live, "carrying what waits in a log file, to make room");
+        tracing::debug!(file, live, "compacting a segment to make room");
         self.carrying.now = Some(Job {
             file,
             why: Why::Room,
@@ -305,7 +305,7 @@ impl Writer {
         let part = match self.read_part(job, stream, range) {
             Ok(part) => part,
             Err(error) => {
-                tracing::warn!(file = job.file, %error, "a log file cannot be carried now; it is tried again");
+                tracing::warn!(file = job.file, %error, "a segment cannot be compacted now; it is tried again");
                 return Ok(false);
             }
         };
@@ -343,7 +343,7 @@ impl Writer {
                     });
                 }
                 Err(error) if error.is_lasting() => {
-                    tracing::error!(file, %error, "a log file cannot be read; its records are looked for in its bytes");
+                    tracing::error!(file, %error, "a segment cannot be read; its records are searched for in its bytes");
                     self.look_for_remains(job)?;
                 }
                 Err(error) => return Err(error),
@@ -386,7 +386,7 @@ impl Writer {
             tracing::error!(
                 file,
                 lost,
-                "a damaged log file is kept beside the log for salvage; what of it waited and was found was carried over, the rest is counted as damaged"
+                "a damaged segment is quarantined for salvage; waiting records that were found in it were copied to the active segment, the others are counted as damaged"
             );
             self.set_aside(file);
         }

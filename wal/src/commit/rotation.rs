@@ -84,7 +84,7 @@ impl Writer {
                     broken.retry_at = Instant::now() + broken.backoff;
                     broken.reason = error.to_string();
                     lock(&self.shared.intake).unavailable = Some(broken.reason.clone());
-                    tracing::debug!(%error, "no new log file yet");
+                    tracing::debug!(%error, "no new segment yet");
                 }
             }
         }
@@ -105,7 +105,7 @@ impl Writer {
             self.aside.run(move || {
                 // A failure is no harm yet: the switch tries again.
                 if let Err(error) = shared.files.prepare() {
-                    tracing::debug!(%error, "the next log file could not be made ahead");
+                    tracing::debug!(%error, "the next segment could not be made ahead");
                 }
             });
         }

@@ -229,7 +229,7 @@ impl Writer {
             match gone {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(file, %error, "a log file that is no longer needed could not be removed"),
+                Err(error) => tracing::warn!(file, %error, "a segment that is no longer needed could not be removed"),
             }
         }
         if more {

@@ -90,7 +90,7 @@ pub(crate) fn audit(shared: &Shared) -> Result<Audit, ReadError> {
             return Ok(audit);
         }
         if !moments.iter().any(moved) {
-            tracing::error!(?audit, "the ledger does not balance; the log's files are counted again");
+            tracing::error!(?audit, "the ledger does not balance; the segments are counted again");
             doubt_all(shared);
             return Ok(audit);
         }

@@ -93,7 +93,7 @@ pub enum InspectError {
         source: io::Error,
     },
     /// No file of it opens.
-    #[error("no log file in {path} opens: {what}")]
+    #[error("no segment in {path} opens: {what}")]
     Unreadable {
         /// The directory.
         path: PathBuf,

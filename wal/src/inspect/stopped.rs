@@ -58,7 +58,7 @@ impl Stopped {
         let (Note { file: noted, last_row, .. }, _) = files.noted();
         if numbers.last().is_some_and(|newest| *newest < noted) {
             notes.push(format!(
-                "{} was the newest log file and is missing: what was only in it is lost",
+                "{} was the newest segment and is missing: records that were only in it are lost",
                 segments::name(noted)
             ));
         }
@@ -77,7 +77,7 @@ impl Stopped {
                 }
             };
             notes.push(format!(
-                "{} is the newest log file and does not open ({error}); when the gateway starts, what is whole in it is taken over, and \
+                "{} is the newest segment and does not open ({error}); when the gateway starts, its whole records are copied, and \
                  `forebay log salvage` shows it",
                 segments::name(number)
             ));

@@ -233,7 +233,7 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
     if is_lost {
         tracing::error!(
             file = noted,
-            "the newest log file is missing: what was only in it is lost, and nothing can tell how much; if it was moved, stop Forebay and put it back"
+            "the newest segment is missing: records that were only in it are lost, and their number is unknown; if it was moved, stop Forebay and put it back"
         );
         found.clean = false;
         found.number = noted;
@@ -273,7 +273,7 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
             Err(error) if error.is_lasting() => error,
             Err(error) => return Err(storage(options, number, error)),
         };
-        tracing::error!(file = number, %error, "the newest log file does not open; its bytes are looked through for what it held");
+        tracing::error!(file = number, %error, "the newest segment does not open; its records are searched for in its bytes");
         found.clean = false;
         let looked = Remains::look_for_all(files, number);
         let (remains, mut rows) = looked.map_err(|error| storage(options, number, FileError::Io(error)))?;
@@ -290,7 +290,7 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
     for (number, _) in silent {
         tracing::error!(
             file = number,
-            "nothing in a log file says what it belonged to; it is kept beside the log for salvage"
+            "a segment does not say to which log it belongs; it is quarantined for salvage"
         );
         files.set_aside(number).map_err(|source| unusable(options, source))?;
         found.set_aside += 1;
@@ -379,7 +379,7 @@ fn take_over(
             Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
             // What can be read of it is carried over once the log runs.
             Err(error) if error.is_lasting() => {
-                tracing::error!(file, %error, "a log file does not open; its records are looked for in its bytes");
+                tracing::error!(file, %error, "a segment does not open; its records are searched for in its bytes");
                 found.broken.insert(file, error.to_string());
                 continue;
             }
@@ -395,7 +395,7 @@ fn take_over(
             tracing::error!(
                 file,
                 lost,
-                "a log file is missing; the records that waited in it are counted as damaged"
+                "a segment is missing; the records that waited in it are counted as damaged"
             );
             found.apply(Change::Ledger {
                 slot: 0,
@@ -532,7 +532,7 @@ fn begin(files: &Files, found: &mut Found) -> Result<(), FileError> {
 
 /// The newest file could be read and takes nothing more: what it holds is carried to another.
 fn give_up_newest(files: &Files, found: &mut Found, error: &FileError) {
-    tracing::error!(file = found.number, %error, "the newest log file is damaged; its records are carried to a new one");
+    tracing::error!(file = found.number, %error, "the newest segment is damaged; its records are copied to a new one");
     files.abandon_active();
     found.broken.insert(found.number, error.to_string());
     found.clean = false;

@@ -115,7 +115,7 @@ impl Drop for Store {
             Ok(())
         });
         if let Err(error) = end {
-            tracing::debug!(%error, "a log file could not be left in order");
+            tracing::debug!(%error, "a segment could not be closed in order");
         }
     }
 }

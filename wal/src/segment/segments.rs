@@ -171,7 +171,7 @@ impl Files {
             self.directory.note(LOCK, at, &line)
         });
         if let Err(error) = noted {
-            tracing::warn!(%error, "the newest log file's number could not be noted");
+            tracing::warn!(%error, "the number of the newest segment could not be written to the lock file");
         }
     }
 
@@ -181,7 +181,7 @@ impl Files {
             Ok(bytes) => Note::parse(&bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Note::NONE, true),
             Err(error) => {
-                tracing::warn!(%error, "which log file is the newest could not be read; none is written again");
+                tracing::warn!(%error, "the lock file could not be read; no existing segment is written again");
                 (Note::NONE, false)
             }
         }
@@ -220,7 +220,7 @@ impl Files {
         let renamed = self.directory.rename(SPARE, NEXT);
         let file = renamed.and_then(|()| Overlaid::over(self.directory.open_to_write(NEXT)?));
         file.inspect_err(|error| {
-            tracing::debug!(%error, "a spent log file could not be used again");
+            tracing::debug!(%error, "a spare segment could not be reused");
             self.directory.remove(SPARE).ok();
             self.ahead_bytes.store(0, Ordering::Relaxed);
         })
@@ -315,7 +315,7 @@ impl Files {
         self.leave_active(|Active { db, file, .. }| {
             db.close()?;
             if let Err(error) = file.trim() {
-                tracing::debug!(%error, "a log file is longer than it need be");
+                tracing::debug!(%error, "a segment is longer than it need be");
             }
             Ok(())
         })
