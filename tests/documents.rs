@@ -16,5 +16,7 @@ mod packages;
 mod paths;
 #[path = "documents/phrases.rs"]
 mod phrases;
+#[path = "documents/texts.rs"]
+mod texts;
 #[path = "documents/tree.rs"]
 mod tree;

@@ -132,3 +132,39 @@ fn the_table_of_contents_has_every_page() {
         assert!(is_listed, "docs/README.md does not list {page}");
     }
 }
+
+/// What code says of the pages: `docs/` and what follows, up to the end of the name.
+fn cited_pages(text: &str) -> Vec<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '.');
+    text.match_indices("docs/")
+        .filter(|(at, _)| !text[..*at].ends_with(is_part) || text[..*at].ends_with("../"))
+        .map(|(at, _)| &text[at..])
+        .map(|rest| &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())])
+        .map(|path| path.trim_end_matches(['.', '/']))
+        .collect()
+}
+
+#[test]
+fn each_page_that_the_code_cites_exists() {
+    let mut missing = vec![];
+    let mut cited = 0;
+    for file in files("", &[".rs", ".toml", ".yml", ".yaml", ".py"]) {
+        let text = read(&file);
+        for page in cited_pages(&text) {
+            cited += 1;
+            let decision = page.strip_prefix("docs/decisions/").is_some_and(|number| number.len() == 4);
+            let exists =
+                root().join(page).exists() || (decision && files("docs/decisions", &[".md"]).iter().any(|file| file.starts_with(page)));
+            if !exists {
+                missing.push(format!("{file}: {page}"));
+            }
+        }
+        for document in ["design section", "of the design", "contract section"] {
+            if text.contains(document) && !file.starts_with("tests/documents/") {
+                missing.push(format!("{file}: \"{document}\", a document that is not in the tree"));
+            }
+        }
+    }
+    assert!(cited > 50, "only {cited} citations were found");
+    assert!(missing.is_empty(), "pages that are not in the tree:\n{}", missing.join("\n"));
+}
