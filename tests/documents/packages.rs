@@ -29,7 +29,10 @@ pub(crate) fn packages(manifest: &str) -> Vec<Value> {
 
 #[test]
 fn each_package_says_what_it_is() {
-    for package in ["Cargo.toml", "firmware/Cargo.toml"].into_iter().flat_map(packages) {
+    for package in ["Cargo.toml", "firmware/Cargo.toml", "fuzz/libfuzzer/Cargo.toml"]
+        .into_iter()
+        .flat_map(packages)
+    {
         let name = package["name"].as_str().unwrap();
         for field in ["description", "license", "readme"] {
             let value = package[field].as_str().unwrap_or_default();
