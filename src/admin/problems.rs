@@ -64,10 +64,10 @@ fn lost(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
             "{damaged} could not be read; their segments are quarantined in the log's directory: check the disk (`dmesg`)"
         ));
     }
-    if figures.start.set_aside > 0 {
+    if figures.start.quarantined > 0 {
         list.push(format!(
             "{} did not open at start; quarantined in the log's directory: check the disk (`dmesg`)",
-            count(figures.start.set_aside, "segment")
+            count(figures.start.quarantined, "segment")
         ));
     }
     let evicted = since(|log| log.evicted);

@@ -303,7 +303,7 @@ impl Status {
                 clean: figures.start.clean,
                 recovered: figures.start.recovered,
                 damaged: figures.start.damaged,
-                quarantined: figures.start.set_aside,
+                quarantined: figures.start.quarantined,
                 took_seconds: figures.start.took.as_secs_f64(),
             },
             clock_trusted: figures.clock.report.trust.is_ok(),

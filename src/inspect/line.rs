@@ -5,7 +5,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use forebay_wal::{
-    Audit, Damage, DeadLetter, FileCondition, FileReport, Finding, Kept, LedgerLine, Record, RecordState, Salvaged, StreamId, Verified,
+    Audit, Damage, DeadLetter, Finding, Kept, LedgerLine, Record, RecordState, Salvaged, SegmentCondition, SegmentReport, StreamId,
+    Verified,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -185,7 +186,7 @@ impl Names<'_> {
         let stream = self.stream(kept.record.id.stream);
         let state = match kept.state {
             RecordState::Waiting => State::Waiting,
-            RecordState::Held => State::Suspended,
+            RecordState::Suspended => State::Suspended,
             RecordState::Settled => State::Settled,
         };
         line(&kept.record, Some(self.id(&kept.record)), stream, kept.offset.0, state)
@@ -212,20 +213,20 @@ impl Names<'_> {
             stream: self.stream(damage.stream),
             first_offset: damage.offsets.start,
             end_offset: damage.offsets.end,
-            file: damage.file.clone(),
+            file: damage.segment.clone(),
             what: damage.what.clone(),
         }
     }
 
-    pub(crate) fn file(&self, file: FileReport) -> FileLine {
+    pub(crate) fn file(&self, file: SegmentReport) -> FileLine {
         let condition = match file.condition {
-            FileCondition::Active => "active",
-            FileCondition::Clean => "clean",
-            FileCondition::Unclean => "unclean",
-            FileCondition::Missing => "missing",
-            FileCondition::Damaged => "damaged",
-            FileCondition::SetAside => "quarantined",
-            FileCondition::Stray => "stray",
+            SegmentCondition::Active => "active",
+            SegmentCondition::Clean => "clean",
+            SegmentCondition::Unclean => "unclean",
+            SegmentCondition::Missing => "missing",
+            SegmentCondition::Damaged => "damaged",
+            SegmentCondition::Quarantined => "quarantined",
+            SegmentCondition::Stray => "stray",
         };
         FileLine {
             file: file.name,
@@ -249,7 +250,7 @@ impl Names<'_> {
     pub(crate) fn finding(&self, finding: Finding) -> FindingLine {
         FindingLine {
             finding: finding.what,
-            file: finding.file,
+            file: finding.segment,
             stream: finding.at.map(|(stream, _)| self.stream(stream)),
             offset: finding.at.map(|(_, offset)| offset),
         }
@@ -261,7 +262,7 @@ impl From<&Verified> for VerifiedLine {
         Self {
             verified: verified.findings == 0,
             findings: verified.findings,
-            files: verified.files,
+            files: verified.segments,
             rows: verified.rows,
             blocks: verified.blocks,
             records: verified.records,

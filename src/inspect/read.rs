@@ -93,7 +93,7 @@ struct FirstOnes {
 impl FirstOnes {
     fn new(inspector: &Inspector, stream: &StreamReport, selection: &Selection) -> Self {
         let files = if selection.originals {
-            inspector.files().unwrap_or_default()
+            inspector.segments().unwrap_or_default()
         } else {
             Vec::new()
         };
@@ -275,7 +275,7 @@ pub(crate) fn files(inspector: &Inspector, see: &mut See<'_>) -> Result<(), Stri
         streams: &streams,
     };
     let files = inspector
-        .files()
+        .segments()
         .map_err(|error| format!("{} cannot be listed: {error}", inspector.directory().display()))?;
     for file in files {
         if !see(Line::File(names.file(file))) {
@@ -299,7 +299,7 @@ pub(crate) fn verify(inspector: &Inspector, see: &mut See<'_>) {
             && match step {
                 VerifyStep::Finding(finding) => see(Line::Finding(names.finding(finding))),
                 VerifyStep::Read(bytes) => searching.passed(bytes.saturating_sub(searching.bytes), see),
-                VerifyStep::File(..) => true,
+                VerifyStep::Segment(..) => true,
             };
         goes_on
     });

@@ -39,7 +39,7 @@ impl Selection {
     pub(crate) fn wants(&self, candidate: &Candidate<'_>) -> bool {
         let state = match candidate.state {
             RecordState::Waiting => State::Waiting,
-            RecordState::Held => State::Suspended,
+            RecordState::Suspended => State::Suspended,
             RecordState::Settled => State::Settled,
         };
         let at = candidate.received.wall_ms;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use forebay_wal::{Clock as _, FileCondition, Inspector, Stats, Status, SystemClock};
+use forebay_wal::{Clock as _, Inspector, SegmentCondition, Stats, Status, SystemClock};
 use serde::{Deserialize, Serialize};
 
 use super::wall;
@@ -137,14 +137,14 @@ pub(crate) fn stat(about: &About, inspector: &Inspector, live: Option<&Live<'_>>
         }
     };
     let mut files = FilesStat::default();
-    for file in inspector.files().unwrap_or_default() {
+    for file in inspector.segments().unwrap_or_default() {
         files.bytes += file.bytes;
         match file.condition {
-            FileCondition::SetAside => files.quarantined += 1,
+            SegmentCondition::Quarantined => files.quarantined += 1,
             condition => {
                 files.count += 1;
-                files.unclean += u64::from(condition == FileCondition::Unclean);
-                files.damaged += u64::from(matches!(condition, FileCondition::Damaged | FileCondition::Missing));
+                files.unclean += u64::from(condition == SegmentCondition::Unclean);
+                files.damaged += u64::from(matches!(condition, SegmentCondition::Damaged | SegmentCondition::Missing));
             }
         }
     }

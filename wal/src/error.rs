@@ -37,7 +37,7 @@ pub enum OpenError {
     /// Another version of Forebay wrote the log. Nothing in the directory was changed.
     #[error("the log in {path} has format {found}, this version knows {known}; start the Forebay that wrote it again")]
     Version {
-        /// The newest file.
+        /// The newest segment.
         path: PathBuf,
         /// Its format.
         found: u8,
@@ -47,7 +47,7 @@ pub enum OpenError {
     /// redb or the file system failed.
     #[error("the log in {path} could not be opened")]
     Storage {
-        /// The file.
+        /// The segment.
         path: PathBuf,
         /// What went wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -98,30 +98,30 @@ pub enum AppendError {
     Closed,
 }
 
-/// Why a batch was not stored.
+/// Why a batch was not committed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the batch was not stored: {reason}")]
+#[error("the batch was not committed: {reason}")]
 pub struct CommitError {
     /// The failure, in words.
     pub reason: String,
 }
 
-/// Why a read failed. Damage inside a readable file is not an error: it is skipped, counted and kept for salvage.
+/// Why a read failed. Damage inside a readable segment is not an error: it is skipped, counted and kept for salvage.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// A log file could not be read.
+    /// A segment could not be read.
     #[error("segment {path} could not be read")]
     Storage {
-        /// The file.
+        /// The segment.
         path: PathBuf,
         /// What went wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A log file is damaged and what can still be read of it is being carried to another.
+    /// A segment is damaged and what can still be read of it is being copied to another.
     #[error("segment {path} is damaged; its readable records are being copied to another segment: try again in a moment")]
     Rescued {
-        /// The file.
+        /// The segment.
         path: PathBuf,
     },
 }

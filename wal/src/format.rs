@@ -4,19 +4,19 @@
 //!
 //! | name | is |
 //! |---|---|
-//! | `0000000001.redb`, ... | log files; the one with the highest number takes appends and holds the truth about all |
-//! | `next.tmp` | the next file, made ahead; deleted at open |
-//! | `spare.tmp` | the last spent file, over which the next one is laid; deleted at open |
-//! | `*.redb.damaged` | files set aside because they could not be read as they should; never deleted by us, counted in `max_disk` |
-//! | `lock` | locked for as long as a process uses the directory; names the newest file and, after a write to it failed, the last row of its state that is believed |
+//! | `0000000001.redb`, ... | segments; the one with the highest number takes appends and holds the truth about all |
+//! | `next.tmp` | the next segment, made ahead; deleted at open |
+//! | `spare.tmp` | the spare segment, whose blocks the next one reuses; deleted at open |
+//! | `*.redb.damaged` | quarantined: segments that could not be read as they should; never deleted by us, counted in `max_disk` |
+//! | `lock` | locked for as long as a process uses the directory; names the newest segment and, after a write to it failed, the last row of its state that is believed |
 //! | `ballast` | a sixteenth of `max_disk`, 4 to 16 MiB, to be freed when trimming needs room on a full disk |
 //!
-//! # A log file
+//! # A segment
 //!
 //! A redb 4 database with one table, `log`:
 //!
 //! - `(stream u8, first offset u64)` → block,
-//! - `(255, all ones less the row number u64)` → row of the state. Row numbers rise over all files; a file begins with a
+//! - `(255, all ones less the row number u64)` → row of the state. Row numbers rise over all segments; a segment begins with a
 //!   snapshot, which stands there twice, and each commit adds one delta. The newest stands first, next to the newest block.
 //!
 //! # A block
@@ -29,7 +29,7 @@
 //! ```
 //!
 //! A dense block's records have consecutive offsets from the key's on. A sparse one holds what was left of blocks that were
-//! carried to another file.
+//! copied to another segment.
 //!
 //! Blocks are cut to 64 bytes less than a run of 1, 2, 4, 8 or 16 pages of 4096 bytes, because redb writes the whole
 //! run; a larger record is a block of its own.
@@ -54,13 +54,13 @@
 //! CRC32C u32 of `row` and all that follows | length u32 of all | version u8 = 2 | kind u8: 0 snapshot, 1 delta | row number u64 | changes
 //! ```
 //!
-//! A whole row of another version in the newest file means that another version wrote the log: it is not opened, and nothing in
+//! A whole row of another version in the newest segment means that another version wrote the log: it is not opened, and nothing in
 //! it is changed.
 //!
 //! A change is its tag and its fields. A field is a number in LEB128 (seven bits a byte, the lowest first) unless its type
 //! stands there.
 //!
-//! Rows and records say how long they are and where they belong, so that they can be found in the bytes of a file whose
+//! Rows and records say how long they are and where they belong, so that they can be found in the bytes of a segment whose
 //! redb pages are damaged.
 //!
 //! | tag | change | fields |
@@ -70,16 +70,16 @@
 //! | 3 | next offset | stream u8, offset |
 //! | 4 | everything below was evicted or trimmed | stream u8, offset |
 //! | 5 | delivered up to, per partition | stream u8, the farthest offset, bit per partition behind it u64, how far behind each of them is |
-//! | 6 | a file of the catalogue | file, epoch |
-//! | 7 | records appended to a file | stream u8, file, first, end, records, bytes |
-//! | 8 | records of a file wait no longer | stream u8, file, records, bytes |
-//! | 9 | a file left the catalogue | file |
+//! | 6 | a segment of the catalogue | segment, epoch |
+//! | 7 | records appended to a segment | stream u8, segment, first, end, records, bytes |
+//! | 8 | records of a segment wait no longer | stream u8, segment, records, bytes |
+//! | 9 | a segment left the catalogue | segment |
 //! | 10 | a device got its ledger slot | slot, identity |
 //! | 11 | a counter of the ledger rose for some devices | counter u8, how many devices, for each: slot, by |
 //! | 12 | a pair is suspended | stream u8, since offset, oldest waiting offset, ended at offset (all ones = not yet), route, identity |
 //! | 13 | an ended suspension is forgotten | stream u8, since offset, route, identity |
 //! | 14 | the last trusted time | wall clock ms (0 = none any more), boot time ms, boot id u128 |
-//! | 15 | what waited of a range was carried from one file to another | stream u8, from (0 = in a snapshot: it lies there), to, first, end, epoch, records, bytes |
+//! | 15 | what waited of a range was copied from one segment to another | stream u8, from (0 = in a snapshot: it lies there), to, first, end, epoch, records, bytes |
 //! | 16 | single dead letters were taken out | stream u8, first, end |
 //!
 //! A change 14, changes 3, and the same change 14 once more are a mark: where those streams stood at the first trusted commit of a boot.
@@ -88,29 +88,29 @@
 //! Names are a length and UTF-8. Counters: 0 accepted, 1 requeued, 2 delivered, 3 expired, 4 evicted,
 //! 5 dead-lettered, 6 damaged. Slot 0 is `other`.
 //!
-//! A file holds of a stream what was appended to it, under the file's epoch, and ranges that were carried to it, under
-//! theirs. Ranges of one stream never overlap, over all files. What is carried goes in ranges' order, and the change cuts
+//! A segment holds of a stream what was appended to it, under the segment's epoch, and ranges that were copied to it, under
+//! theirs. Ranges of one stream never overlap, over all segments. What is copied goes in ranges' order, and the change cuts
 //! it off the front of the range that it comes from.
 //!
-//! When a delta is damaged, progress stands where it stood before it, the newest file's ranges and the next offsets are
+//! When a delta is damaged, progress stands where it stood before it, the newest segment's ranges and the next offsets are
 //! what its keys show, what waits is counted anew, and the line `other` takes the difference: records that no row knows of
 //! as accepted, records that wait again as requeued, records that are not found as damaged. The epoch is renewed.
 //!
 //! # Invariants
 //!
-//! 1. A record is in a block whose file's range in the catalogue contains its offset, or it does not exist: what a
+//! 1. A record is in a block whose segment's range in the catalogue contains its offset, or it does not exist: what a
 //!    failed commit left behind is outside every range.
 //! 2. An offset is used once. Next offsets are state, never derived from keys, and a failed commit's are burned.
 //! 3. A record waits if it is at or above its stream's floor and at or above its partition's *delivered up to*, or if
 //!    its pair is suspended and it is at or above the suspension's oldest waiting offset. A pair's records between the
 //!    beginning and the end of a suspension are otherwise settled, wherever the partition stands.
-//! 4. Whatever moves *delivered up to*, a floor or a suspension, moves the ledger and the file's waiting counts in the
+//! 4. Whatever moves *delivered up to*, a floor or a suspension, moves the ledger and the segment's waiting counts in the
 //!    same row.
-//! 5. A file takes its first record after its snapshot, its name and the directory are durable; it is unlinked after
+//! 5. A segment takes its first record after its snapshot, its name and the directory are durable; it is unlinked after
 //!    the commit that drops it from the catalogue.
-//! 6. At most one file is unclean, unless one failed: that one is never written again, repairs of it stay in memory, and
-//!    what waits in it is carried to another by the process that saw it fail.
-//!    A file that was not closed properly takes no more records after a restart, unless there is no room for another.
+//! 6. At most one segment is unclean, unless one failed: that one is never written again, repairs of it stay in memory, and
+//!    what waits in it is copied to another by the process that saw it fail.
+//!    A segment that was not closed properly takes no more records after a restart, unless there is no room for another.
 
 /// Rows of version 1, in builds that were never released, had numbers of fixed length.
 pub(crate) const VERSION: u8 = 2;

@@ -1,4 +1,4 @@
-//! The write-ahead log: what a device was told is stored, is stored here.
+//! The write-ahead log: what a device was told is committed, is on disk here.
 //!
 //! # The contract
 //!
@@ -14,17 +14,17 @@
 //! 3. Only after that it calls the listeners of the batch; a failed batch calls [`CommitListener::failed`] and is never acked.
 //! 4. A [`Reader`] yields a stream's records in offset order: each that is waiting, none that is settled, never one whose CRC is wrong.
 //! 5. [`Log::settle`] says what became of a record. A record settles once; the first reason wins.
-//! 6. Files whose records are all settled are unlinked, and what little waits in others is carried on; the bounds of [`Options`] hold by the policy each stream names.
+//! 6. Segments whose records are all settled are unlinked, and what little waits in others is copied to another; the bounds of [`Options`] hold by the policy each stream names.
 //!
 //! # Limits
 //!
 //! A record takes at most 4 MiB, an identity, route or topic 65535 bytes; 64 MiB may wait for a commit; dead letters take
-//! 64 MiB and lose their oldest; what is stored for local reasons takes 64 MiB until it is trimmed and then refuses more; files have 8 to 128 MiB. The format and its invariants are in [`format`](mod@format).
+//! 64 MiB and lose their oldest; what is stored for local reasons takes 64 MiB until it is trimmed and then refuses more; segments have 8 to 128 MiB. The format and its invariants are in [`format`](mod@format).
 //!
 //! # What is assumed of the disk
 //!
 //! A completed `fdatasync` survives a power cut; a rename is durable after the directory's sync; sectors of 512 bytes are
-//! torn only as wholes. After an error from a write or a sync nothing about that file is believed any more.
+//! torn only as wholes. After an error from a write or a sync nothing about that segment is believed any more.
 #![forbid(unsafe_code)]
 
 mod catalog;
@@ -62,7 +62,7 @@ pub use encoding::dead_letter::DeadLetter;
 pub use error::{AppendError, CommitError, OpenError, ReadError};
 pub use inspect::audit::{Audit, LedgerLine};
 pub use inspect::cursor::{Candidate, Chunk, Cursor, Damage, Found, Kept, RecordState};
-pub use inspect::inspector::{FileCondition, FileReport, Inspector, PartReport, StreamReport};
+pub use inspect::inspector::{Inspector, PartReport, SegmentCondition, SegmentReport, StreamReport};
 pub use inspect::source::InspectError;
 pub use inspect::verify::{Finding, Verified, VerifyStep};
 pub use intake::job::{RequeueError, Requeued};
@@ -70,7 +70,7 @@ pub use listener::{CommitListener, CommittedBatch, Settled, Tap, Ticket};
 pub use log::{Log, Opened};
 pub use options::{Options, StreamOptions, WhenFull};
 pub use read::reader::Reader;
-pub use read::suspended::{Hold, HoldKey};
+pub use read::suspended::{Suspension, SuspensionKey};
 pub use record::{Batch, Epoch, NewRecord, Offset, Partition, PartitionSet, Record, RecordId, Settlement, StreamId};
 pub use recovery::salvage::{SalvageReport, SalvageStep, Salvaged, salvage};
 pub use stats::{Observer, StartReport, Stats, Status, StreamStatus};

@@ -10,7 +10,7 @@ use crate::encoding::record;
 use crate::error::CommitError;
 use crate::record::{Batch, Epoch, Offset, Record};
 
-/// Where and when appended records will be stored.
+/// Where and when appended records will be committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// The commit that will hold them.
@@ -23,7 +23,7 @@ pub struct Ticket {
 pub trait CommitListener: Send + Sync {
     /// All that this producer appended up to and including `batch` survives a power cut.
     fn committed(&self, batch: Batch);
-    /// `batch` was not stored and never will be; nothing in it may be acked.
+    /// `batch` was not committed and never will be; nothing in it may be acked.
     fn failed(&self, batch: Batch, error: &CommitError);
 }
 

@@ -16,7 +16,7 @@ use crate::listener::{CommitListener, Settled, Tap};
 use crate::options::Options;
 use crate::progress::stream::Outcome;
 use crate::read::reader::Reader;
-use crate::read::suspended::{self, Hold, HoldKey};
+use crate::read::suspended::{self, Suspension, SuspensionKey};
 use crate::record::{Epoch, Offset, PartitionSet, Record, Settlement, StreamId};
 use crate::recovery::open;
 use crate::shared::Shared;
@@ -167,34 +167,36 @@ impl Log {
     }
 
     /// Suspends a pair of route and device from `from` on: its records stay waiting and readers pass them by.
-    /// Does nothing when the pair is held already.
-    pub fn hold(&self, key: HoldKey, from: Offset) {
-        let held = lock(&self.shared().tracker).hold(key.stream.0, &key.route, &key.identity, from.0);
-        if let Some(unsure) = held {
-            unsure.into_iter().for_each(|file| self.shared().mark_unsure(file, key.stream.0));
+    /// Does nothing when the pair is suspended already.
+    pub fn suspend(&self, key: SuspensionKey, from: Offset) {
+        let suspended = lock(&self.shared().tracker).suspend(key.stream.0, &key.route, &key.identity, from.0);
+        if let Some(unsure) = suspended {
+            unsure
+                .into_iter()
+                .for_each(|segment| self.shared().mark_unsure(segment, key.stream.0));
             self.shared().mark_dirty();
         }
     }
 
     /// All suspended pairs of a stream.
     #[must_use]
-    pub fn holds(&self, stream: StreamId) -> Vec<Hold> {
+    pub fn suspensions(&self, stream: StreamId) -> Vec<Suspension> {
         let tracker = lock(&self.shared().tracker);
-        let holds = tracker
+        let suspensions = tracker
             .streams
             .get(&stream.0)
-            .map(|tracked| tracked.holds.as_slice())
+            .map(|tracked| tracked.suspensions.as_slice())
             .unwrap_or_default();
-        holds
+        suspensions
             .iter()
-            .filter(|hold| hold.is_active(hold.pair))
-            .map(|hold| Hold {
-                key: HoldKey {
+            .filter(|suspension| suspension.is_active(suspension.pair))
+            .map(|suspension| Suspension {
+                key: SuspensionKey {
                     stream,
-                    route: hold.route.clone(),
-                    identity: hold.identity.clone(),
+                    route: suspension.route.clone(),
+                    identity: suspension.identity.clone(),
                 },
-                next: Offset(hold.next()),
+                next: Offset(suspension.next()),
             })
             .collect()
     }
@@ -203,14 +205,14 @@ impl Log {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn read_held(&self, key: &HoldKey, max_records: usize) -> Result<Vec<Record>, ReadError> {
+    pub fn read_suspended(&self, key: &SuspensionKey, max_records: usize) -> Result<Vec<Record>, ReadError> {
         suspended::read(self.shared(), key, max_records)
     }
 
     /// Ends a suspension if none of its records below the reader's position is left waiting; says whether it ended.
     /// Blocks on the disk when records were passed by that nobody has looked at.
-    pub fn release(&self, key: &HoldKey) -> bool {
-        suspended::release(self.shared(), key)
+    pub fn resume(&self, key: &SuspensionKey) -> bool {
+        suspended::resume(self.shared(), key)
     }
 
     /// Puts dead letters back: each is appended to its stream again under its first id and leaves the dead letters, in one
@@ -230,7 +232,7 @@ impl Log {
         self.shared().drop_dead(letters)
     }
 
-    /// Appends again records that are settled but still in a file, under their first ids, counted as requeued. Blocks on
+    /// Appends again records that are settled but still in a segment, under their first ids, counted as requeued. Blocks on
     /// the disk; not for listeners.
     ///
     /// # Errors
@@ -261,7 +263,7 @@ impl Log {
         tracker.streams.get(&stream.0).map_or(0, |tracked| tracked.outstanding.len())
     }
 
-    /// Whether the writer thread runs: false after [`Log::close`], and after a fault of ours that only a restart mends.
+    /// Whether the writer thread runs: false after [`Log::close`], and after a fault of ours that only a restart repairs.
     /// A log that cannot write at the moment is alive; [`Log::status`] says why it cannot.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -294,7 +296,7 @@ impl Log {
         Inspector::running(self.handle.shared.clone())
     }
 
-    /// Commits what is pending, closes the file cleanly and ends the writer thread. Later appends are refused.
+    /// Commits what is pending, closes the segment cleanly and ends the writer thread. Later appends are refused.
     ///
     /// # Errors
     /// The last commit's.

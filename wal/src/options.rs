@@ -12,7 +12,7 @@ pub struct Options {
     pub max_disk: u64,
     /// Bytes that the file system must keep free, whatever the streams allow.
     pub keep_free: u64,
-    /// How long an ack may wait for company before its commit begins. Zero commits as soon as the last commit returned. A
+    /// How long a commit waits for more records, from the first on. Zero commits as soon as the last commit returned. A
     /// lone record on a log that was idle for as long commits at once, on a budget of 720 such commits an hour.
     pub commit_wait: Duration,
     /// How many devices have ledger slots of their own; the rest share the slot `other`. At most 1,048,576 do.

@@ -1,7 +1,7 @@
 //! What the handle, the producers, the readers and the writer thread have in common.
 //!
-//! Locks are taken in this order: `tracker`, then `state`, then `mending`. `intake` is never held together with another
-//! but, under `mending`, by [`Shared::mark_dirty`].
+//! Locks are taken in this order: `tracker`, then `state`, then `repairs`. `intake` is never held together with another
+//! but, under `repairs`, by [`Shared::mark_dirty`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::record::{Epoch, StreamId};
 use crate::segment::database::FileError;
-use crate::segment::segments::Files;
+use crate::segment::segments::Segments;
 use crate::stats::{Observer, Stats};
 use crate::sync::lock;
 
@@ -29,10 +29,10 @@ pub(crate) const LOCAL_BYTES: u64 = 64 << 20;
 
 /// Damage that was met and is not dealt with yet.
 #[derive(Debug, Default)]
-pub(crate) struct Mending {
-    /// Files that cannot be read, with the reason.
+pub(crate) struct Repairs {
+    /// Segments that cannot be read, with the reason.
     pub(crate) damaged: BTreeMap<u64, String>,
-    /// Files and streams of which it is not known how many records are gone.
+    /// Segments and streams of which it is not known how many records are gone.
     pub(crate) unsure: BTreeSet<(u64, u8)>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     pub(crate) epoch: Epoch,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn Observer>,
-    pub(crate) files: Files,
+    pub(crate) segments: Segments,
     pub(crate) intake: Mutex<Intake>,
     /// Rings when the intake has something for the writer.
     pub(crate) bell: Condvar,
@@ -59,8 +59,8 @@ pub(crate) struct Shared {
     pub(crate) wakes: Mutex<Vec<(StreamId, Wake)>>,
     pub(crate) disk_bytes: AtomicU64,
     pub(crate) free_bytes: AtomicU64,
-    /// What readers met and the writer mends.
-    pub(crate) mending: Mutex<Mending>,
+    /// What readers met and the writer repairs.
+    pub(crate) repairs: Mutex<Repairs>,
     /// The oldest waiting record of a stream and when it came, as of the last look.
     pub(crate) oldest: Mutex<HashMap<u8, (u64, Timestamp)>>,
     /// The writer thread runs.
@@ -96,17 +96,17 @@ impl Shared {
         self.is_marked.store(false, Ordering::Release);
     }
 
-    /// Tells the writer of a file that cannot be read as it should.
-    pub(crate) fn mark_damaged(&self, file: u64, error: &FileError) {
-        let is_new = lock(&self.mending).damaged.insert(file, error.to_string()).is_none();
+    /// Tells the writer of a segment that cannot be read as it should.
+    pub(crate) fn mark_damaged(&self, segment: u64, error: &FileError) {
+        let is_new = lock(&self.repairs).damaged.insert(segment, error.to_string()).is_none();
         if is_new {
             self.mark_dirty();
         }
     }
 
     /// Tells the writer of a block that may have held more than could be found in it.
-    pub(crate) fn mark_unsure(&self, file: u64, stream: u8) {
-        if lock(&self.mending).unsure.insert((file, stream)) {
+    pub(crate) fn mark_unsure(&self, segment: u64, stream: u8) {
+        if lock(&self.repairs).unsure.insert((segment, stream)) {
             self.mark_dirty();
         }
     }

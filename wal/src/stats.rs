@@ -25,23 +25,23 @@ pub struct Stats {
     pub evicted: AtomicU64,
     /// Records that became dead letters.
     pub dead_lettered: AtomicU64,
-    /// Records whose CRC was wrong or whose file was lost.
+    /// Records whose CRC was wrong or whose segment was lost.
     pub damaged: AtomicU64,
-    /// Log files set aside because they were damaged.
-    pub set_aside: AtomicU64,
-    /// Records carried from one log file to another because little waited in it, or it had failed.
-    pub carried: AtomicU64,
+    /// Segments quarantined because they were damaged.
+    pub quarantined: AtomicU64,
+    /// Records that compaction copied from one segment to another: little waited in it, or it had failed.
+    pub compacted: AtomicU64,
     /// Settlements of records that were settled already.
     pub late_settlements: AtomicU64,
     /// Payload bytes of records committed to user streams.
     pub payload_bytes: AtomicU64,
-    /// Bytes written to log files, redb's own pages included; the file system's own writes are not in it.
+    /// Bytes written to segments, redb's own pages included; the file system's own writes are not in it.
     pub device_bytes: AtomicU64,
-    /// Syncs of log files.
+    /// Syncs of segments.
     pub device_syncs: AtomicU64,
-    /// Files begun.
+    /// Segments begun.
     pub rotations: AtomicU64,
-    /// Closed files that were opened as if they had not been closed properly, so that all of them had to be read.
+    /// Closed segments that were opened as if they had not been closed properly, so that all of them had to be read.
     pub repairs: AtomicU64,
 }
 
@@ -60,8 +60,8 @@ pub struct StartReport {
     pub recovered: u64,
     /// Records found damaged.
     pub damaged: u64,
-    /// Files set aside because they did not open.
-    pub set_aside: u64,
+    /// Segments quarantined because they did not open.
+    pub quarantined: u64,
     /// How long opening took.
     pub took: Duration,
 }

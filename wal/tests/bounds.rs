@@ -442,12 +442,12 @@ fn suspended_records_that_pin_files_are_dropped_by_their_streams_policy_at_max_d
     limits.streams = vec![stream("main", 1 << 30, WhenFull::DropOldest)];
     let mut bench = open(limits);
     let mut reader = bench.log.reader(MAIN, forebay_wal::PartitionSet::ALL);
-    let key = forebay_wal::HoldKey {
+    let key = forebay_wal::SuspensionKey {
         stream: MAIN,
         route: "route".into(),
         identity: "suspended".into(),
     };
-    bench.log.hold(key, forebay_wal::Offset(0));
+    bench.log.suspend(key, forebay_wal::Offset(0));
     for round in 0..100 {
         bench.store("suspended", b"x");
         pour(&mut bench, 1);

@@ -252,7 +252,7 @@ fn random_flips_in_a_closed_file_never_panic_nor_yield_a_wrong_record() {
         let bench = open(killed_options(&damaged));
         let mut reader = bench.log.reader(MAIN, PartitionSet::ALL);
         let mut last = None;
-        // What redb no longer gives is carried over after its first error, so it comes a little later.
+        // What redb no longer gives is copied by compaction after its first error, so it comes a little later.
         support::until("every record is read or counted", || {
             let records = reader.read(1 << 20).unwrap();
             for record in &records {
@@ -302,7 +302,7 @@ fn a_file_that_does_not_open_is_set_aside_never_deleted() {
     OpenOptions::new().write(true).open(&paths[0]).unwrap().set_len(len / 2).unwrap();
     let bench = open(killed_options(directory.path()));
     let aside = format!("{}.damaged", paths[0].display());
-    support::until("the file is set aside", || Path::new(&aside).exists());
+    support::until("the file is quarantined", || Path::new(&aside).exists());
     bench.until("it has left the catalogue", |log| {
         log.audit().is_ok_and(|audit| audit.damaged > 0 && audit.balances())
     });
@@ -310,14 +310,14 @@ fn a_file_that_does_not_open_is_set_aside_never_deleted() {
     assert_eq!(found + damaged, accepted);
     assert!(
         found > accepted / 3,
-        "what the rest of the file holds is carried over: {found} of {accepted}"
+        "what the rest of the file holds is copied by compaction: {found} of {accepted}"
     );
-    bench.until("it is counted", |log| log.stats().set_aside.load(Ordering::Relaxed) == 1);
+    bench.until("it is counted", |log| log.stats().quarantined.load(Ordering::Relaxed) == 1);
     let used = bench.log.status().disk_bytes;
     bench.log.close().unwrap();
     drop(bench);
     let bench = open(killed_options(directory.path()));
-    bench.until("what was set aside counts", |log| log.status().disk_bytes >= used);
+    bench.until("what was quarantined counts", |log| log.status().disk_bytes >= used);
     assert!(Path::new(&aside).exists());
 }
 
@@ -337,7 +337,7 @@ fn a_newest_file_without_a_trace_renews_the_epoch_and_the_older_ones_go_on() {
     bench.store("a", b"new");
     assert!(bench.log.audit().unwrap().balances());
     let aside = format!("{}.damaged", paths[1].display());
-    support::until("the file is set aside", || Path::new(&aside).exists());
+    support::until("the file is quarantined", || Path::new(&aside).exists());
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn a_newest_file_that_redb_refuses_gives_its_records_and_its_state_all_the_same(
     assert_ne!(bench.log.epoch(), epoch, "nothing proves that the next offset was never used");
     assert!(!bench.report.clean);
     bench.until("the file has left the catalogue", |log| {
-        log.stats().set_aside.load(Ordering::Relaxed) == 1
+        log.stats().quarantined.load(Ordering::Relaxed) == 1
     });
     let found = bench.read_all();
     let audit = bench.log.audit().unwrap();
@@ -413,7 +413,7 @@ fn a_damaged_row_of_the_state_costs_no_record_and_no_offset_is_used_twice() {
         assert!(flip(&newest, &slot_change(slot, "witness")) > 0);
         let mut bench = open(killed_options(directory.path()));
         assert_ne!(bench.log.epoch(), epoch);
-        assert_eq!((bench.report.set_aside, bench.report.damaged), (0, 0));
+        assert_eq!((bench.report.quarantined, bench.report.damaged), (0, 0));
         let found = bench.read_all();
         // What was delivered after the damage may be sent again; nothing else may be missing or new.
         let again = (found.len() + sent.len() + more.len()) as u64 - accepted;
@@ -457,7 +457,7 @@ fn a_damaged_snapshot_costs_nothing() {
         content[at] ^= 1;
         std::fs::write(damaged.join(newest.file_name().unwrap()), content).unwrap();
         let bench = open(killed_options(&damaged));
-        assert_eq!((bench.report.set_aside, bench.report.damaged), (0, 0));
+        assert_eq!((bench.report.quarantined, bench.report.damaged), (0, 0));
         assert_eq!(bench.read_all().len() as u64, accepted);
         let audit = bench.log.audit().unwrap();
         assert_eq!((audit.accepted, audit.requeued, audit.waiting), (accepted, 0, accepted));

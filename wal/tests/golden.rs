@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forebay_wal::testing::{ManualClock, Unobserved};
-use forebay_wal::{DeadLetter, HoldKey, Log, Offset, OpenError, Options, PartitionSet, Settlement, StreamId, WhenFull};
+use forebay_wal::{DeadLetter, Log, Offset, OpenError, Options, PartitionSet, Settlement, StreamId, SuspensionKey, WhenFull};
 use redb::ReadableTable;
 use support::{Bench, MAIN, copy, open, options, stream};
 
@@ -45,12 +45,12 @@ fn write(directory: &Path) {
     bench.log.settle(MAIN, Offset(0), Settlement::Delivered);
     bench.log.settle(MAIN, Offset(1), dead("first"));
     bench.log.settle(MAIN, Offset(2), dead("second"));
-    let key = HoldKey {
+    let key = SuspensionKey {
         stream: MAIN,
         route: records[3].route.clone(),
         identity: "d".into(),
     };
-    bench.log.hold(key, Offset(3));
+    bench.log.suspend(key, Offset(3));
     support::until("the letters are stored", || letters(&bench).len() == 2);
     assert_eq!(bench.log.requeue(&[Offset(0)]).unwrap().requeued, 1);
     bench.log.close().unwrap();
@@ -78,11 +78,11 @@ fn format_version_1_is_read_as_it_was_written() {
         .collect();
     let payload = |nth: u64| format!("{{\"n\":{nth}}}").into_bytes();
     assert_eq!(payloads, [(4, 4, payload(4)), (5, 5, payload(5)), (6, 1, payload(1))]);
-    let holds = bench.log.holds(MAIN);
-    assert_eq!(holds.len(), 1);
-    let held = bench.log.read_held(&holds[0].key, 10).unwrap();
+    let suspensions = bench.log.suspensions(MAIN);
+    assert_eq!(suspensions.len(), 1);
+    let suspended = bench.log.read_suspended(&suspensions[0].key, 10).unwrap();
     assert_eq!(
-        (held.len(), held[0].payload.to_vec(), held[0].identity.as_str()),
+        (suspended.len(), suspended[0].payload.to_vec(), suspended[0].identity.as_str()),
         (1, payload(3), "d")
     );
     let letters = letters(&bench);

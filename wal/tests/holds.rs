@@ -3,11 +3,11 @@
 
 mod support;
 
-use forebay_wal::{HoldKey, Offset, PartitionSet, Settlement};
+use forebay_wal::{Offset, PartitionSet, Settlement, SuspensionKey};
 use support::{Bench, MAIN, copy, open, options};
 
-fn key(identity: &str) -> HoldKey {
-    HoldKey {
+fn key(identity: &str) -> SuspensionKey {
+    SuspensionKey {
         stream: MAIN,
         route: "route".into(),
         identity: identity.into(),
@@ -32,7 +32,7 @@ fn a_suspended_pair_waits_while_others_go_on() {
     turns(&mut bench, 6);
     let mut reader = bench.log.reader(MAIN, PartitionSet::ALL);
     let records = reader.read(usize::MAX).unwrap();
-    bench.log.hold(key("bad"), records[0].id.offset);
+    bench.log.suspend(key("bad"), records[0].id.offset);
     for record in records.iter().filter(|record| record.identity == "good") {
         bench.log.settle(MAIN, record.id.offset, Settlement::Delivered);
     }
@@ -40,12 +40,12 @@ fn a_suspended_pair_waits_while_others_go_on() {
     let next = reader.read(usize::MAX).unwrap();
     assert!(next.iter().all(|record| record.identity == "good"));
     bench.deliver(&next);
-    assert_eq!(bench.log.holds(MAIN)[0].next, Offset(0));
-    assert_eq!(offsets(&bench.log.read_held(&key("bad"), 10).unwrap()), [0, 2, 4, 6, 8]);
+    assert_eq!(bench.log.suspensions(MAIN)[0].next, Offset(0));
+    assert_eq!(offsets(&bench.log.read_suspended(&key("bad"), 10).unwrap()), [0, 2, 4, 6, 8]);
     let audit = bench.log.audit().unwrap();
     assert_eq!((audit.delivered, audit.waiting), (5, 5));
     assert!(audit.balances());
-    assert!(!bench.log.release(&key("bad")));
+    assert!(!bench.log.resume(&key("bad")));
 }
 
 #[test]
@@ -55,24 +55,24 @@ fn a_suspension_survives_a_kill_with_its_progress() {
     turns(&mut bench, 10);
     let mut reader = bench.log.reader(MAIN, PartitionSet::ALL);
     let records = reader.read(usize::MAX).unwrap();
-    bench.log.hold(key("bad"), Offset(0));
+    bench.log.suspend(key("bad"), Offset(0));
     let good: Vec<_> = records.into_iter().filter(|record| record.identity == "good").collect();
     bench.deliver(&good);
-    let held = bench.log.read_held(&key("bad"), 2).unwrap();
-    assert_eq!(offsets(&held), [0, 2]);
-    bench.deliver(&held);
+    let suspended = bench.log.read_suspended(&key("bad"), 2).unwrap();
+    assert_eq!(offsets(&suspended), [0, 2]);
+    bench.deliver(&suspended);
     bench.store("good", b"last");
     let after = open(options(&copy(directory.path(), &directory.path().join("killed"))));
-    assert_eq!(after.log.holds(MAIN)[0].next, Offset(4));
+    assert_eq!(after.log.suspensions(MAIN)[0].next, Offset(4));
     let audit = after.log.audit().unwrap();
     assert_eq!((audit.delivered, audit.waiting), (7, 4), "{audit:?}");
     assert!(audit.balances());
     assert_eq!(offsets(&after.read_all()), [10]);
-    let held = after.log.read_held(&key("bad"), 10).unwrap();
-    assert_eq!(offsets(&held), [4, 6, 8]);
-    after.deliver(&held);
-    assert!(after.log.release(&key("bad")));
-    assert!(after.log.holds(MAIN).is_empty());
+    let suspended = after.log.read_suspended(&key("bad"), 10).unwrap();
+    assert_eq!(offsets(&suspended), [4, 6, 8]);
+    after.deliver(&suspended);
+    assert!(after.log.resume(&key("bad")));
+    assert!(after.log.suspensions(MAIN).is_empty());
     assert!(after.log.audit().unwrap().balances());
 }
 
@@ -90,9 +90,9 @@ fn an_ended_suspension_counts_nothing_twice_after_a_kill() {
     bench.store("bad", b"2");
     let records = bench.read_all();
     assert_eq!(records.len(), 3);
-    bench.log.hold(key("bad"), Offset(1));
-    bench.deliver(&bench.log.read_held(&key("bad"), 10).unwrap());
-    assert!(bench.log.release(&key("bad")));
+    bench.log.suspend(key("bad"), Offset(1));
+    bench.deliver(&bench.log.read_suspended(&key("bad"), 10).unwrap());
+    assert!(bench.log.resume(&key("bad")));
     bench.store("bad", b"3");
     let after = open(options(&copy(directory.path(), &directory.path().join("killed"))));
     let audit = after.log.audit().unwrap();
@@ -111,11 +111,11 @@ fn probing_a_suspended_pair_again_and_again_costs_no_more_memory() {
     let mut bench = open(options(directory.path()));
     turns(&mut bench, 60);
     let mut reader = bench.log.reader(MAIN, PartitionSet::ALL);
-    bench.log.hold(key("bad"), Offset(0));
+    bench.log.suspend(key("bad"), Offset(0));
     bench.deliver(&reader.read(usize::MAX).unwrap());
-    let first = offsets(&bench.log.read_held(&key("bad"), 2).unwrap());
+    let first = offsets(&bench.log.read_suspended(&key("bad"), 2).unwrap());
     for _ in 0..10 {
-        assert_eq!(offsets(&bench.log.read_held(&key("bad"), 2).unwrap()), first);
+        assert_eq!(offsets(&bench.log.read_suspended(&key("bad"), 2).unwrap()), first);
     }
     assert_eq!(bench.log.unsettled(MAIN), 2, "each look at a pair registers more of it");
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use forebay_wal::{
-    Chunk, DeadLetter, FileCondition, Finding, Found, HoldKey, InspectError, Inspector, Kept, Log, Offset, OpenError, RecordState,
-    Settlement, StreamId, Verified, VerifyStep,
+    Chunk, DeadLetter, Finding, Found, InspectError, Inspector, Kept, Log, Offset, OpenError, RecordState, SegmentCondition, Settlement,
+    StreamId, SuspensionKey, Verified, VerifyStep,
 };
 use support::{Bench, MAIN, copy, files, open, options, until};
 
@@ -21,7 +21,7 @@ fn all(inspector: &Inspector, stream: StreamId) -> (Vec<Kept>, Vec<String>) {
         for found in found {
             match found {
                 Found::Record(record) => kept.push(record),
-                Found::Damaged(what) => damage.push(format!("{} {:?} {}", what.file, what.offsets, what.what)),
+                Found::Damaged(what) => damage.push(format!("{} {:?} {}", what.segment, what.offsets, what.what)),
             }
         }
         if is_end {
@@ -72,12 +72,12 @@ fn used(directory: &Path, count: usize) -> Bench {
         bench.fill(500, 2000);
     }
     let records = bench.read_all();
-    let hold = HoldKey {
+    let suspension = SuspensionKey {
         stream: MAIN,
         route: "route".into(),
         identity: "device-3".into(),
     };
-    bench.log.hold(hold, Offset(0));
+    bench.log.suspend(suspension, Offset(0));
     for record in &records[..count - 100] {
         match record.identity.as_str() {
             "device-3" => continue,
@@ -117,8 +117,8 @@ fn a_running_log_is_seen_as_it_stands_and_is_not_changed_by_it() {
     let letter = DeadLetter::open(&letters[0].record).unwrap();
     assert_eq!((letter.id.offset, letter.reason.as_str()), (Offset(4), "topic-too-long"));
 
-    let report = inspector.files().unwrap();
-    assert_eq!(report.last().unwrap().condition, FileCondition::Active);
+    let report = inspector.segments().unwrap();
+    assert_eq!(report.last().unwrap().condition, SegmentCondition::Active);
     let waiting: u64 = report
         .iter()
         .flat_map(|file| &file.parts)
@@ -190,12 +190,16 @@ fn a_stopped_log_is_seen_alike_and_stays_byte_for_byte_what_it_was() {
             assert_eq!(inspector.audit().unwrap(), before);
         }
         assert!(inspector.audit().unwrap().balances());
-        let conditions: Vec<_> = inspector.files().unwrap().into_iter().map(|file| file.condition).collect();
-        let last = if is_clean { FileCondition::Clean } else { FileCondition::Unclean };
+        let conditions: Vec<_> = inspector.segments().unwrap().into_iter().map(|file| file.condition).collect();
+        let last = if is_clean {
+            SegmentCondition::Clean
+        } else {
+            SegmentCondition::Unclean
+        };
         assert_eq!(conditions.last(), Some(&last), "{conditions:?}");
         let (verified, findings) = verify(&inspector);
         assert_eq!(findings, []);
-        assert!(verified.files as usize == conditions.len() && verified.records >= kept.len() as u64);
+        assert!(verified.segments as usize == conditions.len() && verified.records >= kept.len() as u64);
         assert_eq!(all(&inspector, StreamId::DEAD).0.len(), 5);
         assert!(inspector.oldest_waiting(MAIN).is_some() && inspector.ledger().len() == 11);
         drop(inspector);
@@ -276,7 +280,7 @@ fn damage_is_named_by_file_offset_and_kind_and_hides_nothing_else() {
     let is_named = |at: Option<(StreamId, u64)>, what: &str| {
         findings
             .iter()
-            .any(|finding| finding.file.as_deref() == Some(&name) && finding.at == at && finding.what.contains(what))
+            .any(|finding| finding.segment.as_deref() == Some(&name) && finding.at == at && finding.what.contains(what))
     };
     assert!(is_named(Some((MAIN, 300)), "the record's checksum is wrong"), "{findings:?}");
     assert!(
@@ -307,20 +311,20 @@ fn a_file_that_is_gone_or_does_not_open_is_named_and_the_others_are_read() {
     let (kept, damage) = all(&inspector, MAIN);
     assert!(!kept.is_empty() && kept.len() < whole && damage.len() == 2, "{damage:?}");
     let conditions: BTreeMap<_, _> = inspector
-        .files()
+        .segments()
         .unwrap()
         .into_iter()
         .map(|file| (file.name, file.condition))
         .collect();
     let name = |nth: usize| all_files[nth].file_name().unwrap().to_str().unwrap();
-    assert_eq!(conditions[name(0)], FileCondition::Missing);
-    assert_eq!(conditions[name(1)], FileCondition::Damaged);
-    assert_eq!(conditions["0000000077.redb.damaged"], FileCondition::SetAside);
+    assert_eq!(conditions[name(0)], SegmentCondition::Missing);
+    assert_eq!(conditions[name(1)], SegmentCondition::Damaged);
+    assert_eq!(conditions["0000000077.redb.damaged"], SegmentCondition::Quarantined);
     let (_, findings) = verify(&inspector);
     for nth in [0, 1] {
         let named = findings
             .iter()
-            .any(|finding| finding.file.as_deref() == Some(name(nth)) && finding.what.contains("cannot be read"));
+            .any(|finding| finding.segment.as_deref() == Some(name(nth)) && finding.what.contains("cannot be read"));
         assert!(named, "{findings:?}");
     }
     assert!(

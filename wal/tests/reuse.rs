@@ -1,4 +1,4 @@
-//! Spent files lend their blocks to later ones.
+//! Blocks of a spare segment are used again.
 #![allow(clippy::unwrap_used)]
 
 mod support;

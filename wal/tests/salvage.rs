@@ -19,7 +19,7 @@ fn payload(n: usize) -> Vec<u8> {
     payload
 }
 
-/// A closed log file with `count` records.
+/// A closed segment with `count` records.
 fn file(directory: &Path, count: usize) -> PathBuf {
     let mut bench = open(options(directory));
     for n in 0..count {

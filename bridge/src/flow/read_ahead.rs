@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forebay_wal::{HoldKey, Log, PartitionSet, ReadError, Reader, Record, StreamId, Timestamp};
+use forebay_wal::{Log, PartitionSet, ReadError, Reader, Record, StreamId, SuspensionKey, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -199,7 +199,7 @@ impl ReadAhead {
     }
 
     /// Drops the records of a pair that the log holds from now on. Returns the smallest offset among them.
-    pub(crate) fn drop_pair(&mut self, pair: &HoldKey) -> Option<forebay_wal::Offset> {
+    pub(crate) fn drop_pair(&mut self, pair: &SuspensionKey) -> Option<forebay_wal::Offset> {
         let mut least = None;
         let mut freed = 0;
         self.buffer.retain(|item| {

@@ -8,7 +8,7 @@
 //! 4. the reason code decides; only 0x00 and 0x10 settle as delivered;
 //! 5. a broken connection takes its window with it: a later ack finds nothing, the reader starts again at what is not settled.
 
-use forebay_wal::{HoldKey, Offset, Settled, Settlement};
+use forebay_wal::{Offset, Settled, Settlement, SuspensionKey};
 use tokio::time::Instant;
 
 use crate::flow::in_flight::Written;
@@ -148,7 +148,7 @@ impl Lane {
 
     /// Takes what would still be sent of a pair out of all queues. Returns the oldest offset of it, that of `item` and what is
     /// in flight included: from there on the log must hold the pair, for nothing here remembers those records any more.
-    pub(crate) fn withdraw(&mut self, pair: &HoldKey, item: &Item, connection: Option<&mut ConnectionState>) -> Offset {
+    pub(crate) fn withdraw(&mut self, pair: &SuspensionKey, item: &Item, connection: Option<&mut ConnectionState>) -> Offset {
         let source = item.stream_index;
         let same = |other: &Item| !other.probe && other.stream_index == source && other.is_of(pair);
         let mut from = item.record.offset;
@@ -171,9 +171,9 @@ impl Lane {
     }
 
     /// Suspends a pair in the log and here.
-    pub(crate) fn suspend(&mut self, pair: &HoldKey, from: Offset, now: Instant) {
+    pub(crate) fn suspend(&mut self, pair: &SuspensionKey, from: Offset, now: Instant) {
         let new = !self.suspensions.contains(pair);
-        self.log.hold(pair.clone(), from);
+        self.log.suspend(pair.clone(), from);
         let whole_route = self.suspensions.deny(pair, now);
         if new {
             let (route, device) = (&pair.route, &pair.identity);

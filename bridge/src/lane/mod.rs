@@ -86,7 +86,7 @@ impl Lane {
         let mut suspensions = Suspensions::new(config.probe_interval);
         let mut streams = Vec::with_capacity(statuses.len());
         for stream in statuses {
-            for hold in log.holds(stream.id) {
+            for hold in log.suspensions(stream.id) {
                 if config.partitions.contains(Partition::of(&hold.key.identity)) {
                     suspensions.restore(hold.key, now);
                 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use forebay_wal::{HoldKey, ReadError, Record};
+use forebay_wal::{ReadError, Record, SuspensionKey};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -19,11 +19,11 @@ const BATCH: usize = 32;
 const SOON: Duration = Duration::from_secs(1);
 
 /// What a read of a suspended pair brought.
-pub(crate) type HeldRead = (HoldKey, Result<Vec<Record>, ReadError>);
+pub(crate) type HeldRead = (SuspensionKey, Result<Vec<Record>, ReadError>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Probe {
-    pub(crate) active: Option<HoldKey>,
+    pub(crate) active: Option<SuspensionKey>,
     pub(crate) queue: VecDeque<Item>,
     pub(crate) outstanding: usize,
     pub(crate) stopped: bool,
@@ -56,7 +56,7 @@ impl Lane {
         self.probe.active = Some(key.clone());
         self.probe.stopped = false;
         self.probe.reads.spawn_blocking(move || {
-            let result = log.read_held(&key, records);
+            let result = log.read_suspended(&key, records);
             (key, result)
         });
     }
@@ -118,7 +118,7 @@ impl Lane {
     }
 
     /// The cloud still denies the pair.
-    pub(crate) fn probe_denied(&mut self, pair: &HoldKey, now: Instant) {
+    pub(crate) fn probe_denied(&mut self, pair: &SuspensionKey, now: Instant) {
         self.suspensions.deny(pair, now);
         self.report_suspensions();
         self.stop_probe(now);
@@ -160,7 +160,7 @@ impl Lane {
     /// Nothing of the pair is in flight and a read found no more: back into its stream, if readers have passed nothing since.
     fn conclude(&mut self, now: Instant) {
         let Some(key) = self.probe.active.take() else { return };
-        if !self.log.release(&key) {
+        if !self.log.resume(&key) {
             return self.suspensions.postpone(&key, now);
         }
         // What was read ahead of this pair before its suspension has been delivered by the probes.

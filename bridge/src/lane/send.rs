@@ -185,7 +185,7 @@ impl Lane {
         self.streams[item.stream_index].uncount(item);
         if !known {
             let from = self.withdraw(&pair, item, Some(connection));
-            self.log.hold(pair.clone(), from);
+            self.log.suspend(pair.clone(), from);
             self.suspensions.add(&pair, now);
             self.report_suspensions();
         }

@@ -1,6 +1,6 @@
 //! A record on its way from the log to the cloud.
 
-use forebay_wal::{HoldKey, Offset, Record, StreamId};
+use forebay_wal::{Offset, Record, StreamId, SuspensionKey};
 use tokio::time::Instant;
 
 /// Memory that a record takes beside its payload, topic, identity and properties.
@@ -64,15 +64,15 @@ impl Item {
         (self.stream_index, self.record.identity.clone())
     }
 
-    pub(crate) fn pair(&self) -> HoldKey {
-        HoldKey {
+    pub(crate) fn pair(&self) -> SuspensionKey {
+        SuspensionKey {
             stream: self.record.stream,
             route: self.record.route.clone(),
             identity: self.record.identity.clone(),
         }
     }
 
-    pub(crate) fn is_of(&self, pair: &HoldKey) -> bool {
+    pub(crate) fn is_of(&self, pair: &SuspensionKey) -> bool {
         self.record.stream == pair.stream && self.record.route == pair.route && self.record.identity == pair.identity
     }
 

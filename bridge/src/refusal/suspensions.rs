@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use forebay_wal::{HoldKey, StreamId};
+use forebay_wal::{StreamId, SuspensionKey};
 use tokio::time::Instant;
 
 const ROUTE_DEVICES: usize = 8;
@@ -14,7 +14,7 @@ const ROUTE_WINDOW: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Suspensions {
     interval: Duration,
-    pairs: HashMap<HoldKey, Pair>,
+    pairs: HashMap<SuspensionKey, Pair>,
     denied: HashMap<RouteKey, VecDeque<(Instant, String)>>,
     routes: HashSet<RouteKey>,
     next: Option<Instant>,
@@ -43,7 +43,7 @@ impl Suspensions {
         self.pairs.is_empty()
     }
 
-    pub(crate) fn contains(&self, key: &HoldKey) -> bool {
+    pub(crate) fn contains(&self, key: &SuspensionKey) -> bool {
         !self.pairs.is_empty() && self.pairs.contains_key(key)
     }
 
@@ -52,13 +52,13 @@ impl Suspensions {
     }
 
     /// Takes over a pair that the log held before this start; it is tried at once, for restarts often follow a repair.
-    pub(crate) fn restore(&mut self, key: HoldKey, now: Instant) {
+    pub(crate) fn restore(&mut self, key: SuspensionKey, now: Instant) {
         self.pairs.insert(key, Pair { due: now, accepted: false });
         self.reschedule();
     }
 
     /// The cloud denied the pair. Returns true if this suspended its whole route.
-    pub(crate) fn deny(&mut self, key: &HoldKey, now: Instant) -> bool {
+    pub(crate) fn deny(&mut self, key: &SuspensionKey, now: Instant) -> bool {
         self.add(key, now);
         let route = (key.stream, key.route.clone());
         let denied = self.denied.entry(route.clone()).or_default();
@@ -76,7 +76,7 @@ impl Suspensions {
     }
 
     /// Suspends a pair because its route is.
-    pub(crate) fn add(&mut self, key: &HoldKey, now: Instant) {
+    pub(crate) fn add(&mut self, key: &SuspensionKey, now: Instant) {
         let due = now + self.interval;
         self.pairs
             .entry(key.clone())
@@ -91,7 +91,7 @@ impl Suspensions {
     }
 
     /// The pair that is due the longest, and whether its last probe was accepted. It is due again after the interval.
-    pub(crate) fn take_due(&mut self, now: Instant) -> Option<(HoldKey, bool)> {
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<(SuspensionKey, bool)> {
         if self.next.is_none_or(|next| next > now) {
             return None;
         }
@@ -107,7 +107,7 @@ impl Suspensions {
     }
 
     /// The pair is due at `at`.
-    pub(crate) fn postpone(&mut self, key: &HoldKey, at: Instant) {
+    pub(crate) fn postpone(&mut self, key: &SuspensionKey, at: Instant) {
         if let Some(pair) = self.pairs.get_mut(key) {
             pair.due = at;
         }
@@ -123,7 +123,7 @@ impl Suspensions {
     }
 
     /// The cloud took a record of the pair: the rest of it may follow, and its route is no longer suspended.
-    pub(crate) fn accepted(&mut self, key: &HoldKey, now: Instant) {
+    pub(crate) fn accepted(&mut self, key: &SuspensionKey, now: Instant) {
         if let Some(pair) = self.pairs.get_mut(key) {
             pair.accepted = true;
         }
@@ -141,12 +141,12 @@ impl Suspensions {
         self.reschedule();
     }
 
-    pub(crate) fn remove(&mut self, key: &HoldKey) {
+    pub(crate) fn remove(&mut self, key: &SuspensionKey) {
         self.pairs.remove(key);
         self.reschedule();
     }
 
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = &HoldKey> {
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = &SuspensionKey> {
         self.pairs.keys()
     }
 
@@ -174,8 +174,8 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn key(identity: usize) -> HoldKey {
-        HoldKey {
+    fn key(identity: usize) -> SuspensionKey {
+        SuspensionKey {
             stream: StreamId(0),
             route: "telemetry".to_owned(),
             identity: format!("d{identity}"),

@@ -264,7 +264,7 @@ const PROCESS: &[Instrument] = &[
     gauge("forebay_start_clean", "0 or 1", "Whether the log had been closed properly before this start.", |m| flag(m.figures.start.clean)),
     gauge("forebay_start_recovered_records", "records", "Records found waiting at this start.", |m| one(m.figures.start.recovered)),
     gauge("forebay_start_damaged_records", "records", "Records found damaged at this start.", |m| one(m.figures.start.damaged)),
-    gauge("forebay_start_quarantined_files", "files", "Segments quarantined at this start because they did not open.", |m| one(m.figures.start.set_aside)),
+    gauge("forebay_start_quarantined_files", "files", "Segments quarantined at this start because they did not open.", |m| one(m.figures.start.quarantined)),
     gauge("forebay_start_took_seconds", "seconds", "How long opening the log took.", |m| vec![series(&[], m.figures.start.took.as_secs_f64())]),
     gauge("forebay_start_time_seconds", "seconds since 1970", "When the process started, by the machine's clock.", |m| vec![series(&[], m.identity.started_at)]),
     by(&["gateway", "version", "config"], gauge("forebay_build_info", "always 1", "The gateway, the version and a hash of the configuration.", |m| vec![series(&[&m.identity.gateway, m.identity.version, &m.identity.fingerprint], 1.0)])),

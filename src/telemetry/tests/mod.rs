@@ -125,7 +125,7 @@ pub(crate) fn figures() -> Figures {
             clean: true,
             recovered: 2,
             damaged: 0,
-            set_aside: 0,
+            quarantined: 0,
             took: Duration::from_millis(30),
         },
         clock: Clock {

@@ -1,4 +1,4 @@
-//! From the rows of a file to the small state of the log.
+//! From the rows of a segment to the catalogue.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use crate::encoding::change::Change;
 use crate::encoding::row::{self, Row, RowKind, Rows};
 use crate::record::StreamId;
 use crate::segment::database::FileError;
-use crate::segment::segments::Files;
+use crate::segment::segments::Segments;
 use crate::segment::table::{Next, Table};
 
-/// What an opened newest file says.
+/// What an opened newest segment says.
 pub(crate) struct Recovered {
     pub(crate) state: State,
     pub(crate) last_row: u64,
@@ -21,9 +21,9 @@ pub(crate) struct Recovered {
     pub(crate) damaged_rows: u64,
     /// A change was lost with one: the state is to be rebuilt.
     pub(crate) incomplete: bool,
-    /// Records of user streams that the file's rows say were appended to it.
+    /// Records of user streams that the segment's rows say were appended to it.
     pub(crate) appended: u64,
-    /// Each stream's next offset when the file began.
+    /// Each stream's next offset when the segment began.
     pub(crate) began: BTreeMap<u8, u64>,
     /// Its epoch is over: it cannot be proved that the next offsets were never used.
     pub(crate) renew: bool,
@@ -31,53 +31,53 @@ pub(crate) struct Recovered {
     pub(crate) has_failed: bool,
 }
 
-/// Opens the newest file for appending and reads the state in it.
-pub(crate) fn open_active(files: &Files, number: u64) -> Result<Recovered, FileError> {
-    let (recovered, clean) = files.open_active(number, |db| read_state(db, u64::MAX))?;
+/// Opens the newest segment for appending and reads the state in it.
+pub(crate) fn open_active(segments: &Segments, number: u64) -> Result<Recovered, FileError> {
+    let (recovered, clean) = segments.open_active(number, |db| read_state(db, u64::MAX))?;
     Ok(Recovered { clean, ..recovered })
 }
 
-/// Reads the state in a file up to the row `last`, and leaves every byte of it as it is.
-pub(crate) fn look_at(files: &Files, number: u64, last: u64) -> Result<Recovered, FileError> {
-    let (recovered, clean) = files.look_at(number, |db| read_state(db, last))?;
+/// Reads the state in a segment up to the row `last`, and leaves every byte of it as it is.
+pub(crate) fn look_at(segments: &Segments, number: u64, last: u64) -> Result<Recovered, FileError> {
+    let (recovered, clean) = segments.look_at(number, |db| read_state(db, last))?;
     Ok(Recovered { clean, ..recovered })
 }
 
-/// Folds the newest snapshot of a file and the deltas after it. Rows of another version are an error, not damage.
+/// Replays the newest snapshot of a segment and the deltas after it. Rows of another version are an error, not damage.
 pub(crate) fn read_state(db: &Database, last: u64) -> Result<Recovered, FileError> {
-    let mut folded = Folded::default();
+    let mut replay = Replay::default();
     let mut foreign = None;
     Table::open(db)?.each_row(last, |number, value| {
         let row = row::decode_row(value);
         if row.is_none() {
             foreign = row::foreign_version(value);
         }
-        folded.take(number, row);
+        replay.take(number, row);
         if foreign.is_none() { Next::More } else { Next::Stop }
     })?;
     match foreign {
         Some(version) => Err(FileError::Version(version)),
-        None => folded.into_recovered(),
+        None => replay.into_recovered(),
     }
 }
 
-/// Folds the rows that were found in the bytes of a file that does not open. What followed the last one is not known; what
-/// comes before the first snapshot that names the file is of an older one that lay in its place.
-pub(crate) fn fold_rows(file: u64, mut rows: Rows) -> Result<Recovered, FileError> {
-    let names_it = |change: &Change| matches!(change, Change::File { file: named, .. } if *named == file);
+/// Replays the rows that were found in the bytes of a segment that does not open. What followed the last one is not known; what
+/// comes before the first snapshot that names the segment is of an older one that lay in its place.
+pub(crate) fn replay_rows(segment: u64, mut rows: Rows) -> Result<Recovered, FileError> {
+    let names_it = |change: &Change| matches!(change, Change::Segment { segment: named, .. } if *named == segment);
     let begins = |row: &Row| row.kind == RowKind::Snapshot && row.changes.iter().any(names_it);
     let first = rows.iter().find(|(_, row)| begins(row)).map_or(u64::MAX, |(number, _)| *number);
-    let mut folded = Folded::default();
+    let mut replay = Replay::default();
     for (number, row) in rows.split_off(&first) {
-        folded.take(number, Some(row));
+        replay.take(number, Some(row));
     }
-    folded.incomplete = true;
-    folded.into_recovered()
+    replay.incomplete = true;
+    replay.into_recovered()
 }
 
 /// Rows on their way to a state.
 #[derive(Default)]
-struct Folded {
+struct Replay {
     state: Option<State>,
     last_row: u64,
     damaged_rows: u64,
@@ -86,7 +86,7 @@ struct Folded {
     began: BTreeMap<u8, u64>,
 }
 
-impl Folded {
+impl Replay {
     fn take(&mut self, number: u64, row: Option<Row>) {
         let is_next = self.state.is_none() || number == self.last_row + 1;
         self.last_row = number;
@@ -120,7 +120,7 @@ impl Folded {
     }
 
     fn into_recovered(self) -> Result<Recovered, FileError> {
-        let missing = || FileError::Damaged("it holds no readable snapshot of the log's state".into());
+        let missing = || FileError::Damaged("it holds no readable snapshot of the catalogue".into());
         Ok(Recovered {
             state: self.state.ok_or_else(missing)?,
             last_row: self.last_row,
@@ -143,8 +143,8 @@ mod tests {
         (number, Row { kind, number, changes })
     }
 
-    fn snapshot(number: u64, file: u64) -> (u64, Row) {
-        row(number, RowKind::Snapshot, vec![Change::File { file, epoch: 1 }])
+    fn snapshot(number: u64, segment: u64) -> (u64, Row) {
+        row(number, RowKind::Snapshot, vec![Change::Segment { segment, epoch: 1 }])
     }
 
     fn delta(number: u64, epoch: u64) -> (u64, Row) {
@@ -152,15 +152,15 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_files_earlier_life_are_not_folded() {
+    fn rows_of_a_segments_earlier_life_are_not_replayed() {
         let earlier = [snapshot(10, 3), snapshot(11, 3), delta(12, 5)];
         let later = [snapshot(40, 7), snapshot(41, 7), delta(42, 6)];
         let all = || earlier.clone().into_iter().chain(later.clone());
-        let folded = fold_rows(7, all().collect()).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!((folded.state.epoch, folded.last_row, folded.damaged_rows), (6, 42, 0));
-        assert!(folded.state.file(3).is_none() && folded.state.file(7).is_some());
+        let replay = replay_rows(7, all().collect()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((replay.state.epoch, replay.last_row, replay.damaged_rows), (6, 42, 0));
+        assert!(replay.state.segment(3).is_none() && replay.state.segment(7).is_some());
         // Both copies of its own snapshot are lost: what it once was says nothing.
         let orphaned = all().filter(|(number, _)| !(40..=41).contains(number)).collect();
-        assert!(fold_rows(7, orphaned).is_err());
+        assert!(replay_rows(7, orphaned).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The small state: what the newest file says of the whole directory. It changes only by [`Change`]s, each commit writes
+//! The catalogue: what the newest segment says of the whole directory. It changes only by [`Change`]s, each commit writes
 //! the ones it makes, and a snapshot is the changes that lead from nothing to here.
 
 use crate::catalog::range_set::RangeSet;
@@ -15,36 +15,36 @@ pub(crate) struct StreamState {
     pub(crate) next: u64,
     /// Everything below was evicted or trimmed.
     pub(crate) floor: u64,
-    /// Per partition: everything below is settled or held.
+    /// Per partition: everything below is settled or suspended.
     pub(crate) up_to: Box<[u64; Partition::COUNT]>,
     /// Of an internal stream: what was taken out above the floor.
     pub(crate) removed: RangeSet,
 }
 
-/// A file of the catalogue.
+/// A segment of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FileEntry {
+pub(crate) struct SegmentEntry {
     pub(crate) number: u64,
     pub(crate) epoch: u64,
-    pub(crate) parts: Vec<FilePart>,
+    pub(crate) parts: Vec<SegmentPart>,
 }
 
-/// What a file holds of one stream.
+/// What a segment holds of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FilePart {
+pub(crate) struct SegmentPart {
     pub(crate) stream: u8,
-    /// What was appended to it; empty if nothing was, or all of it was carried on.
+    /// What was appended to it; empty if nothing was, or all of it was copied to another.
     pub(crate) first: u64,
     pub(crate) end: u64,
     pub(crate) waiting: u64,
     pub(crate) bytes: u64,
-    /// What was carried here from other files, in order.
-    pub(crate) carried: Vec<Range>,
+    /// What was copied here from other segments, in order.
+    pub(crate) compacted: Vec<Range>,
 }
 
 /// A suspended pair. Its records from `from` to `next` are settled, those from there to `until` wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HoldState {
+pub(crate) struct SuspensionState {
     pub(crate) stream: u8,
     pub(crate) from: u64,
     pub(crate) next: u64,
@@ -66,9 +66,9 @@ pub(crate) struct Slot {
 pub(crate) struct State {
     pub(crate) epoch: u64,
     pub(crate) streams: Vec<StreamState>,
-    pub(crate) files: Vec<FileEntry>,
+    pub(crate) segments: Vec<SegmentEntry>,
     pub(crate) slots: Vec<Slot>,
-    pub(crate) holds: Vec<HoldState>,
+    pub(crate) suspensions: Vec<SuspensionState>,
     pub(crate) trusted: Option<Timestamp>,
     pub(crate) marks: Marks,
 }
@@ -85,43 +85,44 @@ impl State {
         self.streams.iter().find(|stream| stream.id == id)
     }
 
-    pub(crate) fn file(&self, number: u64) -> Option<&FileEntry> {
-        self.files.iter().find(|file| file.number == number)
+    pub(crate) fn segment(&self, number: u64) -> Option<&SegmentEntry> {
+        self.segments.iter().find(|segment| segment.number == number)
     }
 
-    /// The files' parts of one stream.
-    pub(crate) fn parts(&self, stream: u8) -> impl Iterator<Item = (&FileEntry, &FilePart)> {
-        self.files.iter().flat_map(move |file| {
-            file.parts
+    /// The segments' parts of one stream.
+    pub(crate) fn parts(&self, stream: u8) -> impl Iterator<Item = (&SegmentEntry, &SegmentPart)> {
+        self.segments.iter().flat_map(move |segment| {
+            segment
+                .parts
                 .iter()
                 .filter(move |part| part.stream == stream)
-                .map(move |part| (file, part))
+                .map(move |part| (segment, part))
         })
     }
 
-    /// The first range of a stream that ends above `position`, in a file where anything of the stream waits.
+    /// The first range of a stream that ends above `position`, in a segment where anything of the stream waits.
     pub(crate) fn place(&self, stream: u8, position: u64) -> Option<(u64, Range)> {
         self.parts(stream)
             .filter(|(_, part)| part.waiting > 0)
-            .flat_map(|(file, part)| part.ranges(file.epoch).map(|range| (file.number, range)))
+            .flat_map(|(segment, part)| part.ranges(segment.epoch).map(|range| (segment.number, range)))
             .filter(|(_, range)| range.end > position)
             .min_by_key(|(_, range)| range.first)
     }
 
-    /// The file where the record of this offset lies, if it is still there.
-    pub(crate) fn file_of(&self, stream: u8, offset: u64) -> Option<u64> {
-        let mut files = self.files.iter().map(|file| file.number);
-        files.find(|file| self.lies_in(*file, stream, offset))
+    /// The segment where the record of this offset lies, if it is still there.
+    pub(crate) fn segment_of(&self, stream: u8, offset: u64) -> Option<u64> {
+        let mut segments = self.segments.iter().map(|segment| segment.number);
+        segments.find(|segment| self.lies_in(*segment, stream, offset))
     }
 
-    /// Whether a file is where the record of this offset lies.
-    pub(crate) fn lies_in(&self, file: u64, stream: u8, offset: u64) -> bool {
-        self.epoch_of(file, stream, offset).is_some()
+    /// Whether a segment is where the record of this offset lies.
+    pub(crate) fn lies_in(&self, segment: u64, stream: u8, offset: u64) -> bool {
+        self.epoch_of(segment, stream, offset).is_some()
     }
 
-    /// The epoch under which a record that lies in a file was first accepted; none = it does not lie there.
-    pub(crate) fn epoch_of(&self, file: u64, stream: u8, offset: u64) -> Option<u64> {
-        let entry = self.file(file)?;
+    /// The epoch under which a record that lies in a segment was first accepted; none = it does not lie there.
+    pub(crate) fn epoch_of(&self, segment: u64, stream: u8, offset: u64) -> Option<u64> {
+        let entry = self.segment(segment)?;
         let mut ranges = entry.part(stream)?.ranges(entry.epoch);
         ranges
             .find(|range| (range.first..range.end).contains(&offset))
@@ -159,13 +160,13 @@ impl State {
                 state.removed.forget_below(*floor);
             }),
             Change::Progress { stream, up_to } => self.with_stream(*stream, |state| state.up_to.clone_from(up_to)),
-            Change::File { file, epoch } => self.files.push(FileEntry {
-                number: *file,
+            Change::Segment { segment, epoch } => self.segments.push(SegmentEntry {
+                number: *segment,
                 epoch: *epoch,
                 parts: Vec::new(),
             }),
             Change::Appended {
-                file,
+                segment,
                 stream,
                 first,
                 end,
@@ -173,31 +174,31 @@ impl State {
                 bytes,
             } => {
                 self.with_stream(*stream, |state| state.next = state.next.max(*end));
-                if let Some(part) = self.part(*file, *stream) {
+                if let Some(part) = self.part(*segment, *stream) {
                     part.first = if part.first == part.end { *first } else { part.first };
                     part.end = *end;
                     part.add(*records, *bytes);
                 }
             }
             Change::Settled {
-                file,
+                segment,
                 stream,
                 records,
                 bytes,
             } => {
-                if self.lies(*file, *stream)
-                    && let Some(part) = self.part(*file, *stream)
+                if self.lies(*segment, *stream)
+                    && let Some(part) = self.part(*segment, *stream)
                 {
                     part.take(*records, *bytes);
                 }
             }
-            Change::DropFile { file } => self.files.retain(|entry| entry.number != *file),
+            Change::DropSegment { segment } => self.segments.retain(|entry| entry.number != *segment),
             Change::Slot { slot, identity } => self.slot(*slot).identity.clone_from(identity),
             Change::Ledger { slot, count, by } => {
                 let value = &mut self.slot(*slot).counts[*count as usize];
                 *value = value.saturating_add(*by);
             }
-            Change::Hold {
+            Change::Suspend {
                 stream,
                 from,
                 next,
@@ -205,11 +206,15 @@ impl State {
                 route,
                 identity,
             } => {
-                if let Some(hold) = self.holds.iter_mut().find(|hold| hold.is(*stream, *from, route, identity)) {
-                    (hold.next, hold.until) = (*next, *until);
+                if let Some(suspension) = self
+                    .suspensions
+                    .iter_mut()
+                    .find(|suspension| suspension.is(*stream, *from, route, identity))
+                {
+                    (suspension.next, suspension.until) = (*next, *until);
                 } else {
                     let (route, identity) = (route.clone(), identity.clone());
-                    self.holds.push(HoldState {
+                    self.suspensions.push(SuspensionState {
                         stream: *stream,
                         from: *from,
                         next: *next,
@@ -219,15 +224,17 @@ impl State {
                     });
                 }
             }
-            Change::Release {
+            Change::Resume {
                 stream,
                 from,
                 route,
                 identity,
-            } => self.holds.retain(|hold| !hold.is(*stream, *from, route, identity)),
+            } => self
+                .suspensions
+                .retain(|suspension| !suspension.is(*stream, *from, route, identity)),
             Change::Trusted { at } => self.trusted = Some(*at).filter(|at| at.wall_ms > 0),
             Change::Mark(mark) => self.marks.take(mark.clone()),
-            Change::Carried {
+            Change::Compacted {
                 stream,
                 from,
                 to,
@@ -253,16 +260,16 @@ impl State {
         }
         if let Some(part) = self.part(to, stream) {
             part.add(records, bytes);
-            let at = part.carried.partition_point(|known| known.first < range.first);
-            part.carried.insert(at, range);
+            let at = part.compacted.partition_point(|known| known.first < range.first);
+            part.compacted.insert(at, range);
         }
         if !is_snapshot {
             self.join_ranges(to, stream);
         }
     }
 
-    /// Joins carried ranges that nothing of another file lies between, so that their number follows that of the files.
-    fn join_ranges(&mut self, file: u64, stream: u8) {
+    /// Joins copied ranges that nothing of another segment lies between, so that their number follows that of the segments.
+    fn join_ranges(&mut self, segment: u64, stream: u8) {
         let others: Vec<Range> = self
             .parts(stream)
             .flat_map(|(entry, part)| {
@@ -271,12 +278,12 @@ impl State {
                     end: part.end,
                     epoch: entry.epoch,
                 };
-                let carried = part.carried.iter().filter(|_| entry.number != file).copied();
-                carried.chain(Some(own)).filter(|range| range.first < range.end)
+                let compacted = part.compacted.iter().filter(|_| entry.number != segment).copied();
+                compacted.chain(Some(own)).filter(|range| range.first < range.end)
             })
             .collect();
-        if let Some(part) = self.part(file, stream) {
-            part.carried.dedup_by(|next, one| {
+        if let Some(part) = self.part(segment, stream) {
+            part.compacted.dedup_by(|next, one| {
                 let joins = one.epoch == next.epoch && !others.iter().any(|other| (one.end..next.first).contains(&other.first));
                 if joins {
                     one.end = next.end;
@@ -286,39 +293,39 @@ impl State {
         }
     }
 
-    /// What was appended to a file, as it was found there.
-    pub(crate) fn reset_own(&mut self, file: u64, stream: u8, first: u64, end: u64) {
-        if let Some(part) = self.part(file, stream) {
+    /// What was appended to a segment, as it was found there.
+    pub(crate) fn reset_own(&mut self, segment: u64, stream: u8, first: u64, end: u64) {
+        if let Some(part) = self.part(segment, stream) {
             (part.first, part.end) = (first, end.max(part.end));
         }
         self.with_stream(stream, |state| state.next = state.next.max(end));
     }
 
-    /// What waits in a file, as it was counted there.
-    pub(crate) fn reset_waiting(&mut self, file: u64, stream: u8, waiting: u64, bytes: u64) {
-        if (waiting > 0 || self.lies(file, stream))
-            && let Some(part) = self.part(file, stream)
+    /// What waits in a segment, as it was counted there.
+    pub(crate) fn reset_waiting(&mut self, segment: u64, stream: u8, waiting: u64, bytes: u64) {
+        if (waiting > 0 || self.lies(segment, stream))
+            && let Some(part) = self.part(segment, stream)
         {
             (part.waiting, part.bytes) = (waiting, bytes);
         }
     }
 
-    /// Whether the catalogue has a part for a stream in a file.
-    fn lies(&self, file: u64, stream: u8) -> bool {
-        self.file(file).is_some_and(|entry| entry.part(stream).is_some())
+    /// Whether the catalogue has a part for a stream in a segment.
+    fn lies(&self, segment: u64, stream: u8) -> bool {
+        self.segment(segment).is_some_and(|entry| entry.part(stream).is_some())
     }
 
-    /// The part of a stream in a file of the catalogue, made if it is not there.
-    fn part(&mut self, file: u64, stream: u8) -> Option<&mut FilePart> {
-        let entry = self.files.iter_mut().find(|entry| entry.number == file)?;
+    /// The part of a stream in a segment of the catalogue, made if it is not there.
+    fn part(&mut self, segment: u64, stream: u8) -> Option<&mut SegmentPart> {
+        let entry = self.segments.iter_mut().find(|entry| entry.number == segment)?;
         let at = entry.parts.iter().position(|part| part.stream == stream).unwrap_or_else(|| {
-            entry.parts.push(FilePart {
+            entry.parts.push(SegmentPart {
                 stream,
                 first: 0,
                 end: 0,
                 waiting: 0,
                 bytes: 0,
-                carried: Vec::new(),
+                compacted: Vec::new(),
             });
             entry.parts.len() - 1
         });
@@ -352,24 +359,24 @@ impl State {
                 end,
             }));
         }
-        for file in &self.files {
-            changes.push(Change::File {
-                file: file.number,
-                epoch: file.epoch,
+        for segment in &self.segments {
+            changes.push(Change::Segment {
+                segment: segment.number,
+                epoch: segment.epoch,
             });
-            for part in &file.parts {
+            for part in &segment.parts {
                 changes.push(Change::Appended {
-                    file: file.number,
+                    segment: segment.number,
                     stream: part.stream,
                     first: part.first,
                     end: part.end,
                     records: part.waiting,
                     bytes: part.bytes,
                 });
-                changes.extend(part.carried.iter().map(|range| Change::Carried {
+                changes.extend(part.compacted.iter().map(|range| Change::Compacted {
                     stream: part.stream,
                     from: 0,
-                    to: file.number,
+                    to: segment.number,
                     range: *range,
                     records: 0,
                     bytes: 0,
@@ -386,7 +393,7 @@ impl State {
             let risen = counts.filter(|(_, by)| *by > 0);
             changes.extend(risen.map(|(slot, by)| Change::Ledger { slot, count, by }));
         }
-        changes.extend(self.holds.iter().map(HoldState::change));
+        changes.extend(self.suspensions.iter().map(SuspensionState::change));
         // In this order: a build that knows no marks keeps what comes last.
         changes.extend(self.marks.iter().cloned().map(Change::Mark));
         changes.extend(self.trusted.map(|at| Change::Trusted { at }));
@@ -408,8 +415,8 @@ impl State {
     }
 }
 
-impl FileEntry {
-    pub(crate) fn part(&self, stream: u8) -> Option<&FilePart> {
+impl SegmentEntry {
+    pub(crate) fn part(&self, stream: u8) -> Option<&SegmentPart> {
         self.parts.iter().find(|part| part.stream == stream)
     }
 
@@ -418,8 +425,8 @@ impl FileEntry {
     }
 }
 
-impl FilePart {
-    /// Everything it holds, carried ranges first; `epoch` is the file's.
+impl SegmentPart {
+    /// Everything it holds, copied ranges first; `epoch` is the segment's.
     pub(crate) fn ranges(&self, epoch: u64) -> impl Iterator<Item = Range> + '_ {
         let own = Range {
             first: self.first,
@@ -427,7 +434,7 @@ impl FilePart {
             epoch,
         };
         let own = (own.first < own.end).then_some(own);
-        self.carried.iter().copied().chain(own)
+        self.compacted.iter().copied().chain(own)
     }
 
     /// Where the highest of its ranges ends.
@@ -449,14 +456,18 @@ impl FilePart {
     fn cut(&mut self, gone: Range) {
         if (self.first..self.end).contains(&gone.first) {
             self.first = gone.end.min(self.end);
-        } else if let Some(range) = self.carried.iter_mut().find(|range| (range.first..range.end).contains(&gone.first)) {
+        } else if let Some(range) = self
+            .compacted
+            .iter_mut()
+            .find(|range| (range.first..range.end).contains(&gone.first))
+        {
             range.first = gone.end.min(range.end);
         }
-        self.carried.retain(|range| range.first < range.end);
+        self.compacted.retain(|range| range.first < range.end);
     }
 }
 
-impl HoldState {
+impl SuspensionState {
     pub(crate) fn is(&self, stream: u8, from: u64, route: &str, identity: &str) -> bool {
         self.stream == stream && self.from == from && self.route == route && self.identity == identity
     }
@@ -470,7 +481,7 @@ impl HoldState {
             route,
             identity,
         } = self.clone();
-        Change::Hold {
+        Change::Suspend {
             stream,
             from,
             next,

@@ -8,14 +8,14 @@ const REST: Duration = Duration::from_secs(1);
 
 /// Does one job at a time.
 #[derive(Debug)]
-pub(crate) struct Aside {
+pub(crate) struct Background {
     /// Where one thread does everything, so that a run can be repeated, a job is done at once.
     is_threaded: bool,
     thread: Option<JoinHandle<()>>,
     next: Instant,
 }
 
-impl Aside {
+impl Background {
     /// Jobs are done by the caller.
     pub(crate) fn here() -> Self {
         Self {

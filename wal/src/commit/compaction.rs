@@ -1,6 +1,6 @@
-//! Carrying: what still waits in a file is copied to the active one, so that the file may go.
+//! Compaction: live records of an old segment are copied to the active one, so that the old one may go.
 //!
-//! A file is carried when
+//! A segment is compacted when
 //!
 //! 1. it is damaged: what redb no longer gives is looked for in its bytes ([`crate::segment::remains`]),
 //! 2. a write to it failed, in this process or before it: nothing about it is believed any more than must be,
@@ -8,7 +8,7 @@
 //! 4. less than a quarter of it waits and nothing of that was settled for a while: it will not go by itself soon.
 //!
 //! It happens in parts of about a mebibyte, each in one commit with the change of the catalogue, from the front of each of
-//! the file's ranges on: a crash in between leaves a shorter file and goes on. Records keep offset, id and times. Readers go
+//! the segment's ranges on: a crash in between leaves a shorter segment and goes on. Records keep offset, id and times. Readers go
 //! by offsets over the catalogue, so neither their order nor the ledger changes. What is found nowhere is charged as damaged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,12 +30,12 @@ use crate::sync::lock;
 
 /// How much is read and written at a time.
 const PART: usize = 1 << 20;
-/// How many looks, a second apart, a file must have stood still to be carried although there is room.
+/// How many looks, a second apart, a segment must have stood still to be compacted although there is room.
 const STILL: u32 = 30;
-/// Bytes that the files around a carried one may take besides what is carried.
+/// Bytes that the segments around a compacted one may take besides what is copied.
 const OVERHEAD: u64 = 2 << 20;
 
-/// Why a file is carried.
+/// Why a segment is compacted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
     /// It cannot be read as it should.
@@ -48,46 +48,46 @@ enum Why {
     Sparse,
 }
 
-/// What is being carried, and what will be.
+/// What is being compacted, and what will be.
 #[derive(Debug, Default)]
-pub(crate) struct Carrying {
-    /// Files that failed a write or sync.
+pub(crate) struct Compaction {
+    /// Segments that failed a write or sync.
     distrusted: BTreeSet<u64>,
     now: Option<Job>,
-    /// The file that is being carried: it does not go by itself, because it may have to be set aside.
-    file: Option<u64>,
-    /// What waited in a file at the last look, and for how many looks.
+    /// The segment that is being compacted: it does not go by itself, because it may have to be quarantined.
+    segment: Option<u64>,
+    /// What waited in a segment at the last look, and for how many looks.
     still: HashMap<u64, (u64, u32)>,
 }
 
 #[derive(Debug)]
 struct Job {
-    file: u64,
+    segment: u64,
     why: Why,
     /// What was found in its bytes, once redb no longer gave it.
     remains: Option<Remains>,
     damaged: bool,
 }
 
-/// A part of a file on its way: everything of a stream's range that ends at `range.end`.
+/// A part of a segment on its way: everything of a stream's range that ends at `range.end`.
 #[derive(Debug)]
 pub(crate) struct Part {
-    pub(crate) file: u64,
+    pub(crate) segment: u64,
     pub(crate) stream: u8,
     pub(crate) range: Range,
     pub(crate) blocks: Vec<Block>,
 }
 
-impl Carrying {
-    /// A write to the file failed.
-    pub(crate) fn distrust(&mut self, file: u64) {
-        self.distrusted.insert(file);
+impl Compaction {
+    /// A write to the segment failed.
+    pub(crate) fn distrust(&mut self, segment: u64) {
+        self.distrusted.insert(segment);
     }
 
-    /// The file left the catalogue; whether a write to it had failed.
-    pub(crate) fn forget(&mut self, file: u64) -> bool {
-        self.still.remove(&file);
-        self.distrusted.remove(&file)
+    /// The segment left the catalogue; whether a write to it had failed.
+    pub(crate) fn forget(&mut self, segment: u64) -> bool {
+        self.still.remove(&segment);
+        self.distrusted.remove(&segment)
     }
 
     /// Whether a step is due.
@@ -95,9 +95,9 @@ impl Carrying {
         self.now.is_some()
     }
 
-    /// Whether this file is being carried.
-    pub(crate) fn has(&self, file: u64) -> bool {
-        self.file == Some(file)
+    /// Whether this segment is being compacted.
+    pub(crate) fn has(&self, segment: u64) -> bool {
+        self.segment == Some(segment)
     }
 }
 
@@ -118,9 +118,9 @@ impl Part {
             }
         }
         picked.flush();
-        let change = Change::Carried {
+        let change = Change::Compacted {
             stream: self.stream,
-            from: self.file,
+            from: self.segment,
             to,
             range: self.range,
             records: picked.records,
@@ -128,7 +128,7 @@ impl Part {
         };
         let moving = Moving {
             stream: self.stream,
-            from: self.file,
+            from: self.segment,
             to,
             offsets: picked.offsets,
         };
@@ -190,122 +190,128 @@ impl<'a> Picked<'a, '_> {
 }
 
 impl Writer {
-    /// Decides, once a second, what to carry; mends what readers have met.
-    pub(crate) fn look_for_carrying(&mut self) {
+    /// Decides, once a second, what to compact; repairs what readers have met.
+    pub(crate) fn look_for_compaction(&mut self) {
         self.count_passed_by();
-        if !self.carrying.is_under_way() {
-            self.carrying.now = self.next_job();
+        if !self.compaction.is_under_way() {
+            self.compaction.now = self.next_job();
         }
     }
 
     fn next_job(&mut self) -> Option<Job> {
-        let damaged = lock(&self.shared.mending).damaged.first_key_value().map(|(file, _)| *file);
-        let job = |file, why| Job {
-            file,
+        let damaged = lock(&self.shared.repairs).damaged.first_key_value().map(|(segment, _)| *segment);
+        let job = |segment, why| Job {
+            segment,
             why,
             remains: None,
             damaged: false,
         };
-        if let Some(file) = damaged {
-            if file == self.number && self.rotate().is_err() {
+        if let Some(segment) = damaged {
+            if segment == self.number && self.rotate().is_err() {
                 return None;
             }
-            return Some(job(file, Why::Damaged));
+            return Some(job(segment, Why::Damaged));
         }
-        let is_waited_in = |file: &&u64| lock(&self.shared.state).file(**file).is_some_and(|file| file.waiting() > 0);
-        if let Some(file) = self.carrying.distrusted.iter().find(is_waited_in) {
-            let live = self.live(*file);
-            return self.has_room_for(live).then(|| job(*file, Why::Distrusted));
+        let is_waited_in = |segment: &&u64| {
+            lock(&self.shared.state)
+                .segment(**segment)
+                .is_some_and(|segment| segment.waiting() > 0)
+        };
+        if let Some(segment) = self.compaction.distrusted.iter().find(is_waited_in) {
+            let live = self.live(*segment);
+            return self.has_room_for(live).then(|| job(*segment, Why::Distrusted));
         }
-        let file = self.stands_still()?;
-        self.has_room_for(self.live(file)).then(|| job(file, Why::Sparse))
+        let segment = self.stands_still()?;
+        self.has_room_for(self.live(segment)).then(|| job(segment, Why::Sparse))
     }
 
-    /// The oldest closed file of which less than a quarter waits and has waited for a while.
+    /// The oldest closed segment of which less than a quarter waits and has waited for a while.
     fn stands_still(&mut self) -> Option<u64> {
         let state = lock(&self.shared.state);
         let mut found = None;
-        for file in state.files.iter().filter(|file| file.number != self.number) {
-            let waiting = file.waiting();
-            let seen = self.carrying.still.entry(file.number).or_insert((waiting, 0));
+        for segment in state.segments.iter().filter(|segment| segment.number != self.number) {
+            let waiting = segment.waiting();
+            let seen = self.compaction.still.entry(segment.number).or_insert((waiting, 0));
             *seen = if seen.0 == waiting { (waiting, seen.1 + 1) } else { (waiting, 0) };
-            let live: u64 = file.parts.iter().map(|part| part.bytes).sum();
-            let is_sparse = live * 4 < self.space.allocated(file.number);
+            let live: u64 = segment.parts.iter().map(|part| part.bytes).sum();
+            let is_sparse = live * 4 < self.space.allocated(segment.number);
             if waiting > 0 && seen.1 >= STILL && is_sparse {
-                found = found.or(Some(file.number));
+                found = found.or(Some(segment.number));
             }
         }
         found
     }
 
-    /// Bytes that wait in a file.
-    fn live(&self, file: u64) -> u64 {
+    /// Bytes that wait in a segment.
+    fn live(&self, segment: u64) -> u64 {
         let state = lock(&self.shared.state);
-        state.file(file).map_or(0, |file| file.parts.iter().map(|part| part.bytes).sum())
+        state
+            .segment(segment)
+            .map_or(0, |segment| segment.parts.iter().map(|part| part.bytes).sum())
     }
 
     fn has_room_for(&self, live: u64) -> bool {
         self.space.headroom(&self.shared) >= live * 5 / 4 + OVERHEAD
     }
 
-    /// Makes room by carrying the file of which the least waits, if that is worth it and there is room for it.
-    pub(crate) fn carry_for_room(&mut self) -> bool {
-        if self.carrying.is_under_way() || self.broken.is_some() {
+    /// Makes room by compacting the segment of which the least waits, if that is worth it and there is room for it.
+    pub(crate) fn compact_for_room(&mut self) -> bool {
+        if self.compaction.is_under_way() || self.broken.is_some() {
             return false;
         }
         let sparsest = {
             let state = lock(&self.shared.state);
-            let closed = state.files.iter().filter(|file| file.number != self.number);
+            let closed = state.segments.iter().filter(|segment| segment.number != self.number);
             closed
-                .map(|file| {
-                    let live: u64 = file.parts.iter().map(|part| part.bytes).sum();
-                    (live, self.space.allocated(file.number), file.number)
+                .map(|segment| {
+                    let live: u64 = segment.parts.iter().map(|part| part.bytes).sum();
+                    (live, self.space.allocated(segment.number), segment.number)
                 })
                 .filter(|(live, allocated, _)| *live * 2 + OVERHEAD < *allocated)
                 .min_by_key(|(live, ..)| *live)
         };
-        let Some((live, _, file)) = sparsest.filter(|(live, ..)| self.has_room_for(*live)) else {
+        let Some((live, _, segment)) = sparsest.filter(|(live, ..)| self.has_room_for(*live)) else {
             return false;
         };
-        tracing::debug!(file, live, "compacting a segment to make room");
-        self.carrying.now = Some(Job {
-            file,
+        tracing::debug!(segment, live, "compacting a segment to make room");
+        self.compaction.now = Some(Job {
+            segment,
             why: Why::Room,
             remains: None,
             damaged: false,
         });
-        while self.carrying.is_under_way() {
-            if self.carry_step().is_err() {
+        while self.compaction.is_under_way() {
+            if self.compact_step().is_err() {
                 return false;
             }
         }
         true
     }
 
-    /// Carries one part.
-    pub(crate) fn carry_step(&mut self) -> Result<(), CommitError> {
-        let Some(mut job) = self.carrying.now.take() else { return Ok(()) };
-        self.carrying.file = Some(job.file);
-        let result = self.carry_part(&mut job);
+    /// Copies one part.
+    pub(crate) fn compact_step(&mut self) -> Result<(), CommitError> {
+        let Some(mut job) = self.compaction.now.take() else { return Ok(()) };
+        self.compaction.segment = Some(job.segment);
+        let result = self.compact_part(&mut job);
         if matches!(result, Ok(true)) {
-            self.carrying.now = Some(job);
+            self.compaction.now = Some(job);
         } else {
-            self.carrying.file = None;
+            self.compaction.segment = None;
             self.shared.mark_dirty();
         }
         result.map(|_| ())
     }
 
-    /// Carries one part; whether there is more. After a failure the log begins a new file; the job is found again.
-    fn carry_part(&mut self, job: &mut Job) -> Result<bool, CommitError> {
-        let next = self.next_range(job.file);
+    /// Copies one part; whether there is more. After a failure the log begins a new segment; the job is found again.
+    fn compact_part(&mut self, job: &mut Job) -> Result<bool, CommitError> {
+        let next = self.next_range(job.segment);
         let Some((stream, range)) = next else {
             return self.end_job(job).map(|()| false);
         };
         let part = match self.read_part(job, stream, range) {
             Ok(part) => part,
             Err(error) => {
-                tracing::warn!(file = job.file, %error, "a segment cannot be compacted now; it is tried again");
+                tracing::warn!(segment = job.segment, %error, "a segment cannot be compacted now; it is tried again");
                 return Ok(false);
             }
         };
@@ -315,10 +321,10 @@ impl Writer {
         stored.map(|()| true).map_err(|failure| self.fail(empty, failure))
     }
 
-    /// The first range of the file that may hold something that waits.
-    fn next_range(&self, file: u64) -> Option<(u8, Range)> {
+    /// The first range of the segment that may hold something that waits.
+    fn next_range(&self, segment: u64) -> Option<(u8, Range)> {
         let state = lock(&self.shared.state);
-        let entry = state.file(file)?;
+        let entry = state.segment(segment)?;
         let parts = entry.parts.iter().filter(|part| part.waiting > 0);
         parts
             .filter_map(|part| Some((part.stream, part.ranges(entry.epoch).min_by_key(|range| range.first)?)))
@@ -326,24 +332,24 @@ impl Writer {
     }
 
     fn read_part(&self, job: &mut Job, stream: u8, range: Range) -> Result<Part, FileError> {
-        let (file, until) = (job.file, range.end);
+        let (segment, until) = (job.segment, range.end);
         if job.why == Why::Damaged && job.remains.is_none() {
             self.look_for_remains(job)?;
         }
         if job.remains.is_none() {
-            match self.shared.files.blocks(file, stream, range.first, until, PART) {
+            match self.shared.segments.blocks(segment, stream, range.first, until, PART) {
                 Ok(raw) => {
                     // What the last block leaves over is for the next part.
                     let end = raw.last().map_or(until, |last| last.until);
                     return Ok(Part {
-                        file,
+                        segment,
                         stream,
                         range: Range { end, ..range },
                         blocks: raw.into_iter().map(Block::parse).collect(),
                     });
                 }
                 Err(error) if error.is_lasting() => {
-                    tracing::error!(file, %error, "a segment cannot be read; its records are searched for in its bytes");
+                    tracing::error!(segment, %error, "a segment cannot be read; its records are searched for in its bytes");
                     self.look_for_remains(job)?;
                 }
                 Err(error) => return Err(error),
@@ -352,7 +358,7 @@ impl Writer {
         let remains = job.remains.as_mut();
         let (end, block) = remains.map_or((until, None), |remains| remains.next(stream, range, PART));
         Ok(Part {
-            file,
+            segment,
             stream,
             range: Range { end, ..range },
             blocks: block.into_iter().collect(),
@@ -360,122 +366,126 @@ impl Writer {
     }
 
     fn look_for_remains(&self, job: &mut Job) -> Result<(), FileError> {
-        let ranges = self.ranges_of(job.file);
-        job.remains = Some(Remains::look_for(&self.shared.files, job.file, &ranges).map_err(FileError::Io)?);
+        let ranges = self.ranges_of(job.segment);
+        job.remains = Some(Remains::look_for(&self.shared.segments, job.segment, &ranges).map_err(FileError::Io)?);
         job.damaged = true;
         Ok(())
     }
 
-    fn ranges_of(&self, file: u64) -> Vec<(u8, Range)> {
+    fn ranges_of(&self, segment: u64) -> Vec<(u8, Range)> {
         let state = lock(&self.shared.state);
-        let parts = state.file(file).into_iter().flat_map(|entry| {
+        let parts = state.segment(segment).into_iter().flat_map(|entry| {
             let ranges = entry.parts.iter().map(|part| (part, part.ranges(entry.epoch)));
             ranges.flat_map(|(part, ranges)| ranges.map(|range| (part.stream, range)))
         });
         parts.collect()
     }
 
-    /// Ends the carrying of a file: what was not found is charged, and the file goes, or is set aside if anything in it may
+    /// Ends the compaction of a segment: what was not found is charged, and the segment goes, or is quarantined if anything in it may
     /// be of use to a person.
     fn end_job(&mut self, job: &Job) -> Result<(), CommitError> {
-        let file = job.file;
-        let lost = self.lose_rest(file);
+        let segment = job.segment;
+        let lost = self.lose_rest(segment);
         self.commit_progress()?;
         let keep = job.damaged || job.why == Why::Damaged || lost > 0;
-        if keep && lock(&self.shared.state).file(file).is_some() {
+        if keep && lock(&self.shared.state).segment(segment).is_some() {
             tracing::error!(
-                file,
+                segment,
                 lost,
                 "a damaged segment is quarantined for salvage; waiting records that were found in it were copied to the active segment, the others are counted as damaged"
             );
-            self.set_aside(file);
+            self.quarantine(segment);
         }
-        lock(&self.shared.mending).damaged.remove(&file);
-        self.carrying.file = None;
+        lock(&self.shared.repairs).damaged.remove(&segment);
+        self.compaction.segment = None;
         self.wake(|_| true);
         // Nothing waits in it, so this takes it out of the catalogue.
         self.commit_progress()
     }
 
-    fn set_aside(&mut self, file: u64) {
-        match self.shared.files.set_aside(file) {
+    fn quarantine(&mut self, segment: u64) {
+        match self.shared.segments.quarantine(segment) {
             Ok(()) => {
-                self.space.keep_aside(file);
-                self.shared.stats.set_aside.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                self.space.keep_quarantined(segment);
+                self.shared.stats.quarantined.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(file, %error, "the damaged file could not be renamed"),
+            Err(error) => tracing::warn!(segment, %error, "the damaged segment could not be quarantined"),
         }
     }
 
-    /// Charges everything that the catalogue still has waiting in a file; gives how much of user streams that is.
-    fn lose_rest(&self, file: u64) -> u64 {
+    /// Charges everything that the catalogue still has waiting in a segment; gives how much of user streams that is.
+    fn lose_rest(&self, segment: u64) -> u64 {
         let mut tracker = lock(&self.shared.tracker);
         let parts: BTreeMap<u8, (u64, u64)> = {
             let state = lock(&self.shared.state);
-            let parts = state.file(file).into_iter().flat_map(|entry| &entry.parts);
+            let parts = state.segment(segment).into_iter().flat_map(|entry| &entry.parts);
             parts.map(|part| (part.stream, (part.waiting, part.bytes))).collect()
         };
-        parts.into_iter().map(|(stream, waiting)| tracker.lose(stream, file, waiting)).sum()
+        parts
+            .into_iter()
+            .map(|(stream, waiting)| tracker.lose(stream, segment, waiting))
+            .sum()
     }
 
     /// Counts again where a block's index was damaged.
     pub(crate) fn count_unsure(&mut self) {
-        let unsure = std::mem::take(&mut lock(&self.shared.mending).unsure);
-        for (file, stream) in unsure {
-            self.count_again(file, stream);
+        let unsure = std::mem::take(&mut lock(&self.shared.repairs).unsure);
+        for (segment, stream) in unsure {
+            self.count_again(segment, stream);
         }
     }
 
-    /// Looks for files from which readers took everything there was although the catalogue says that more waits.
+    /// Looks for segments from which readers took everything there was although the catalogue says that more waits.
     fn count_passed_by(&mut self) {
         let passed: Vec<(u64, u8)> = {
             let tracker = lock(&self.shared.tracker);
             let state = lock(&self.shared.state);
-            let files = state.files.iter().filter(|file| file.number != self.number);
-            let parts = files.flat_map(|file| file.parts.iter().map(|part| (file.number, part)));
-            let is_passed = |(file, part): &(u64, &crate::catalog::state::FilePart)| {
-                let settled = tracker.settled_in(*file, part.stream);
+            let segments = state.segments.iter().filter(|segment| segment.number != self.number);
+            let parts = segments.flat_map(|segment| segment.parts.iter().map(|part| (segment.number, part)));
+            let is_passed = |(segment, part): &(u64, &crate::catalog::state::SegmentPart)| {
+                let settled = tracker.settled_in(*segment, part.stream);
                 let tracked = tracker.streams.get(&part.stream).filter(|tracked| !tracked.internal);
                 part.waiting > settled && tracked.is_some_and(|tracked| tracked.is_done_below(part.last_end()))
             };
-            parts.filter(is_passed).map(|(file, part)| (file, part.stream)).collect()
+            parts.filter(is_passed).map(|(segment, part)| (segment, part.stream)).collect()
         };
-        for (file, stream) in passed {
-            self.count_again(file, stream);
+        for (segment, stream) in passed {
+            self.count_again(segment, stream);
         }
     }
 
-    /// Compares what waits in a file with what the catalogue says. Where records are missing, redb's pages are damaged.
-    fn count_again(&self, file: u64, stream: u8) {
+    /// Compares what waits in a segment with what the catalogue says. Where records are missing, redb's pages are damaged.
+    fn count_again(&self, segment: u64, stream: u8) {
         let tracker = lock(&self.shared.tracker);
-        let found = self.count_in(&tracker, file, stream);
+        let found = self.count_in(&tracker, segment, stream);
         let waiting = {
             let state = lock(&self.shared.state);
-            let part = state.file(file).and_then(|entry| entry.part(stream));
-            part.map_or(0, |part| part.waiting).saturating_sub(tracker.settled_in(file, stream))
+            let part = state.segment(segment).and_then(|entry| entry.part(stream));
+            part.map_or(0, |part| part.waiting)
+                .saturating_sub(tracker.settled_in(segment, stream))
         };
         drop(tracker);
         match found {
             Ok(found) if found < waiting => {
                 let missing = FileError::Damaged(format!("{} records are not where they were", waiting - found));
-                self.shared.mark_damaged(file, &missing);
+                self.shared.mark_damaged(segment, &missing);
             }
-            Err(error) if error.is_lasting() => self.shared.mark_damaged(file, &error),
+            Err(error) if error.is_lasting() => self.shared.mark_damaged(segment, &error),
             _ => {}
         }
     }
 
-    /// Counts the records of a stream in a file that are among those the catalogue counts as waiting.
-    pub(crate) fn count_in(&self, tracker: &Tracker, file: u64, stream: u8) -> Result<u64, FileError> {
+    /// Counts the records of a stream in a segment that are among those the catalogue counts as waiting.
+    pub(crate) fn count_in(&self, tracker: &Tracker, segment: u64, stream: u8) -> Result<u64, FileError> {
         let Some(tracked) = tracker.streams.get(&stream) else {
             return Ok(0);
         };
         let mut found = 0;
-        for (_, range) in self.ranges_of(file).into_iter().filter(|(id, _)| *id == stream) {
+        for (_, range) in self.ranges_of(segment).into_iter().filter(|(id, _)| *id == stream) {
             let mut from = range.first;
             while from < range.end {
-                let raw = self.shared.files.blocks(file, stream, from, range.end, PART)?;
+                let raw = self.shared.segments.blocks(segment, stream, from, range.end, PART)?;
                 let until = raw.last().map_or(range.end, |last| last.until);
                 for block in raw.into_iter().map(Block::parse) {
                     let is_there = |nth: &usize| (from..range.end).contains(&block.offset(*nth)) && tracked.is_counted(&block, *nth);

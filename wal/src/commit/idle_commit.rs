@@ -1,4 +1,4 @@
-//! When an ack need not wait for company: a lone message on an idle log.
+//! When a commit need not wait for more: a lone message on an idle log.
 //!
 //! `commit_wait` lets an ack wait because each commit writes some 40 KiB to a flash card however small it is. Where nothing
 //! else came for as long as that wait, nothing else is likely to come in it, and waiting only makes the ack late. So a lone
@@ -14,13 +14,13 @@ const SAVED: Duration = Duration::from_secs(60);
 
 /// The budget of early commits, and when the last commit of records was.
 #[derive(Debug)]
-pub(crate) struct Early {
+pub(crate) struct IdleCommit {
     last_commit: Option<Instant>,
     /// The budget is used up to here; it may run [`SAVED`] ahead of the time.
     used_until: Option<Instant>,
 }
 
-impl Early {
+impl IdleCommit {
     pub(crate) const fn new() -> Self {
         Self {
             last_commit: None,
@@ -53,7 +53,7 @@ mod tests {
     fn a_busy_log_waits_and_an_idle_one_has_a_budget() {
         let wait = Duration::from_millis(500);
         let start = Instant::now();
-        let mut early = Early::new();
+        let mut early = IdleCommit::new();
         assert!(early.take(start, wait));
         early.committed(start);
         assert!(!early.take(start + wait / 2, wait), "the log was not idle");

@@ -16,7 +16,7 @@ use crate::sync::lock;
 
 /// Bytes that may wait for the disk before more is refused.
 const MAX_PENDING: usize = 64 << 20;
-/// Bytes at which the writer stops waiting for company.
+/// Bytes at which the writer stops waiting for more.
 const ENOUGH: usize = 1 << 20;
 
 /// Appends for one connection, in order.

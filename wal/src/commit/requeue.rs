@@ -68,10 +68,10 @@ impl Shared {
         Ok(answered)
     }
 
-    /// A record of a stream, wherever it lies, with its file and what it takes there.
+    /// A record of a stream, wherever it lies, with its segment and what it takes there.
     fn find(&self, stream: StreamId, offset: Offset) -> Option<(u64, Result<Record, ()>)> {
-        let file = lock(&self.state).file_of(stream.0, offset.0)?;
-        Some((file, self.record_at(file, stream.0, offset.0).ok_or(())))
+        let segment = lock(&self.state).segment_of(stream.0, offset.0)?;
+        Some((segment, self.record_at(segment, stream.0, offset.0).ok_or(())))
     }
 }
 
@@ -154,24 +154,24 @@ impl Writer {
             let dead = tracker.streams.get(&StreamId::DEAD.0)?;
             offset.0 >= dead.floor && !dead.removed.contains(offset.0)
         };
-        let (file, record) = self.shared.find(StreamId::DEAD, offset).filter(|_| is_there)?;
-        let bytes = self.shared.cost_at(file, StreamId::DEAD.0, offset.0)?;
+        let (segment, record) = self.shared.find(StreamId::DEAD, offset).filter(|_| is_there)?;
+        let bytes = self.shared.cost_at(segment, StreamId::DEAD.0, offset.0)?;
         let leaving = Leaving {
-            file,
+            segment,
             offset: offset.0,
             bytes,
         };
         Some((leaving, record))
     }
 
-    /// A record that is settled and still in its file.
+    /// A record that is settled and still in its segment.
     fn settled(&self, stream: StreamId, offset: Offset) -> Result<Again, &'static str> {
         if self.shared.policy(stream.0).is_none() {
             return Err("stream-gone");
         }
-        let (file, record) = self.shared.find(stream, offset).ok_or("not-found")?;
+        let (segment, record) = self.shared.find(stream, offset).ok_or("not-found")?;
         let record = record.map_err(|()| "damaged")?;
-        if self.shared.is_waiting(file, stream.0, offset.0) {
+        if self.shared.is_waiting(segment, stream.0, offset.0) {
             return Err("waiting");
         }
         Ok(Again {

@@ -17,7 +17,7 @@ use crate::sync::lock;
 const RESERVE: u64 = 1 << 20;
 pub(crate) const BALLAST: &str = "ballast";
 const BALLAST_MAX: u64 = 16 << 20;
-/// A new file and what it must say of the others.
+/// A new segment and what it must say of the others.
 const BALLAST_MIN: u64 = 4 << 20;
 /// How often making room looks again before it gives up.
 const ROUNDS: usize = 64;
@@ -31,12 +31,12 @@ pub(crate) enum Room {
 /// What the directory occupies.
 #[derive(Debug)]
 pub(crate) struct Space {
-    pub(crate) file_bytes: u64,
+    pub(crate) segment_bytes: u64,
     pub(crate) active: u64,
     closed: HashMap<u64, u64>,
     ballast: u64,
-    /// What damaged files take that are kept for salvage.
-    aside: u64,
+    /// What damaged segments take that are kept for salvage.
+    quarantined: u64,
     pub(crate) full: bool,
     /// What was asked for when there was no room.
     wanted: u64,
@@ -45,41 +45,41 @@ pub(crate) struct Space {
 impl Space {
     pub(crate) fn new(max_disk: u64) -> Self {
         Self {
-            file_bytes: (max_disk / 16).clamp(8 << 20, 128 << 20),
+            segment_bytes: (max_disk / 16).clamp(8 << 20, 128 << 20),
             active: 0,
             closed: HashMap::new(),
             ballast: 0,
-            aside: 0,
+            quarantined: 0,
             full: false,
             wanted: 0,
         }
     }
 
-    pub(crate) fn closed(&mut self, file: u64, allocated: u64) {
-        self.closed.insert(file, allocated);
+    pub(crate) fn closed(&mut self, segment: u64, allocated: u64) {
+        self.closed.insert(segment, allocated);
     }
 
-    pub(crate) fn forget(&mut self, file: u64) {
-        self.closed.remove(&file);
+    pub(crate) fn forget(&mut self, segment: u64) {
+        self.closed.remove(&segment);
     }
 
-    /// What a closed file occupies.
-    pub(crate) fn allocated(&self, file: u64) -> u64 {
-        self.closed.get(&file).copied().unwrap_or(0)
+    /// What a closed segment occupies.
+    pub(crate) fn allocated(&self, segment: u64) -> u64 {
+        self.closed.get(&segment).copied().unwrap_or(0)
     }
 
-    /// A closed file stays although it leaves the log.
-    pub(crate) fn keep_aside(&mut self, file: u64) {
-        self.aside += self.closed.remove(&file).unwrap_or(0);
+    /// A closed segment stays although it leaves the log.
+    pub(crate) fn keep_quarantined(&mut self, segment: u64) {
+        self.quarantined += self.closed.remove(&segment).unwrap_or(0);
     }
 
     fn used(&self, shared: &Shared) -> u64 {
-        self.closed.values().sum::<u64>() + self.active + shared.files.ahead_allocated() + self.ballast + self.aside
+        self.closed.values().sum::<u64>() + self.active + shared.segments.ahead_allocated() + self.ballast + self.quarantined
     }
 
     /// Frees the ballast, to get trimming going on a full disk.
     pub(crate) fn drop_ballast(&mut self, shared: &Shared) {
-        if self.ballast > 0 && shared.files.directory.remove(BALLAST).is_ok() {
+        if self.ballast > 0 && shared.segments.directory.remove(BALLAST).is_ok() {
             self.ballast = 0;
         }
     }
@@ -98,11 +98,11 @@ impl Space {
     pub(crate) fn make_ballast(&mut self, shared: &Shared) {
         let bytes = ballast_bytes(shared);
         if self.ballast == 0 && self.headroom(shared) >= bytes * 4 {
-            match shared.files.directory.reserve(BALLAST, bytes) {
+            match shared.segments.directory.reserve(BALLAST, bytes) {
                 Ok(()) => self.ballast = bytes,
                 Err(error) => {
                     tracing::debug!(%error, "no ballast file");
-                    shared.files.directory.remove(BALLAST).ok();
+                    shared.segments.directory.remove(BALLAST).ok();
                 }
             }
         }
@@ -111,7 +111,7 @@ impl Space {
     /// Bytes that may still be written.
     pub(crate) fn headroom(&self, shared: &Shared) -> u64 {
         let used = self.used(shared);
-        let free = shared.files.directory.free().unwrap_or(u64::MAX);
+        let free = shared.segments.directory.free().unwrap_or(u64::MAX);
         shared.disk_bytes.store(used, Ordering::Relaxed);
         shared.free_bytes.store(free, Ordering::Relaxed);
         shared
@@ -140,7 +140,7 @@ impl Writer {
                 self.set_full(false);
                 return Room::Enough;
             }
-            if !self.free_a_file() {
+            if !self.free_a_segment() {
                 break;
             }
         }
@@ -177,10 +177,10 @@ impl Writer {
 
     /// Brings the figures up to date, makes the ballast again, judges the oldest records.
     pub(crate) fn look_around(&mut self) {
-        self.shared.files.keep_lock();
-        self.space.active = self.shared.files.active_allocated();
+        self.shared.segments.keep_lock();
+        self.space.active = self.shared.segments.active_allocated();
         let headroom = self.space.headroom(&self.shared);
-        if self.space.full && (self.space.has_room_again(&self.shared, headroom) || self.free_a_file()) {
+        if self.space.full && (self.space.has_room_again(&self.shared, headroom) || self.free_a_segment()) {
             let headroom = self.space.headroom(&self.shared);
             self.set_full(!self.space.has_room_again(&self.shared, headroom));
         }
@@ -216,52 +216,52 @@ impl Writer {
         }
         let block = Block::parse(fetch(&shared, stream, &place, from, 1).ok()??.into_iter().next()?);
         if block.is_unsure {
-            shared.mark_unsure(place.file, stream);
+            shared.mark_unsure(place.segment, stream);
         }
-        let (records, bytes) = lock(&shared.tracker).evict(stream, place.file, &block);
+        let (records, bytes) = lock(&shared.tracker).evict(stream, place.segment, &block);
         if records > 0 {
             tracing::debug!(stream, records, "evicted the oldest block");
         }
         Some(bytes)
     }
 
-    /// Frees the oldest file whose waiting records may all be dropped; false = there is none.
-    fn free_a_file(&mut self) -> bool {
-        if self.shared.files.drop_spare() {
+    /// Frees the oldest segment whose waiting records may all be dropped; false = there is none.
+    fn free_a_segment(&mut self) -> bool {
+        if self.shared.segments.drop_spare() {
             return true;
         }
         let used = self.space.used(&self.shared);
         if self.commit_progress().is_err() || self.commit_progress().is_err() {
             return false;
         }
-        if self.is_below(used) || self.carry_for_room() && self.is_below(used) {
+        if self.is_below(used) || self.compact_for_room() && self.is_below(used) {
             return true;
         }
         let Some(victims) = self.victims() else { return false };
         for (stream, end) in victims {
             while self.evict_oldest_block(stream, end).is_some() {}
         }
-        // The first commit settles, the second drops the file from the catalogue.
+        // The first commit settles, the second drops the segment from the catalogue.
         if self.commit_progress().is_err() || self.commit_progress().is_err() {
             return false;
         }
         self.is_below(used)
     }
 
-    /// Whether a file became free; its blocks are not kept when there is no room.
+    /// Whether a segment became free; its blocks are not kept when there is no room.
     fn is_below(&self, used: u64) -> bool {
-        self.shared.files.drop_spare();
+        self.shared.segments.drop_spare();
         self.space.used(&self.shared) < used
     }
 
-    /// The streams to evict from, and up to where, so that a file becomes free.
+    /// The streams to evict from, and up to where, so that a segment becomes free.
     fn victims(&mut self) -> Option<Vec<(u8, u64)>> {
         let found = self.oldest_droppable();
         if found.is_some() {
             return found;
         }
-        // Nothing but the active file can go: leave it first, if it is worth anything.
-        if self.space.active < self.space.file_bytes / 4 || self.rotate().is_err() {
+        // Nothing but the active segment can go: leave it first, if it is worth anything.
+        if self.space.active < self.space.segment_bytes / 4 || self.rotate().is_err() {
             return None;
         }
         self.oldest_droppable()
@@ -277,35 +277,39 @@ impl Writer {
                     .is_some_and(|options| options.when_full == WhenFull::DropOldest)
         };
         let find = |may_go: &dyn Fn(u8) -> bool| {
-            state.files.iter().filter(|file| file.number != self.number).find_map(|file| {
-                let mut waiting = file.parts.iter().filter(|part| part.waiting > 0);
-                waiting
-                    .clone()
-                    .all(|part| may_go(part.stream))
-                    .then(|| waiting.by_ref().map(|part| (part.stream, part.last_end())).collect())
-            })
+            state
+                .segments
+                .iter()
+                .filter(|segment| segment.number != self.number)
+                .find_map(|segment| {
+                    let mut waiting = segment.parts.iter().filter(|part| part.waiting > 0);
+                    waiting
+                        .clone()
+                        .all(|part| may_go(part.stream))
+                        .then(|| waiting.by_ref().map(|part| (part.stream, part.last_end())).collect())
+                })
         };
-        // A file that only dead letters keep goes before any that records wait in.
+        // A segment that only dead letters keep goes before any that records wait in.
         find(&|stream| stream == StreamId::DEAD.0).or_else(|| find(&droppable))
     }
 
     /// What lies in the directory when the log is opened.
     pub(crate) fn measure(space: &mut Space, shared: &Shared) -> io::Result<()> {
-        let files: Vec<u64> = lock(&shared.state).files.iter().map(|file| file.number).collect();
-        let active = shared.files.active_number();
-        for file in files.into_iter().filter(|file| Some(*file) != active) {
-            if let Ok(allocated) = shared.files.directory.allocated(&crate::segment::segments::name(file)) {
-                space.closed(file, allocated);
+        let segments: Vec<u64> = lock(&shared.state).segments.iter().map(|segment| segment.number).collect();
+        let active = shared.segments.active_number();
+        for segment in segments.into_iter().filter(|segment| Some(*segment) != active) {
+            if let Ok(allocated) = shared.segments.directory.allocated(&crate::segment::segments::name(segment)) {
+                space.closed(segment, allocated);
             }
         }
-        for name in shared.files.directory.list()? {
+        for name in shared.segments.directory.list()? {
             if name == BALLAST {
-                space.ballast = shared.files.directory.allocated(&name)?;
-            } else if crate::segment::segments::is_set_aside(&name) {
-                space.aside += shared.files.directory.allocated(&name).unwrap_or(0);
+                space.ballast = shared.segments.directory.allocated(&name)?;
+            } else if crate::segment::segments::is_quarantined(&name) {
+                space.quarantined += shared.segments.directory.allocated(&name).unwrap_or(0);
             }
         }
-        space.active = shared.files.active_allocated();
+        space.active = shared.segments.active_allocated();
         Ok(())
     }
 }
@@ -346,7 +350,7 @@ impl Shared {
         }
         let place = place(self, stream, position)?;
         let from = position.max(place.first);
-        let raw = self.files.blocks(place.file, stream, from, place.end, 1).ok()?.pop()?;
+        let raw = self.segments.blocks(place.segment, stream, from, place.end, 1).ok()?.pop()?;
         let block = Block::parse(raw);
         (0..block.entries.len()).filter(|nth| block.offset(*nth) >= from).find_map(|nth| {
             let view = block.record(nth)?;

@@ -1,4 +1,4 @@
-//! From one file to the next: when the active one is full, and when it failed.
+//! From one segment to the next: when the active one is full, and when it failed.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::sync::lock;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
-/// The file that failed is left; another is not there yet.
+/// The segment that failed is left; another is not there yet.
 pub(crate) struct Broken {
     pub(crate) reason: String,
     pub(crate) retry_at: Instant,
@@ -23,25 +23,25 @@ pub(crate) struct Broken {
 }
 
 impl Writer {
-    /// After an error nothing about the file is believed any more, so it is never written again.
+    /// After an error nothing about the segment is believed any more, so it is never written again.
     pub(crate) fn leave(&mut self, error: &FileError) -> CommitError {
         let reason = if error.is_full() {
             format!("the disk is full: {error}")
         } else {
             error.to_string()
         };
-        tracing::error!(%error, "the log could not write; it refuses records until a new file works");
-        if let Some(file) = self.shared.files.active_number() {
+        tracing::error!(%error, "the log could not write; it refuses records until a new segment works");
+        if let Some(segment) = self.shared.segments.active_number() {
             // A full disk says nothing against what was written before.
             if !error.is_full() {
-                self.shared.files.note(file, self.row);
-                self.carrying.distrust(file);
+                self.shared.segments.note(segment, self.row);
+                self.compaction.distrust(segment);
             }
         }
         lock(&self.shared.intake).unavailable = Some(reason.clone());
         self.left_behind();
-        self.shared.files.close_active().ok();
-        self.shared.files.discard_ahead();
+        self.shared.segments.close_active().ok();
+        self.shared.segments.discard_ahead();
         if error.is_full() {
             self.space.drop_ballast(&self.shared);
         }
@@ -53,7 +53,7 @@ impl Writer {
         CommitError { reason }
     }
 
-    /// Begins a new file from the state of the last successful commit.
+    /// Begins a new segment from the state of the last successful commit.
     pub(crate) fn recover(&mut self) {
         let next: Vec<Change> = {
             let intake = lock(&self.shared.intake);
@@ -66,10 +66,10 @@ impl Writer {
                 })
                 .collect()
         };
-        let attached = self.shared.files.attach_again().map_err(FileError::Io);
-        match attached.and_then(|()| self.begin_file(&next)) {
+        let attached = self.shared.segments.attach_again().map_err(FileError::Io);
+        match attached.and_then(|()| self.begin_segment(&next)) {
             Ok(()) => {
-                tracing::info!(file = self.number, "the log writes again");
+                tracing::info!(segment = self.number, "the log writes again");
                 self.broken = None;
                 lock(&self.shared.intake).unavailable = None;
                 // What the failed commit was to write of settled records still waits.
@@ -77,8 +77,8 @@ impl Writer {
                 self.look_around();
             }
             Err(error) => {
-                self.shared.files.close_active().ok();
-                self.shared.files.discard_ahead();
+                self.shared.segments.close_active().ok();
+                self.shared.segments.discard_ahead();
                 if let Some(broken) = &mut self.broken {
                     broken.backoff = (broken.backoff * 2).min(RETRY_LAST);
                     broken.retry_at = Instant::now() + broken.backoff;
@@ -91,20 +91,20 @@ impl Writer {
     }
 
     pub(crate) fn rotate_if_due(&mut self) -> Result<(), FileError> {
-        self.space.active = self.shared.files.active_allocated();
-        let filled = self.shared.files.active_filled();
-        if filled >= self.space.file_bytes {
-            return match self.shared.files.prepare() {
-                // With no room for another file this one goes on: what it may still write is what frees the others.
+        self.space.active = self.shared.segments.active_allocated();
+        let filled = self.shared.segments.active_filled();
+        if filled >= self.space.segment_bytes {
+            return match self.shared.segments.prepare() {
+                // With no room for another segment this one goes on: what it may still write is what frees the others.
                 Err(error) if error.is_full() => Ok(()),
-                _ => self.begin_file(&[]),
+                _ => self.begin_segment(&[]),
             };
         }
-        if filled >= self.space.file_bytes / 2 && !self.shared.files.is_prepared() {
+        if filled >= self.space.segment_bytes / 2 && !self.shared.segments.is_prepared() {
             let shared = self.shared.clone();
-            self.aside.run(move || {
+            self.background.run(move || {
                 // A failure is no harm yet: the switch tries again.
-                if let Err(error) = shared.files.prepare() {
+                if let Err(error) = shared.segments.prepare() {
                     tracing::debug!(%error, "the next segment could not be made ahead");
                 }
             });
@@ -112,41 +112,41 @@ impl Writer {
         Ok(())
     }
 
-    /// Rotates now; a failure is handled as any error of the file.
+    /// Rotates now; a failure is handled as any error of the segment.
     pub(crate) fn rotate(&mut self) -> Result<(), CommitError> {
-        self.begin_file(&[])
-            .map_err(|error| self.fail(OpenBatch::new(Batch(0)), Failure::File(error)))
+        self.begin_segment(&[])
+            .map_err(|error| self.fail(OpenBatch::new(Batch(0)), Failure::Segment(error)))
     }
 
-    /// The active file's bytes stay in the directory whatever becomes of it.
+    /// The active segment's bytes stay in the directory whatever becomes of it.
     fn left_behind(&mut self) {
-        if let Some(closing) = self.shared.files.active_number() {
-            self.space.closed(closing, self.shared.files.active_allocated());
+        if let Some(closing) = self.shared.segments.active_number() {
+            self.space.closed(closing, self.shared.segments.active_allocated());
             self.space.active = 0;
         }
     }
 
-    /// Switches to a new file that begins with the state as it is after `first`.
-    pub(crate) fn begin_file(&mut self, first: &[Change]) -> Result<(), FileError> {
+    /// Switches to a new segment that begins with the state as it is after `first`.
+    pub(crate) fn begin_segment(&mut self, first: &[Change]) -> Result<(), FileError> {
         self.left_behind();
         self.number += 1;
         let mut state = lock(&self.shared.state).clone();
         first.iter().for_each(|change| state.apply(change));
-        let file = Change::File {
-            file: self.number,
+        let segment = Change::Segment {
+            segment: self.number,
             epoch: self.shared.epoch.0,
         };
-        state.apply(&file);
-        self.shared.files.switch(self.number, self.row + 1, &state.snapshot())?;
+        state.apply(&segment);
+        self.shared.segments.switch(self.number, self.row + 1, &state.snapshot())?;
         self.row += 2;
-        self.tails.clear();
+        self.page_fill.clear();
         let mut state = lock(&self.shared.state);
         first.iter().for_each(|change| state.apply(change));
-        state.apply(&file);
+        state.apply(&segment);
         drop(state);
-        self.space.active = self.shared.files.active_allocated();
+        self.space.active = self.shared.segments.active_allocated();
         self.shared.stats.rotations.fetch_add(1, Ordering::Relaxed);
-        // The file left behind may have nothing waiting.
+        // The segment left behind may have nothing waiting.
         self.settled_with(&[], &[]);
         Ok(())
     }

@@ -29,7 +29,7 @@ const FORGOTTEN: Timestamp = Timestamp {
 /// What a commit does besides storing a batch and what became of earlier records.
 pub(crate) enum Beside<'a> {
     Nothing,
-    /// A part of a file is carried to the active one.
+    /// A part of a segment is copied to the active one.
     Part(&'a Part),
     /// The last trusted time is forgotten.
     Forgetting,
@@ -42,7 +42,7 @@ impl Writer {
         if let Some(broken) = &self.broken {
             return Err(Failure::Refused(broken.reason.clone()));
         }
-        self.rotate_if_due().map_err(Failure::File)?;
+        self.rotate_if_due().map_err(Failure::Segment)?;
         // Before what was passed by is noted as passed.
         self.count_unsure();
         let mut blocks = Vec::new();
@@ -79,10 +79,10 @@ impl Writer {
         }
         self.trusted(&mut changes, forgets);
         let delta = encode_row(RowKind::Delta, self.row + 1, &changes);
-        match self.shared.files.commit(&blocks, self.row + 1, &delta) {
+        match self.shared.segments.commit(&blocks, self.row + 1, &delta) {
             Ok(()) => {
                 self.row += 1;
-                self.tails.stored(&blocks, &delta);
+                self.page_fill.stored(&blocks, &delta);
                 self.shared.stats.commits.fetch_add(1, Ordering::Relaxed);
                 self.settled_with(&changes, &letter_records);
                 Ok(())
@@ -92,7 +92,7 @@ impl Writer {
                 let mut tracker = lock(&self.shared.tracker);
                 tracker.restore();
                 tracker.thaw(false);
-                Err(Failure::File(error))
+                Err(Failure::Segment(error))
             }
         }
     }
@@ -102,7 +102,7 @@ impl Writer {
         for OfStream { stream, first, entries } in streams {
             let costs: Vec<usize> = entries.iter().map(|entry| entry.cost() as usize).collect();
             let mut at = 0;
-            for count in block::cut(&costs, self.tails.beside(*stream)) {
+            for count in block::cut(&costs, self.page_fill.beside(*stream)) {
                 blocks.push(NewBlock::Dense {
                     key: (*stream, first + at as u64),
                     data,
@@ -112,7 +112,7 @@ impl Writer {
             }
             let records = entries.len() as u64;
             changes.push(Change::Appended {
-                file: self.number,
+                segment: self.number,
                 stream: *stream,
                 first: *first,
                 end: first + records,
@@ -127,13 +127,13 @@ impl Writer {
         let mut data = Vec::new();
         let mut records = Vec::new();
         for job in jobs {
-            let Some(record) = self.shared.record_at(job.file, job.stream, job.offset) else {
+            let Some(record) = self.shared.record_at(job.segment, job.stream, job.offset) else {
                 tracing::error!(
                     stream = job.stream,
                     offset = job.offset,
                     slot = job.slot,
                     reason = job.reason,
-                    "a dead record could not be copied to the dead letters"
+                    "a record could not be copied to the dead letters"
                 );
                 continue;
             };
@@ -193,9 +193,9 @@ impl Writer {
                     } if *stream >= StreamId::LOCAL.0 => {
                         self.shared.gauges.leave(*stream, *records, *bytes);
                     }
-                    Change::DropFile { file } => dropped.push(*file),
-                    Change::Carried { records, .. } => {
-                        self.shared.stats.carried.fetch_add(*records, Ordering::Relaxed);
+                    Change::DropSegment { segment } => dropped.push(*segment),
+                    Change::Compacted { records, .. } => {
+                        self.shared.stats.compacted.fetch_add(*records, Ordering::Relaxed);
                     }
                     Change::Removed { stream, first, end } => tracker.removed(*stream, *first, *end),
                     Change::Trusted { at } => self.shared.clock.kept(Some(*at).filter(|at| at.wall_ms > 0)),
@@ -207,29 +207,29 @@ impl Writer {
             tracker.thaw(true);
             let bytes: u64 = letters.iter().map(|letter| letter.entry.cost()).sum();
             self.shared.gauges.enter(StreamId::DEAD.0, letters.len() as u64, bytes);
-            let mending = lock(&self.shared.mending);
-            for file in &state.files {
-                let is_kept = self.carrying.has(file.number) || mending.damaged.contains_key(&file.number);
-                let spent = file.number != self.number && file.waiting() == 0 && !is_kept;
-                if spent && !tracker.pending.drop_files.contains(&file.number) {
-                    tracker.pending.drop_files.push(file.number);
+            let repairs = lock(&self.shared.repairs);
+            for segment in &state.segments {
+                let is_kept = self.compaction.has(segment.number) || repairs.damaged.contains_key(&segment.number);
+                let spent = segment.number != self.number && segment.waiting() == 0 && !is_kept;
+                if spent && !tracker.pending.drop_segments.contains(&segment.number) {
+                    tracker.pending.drop_segments.push(segment.number);
                     more = true;
                 }
             }
         }
-        for file in dropped {
-            self.space.forget(file);
-            // A disk that failed to write to a file does so again.
-            let is_sound = !self.carrying.forget(file);
+        for segment in dropped {
+            self.space.forget(segment);
+            // A disk that failed to write to a segment does so again.
+            let is_sound = !self.compaction.forget(segment);
             let gone = if is_sound {
-                self.shared.files.retire(file)
+                self.shared.segments.retire(segment)
             } else {
-                self.shared.files.unlink(file)
+                self.shared.segments.unlink(segment)
             };
             match gone {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(file, %error, "a segment that is no longer needed could not be removed"),
+                Err(error) => tracing::warn!(segment, %error, "a segment that is no longer needed could not be removed"),
             }
         }
         if more {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::commit::background::Aside;
-use crate::commit::compaction::Carrying;
-use crate::commit::idle_commit::Early;
+use crate::commit::background::Background;
+use crate::commit::compaction::Compaction;
+use crate::commit::idle_commit::IdleCommit;
 use crate::commit::retention::{Room, Space};
 use crate::commit::rotation::Broken;
 use crate::commit::write::Beside;
@@ -17,16 +17,16 @@ use crate::intake::job::Job;
 use crate::listener::{CommittedBatch, Tap};
 use crate::record::{Batch, StreamId};
 use crate::segment::database::FileError;
-use crate::segment::page_fill::Tails;
+use crate::segment::page_fill::PageFill;
 use crate::shared::Shared;
 use crate::sync::{guarded, lock};
 
 /// How long settled records may wait for a commit of their own, besides `commit_wait`: where records come, their commit
 /// takes the settled ones along, and each commit is wear.
 const PROGRESS_WAIT: Duration = Duration::from_millis(200);
-/// How long the carrying of a file rests between its parts, so that acks do not wait for it.
-const CARRY_WAIT: Duration = Duration::from_millis(50);
-/// Bytes that end the wait for company.
+/// How long the compaction of a segment rests between its parts, so that acks do not wait for it.
+const COMPACTION_WAIT: Duration = Duration::from_millis(50);
+/// Bytes at which a commit waits for no more.
 const ENOUGH: usize = 1 << 20;
 /// How often the writer looks around when nothing happens.
 const TICK: Duration = Duration::from_secs(1);
@@ -38,35 +38,35 @@ pub(crate) struct Writer {
     pub(crate) tap: Option<Box<dyn Tap>>,
     /// Key of the last row of the state.
     pub(crate) row: u64,
-    /// The newest number that any file had.
+    /// The newest number that any segment had.
     pub(crate) number: u64,
     pub(crate) space: Space,
     spare: OpenBatch,
     pub(crate) broken: Option<Broken>,
-    pub(crate) carrying: Carrying,
-    pub(crate) aside: Aside,
+    pub(crate) compaction: Compaction,
+    pub(crate) background: Background,
     next_tick: Instant,
-    next_carry: Instant,
-    early: Early,
-    pub(crate) tails: Tails,
+    next_compaction: Instant,
+    idle_commit: IdleCommit,
+    pub(crate) page_fill: PageFill,
 }
 
 /// What there is to do.
 enum Work {
     Commit(OpenBatch),
     Progress,
-    Carry,
+    Compact,
     Job(Job),
     Tick,
     Close(OpenBatch),
 }
 
-/// Why a batch was not stored.
+/// Why a batch was not committed.
 pub(crate) enum Failure {
     /// Nothing was written.
     Refused(String),
-    /// The file failed.
-    File(FileError),
+    /// The segment failed.
+    Segment(FileError),
 }
 
 impl Writer {
@@ -79,12 +79,12 @@ impl Writer {
             space,
             spare: OpenBatch::new(Batch(0)),
             broken: None,
-            carrying: Carrying::default(),
-            aside: Aside::here(),
+            compaction: Compaction::default(),
+            background: Background::here(),
             next_tick: Instant::now(),
-            next_carry: Instant::now(),
-            early: Early::new(),
-            tails: Tails::default(),
+            next_compaction: Instant::now(),
+            idle_commit: IdleCommit::new(),
+            page_fill: PageFill::default(),
         }
     }
 
@@ -109,9 +109,9 @@ impl Writer {
             std::mem::replace(&mut intake.open, OpenBatch::new(number))
         };
         drop(open);
-        self.aside.wait();
+        self.background.wait();
         // What was committed is whole; the directory's lock goes with this thread, so nothing may stay open.
-        catch_unwind(AssertUnwindSafe(|| self.shared.files.close_active().ok())).ok();
+        catch_unwind(AssertUnwindSafe(|| self.shared.segments.close_active().ok())).ok();
         CommitError {
             reason: WRITER_STOPPED.into(),
         }
@@ -126,9 +126,9 @@ impl Writer {
                 Work::Progress => {
                     self.commit_progress().ok();
                 }
-                Work::Carry => {
-                    self.carry_step().ok();
-                    self.next_carry = Instant::now() + CARRY_WAIT;
+                Work::Compact => {
+                    self.compact_step().ok();
+                    self.next_compaction = Instant::now() + COMPACTION_WAIT;
                 }
                 Work::Job(job) => self.do_job(job),
                 Work::Tick => self.tick(),
@@ -173,12 +173,12 @@ impl Writer {
                 .filter(|_| !intake.open.is_empty())
                 .map(|since| since + shared.options.commit_wait);
             let wait = shared.options.commit_wait;
-            let is_early = commit_at.is_some() && intake.open.is_lone() && self.early.take(now, wait);
+            let is_early = commit_at.is_some() && intake.open.is_lone() && self.idle_commit.take(now, wait);
             if is_early || commit_at.is_some_and(|at| at <= now) || intake.open.data.len() >= ENOUGH {
                 shared.unmark(&mut intake);
                 return Work::Commit(self.swap(&mut intake));
             }
-            // A broken log keeps its settlements in memory until there is a file again.
+            // A broken log keeps its settlements in memory until there is a segment again.
             let progress_at = intake
                 .dirty
                 .filter(|_| self.broken.is_none())
@@ -187,11 +187,14 @@ impl Writer {
                 shared.unmark(&mut intake);
                 return Work::Progress;
             }
-            let carry_at = (self.carrying.is_under_way() && self.broken.is_none()).then_some(self.next_carry);
-            if carry_at.is_some_and(|at| at <= now) {
-                return Work::Carry;
+            let compact_at = (self.compaction.is_under_way() && self.broken.is_none()).then_some(self.next_compaction);
+            if compact_at.is_some_and(|at| at <= now) {
+                return Work::Compact;
             }
-            let until = [commit_at, progress_at, carry_at].into_iter().flatten().fold(tick_at, Instant::min);
+            let until = [commit_at, progress_at, compact_at]
+                .into_iter()
+                .flatten()
+                .fold(tick_at, Instant::min);
             intake = shared
                 .bell
                 .wait_timeout(intake, until - now)
@@ -213,14 +216,14 @@ impl Writer {
         if result.is_ok() {
             result = self.commit_progress();
         }
-        self.aside.wait();
-        self.shared.files.discard_ahead();
-        let active = self.shared.files.active_number();
-        if let Err(error) = self.shared.files.close_active() {
-            tracing::warn!(%error, "the log's file could not be closed properly; it is repaired when it is opened again");
+        self.background.wait();
+        self.shared.segments.discard_ahead();
+        let active = self.shared.segments.active_number();
+        if let Err(error) = self.shared.segments.close_active() {
+            tracing::warn!(%error, "the active segment could not be closed properly; it is repaired when it is opened again");
             // The page cache may show it closed: it takes no more records.
-            if let Some(file) = active {
-                self.shared.files.note(file, self.row);
+            if let Some(segment) = active {
+                self.shared.segments.note(segment, self.row);
             }
         }
         result
@@ -231,13 +234,13 @@ impl Writer {
             self.recover();
         } else {
             self.look_around();
-            self.look_for_carrying();
+            self.look_for_compaction();
         }
     }
 
     /// Commits a batch and everything that became of earlier records:
     /// 1. room is made within the bounds, or the batch refused,
-    /// 2. blocks and the changes of the small state are written with one sync,
+    /// 2. blocks and the changes of the catalogue are written with one sync,
     /// 3. the state in memory takes those changes over,
     /// 4. the listeners hear of it, then the tap, then the readers.
     pub(crate) fn commit(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
@@ -284,7 +287,7 @@ impl Writer {
             guarded("a listener", || listener.committed(number));
         }
         if !batch.records.is_empty() {
-            self.early.committed(Instant::now());
+            self.idle_commit.committed(Instant::now());
         }
         let mut streams = [false; 256];
         let mut records = 0;
@@ -325,11 +328,11 @@ impl Writer {
         }
     }
 
-    /// Tells a batch's listeners that it is not stored; after an error of the file, leaves that file for good.
+    /// Tells a batch's listeners that it is not committed; after an error of the segment, leaves that segment for good.
     pub(crate) fn fail(&mut self, batch: OpenBatch, failure: Failure) -> CommitError {
         let error = match failure {
             Failure::Refused(reason) => CommitError { reason },
-            Failure::File(error) => self.leave(&error),
+            Failure::Segment(error) => self.leave(&error),
         };
         self.reject(batch, &error);
         error

@@ -16,7 +16,7 @@ const SLACK: usize = 64;
 
 /// Records with consecutive offsets.
 const DENSE: u8 = 1;
-/// Records with the distance of each from the key's offset: what was left of blocks that were carried.
+/// Records with the distance of each from the key's offset: what was left of blocks that were copied.
 const SPARSE: u8 = 2;
 
 /// Splits records of the given sizes (index lines included) into runs that fill whole pages, the first one together with what
@@ -52,7 +52,7 @@ fn run_target(left: usize) -> usize {
         .unwrap_or(4096 - SLACK)
 }
 
-/// A block on its way into a file.
+/// A block on its way into a segment.
 #[derive(Debug)]
 pub(crate) enum NewBlock<'a> {
     /// Records with consecutive offsets that lie in `data` at the places the entries name; put together where they are stored.

@@ -1,4 +1,4 @@
-//! Steps of the small state.
+//! Changes of the catalogue.
 
 use crate::clock::Timestamp;
 use crate::clock::marks::Mark;
@@ -29,7 +29,7 @@ impl Count {
     ];
 }
 
-/// One step of the small state.
+/// One change of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Epoch {
@@ -51,12 +51,12 @@ pub(crate) enum Change {
         stream: u8,
         up_to: Box<[u64; Partition::COUNT]>,
     },
-    File {
-        file: u64,
+    Segment {
+        segment: u64,
         epoch: u64,
     },
     Appended {
-        file: u64,
+        segment: u64,
         stream: u8,
         first: u64,
         end: u64,
@@ -64,13 +64,13 @@ pub(crate) enum Change {
         bytes: u64,
     },
     Settled {
-        file: u64,
+        segment: u64,
         stream: u8,
         records: u64,
         bytes: u64,
     },
-    DropFile {
-        file: u64,
+    DropSegment {
+        segment: u64,
     },
     Slot {
         slot: u32,
@@ -81,7 +81,7 @@ pub(crate) enum Change {
         count: Count,
         by: u64,
     },
-    Hold {
+    Suspend {
         stream: u8,
         from: u64,
         next: u64,
@@ -89,7 +89,7 @@ pub(crate) enum Change {
         route: String,
         identity: String,
     },
-    Release {
+    Resume {
         stream: u8,
         from: u64,
         route: String,
@@ -101,8 +101,8 @@ pub(crate) enum Change {
     },
     /// Where the streams stood at a trusted moment.
     Mark(Mark),
-    /// What waits of a range in file `from` lies in file `to` now. `from` 0 = it has lain there, in a snapshot.
-    Carried {
+    /// What waits of a range in segment `from` lies in segment `to` now. `from` 0 = it has lain there, in a snapshot.
+    Compacted {
         stream: u8,
         from: u64,
         to: u64,
@@ -118,7 +118,7 @@ pub(crate) enum Change {
     },
 }
 
-/// Offsets of one stream that one file holds, all first accepted under one epoch. Not each of them need be there.
+/// Offsets of one stream that one segment holds, all first accepted under one epoch. Not each of them need be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) first: u64,

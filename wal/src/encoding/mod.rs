@@ -1,4 +1,4 @@
-//! The bytes of records, blocks and rows of the catalogue: written, read, and found in damaged files. Nothing here touches a disk.
+//! The bytes of records, blocks and rows of the catalogue: written, read, and found in damaged segments. Nothing here touches a disk.
 
 pub(crate) mod block;
 pub(crate) mod change;

@@ -159,7 +159,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<View<'_>> {
 /// Times beyond this are no times: milliseconds until the year 2248.
 const NO_TIME_MS: u64 = 1 << 43;
 
-/// Finds out whether a whole record begins at `at`. Of the billions of places that are asked in large files some few have
+/// Finds out whether a whole record begins at `at`. Of the billions of places that are asked in large segments some few have
 /// a right checksum by chance, so what a record never says counts too.
 pub(crate) fn decode_at(bytes: &[u8], at: usize) -> Option<View<'_>> {
     let len = u32::from_le_bytes(*bytes.get(at + 4..at + 8)?.first_chunk()?) as usize;

@@ -128,9 +128,9 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
             put(out, *stream, &[*floor]);
         }
         Change::Progress { stream, up_to } => progress(out, *stream, up_to),
-        Change::File { file, epoch } => put(out, 6, &[*file, *epoch]),
+        Change::Segment { segment, epoch } => put(out, 6, &[*segment, *epoch]),
         Change::Appended {
-            file,
+            segment,
             stream,
             first,
             end,
@@ -138,24 +138,24 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
             bytes,
         } => {
             put(out, 7, &[]);
-            put(out, *stream, &[*file, *first, *end, *records, *bytes]);
+            put(out, *stream, &[*segment, *first, *end, *records, *bytes]);
         }
         Change::Settled {
-            file,
+            segment,
             stream,
             records,
             bytes,
         } => {
             put(out, 8, &[]);
-            put(out, *stream, &[*file, *records, *bytes]);
+            put(out, *stream, &[*segment, *records, *bytes]);
         }
-        Change::DropFile { file } => put(out, 9, &[*file]),
+        Change::DropSegment { segment } => put(out, 9, &[*segment]),
         Change::Slot { slot, identity } => {
             put(out, 10, &[u64::from(*slot)]);
             text(out, identity);
         }
         Change::Ledger { count, .. } => ledger(*count, std::slice::from_ref(change), out),
-        Change::Hold {
+        Change::Suspend {
             stream,
             from,
             next,
@@ -168,7 +168,7 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
             text(out, route);
             text(out, identity);
         }
-        Change::Release {
+        Change::Resume {
             stream,
             from,
             route,
@@ -188,7 +188,7 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
             }
             trusted(out, at);
         }
-        Change::Carried {
+        Change::Compacted {
             stream,
             from,
             to,
@@ -267,13 +267,13 @@ fn decode_change(rest: &mut Cursor<'_>, changes: &mut Vec<Change>) -> Option<()>
             }
             Change::Progress { stream, up_to }
         }
-        6 => Change::File {
-            file: rest.number()?,
+        6 => Change::Segment {
+            segment: rest.number()?,
             epoch: rest.number()?,
         },
         7 => Change::Appended {
             stream: rest.u8()?,
-            file: rest.number()?,
+            segment: rest.number()?,
             first: rest.number()?,
             end: rest.number()?,
             records: rest.number()?,
@@ -281,11 +281,11 @@ fn decode_change(rest: &mut Cursor<'_>, changes: &mut Vec<Change>) -> Option<()>
         },
         8 => Change::Settled {
             stream: rest.u8()?,
-            file: rest.number()?,
+            segment: rest.number()?,
             records: rest.number()?,
             bytes: rest.number()?,
         },
-        9 => Change::DropFile { file: rest.number()? },
+        9 => Change::DropSegment { segment: rest.number()? },
         10 => Change::Slot {
             slot: bounded_slot(rest)?,
             identity: owned(rest)?,
@@ -301,7 +301,7 @@ fn decode_change(rest: &mut Cursor<'_>, changes: &mut Vec<Change>) -> Option<()>
             }
             return Some(());
         }
-        12 => Change::Hold {
+        12 => Change::Suspend {
             stream: rest.u8()?,
             from: rest.number()?,
             next: rest.number()?,
@@ -309,7 +309,7 @@ fn decode_change(rest: &mut Cursor<'_>, changes: &mut Vec<Change>) -> Option<()>
             route: owned(rest)?,
             identity: owned(rest)?,
         },
-        13 => Change::Release {
+        13 => Change::Resume {
             stream: rest.u8()?,
             from: rest.number()?,
             route: owned(rest)?,
@@ -326,7 +326,7 @@ fn decode_change(rest: &mut Cursor<'_>, changes: &mut Vec<Change>) -> Option<()>
                 None => Change::Trusted { at },
             }
         }
-        15 => Change::Carried {
+        15 => Change::Compacted {
             stream: rest.u8()?,
             from: rest.number()?,
             to: rest.number()?,

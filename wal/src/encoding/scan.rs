@@ -30,7 +30,7 @@ pub(crate) fn look(bytes: &[u8]) -> Carved<'_> {
 }
 
 fn block(bytes: &[u8]) -> Option<(usize, Vec<usize>)> {
-    // Cheap tests first: this is asked of every byte of a file.
+    // Cheap tests first: this is asked of every byte of a segment.
     if bytes.len() < HEADER + INDEX || !(1..=2).contains(&bytes[4]) || bytes[5] > StreamId::DEAD.0 {
         return None;
     }
@@ -50,7 +50,7 @@ pub(crate) fn record(bytes: &[u8]) -> Option<(View<'_>, usize)> {
     let names = [54, 56, 58].map(|at| usize::from(u16::from_le_bytes([head[at], head[at + 1]])));
     let properties = u32::from_le_bytes([head[60], head[61], head[62], head[63]]) as usize;
     let least = names.iter().sum::<usize>().saturating_add(properties).saturating_add(FIXED);
-    // A checksum over megabytes at every byte of a file would take hours.
+    // A checksum over megabytes at every byte of a segment would take hours.
     let is_plausible = (least..=MAX_RECORD).contains(&len) && flags < 0x40 && stream <= StreamId::DEAD.0;
     if !is_plausible {
         return None;

@@ -85,7 +85,7 @@ pub(crate) fn audit(shared: &Shared) -> Result<Audit, ReadError> {
             let floor = lock(&shared.tracker).streams.get(&moment.id).map_or(0, |stream| stream.floor);
             floor != moment.tracker.floor
         };
-        // Files vanish only when nothing waits in them, so a moving log is harmless, except for evictions.
+        // Segments vanish only when nothing waits in them, so a moving log is harmless, except for evictions.
         if audit.balances() {
             return Ok(audit);
         }
@@ -102,17 +102,17 @@ pub(crate) fn audit(shared: &Shared) -> Result<Audit, ReadError> {
     Ok(audit)
 }
 
-/// Has every file counted again, by the writer, because the ledger does not balance.
+/// Has every segment counted again, by the writer, because the ledger does not balance.
 fn doubt_all(shared: &Shared) {
     let parts: Vec<(u64, u8)> = {
         let state = lock(&shared.state);
         let parts = state
-            .files
+            .segments
             .iter()
-            .flat_map(|file| file.parts.iter().map(|part| (file.number, part.stream)));
+            .flat_map(|segment| segment.parts.iter().map(|part| (segment.number, part.stream)));
         parts.collect()
     };
-    parts.into_iter().for_each(|(file, stream)| shared.mark_unsure(file, stream));
+    parts.into_iter().for_each(|(segment, stream)| shared.mark_unsure(segment, stream));
 }
 
 /// The ledger, with what is settled in memory, and where each stream stands at that moment.
@@ -144,10 +144,10 @@ fn moments(shared: &Shared) -> (Audit, Vec<Moment>) {
 
 fn count_waiting(shared: &Shared, moment: &Moment) -> Result<u64, ReadError> {
     let tracker = &moment.tracker;
-    let active = tracker.holds.iter().filter(|hold| hold.until == u64::MAX);
-    let oldest_hold = active.map(crate::progress::stream::HeldPair::next).min().unwrap_or(u64::MAX);
+    let active = tracker.suspensions.iter().filter(|suspension| suspension.until == u64::MAX);
+    let oldest_suspended = active.map(crate::progress::stream::SuspendedPair::next).min().unwrap_or(u64::MAX);
     let oldest = (0..Partition::COUNT).map(|p| tracker.delivered_up_to(p)).min().unwrap_or(0);
-    let mut position = oldest.min(oldest_hold).max(tracker.floor);
+    let mut position = oldest.min(oldest_suspended).max(tracker.floor);
     let mut waiting = 0;
     while let Some(place) = place(shared, moment.id, position).filter(|place| place.first < moment.end) {
         let from = position.max(place.first);

@@ -1,4 +1,4 @@
-//! A stream's records in offset order, those that wait and those that are settled, over all files of the catalogue.
+//! A stream's records in offset order, those that wait and those that are settled, over all segments of the catalogue.
 
 use std::fmt;
 use std::ops::Range;
@@ -18,8 +18,8 @@ pub enum RecordState {
     /// It waits for the cloud.
     Waiting,
     /// It waits because its pair of route and device is suspended.
-    Held,
-    /// Delivered, expired, evicted or moved to the dead letters; its file is still there.
+    Suspended,
+    /// Delivered, expired, evicted or moved to the dead letters; its segment is still there.
     Settled,
 }
 
@@ -60,8 +60,8 @@ pub struct Damage {
     pub stream: StreamId,
     /// Which of its offsets.
     pub offsets: Range<u64>,
-    /// The file's name.
-    pub file: String,
+    /// The segment's name.
+    pub segment: String,
     /// What is wrong.
     pub what: String,
 }
@@ -96,7 +96,7 @@ pub struct Cursor {
 }
 
 struct Place {
-    file: u64,
+    segment: u64,
     epoch: Epoch,
     from: u64,
     end: u64,
@@ -127,7 +127,7 @@ impl Cursor {
         };
         match self
             .source
-            .blocks(place.file, self.stream.0, place.from, place.end, max_bytes.clamp(1, 1 << 20))
+            .blocks(place.segment, self.stream.0, place.from, place.end, max_bytes.clamp(1, 1 << 20))
         {
             Ok(blocks) => {
                 let passed = blocks.last().map_or(place.end, |last| last.until.min(place.end));
@@ -137,14 +137,17 @@ impl Cursor {
                 }
                 self.position = passed.max(place.from);
             }
-            // A running log may have carried it elsewhere in between: then the next step finds it there.
+            // A running log may have copied it elsewhere in between: then the next step finds it there.
             Err(error) => {
-                if self.source.with_state(|state| state.lies_in(place.file, self.stream.0, place.from)) {
+                if self
+                    .source
+                    .with_state(|state| state.lies_in(place.segment, self.stream.0, place.from))
+                {
                     chunk.found.push(Found::Damaged(Damage {
                         stream: self.stream,
                         offsets: place.from..place.end,
-                        file: name(place.file),
-                        what: format!("the file cannot be read: {error}"),
+                        segment: name(place.segment),
+                        what: format!("the segment cannot be read: {error}"),
                     }));
                     self.position = place.end;
                 }
@@ -162,7 +165,7 @@ impl Cursor {
             chunk.found.push(Found::Damaged(Damage {
                 stream: self.stream,
                 offsets: block.first.max(place.from)..block.until.min(place.end),
-                file: name(place.file),
+                segment: name(place.segment),
                 what: "a block's index is damaged; what follows from it was found by its own checksums, the rest is lost".into(),
             }));
         }
@@ -174,7 +177,7 @@ impl Cursor {
             let state = state_of(tracked, block, nth);
             chunk.waiting += u64::from(state != RecordState::Settled);
             let Some(view) = block.record(nth) else {
-                damaged(chunk, self.stream, offset, place.file);
+                damaged(chunk, self.stream, offset, place.segment);
                 continue;
             };
             let candidate = Candidate {
@@ -210,12 +213,12 @@ impl fmt::Debug for Cursor {
 fn place(state: &State, stream: u8, position: u64) -> Option<Place> {
     let ranges = state
         .parts(stream)
-        .flat_map(|(file, part)| part.ranges(file.epoch).map(|range| (file.number, range)));
-    let (file, range) = ranges
+        .flat_map(|(segment, part)| part.ranges(segment.epoch).map(|range| (segment.number, range)));
+    let (segment, range) = ranges
         .filter(|(_, range)| range.end > position)
         .min_by_key(|(_, range)| range.first)?;
     Some(Place {
-        file,
+        segment,
         epoch: Epoch(range.epoch),
         from: range.first.max(position),
         end: range.end,
@@ -223,11 +226,11 @@ fn place(state: &State, stream: u8, position: u64) -> Option<Place> {
 }
 
 /// Adjacent damage is told as one.
-fn damaged(chunk: &mut Chunk, stream: StreamId, offset: u64, file: u64) {
-    let file = name(file);
+fn damaged(chunk: &mut Chunk, stream: StreamId, offset: u64, segment: u64) {
+    let segment = name(segment);
     if let Some(Found::Damaged(last)) = chunk.found.last_mut()
         && last.offsets.end == offset
-        && last.file == file
+        && last.segment == segment
     {
         last.offsets.end += 1;
         return;
@@ -235,7 +238,7 @@ fn damaged(chunk: &mut Chunk, stream: StreamId, offset: u64, file: u64) {
     chunk.found.push(Found::Damaged(Damage {
         stream,
         offsets: offset..offset + 1,
-        file,
+        segment,
         what: "its checksum is wrong".into(),
     }));
 }
@@ -247,24 +250,27 @@ pub(crate) fn state_of(tracked: &StreamTracker, block: &Block, nth: usize) -> Re
         return RecordState::Settled;
     }
     if let Some(known) = tracked.outstanding.get(&offset) {
-        return match (&known.settled, known.held) {
+        return match (&known.settled, known.suspended) {
             (Some(_), _) => RecordState::Settled,
-            (None, true) => RecordState::Held,
+            (None, true) => RecordState::Suspended,
             (None, false) => RecordState::Waiting,
         };
     }
     if !tracked.waits_unseen(block, nth) {
         return RecordState::Settled;
     }
-    let is_held = || {
+    let is_suspended = || {
         let view = block.record(nth)?;
-        let covers = |hold: &&crate::progress::stream::HeldPair| {
-            hold.until == u64::MAX && offset >= hold.from && hold.route == view.route && hold.identity == view.identity
+        let covers = |suspension: &&crate::progress::stream::SuspendedPair| {
+            suspension.until == u64::MAX
+                && offset >= suspension.from
+                && suspension.route == view.route
+                && suspension.identity == view.identity
         };
-        tracked.holds.iter().find(covers)
+        tracked.suspensions.iter().find(covers)
     };
-    if !tracked.holds.is_empty() && is_held().is_some() {
-        RecordState::Held
+    if !tracked.suspensions.is_empty() && is_suspended().is_some() {
+        RecordState::Suspended
     } else {
         RecordState::Waiting
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::catalog::state::FileEntry;
+use crate::catalog::state::SegmentEntry;
 use crate::clock::Timestamp;
 use crate::error::ReadError;
 use crate::inspect::audit::{self, Audit, LedgerLine};
@@ -14,10 +14,10 @@ use crate::inspect::source::{InspectError, Source};
 use crate::inspect::stopped::Stopped;
 use crate::io::directory::Directory;
 use crate::record::{Epoch, Offset, StreamId};
-use crate::segment::segments::{self, Files};
+use crate::segment::segments::{self, Segments};
 use crate::shared::Shared;
 
-/// Reads a log's catalogue, files and records, and changes nothing: not a byte on disk, no counter, no progress. Cheap to
+/// Reads a log's catalogue, segments and records, and changes nothing: not a byte on disk, no counter, no progress. Cheap to
 /// clone. What it says of a running log is true of one moment of the reading, not of one moment for all. Everything
 /// blocks on the disk.
 #[derive(Clone)]
@@ -25,24 +25,24 @@ pub struct Inspector {
     pub(crate) source: Arc<Source>,
 }
 
-/// One file of the directory.
+/// One segment of the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileReport {
+pub struct SegmentReport {
     /// Its name.
     pub name: String,
-    /// The epoch of its records' ids, if the catalogue names the file.
+    /// The epoch of its records' ids, if the catalogue names the segment.
     pub epoch: Option<Epoch>,
     /// Bytes that it occupies.
     pub bytes: u64,
     /// How it stands.
-    pub condition: FileCondition,
+    pub condition: SegmentCondition,
     /// What it holds of each stream.
     pub parts: Vec<PartReport>,
 }
 
-/// How a file stands.
+/// How a segment stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileCondition {
+pub enum SegmentCondition {
     /// It takes the appends of a running log.
     Active,
     /// Closed properly.
@@ -54,12 +54,12 @@ pub enum FileCondition {
     /// The catalogue names it and it is no redb database.
     Damaged,
     /// It did not open and was kept for salvage.
-    SetAside,
+    Quarantined,
     /// The catalogue does not name it: it goes when the log is opened.
     Stray,
 }
 
-/// What a file holds of one stream.
+/// What a segment holds of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartReport {
     /// The stream.
@@ -83,7 +83,7 @@ pub struct StreamReport {
     pub name: String,
     /// Records of the log's own: dead letters, sessions.
     pub internal: bool,
-    /// Where its files begin, as far as there are any.
+    /// Where its segments begin, as far as there are any.
     pub oldest: Option<Offset>,
     /// The offset of the next record.
     pub next: Offset,
@@ -106,9 +106,9 @@ impl Inspector {
     }
 
     pub(crate) fn running(shared: Arc<Shared>) -> Self {
-        let files = Files::new(shared.files.directory.clone(), Arc::default());
+        let segments = Segments::new(shared.segments.directory.clone(), Arc::default());
         Self {
-            source: Arc::new(Source::Running(shared, Box::new(files))),
+            source: Arc::new(Source::Running(shared, Box::new(segments))),
         }
     }
 
@@ -172,7 +172,7 @@ impl Inspector {
                     internal: stream.id >= StreamId::LOCAL.0,
                     oldest: state
                         .parts(stream.id)
-                        .flat_map(|(file, part)| part.ranges(file.epoch))
+                        .flat_map(|(segment, part)| part.ranges(segment.epoch))
                         .map(|range| Offset(range.first))
                         .min(),
                     next: Offset(stream.next),
@@ -186,13 +186,13 @@ impl Inspector {
         })
     }
 
-    /// The directory's log files, those of the catalogue and others, in the order of their names.
+    /// The directory's segments, those of the catalogue and others, in the order of their names.
     ///
     /// # Errors
     /// The directory cannot be listed.
-    pub fn files(&self) -> io::Result<Vec<FileReport>> {
+    pub fn segments(&self) -> io::Result<Vec<SegmentReport>> {
         let directory = self.source.directory();
-        let entries = self.source.with_state(|state| state.files.clone());
+        let entries = self.source.with_state(|state| state.segments.clone());
         let active = self.source.active();
         let mut names: Vec<String> = directory
             .list()?
@@ -209,12 +209,12 @@ impl Inspector {
             let number = segments::number(&name);
             let entry = entries.iter().find(|entry| Some(entry.number) == number);
             let condition = match entry {
-                _ if number.is_none() => FileCondition::SetAside,
-                None => FileCondition::Stray,
-                Some(_) if active.is_some() && number == active => FileCondition::Active,
+                _ if number.is_none() => SegmentCondition::Quarantined,
+                None => SegmentCondition::Stray,
+                Some(_) if active.is_some() && number == active => SegmentCondition::Active,
                 Some(_) => condition(directory, &name),
             };
-            FileReport {
+            SegmentReport {
                 epoch: entry.map(|entry| Epoch(entry.epoch)),
                 bytes: directory.allocated(&name).unwrap_or(0),
                 condition,
@@ -245,8 +245,8 @@ impl Inspector {
                     .min()
                     .unwrap_or(tracked.floor)
             };
-            let held = tracked.holds.iter().map(crate::progress::stream::HeldPair::next).min();
-            delivered.min(held.unwrap_or(u64::MAX))
+            let suspended = tracked.suspensions.iter().map(crate::progress::stream::SuspendedPair::next).min();
+            delivered.min(suspended.unwrap_or(u64::MAX))
         };
         let mut cursor = self.cursor(stream, Offset(from));
         loop {
@@ -301,8 +301,8 @@ impl fmt::Debug for Inspector {
     }
 }
 
-fn parts(entry: &FileEntry) -> Vec<PartReport> {
-    let part = |part: &crate::catalog::state::FilePart| PartReport {
+fn parts(entry: &SegmentEntry) -> Vec<PartReport> {
+    let part = |part: &crate::catalog::state::SegmentPart| PartReport {
         stream: StreamId(part.stream),
         first: Offset(part.ranges(entry.epoch).map(|range| range.first).min().unwrap_or(part.first)),
         end: Offset(part.ranges(entry.epoch).map(|range| range.end).max().unwrap_or(part.end)),
@@ -312,16 +312,16 @@ fn parts(entry: &FileEntry) -> Vec<PartReport> {
     entry.parts.iter().map(part).collect()
 }
 
-/// What a file's first bytes say. redb's header begins with its magic number and a byte of flags, of which the second
+/// What a segment's first bytes say. redb's header begins with its magic number and a byte of flags, of which the second
 /// says that it was not closed.
-fn condition(directory: &dyn Directory, name: &str) -> FileCondition {
+fn condition(directory: &dyn Directory, name: &str) -> SegmentCondition {
     const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
     const NOT_CLOSED: u8 = 2;
     let mut head = [0; MAGIC.len() + 1];
     match directory.open(name).and_then(|file| file.read(0, &mut head)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => FileCondition::Missing,
-        Ok(()) if head.starts_with(MAGIC) && head[MAGIC.len()] & NOT_CLOSED == 0 => FileCondition::Clean,
-        Ok(()) if head.starts_with(MAGIC) => FileCondition::Unclean,
-        _ => FileCondition::Damaged,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => SegmentCondition::Missing,
+        Ok(()) if head.starts_with(MAGIC) && head[MAGIC.len()] & NOT_CLOSED == 0 => SegmentCondition::Clean,
+        Ok(()) if head.starts_with(MAGIC) => SegmentCondition::Unclean,
+        _ => SegmentCondition::Damaged,
     }
 }

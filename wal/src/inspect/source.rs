@@ -6,7 +6,7 @@ use crate::inspect::stopped::Stopped;
 use crate::io::directory::Directory;
 use crate::progress::tracker::Tracker;
 use crate::segment::database::FileError;
-use crate::segment::segments::Files;
+use crate::segment::segments::Segments;
 use crate::shared::Shared;
 use crate::sync::lock;
 use std::io;
@@ -14,16 +14,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard};
 
 pub(crate) enum Source {
-    /// Beside the writer; closed files are opened anew, so that the bridge's stay open.
-    Running(Arc<Shared>, Box<Files>),
+    /// Beside the writer; closed segments are opened anew, so that the bridge's stay open.
+    Running(Arc<Shared>, Box<Segments>),
     Stopped(Box<Stopped>),
 }
 
 impl Source {
     pub(crate) fn directory(&self) -> &dyn Directory {
         match self {
-            Self::Running(shared, _) => shared.files.directory.as_ref(),
-            Self::Stopped(stopped) => stopped.files.directory.as_ref(),
+            Self::Running(shared, _) => shared.segments.directory.as_ref(),
+            Self::Stopped(stopped) => stopped.segments.directory.as_ref(),
         }
     }
 
@@ -41,30 +41,30 @@ impl Source {
         }
     }
 
-    /// The file that a running log appends to.
+    /// The segment that a running log appends to.
     pub(crate) fn active(&self) -> Option<u64> {
         match self {
-            Self::Running(shared, _) => shared.files.active_number(),
+            Self::Running(shared, _) => shared.segments.active_number(),
             Self::Stopped(_) => None,
         }
     }
 
-    /// The files through which `number` is read.
-    pub(crate) fn files_for(&self, number: u64) -> &Files {
+    /// The segments through which `number` is read.
+    pub(crate) fn segments_for(&self, number: u64) -> &Segments {
         match self {
             Self::Running(shared, own) => {
-                if shared.files.active_number() == Some(number) {
-                    &shared.files
+                if shared.segments.active_number() == Some(number) {
+                    &shared.segments
                 } else {
                     own
                 }
             }
-            Self::Stopped(stopped) => &stopped.files,
+            Self::Stopped(stopped) => &stopped.segments,
         }
     }
 
     pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, bytes: usize) -> Result<Vec<RawBlock>, FileError> {
-        self.files_for(number).blocks(number, stream, from, end, bytes)
+        self.segments_for(number).blocks(number, stream, from, end, bytes)
     }
 }
 
@@ -92,7 +92,7 @@ pub enum InspectError {
         /// What the system said.
         source: io::Error,
     },
-    /// No file of it opens.
+    /// No segment of it opens.
     #[error("no segment in {path} opens: {what}")]
     Unreadable {
         /// The directory.

@@ -1,4 +1,4 @@
-//! A directory that no process uses, opened for looking only: its files are opened for reading, so that nothing here
+//! A directory that no process uses, opened for looking only: its segments are opened for reading, so that nothing here
 //! can write to them, and what redb wants to repair stays in memory.
 
 use std::fs::{File, TryLockError};
@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::catalog::replay::{Recovered, fold_rows, look_at};
+use crate::catalog::replay::{Recovered, look_at, replay_rows};
 use crate::catalog::state::State;
 use crate::inspect::source::InspectError;
 use crate::io::directory::Directory;
@@ -17,12 +17,12 @@ use crate::recovery::rebuild::{Newest, rebuild};
 use crate::segment::database::FileError;
 use crate::segment::lock_file::Note;
 use crate::segment::remains::Remains;
-use crate::segment::segments::{self, Files, LOCK};
+use crate::segment::segments::{self, LOCK, Segments};
 use crate::stats::Stats;
 
 /// A stopped log, held so that none is started in it meanwhile.
 pub(crate) struct Stopped {
-    pub(crate) files: Files,
+    pub(crate) segments: Segments,
     pub(crate) state: State,
     pub(crate) tracker: Mutex<Tracker>,
     /// Whether it had been closed properly.
@@ -53,9 +53,14 @@ impl Stopped {
         if numbers.is_empty() {
             return Err(InspectError::NoLog { path: path.to_owned() });
         }
-        let files = Files::new(directory, Arc::default());
+        let segments = Segments::new(directory, Arc::default());
         let mut notes = Vec::new();
-        let (Note { file: noted, last_row, .. }, _) = files.noted();
+        let (
+            Note {
+                segment: noted, last_row, ..
+            },
+            _,
+        ) = segments.noted();
         if numbers.last().is_some_and(|newest| *newest < noted) {
             notes.push(format!(
                 "{} was the newest segment and is missing: records that were only in it are lost",
@@ -65,8 +70,8 @@ impl Stopped {
         while let Some(number) = numbers.pop() {
             // As the gateway would: after a failed write the page cache may show what is not on the disk.
             let last_row = if number == noted { last_row } else { u64::MAX };
-            let error = match look_at(&files, number, last_row) {
-                Ok(recovered) => return Self::with(files, number, recovered, None, notes, lock),
+            let error = match look_at(&segments, number, last_row) {
+                Ok(recovered) => return Self::with(segments, number, recovered, None, notes, lock),
                 Err(error) if error.is_lasting() => error,
                 Err(FileError::Io(source)) => return Err(unusable(source)),
                 Err(error) => {
@@ -81,10 +86,10 @@ impl Stopped {
                  `forebay log salvage` shows it",
                 segments::name(number)
             ));
-            let (remains, mut rows) = Remains::look_for_all(&files, number).map_err(unusable)?;
+            let (remains, mut rows) = Remains::look_for_all(&segments, number).map_err(unusable)?;
             rows.retain(|row, _| *row <= last_row);
-            if let Ok(recovered) = fold_rows(number, rows) {
-                return Self::with(files, number, recovered, Some(&remains), notes, lock);
+            if let Ok(recovered) = replay_rows(number, rows) {
+                return Self::with(segments, number, recovered, Some(&remains), notes, lock);
             }
         }
         Err(InspectError::Unreadable {
@@ -94,18 +99,18 @@ impl Stopped {
     }
 
     fn with(
-        files: Files,
+        segments: Segments,
         newest: u64,
         recovered: Recovered,
         remains: Option<&Remains>,
         mut notes: Vec<String>,
         lock: Option<File>,
     ) -> Result<Self, InspectError> {
-        let path = files.directory.path().to_owned();
+        let path = segments.directory.path().to_owned();
         let mut state = recovered.state;
         if recovered.incomplete {
             notes.push(format!(
-                "rows of the log's state in {} are damaged; what they said is rebuilt from the records, here in memory only",
+                "rows of the catalogue in {} are damaged; what they said is rebuilt from the records, here in memory only",
                 segments::name(newest)
             ));
             let newest = Newest {
@@ -114,14 +119,14 @@ impl Stopped {
                 appended: recovered.appended,
                 began: recovered.began,
             };
-            rebuild(&files, &mut state, &newest).map_err(|error| InspectError::Unreadable {
+            rebuild(&segments, &mut state, &newest).map_err(|error| InspectError::Unreadable {
                 path,
                 what: error.to_string(),
             })?;
         }
         let tracker = Tracker::new(&state, Arc::new(Gauges::new()), Arc::new(Stats::default()));
         Ok(Self {
-            files,
+            segments,
             tracker: Mutex::new(tracker),
             state,
             clean: recovered.clean,

@@ -1,4 +1,4 @@
-//! Checking everything that a log's files say: pages, rows, blocks, records, the catalogue, the ledger.
+//! Checking everything that a log's segments say: pages, rows, blocks, records, the catalogue, the ledger.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ const CHUNK: usize = 1 << 20;
 /// What was checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// Files read to their end.
-    pub files: u64,
+    /// Segments read to their end.
+    pub segments: u64,
     /// Rows of the state.
     pub rows: u64,
     /// Blocks.
@@ -43,8 +43,8 @@ pub struct Verified {
 /// One thing wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The file's name; none = it is about the log as a whole.
-    pub file: Option<String>,
+    /// The segment's name; none = it is about the log as a whole.
+    pub segment: Option<String>,
     /// The stream and the offset, if it is about a record or a block.
     pub at: Option<(StreamId, u64)>,
     /// What is wrong.
@@ -54,8 +54,8 @@ pub struct Finding {
 /// How a verification goes on.
 #[derive(Clone, Debug)]
 pub enum VerifyStep {
-    /// A file was begun, the n-th of so many.
-    File(String, u64, u64),
+    /// A segment was begun, the n-th of so many.
+    Segment(String, u64, u64),
     /// So many bytes of blocks were read.
     Read(u64),
     /// Something is wrong.
@@ -71,9 +71,9 @@ struct Verification<'a> {
 }
 
 impl Inspector {
-    /// Checks every file of the catalogue to its last byte: redb's own page checksums (not of the file that a running
+    /// Checks every segment of the catalogue to its last byte: redb's own page checksums (not of the segment that a running
     /// log appends to), rows of the state, blocks and records, the order of their keys, streams and partitions, what
-    /// the catalogue says of each file (a stopped log's), and the ledger. `see` hears of each step and ends it by false.
+    /// the catalogue says of each segment (a stopped log's), and the ledger. `see` hears of each step and ends it by false.
     pub fn verify(&self, see: &mut dyn FnMut(VerifyStep) -> bool) -> Verified {
         let mut verification = Verification {
             source: &self.source,
@@ -84,14 +84,16 @@ impl Inspector {
         for note in self.notes() {
             verification.find(None, None, note.clone());
         }
-        let files: Vec<u64> = self.source.with_state(|state| state.files.iter().map(|file| file.number).collect());
-        let count = files.len() as u64;
-        for (nth, number) in files.into_iter().enumerate() {
-            verification.tell(VerifyStep::File(name(number), nth as u64 + 1, count));
+        let segments: Vec<u64> = self
+            .source
+            .with_state(|state| state.segments.iter().map(|segment| segment.number).collect());
+        let count = segments.len() as u64;
+        for (nth, number) in segments.into_iter().enumerate() {
+            verification.tell(VerifyStep::Segment(name(number), nth as u64 + 1, count));
             if verification.stopped {
                 return verification.verified;
             }
-            verification.file(number);
+            verification.segment(number);
         }
         verification.ledger(self);
         verification.verified
@@ -103,36 +105,36 @@ impl Verification<'_> {
         self.stopped |= !(self.see)(step);
     }
 
-    fn find(&mut self, file: Option<u64>, at: Option<Key>, what: impl Into<String>) {
+    fn find(&mut self, segment: Option<u64>, at: Option<Key>, what: impl Into<String>) {
         self.verified.findings += 1;
         self.tell(VerifyStep::Finding(Finding {
-            file: file.map(name),
+            segment: segment.map(name),
             at: at.map(|(stream, offset)| (StreamId(stream), offset)),
             what: what.into(),
         }));
     }
 
-    fn file(&mut self, number: u64) {
+    fn segment(&mut self, number: u64) {
         let before = self.verified.findings;
         let mut waiting = BTreeMap::new();
         let result = if self.source.active() == Some(number) {
-            let files = self.source.files_for(number);
-            self.content(number, &mut waiting, &mut |after| files.read(number, |table| next(table, after)))
-                .and_then(|()| files.read(number, rows))
+            let segments = self.source.segments_for(number);
+            self.content(number, &mut waiting, &mut |after| segments.read(number, |table| next(table, after)))
+                .and_then(|()| segments.read(number, rows))
         } else {
             self.closed(number, &mut waiting)
         };
         match result {
             Ok(_) if self.stopped => return,
             Ok(rows) => {
-                self.verified.files += 1;
+                self.verified.segments += 1;
                 self.verified.rows += rows.count;
                 for fault in rows.faults {
                     self.find(Some(number), None, fault);
                 }
             }
             Err(error) => {
-                let is_there = self.source.with_state(|state| state.file(number).is_some());
+                let is_there = self.source.with_state(|state| state.segment(number).is_some());
                 if is_there {
                     self.find(Some(number), None, format!("it cannot be read: {error}"));
                 }
@@ -143,7 +145,7 @@ impl Verification<'_> {
         }
     }
 
-    /// A file that takes no appends: redb's own check first, on a copy in memory of what that changes.
+    /// A segment that takes no appends: redb's own check first, on a copy in memory of what that changes.
     fn closed(&mut self, number: u64, waiting: &mut BTreeMap<u8, u64>) -> Result<Rows, FileError> {
         let file = self.source.directory().open(&name(number)).map_err(FileError::Io)?;
         let overlay = Overlay::new(file).map_err(FileError::Io)?;
@@ -158,7 +160,7 @@ impl Verification<'_> {
         contained(|| rows(&Table::open(db)?))
     }
 
-    /// All blocks of a file in the order of their keys, so many at a time.
+    /// All blocks of a segment in the order of their keys, so many at a time.
     fn content(
         &mut self,
         number: u64,
@@ -216,8 +218,8 @@ impl Verification<'_> {
             bytes,
         });
         let ranges: Vec<_> = self.source.with_state(|state| {
-            let file = state.file(number);
-            let part = file.and_then(|file| Some((file.epoch, file.part(stream)?)));
+            let segment = state.segment(number);
+            let part = segment.and_then(|segment| Some((segment.epoch, segment.part(stream)?)));
             part.map(|(epoch, part)| part.ranges(epoch).collect()).unwrap_or_default()
         });
         for (nth, entry) in block.entries.iter().enumerate() {
@@ -247,11 +249,11 @@ impl Verification<'_> {
         block.entries.len().checked_sub(1).map_or(first, |last| block.offset(last) + 1)
     }
 
-    /// What the catalogue says of a file against what was counted in it. Internal streams' counts are estimates.
+    /// What the catalogue says of a segment against what was counted in it. Internal streams' counts are estimates.
     fn catalogue(&mut self, number: u64, counted: &BTreeMap<u8, u64>) {
         let parts = self
             .source
-            .with_state(|state| state.file(number).map(|file| file.parts.clone()).unwrap_or_default());
+            .with_state(|state| state.segment(number).map(|segment| segment.parts.clone()).unwrap_or_default());
         for part in parts.iter().filter(|part| part.stream < StreamId::LOCAL.0) {
             let found = counted.get(&part.stream).copied().unwrap_or(0);
             if found != part.waiting {
@@ -261,7 +263,7 @@ impl Verification<'_> {
         }
         let beyond = self.source.with_state(|state| {
             let beyond =
-                |part: &&crate::catalog::state::FilePart| state.stream(part.stream).is_none_or(|stream| stream.next < part.last_end());
+                |part: &&crate::catalog::state::SegmentPart| state.stream(part.stream).is_none_or(|stream| stream.next < part.last_end());
             parts.iter().find(beyond).map(|part| (part.stream, part.end))
         });
         if let Some(at) = beyond {
@@ -319,7 +321,7 @@ fn rows(table: &Table) -> Result<Rows, FileError> {
             Some(RowKind::Delta) => rows.faults.push(format!("row {number} of the state stands before its snapshot")),
             None => rows.faults.push(format!("row {number} of the state is damaged")),
         }
-        // A file can have hundreds of thousands of rows; the first faults say enough.
+        // A segment can have hundreds of thousands of rows; the first faults say enough.
         if rows.faults.len() < 100 {
             return Next::More;
         }
@@ -327,7 +329,7 @@ fn rows(table: &Table) -> Result<Rows, FileError> {
         Next::Stop
     })?;
     if !has_snapshot {
-        rows.faults.push("it holds no readable snapshot of the log's state".into());
+        rows.faults.push("it holds no readable snapshot of the catalogue".into());
     }
     Ok(rows)
 }

@@ -13,7 +13,7 @@ use crate::listener::CommitListener;
 use crate::record::{Batch, NewRecord, Partition, RecordId, StreamId};
 use crate::sync::guarded;
 
-/// Why nothing is stored after the writer thread ended out of turn.
+/// Why nothing is committed after the writer thread ended out of turn.
 pub(crate) const WRITER_STOPPED: &str = "the log's writer thread stopped, which is a fault of ours: restart Forebay and report it";
 
 /// The shared buffer and what goes with it.
@@ -69,7 +69,7 @@ impl OpenBatch {
     }
 }
 
-/// A batch that goes away unannounced, as when the writer thread panics, is not stored as far as anybody may believe.
+/// A batch that goes away unannounced, as when the writer thread panics, counts as not committed.
 impl Drop for OpenBatch {
     fn drop(&mut self) {
         let error = CommitError {

@@ -9,19 +9,19 @@ use crate::stats::Stats;
 
 /// A file whose writes are counted in [`Stats::device_bytes`] and [`Stats::device_syncs`].
 #[derive(Debug)]
-pub(crate) struct Counted {
+pub(crate) struct Metered {
     file: Arc<dyn StorageFile>,
     stats: Arc<Stats>,
 }
 
-impl Counted {
+impl Metered {
     pub(crate) fn over(file: Arc<dyn StorageFile>, stats: &Arc<Stats>) -> Arc<dyn StorageFile> {
         let stats = stats.clone();
         Arc::new(Self { file, stats })
     }
 }
 
-impl StorageFile for Counted {
+impl StorageFile for Metered {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }

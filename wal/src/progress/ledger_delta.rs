@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 
 use crate::encoding::change::{Change, Count};
-use crate::progress::offset_hasher::InOrder;
+use crate::progress::offset_hasher::OffsetHasher;
 
 /// Slots and counters, and by how much each rose.
 #[derive(Debug, Default)]
-pub(crate) struct Rises(HashMap<u64, u64, InOrder>);
+pub(crate) struct LedgerDelta(HashMap<u64, u64, OffsetHasher>);
 
 /// How many keys a slot has: more than there are counters.
 const KEYS: u64 = 8;
 
-impl Rises {
+impl LedgerDelta {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -5,13 +5,13 @@ use std::hash::{BuildHasher, Hasher};
 /// Places neighbouring numbers next to each other in a hash table, so that whoever goes through them in order finds the next
 /// one in the cache. For keys that the log hands out itself: nobody can choose them to collide.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct InOrder;
+pub(crate) struct OffsetHasher;
 
 /// The number itself, and above it bits by which the table tells apart what shares a place.
 #[derive(Debug, Default)]
 pub(crate) struct Number(u64);
 
-impl BuildHasher for InOrder {
+impl BuildHasher for OffsetHasher {
     type Hasher = Number;
 
     fn build_hasher(&self) -> Number {

@@ -7,7 +7,7 @@ use crate::catalog::range_set::RangeSet;
 use crate::clock::Timestamp;
 use crate::encoding::block::Block;
 use crate::encoding::change::{Change, Count};
-use crate::progress::offset_hasher::InOrder;
+use crate::progress::offset_hasher::OffsetHasher;
 use crate::progress::pending::Pending;
 use crate::record::Partition;
 
@@ -21,7 +21,7 @@ pub(crate) struct StreamTracker {
     pub(crate) read_to: Box<[u64; Partition::COUNT]>,
     pub(crate) queues: Vec<VecDeque<u64>>,
     pub(crate) outstanding: Unsettled,
-    pub(crate) holds: Vec<HeldPair>,
+    pub(crate) suspensions: Vec<SuspendedPair>,
     /// A reader stopped because too much is settled behind records that are not.
     pub(crate) stopped: bool,
     /// Of an internal stream: what was taken out above the floor.
@@ -29,7 +29,7 @@ pub(crate) struct StreamTracker {
 }
 
 /// Records between their reading and the commit that counts their end, by offset.
-pub(crate) type Unsettled = HashMap<u64, Outstanding, InOrder>;
+pub(crate) type Unsettled = HashMap<u64, Outstanding, OffsetHasher>;
 
 /// A record between its reading and its settling.
 #[derive(Clone, Debug)]
@@ -37,12 +37,12 @@ pub(crate) struct Outstanding {
     pub(crate) partition: u8,
     pub(crate) slot: u32,
     pub(crate) cost: u64,
-    pub(crate) file: u64,
+    pub(crate) segment: u64,
     /// Hash of route and identity.
     pub(crate) pair: u64,
     pub(crate) received: Option<Timestamp>,
     pub(crate) settled: Option<Outcome>,
-    pub(crate) held: bool,
+    pub(crate) suspended: bool,
 }
 
 /// How a record ended.
@@ -56,7 +56,7 @@ pub(crate) enum Outcome {
 
 /// A suspended pair.
 #[derive(Clone, Debug)]
-pub(crate) struct HeldPair {
+pub(crate) struct SuspendedPair {
     pub(crate) route: String,
     pub(crate) identity: String,
     pub(crate) pair: u64,
@@ -77,7 +77,7 @@ pub(crate) const MAX_OUTSTANDING: usize = 16_384;
 /// What a reader does with a record it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meet {
-    /// Settled, held or evicted.
+    /// Settled, suspended or evicted.
     Skip,
     /// Yielded before and not settled: yield again.
     Again,
@@ -92,10 +92,13 @@ impl StreamTracker {
             id,
             queues,
             outstanding,
-            holds,
+            suspensions,
             ..
         } = self;
-        for queue in queues.iter_mut().chain(holds.iter_mut().map(|hold| &mut hold.queue)) {
+        for queue in queues
+            .iter_mut()
+            .chain(suspensions.iter_mut().map(|suspension| &mut suspension.queue))
+        {
             pop_settled(*id, queue, outstanding, pending);
         }
     }
@@ -109,7 +112,7 @@ impl StreamTracker {
             read_to,
             queues,
             outstanding,
-            holds,
+            suspensions,
             stopped,
             removed,
         } = self;
@@ -122,7 +125,7 @@ impl StreamTracker {
             read_to: read_to.clone(),
             queues: queues.clone(),
             outstanding: outstanding.clone(),
-            holds: holds.clone(),
+            suspensions: suspensions.clone(),
         }
     }
 
@@ -132,7 +135,7 @@ impl StreamTracker {
             return Meet::Skip;
         }
         match self.outstanding.get(&offset) {
-            Some(entry) if entry.settled.is_some() || entry.held => Meet::Skip,
+            Some(entry) if entry.settled.is_some() || entry.suspended => Meet::Skip,
             Some(_) => Meet::Again,
             None if self.internal => Meet::Again,
             None if offset < self.read_to[usize::from(partition)] => Meet::Skip,
@@ -141,16 +144,19 @@ impl StreamTracker {
     }
 
     /// Whether a new record is the business of a suspension: it waits there, or was settled there.
-    pub(crate) fn is_held(&self, pair: u64, offset: u64) -> bool {
-        self.holds
+    pub(crate) fn is_suspended(&self, pair: u64, offset: u64) -> bool {
+        self.suspensions
             .iter()
-            .any(|hold| hold.pair == pair && (hold.from..hold.until).contains(&offset))
+            .any(|suspension| suspension.pair == pair && (suspension.from..suspension.until).contains(&offset))
     }
 
     /// Whether a record of which no more than the partition is known may be the business of a suspension.
-    pub(crate) fn may_be_held(&self, offset: u64, partition: u8) -> bool {
-        let mut holds = self.holds.iter().filter(|hold| hold.partition == usize::from(partition));
-        holds.any(|hold| (hold.from..hold.until).contains(&offset))
+    pub(crate) fn may_be_suspended(&self, offset: u64, partition: u8) -> bool {
+        let mut suspensions = self
+            .suspensions
+            .iter()
+            .filter(|suspension| suspension.partition == usize::from(partition));
+        suspensions.any(|suspension| (suspension.from..suspension.until).contains(&offset))
     }
 
     /// Whether a record without an entry waits. It is at or above the floor. One that cannot be read and may be the business
@@ -162,16 +168,17 @@ impl StreamTracker {
         }
         let partition = block.entries[nth].partition % 64;
         let unread = self.internal || offset >= self.read_to[usize::from(partition)];
-        if !self.may_be_held(offset, partition) {
+        if !self.may_be_suspended(offset, partition) {
             return unread;
         }
         let Some(view) = block.record(nth) else { return false };
-        let covers =
-            |hold: &&HeldPair| hold.route == view.route && hold.identity == view.identity && (hold.from..hold.until).contains(&offset);
-        self.holds
+        let covers = |suspension: &&SuspendedPair| {
+            suspension.route == view.route && suspension.identity == view.identity && (suspension.from..suspension.until).contains(&offset)
+        };
+        self.suspensions
             .iter()
             .find(covers)
-            .map_or(unread, |hold| hold.until == u64::MAX && offset >= hold.scanned)
+            .map_or(unread, |suspension| suspension.until == u64::MAX && offset >= suspension.scanned)
     }
 
     /// Whether a record is among those that the catalogue counts as waiting: not settled, or settled behind others.
@@ -183,7 +190,11 @@ impl StreamTracker {
     /// Whether readers have passed everything below `end` and nothing of it is left in memory or suspended.
     pub(crate) fn is_done_below(&self, end: u64) -> bool {
         let is_passed = |p: usize| self.delivered_up_to(p) >= end;
-        (0..Partition::COUNT).all(is_passed) && self.holds.iter().all(|hold| hold.until != u64::MAX || hold.from >= end)
+        (0..Partition::COUNT).all(is_passed)
+            && self
+                .suspensions
+                .iter()
+                .all(|suspension| suspension.until != u64::MAX || suspension.from >= end)
     }
 
     /// Delivered up to, per partition.
@@ -212,10 +223,10 @@ impl StreamTracker {
                 queue.pop_front();
             }
         }
-        for hold in &mut self.holds {
-            hold.scanned = hold.scanned.max(floor);
-            while hold.queue.front().is_some_and(|offset| *offset < floor) {
-                hold.queue.pop_front();
+        for suspension in &mut self.suspensions {
+            suspension.scanned = suspension.scanned.max(floor);
+            while suspension.queue.front().is_some_and(|offset| *offset < floor) {
+                suspension.queue.pop_front();
             }
         }
     }
@@ -228,7 +239,7 @@ impl Outstanding {
     }
 }
 
-impl HeldPair {
+impl SuspendedPair {
     /// Whether it suspends the pair now.
     pub(crate) fn is_active(&self, pair: u64) -> bool {
         self.pair == pair && self.until == u64::MAX
@@ -236,7 +247,7 @@ impl HeldPair {
 
     pub(crate) fn change(&self, stream: u8) -> Change {
         let (route, identity) = (self.route.clone(), self.identity.clone());
-        Change::Hold {
+        Change::Suspend {
             stream,
             from: self.from,
             next: self.next(),

@@ -3,8 +3,8 @@
 //! Invariants, per stream and partition:
 //!
 //! 1. `read_to` is the offset up to which readers have passed the partition's records.
-//! 2. Every record below `read_to` is settled and counted, or held, or has an [`Outstanding`] entry.
-//! 3. `queue` holds the entries' offsets in order, except those that a hold took over. The partition is delivered up to
+//! 2. Every record below `read_to` is settled and counted, or suspended, or has an [`Outstanding`] entry.
+//! 3. `queue` holds the entries' offsets in order, except those that a suspension took over. The partition is delivered up to
 //!    the front of its queue, or to `read_to` when the queue is empty.
 //! 4. A settled entry is counted in the ledger when it leaves the front of its queue, in the commit that writes the new
 //!    front: a kill in between forgets both.
@@ -20,7 +20,7 @@ use crate::encoding::block::Block;
 use crate::encoding::change::{Change, Count};
 use crate::progress::gauges::Gauges;
 use crate::progress::pending::{DeadJob, Leaving, Pending};
-use crate::progress::stream::{HeldPair, MAX_OUTSTANDING, Outcome, Outstanding, StreamTracker, Unsettled, pop_settled};
+use crate::progress::stream::{MAX_OUTSTANDING, Outcome, Outstanding, StreamTracker, SuspendedPair, Unsettled, pop_settled};
 use crate::record::{Partition, StreamId};
 use crate::stats::Stats;
 
@@ -33,12 +33,12 @@ pub(crate) struct Tracker {
     pub(crate) inflight: Option<Pending>,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) stats: Arc<Stats>,
-    /// While a commit moves records to another file, no record is counted as settled in its file.
+    /// While a commit moves records to another segment, no record is counted as settled in its segment.
     moving: Option<Moving>,
     hasher: RandomState,
 }
 
-/// Records on their way from one file to another.
+/// Records on their way from one segment to another.
 #[derive(Debug)]
 pub(crate) struct Moving {
     pub(crate) stream: u8,
@@ -52,16 +52,20 @@ impl Tracker {
         let hasher = RandomState::new();
         let mut streams = BTreeMap::new();
         for stream in &state.streams {
-            let holds = state.holds.iter().filter(|hold| hold.stream == stream.id).map(|hold| HeldPair {
-                route: hold.route.clone(),
-                identity: hold.identity.clone(),
-                pair: hasher.hash_one((hold.route.as_str(), hold.identity.as_str())),
-                partition: Partition::of(&hold.identity).index(),
-                from: hold.from,
-                until: hold.until,
-                queue: VecDeque::new(),
-                scanned: hold.next,
-            });
+            let suspensions = state
+                .suspensions
+                .iter()
+                .filter(|suspension| suspension.stream == stream.id)
+                .map(|suspension| SuspendedPair {
+                    route: suspension.route.clone(),
+                    identity: suspension.identity.clone(),
+                    pair: hasher.hash_one((suspension.route.as_str(), suspension.identity.as_str())),
+                    partition: Partition::of(&suspension.identity).index(),
+                    from: suspension.from,
+                    until: suspension.until,
+                    queue: VecDeque::new(),
+                    scanned: suspension.next,
+                });
             let tracker = StreamTracker {
                 id: stream.id,
                 internal: stream.id >= StreamId::LOCAL.0,
@@ -69,7 +73,7 @@ impl Tracker {
                 read_to: stream.up_to.clone(),
                 queues: vec![VecDeque::new(); Partition::COUNT],
                 outstanding: Unsettled::default(),
-                holds: holds.collect(),
+                suspensions: suspensions.collect(),
                 stopped: false,
                 removed: stream.removed.clone(),
             };
@@ -86,7 +90,7 @@ impl Tracker {
         }
     }
 
-    /// Until [`Tracker::thaw`] no record is counted as settled in its file.
+    /// Until [`Tracker::thaw`] no record is counted as settled in its segment.
     pub(crate) fn freeze(&mut self, moving: Moving) {
         self.moving = Some(moving);
     }
@@ -96,8 +100,8 @@ impl Tracker {
         let Some(moving) = self.moving.take() else { return };
         if let Some(tracker) = self.streams.get_mut(&moving.stream).filter(|_| has_moved) {
             let entries = tracker.outstanding.iter_mut();
-            let moved = entries.filter(|(offset, entry)| entry.file == moving.from && moving.offsets.contains(**offset));
-            moved.for_each(|(_, entry)| entry.file = moving.to);
+            let moved = entries.filter(|(offset, entry)| entry.segment == moving.from && moving.offsets.contains(**offset));
+            moved.for_each(|(_, entry)| entry.segment = moving.to);
         }
         for tracker in self.streams.values_mut() {
             tracker.advance_all(&mut self.pending);
@@ -125,13 +129,13 @@ impl Tracker {
         for letter in leaving {
             if letter.offset >= dead.floor && !dead.removed.contains(letter.offset) && !ranges.contains(letter.offset) {
                 ranges.insert(letter.offset, letter.offset + 1);
-                let sum = settled.entry(letter.file).or_default();
+                let sum = settled.entry(letter.segment).or_default();
                 *sum = (sum.0 + 1, sum.1 + letter.bytes);
             }
         }
         let stream = StreamId::DEAD.0;
-        let settled = settled.into_iter().map(|(file, (records, bytes))| Change::Settled {
-            file,
+        let settled = settled.into_iter().map(|(segment, (records, bytes))| Change::Settled {
+            segment,
             stream,
             records,
             bytes,
@@ -168,11 +172,11 @@ impl Tracker {
         let Some(entry) = tracker.outstanding.get_mut(&offset).filter(|entry| entry.settled.is_none()) else {
             return false;
         };
-        let (partition, cost, held, pair) = (usize::from(entry.partition), entry.cost, entry.held, entry.pair);
+        let (partition, cost, suspended, pair) = (usize::from(entry.partition), entry.cost, entry.suspended, entry.pair);
         ended(&self.gauges, &self.stats, stream, &outcome, cost);
         entry.settled = Some(outcome);
-        if held {
-            self.advance_hold(stream, pair)
+        if suspended {
+            self.advance_suspension(stream, pair)
         } else {
             self.advance(stream, partition)
         }
@@ -190,7 +194,7 @@ impl Tracker {
     }
 
     /// Evicts what still waits in a block; gives records and bytes.
-    pub(crate) fn evict(&mut self, stream: u8, file: u64, block: &Block) -> (u64, u64) {
+    pub(crate) fn evict(&mut self, stream: u8, segment: u64, block: &Block) -> (u64, u64) {
         let Some(tracker) = self.streams.get_mut(&stream) else {
             return (0, 0);
         };
@@ -215,7 +219,7 @@ impl Tracker {
                 // An internal stream's gauge follows its floor, when that is committed.
                 if !tracker.internal {
                     self.gauges.leave(stream, 1, entry.cost());
-                    self.pending.count(file, stream, entry.slot, entry.cost(), Count::Evicted);
+                    self.pending.count(segment, stream, entry.slot, entry.cost(), Count::Evicted);
                 }
             }
         }
@@ -228,13 +232,13 @@ impl Tracker {
         evicted
     }
 
-    /// Gives up everything of a stream in a file that cannot be read: `waiting` records wait there by the catalogue.
+    /// Gives up everything of a stream in a segment that cannot be read: `waiting` records wait there by the catalogue.
     /// How many of a user stream are charged as damaged is given.
-    pub(crate) fn lose(&mut self, stream: u8, file: u64, waiting: (u64, u64)) -> u64 {
+    pub(crate) fn lose(&mut self, stream: u8, segment: u64, waiting: (u64, u64)) -> u64 {
         let Some(tracker) = self.streams.get_mut(&stream) else { return 0 };
-        let there = tracker.outstanding.iter().filter(|(_, entry)| entry.file == file);
+        let there = tracker.outstanding.iter().filter(|(_, entry)| entry.segment == segment);
         let offsets: Vec<u64> = there.map(|(offset, _)| *offset).collect();
-        let already = self.pending.settled.get(&(file, stream)).copied().unwrap_or_default();
+        let already = self.pending.settled.get(&(segment, stream)).copied().unwrap_or_default();
         let mut left = (waiting.0.saturating_sub(already.0), waiting.1.saturating_sub(already.1));
         let mut lost = 0;
         for offset in offsets {
@@ -248,23 +252,26 @@ impl Tracker {
                 self.stats.damaged.fetch_add(1, Ordering::Relaxed);
                 lost += 1;
             }
-            self.pending.count(file, stream, entry.slot, entry.cost, count);
+            self.pending.count(segment, stream, entry.slot, entry.cost, count);
         }
         let outstanding = &tracker.outstanding;
         let is_there = |offset: &u64| outstanding.contains_key(offset);
         tracker.queues.iter_mut().for_each(|queue| queue.retain(is_there));
-        tracker.holds.iter_mut().for_each(|hold| hold.queue.retain(is_there));
+        tracker
+            .suspensions
+            .iter_mut()
+            .for_each(|suspension| suspension.queue.retain(is_there));
         tracker.advance_all(&mut self.pending);
         let internal = tracker.internal;
         self.pending.moved.insert(stream);
         if left.0 > 0 {
-            self.charge(stream, file, left);
+            self.charge(stream, segment, left);
         }
         if internal { 0 } else { lost + left.0 }
     }
 
-    fn charge(&mut self, stream: u8, file: u64, (records, bytes): (u64, u64)) {
-        let settled = self.pending.settled.entry((file, stream)).or_default();
+    fn charge(&mut self, stream: u8, segment: u64, (records, bytes): (u64, u64)) {
+        let settled = self.pending.settled.entry((segment, stream)).or_default();
         *settled = (settled.0 + records, settled.1 + bytes);
         // An internal stream has no ledger, and its gauge follows the commit.
         if stream < StreamId::LOCAL.0 {
@@ -274,9 +281,9 @@ impl Tracker {
         }
     }
 
-    /// How many records of a file and stream are settled since the last commit.
-    pub(crate) fn settled_in(&self, file: u64, stream: u8) -> u64 {
-        self.pending.settled.get(&(file, stream)).map_or(0, |settled| settled.0)
+    /// How many records of a segment and stream are settled since the last commit.
+    pub(crate) fn settled_in(&self, segment: u64, stream: u8) -> u64 {
+        self.pending.settled.get(&(segment, stream)).map_or(0, |settled| settled.0)
     }
 
     /// The streams whose readers stopped and may go on.
@@ -292,22 +299,27 @@ impl Tracker {
     }
 
     /// Suspends a pair; none = it is already. Records that could not be read may be its: they are not settled any more, and the
-    /// files given are to be counted again.
-    pub(crate) fn hold(&mut self, stream: u8, route: &str, identity: &str, from: u64) -> Option<BTreeSet<u64>> {
+    /// segments given are to be counted again.
+    pub(crate) fn suspend(&mut self, stream: u8, route: &str, identity: &str, from: u64) -> Option<BTreeSet<u64>> {
         let pair = self.pair(route, identity);
         let tracker = self.streams.get_mut(&stream)?;
-        if tracker.internal || tracker.holds.iter().any(|hold| hold.is_active(pair)) {
+        if tracker.internal || tracker.suspensions.iter().any(|suspension| suspension.is_active(pair)) {
             return None;
         }
         let partition = Partition::of(identity).index();
-        let ended = tracker.holds.iter().filter(|hold| hold.pair == pair).map(|hold| hold.until).max();
+        let ended = tracker
+            .suspensions
+            .iter()
+            .filter(|suspension| suspension.pair == pair)
+            .map(|suspension| suspension.until)
+            .max();
         let from = from.max(ended.unwrap_or(0));
         let mut queue = VecDeque::new();
         let mut unsure = BTreeSet::new();
         let StreamTracker { queues, outstanding, .. } = tracker;
         queues[partition].retain(|offset| {
             if let Some(entry) = outstanding.get(offset).filter(|entry| *offset >= from && entry.is_unreadable()) {
-                unsure.insert(entry.file);
+                unsure.insert(entry.segment);
                 self.gauges.enter(stream, 1, entry.cost);
                 self.stats.damaged.fetch_sub(1, Ordering::Relaxed);
                 outstanding.remove(offset);
@@ -315,7 +327,7 @@ impl Tracker {
             }
             let taken = outstanding.get_mut(offset).filter(|entry| entry.pair == pair && *offset >= from);
             if let Some(entry) = taken {
-                entry.held = true;
+                entry.suspended = true;
                 queue.push_back(*offset);
                 return false;
             }
@@ -323,7 +335,7 @@ impl Tracker {
         });
         let scanned = from.max(tracker.read_to[partition]);
         let (route, identity) = (route.to_owned(), identity.to_owned());
-        tracker.holds.push(HeldPair {
+        tracker.suspensions.push(SuspendedPair {
             route,
             identity,
             pair,
@@ -334,17 +346,17 @@ impl Tracker {
             scanned,
         });
         self.pending.moved.insert(stream);
-        self.advance_hold(stream, pair);
+        self.advance_suspension(stream, pair);
         self.advance(stream, partition);
         Some(unsure)
     }
 
     /// Ends a suspension where readers stand.
-    pub(crate) fn release(&mut self, stream: u8, pair: u64) {
+    pub(crate) fn resume(&mut self, stream: u8, pair: u64) {
         let Some(tracker) = self.streams.get_mut(&stream) else { return };
-        let StreamTracker { holds, read_to, .. } = tracker;
-        if let Some(hold) = holds.iter_mut().find(|hold| hold.is_active(pair)) {
-            hold.until = read_to[hold.partition].max(hold.scanned);
+        let StreamTracker { suspensions, read_to, .. } = tracker;
+        if let Some(suspension) = suspensions.iter_mut().find(|suspension| suspension.is_active(pair)) {
+            suspension.until = read_to[suspension.partition].max(suspension.scanned);
             self.pending.moved.insert(stream);
         }
     }
@@ -353,38 +365,42 @@ impl Tracker {
     fn forget_ended(&mut self) {
         for tracker in self.streams.values_mut() {
             let id = tracker.id;
-            let delivered: Vec<u64> = tracker.holds.iter().map(|hold| tracker.delivered_up_to(hold.partition)).collect();
+            let delivered: Vec<u64> = tracker
+                .suspensions
+                .iter()
+                .map(|suspension| tracker.delivered_up_to(suspension.partition))
+                .collect();
             let mut delivered = delivered.into_iter();
-            let is_over = |hold: &mut HeldPair| delivered.next().is_some_and(|delivered| delivered >= hold.until);
-            let over: Vec<HeldPair> = tracker.holds.extract_if(.., is_over).collect();
-            for hold in over {
+            let is_over = |suspension: &mut SuspendedPair| delivered.next().is_some_and(|delivered| delivered >= suspension.until);
+            let over: Vec<SuspendedPair> = tracker.suspensions.extract_if(.., is_over).collect();
+            for suspension in over {
                 self.pending.moved.insert(id);
-                self.pending.holds.push(Change::Release {
+                self.pending.suspensions.push(Change::Resume {
                     stream: id,
-                    from: hold.from,
-                    route: hold.route,
-                    identity: hold.identity,
+                    from: suspension.from,
+                    route: suspension.route,
+                    identity: suspension.identity,
                 });
             }
         }
     }
 
-    /// Notes a held record found by scanning; its offset is at or after the hold's `scanned`.
-    pub(crate) fn register_held(&mut self, stream: u8, pair: u64, offset: u64, entry: Outstanding) {
+    /// Notes a suspended record found by scanning; its offset is at or after the suspension's `scanned`.
+    pub(crate) fn register_suspended(&mut self, stream: u8, pair: u64, offset: u64, entry: Outstanding) {
         let Some(tracker) = self.streams.get_mut(&stream) else { return };
-        let Some(hold) = tracker.holds.iter_mut().find(|hold| hold.is_active(pair)) else {
+        let Some(suspension) = tracker.suspensions.iter_mut().find(|suspension| suspension.is_active(pair)) else {
             return;
         };
         let has_ended = entry.settled.is_some();
         if let Some(outcome) = &entry.settled {
             ended(&self.gauges, &self.stats, stream, outcome, entry.cost);
         }
-        hold.queue.push_back(offset);
-        hold.scanned = hold.scanned.max(offset + 1);
+        suspension.queue.push_back(offset);
+        suspension.scanned = suspension.scanned.max(offset + 1);
         tracker.outstanding.insert(offset, entry);
         self.pending.moved.insert(stream);
         if has_ended {
-            self.advance_hold(stream, pair);
+            self.advance_suspension(stream, pair);
         }
     }
 
@@ -393,9 +409,9 @@ impl Tracker {
         self.forget_ended();
         let mut pending = std::mem::take(&mut self.pending);
         let mut changes = pending.ledger.changes();
-        for (&(file, stream), &(records, bytes)) in &pending.settled {
+        for (&(segment, stream), &(records, bytes)) in &pending.settled {
             changes.push(Change::Settled {
-                file,
+                segment,
                 stream,
                 records,
                 bytes,
@@ -420,20 +436,25 @@ impl Tracker {
             if up_to != before.up_to {
                 changes.push(Change::Progress { stream: *id, up_to });
             }
-            for hold in &tracker.holds {
+            for suspension in &tracker.suspensions {
                 let known = state
-                    .holds
+                    .suspensions
                     .iter()
-                    .find(|known| known.is(*id, hold.from, &hold.route, &hold.identity));
-                if known.is_none_or(|known| (known.next, known.until) != (hold.next(), hold.until)) {
-                    changes.push(hold.change(*id));
+                    .find(|known| known.is(*id, suspension.from, &suspension.route, &suspension.identity));
+                if known.is_none_or(|known| (known.next, known.until) != (suspension.next(), suspension.until)) {
+                    changes.push(suspension.change(*id));
                 }
             }
         }
         // Releases first: a pair may have been suspended again since.
-        let releases = pending.holds.iter().cloned();
+        let releases = pending.suspensions.iter().cloned();
         changes = releases.chain(changes).collect();
-        changes.extend(pending.drop_files.iter().map(|file| Change::DropFile { file: *file }));
+        changes.extend(
+            pending
+                .drop_segments
+                .iter()
+                .map(|segment| Change::DropSegment { segment: *segment }),
+        );
         let dead = std::mem::take(&mut pending.dead);
         pending.dead.clone_from(&dead);
         self.inflight = Some(pending);
@@ -456,14 +477,16 @@ impl Tracker {
         pop_settled(stream, &mut queues[partition], outstanding, &mut self.pending);
     }
 
-    fn advance_hold(&mut self, stream: u8, pair: u64) {
+    fn advance_suspension(&mut self, stream: u8, pair: u64) {
         if self.moving.is_some() {
             return;
         }
         let Some(tracker) = self.streams.get_mut(&stream) else { return };
-        let StreamTracker { holds, outstanding, .. } = tracker;
-        if let Some(hold) = holds.iter_mut().find(|hold| hold.is_active(pair)) {
-            pop_settled(stream, &mut hold.queue, outstanding, &mut self.pending);
+        let StreamTracker {
+            suspensions, outstanding, ..
+        } = tracker;
+        if let Some(suspension) = suspensions.iter_mut().find(|suspension| suspension.is_active(pair)) {
+            pop_settled(stream, &mut suspension.queue, outstanding, &mut self.pending);
         }
     }
 }
@@ -480,12 +503,12 @@ fn ended(gauges: &Gauges, stats: &Stats, stream: u8, outcome: &Outcome, cost: u6
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// What an internal stream's files lose when its floor moves, besides what was taken out singly.
+/// What an internal stream's segments lose when its floor moves, besides what was taken out singly.
 fn trimmed(state: &State, tracker: &StreamTracker, pending: &Pending, from: u64) -> Vec<Change> {
     let (stream, to) = (tracker.id, tracker.floor);
     let mut changes = Vec::new();
-    for (file, part) in state.parts(stream) {
-        let taken = pending.settled.get(&(file.number, stream)).copied().unwrap_or_default();
+    for (segment, part) in state.parts(stream) {
+        let taken = pending.settled.get(&(segment.number, stream)).copied().unwrap_or_default();
         let (waiting, bytes) = (part.waiting.saturating_sub(taken.0), part.bytes.saturating_sub(taken.1));
         let below = part.ranges(0).map(|range| {
             let (first, end) = (range.first.max(from), range.end.min(to));
@@ -498,7 +521,7 @@ fn trimmed(state: &State, tracker: &StreamTracker, pending: &Pending, from: u64)
         };
         if records > 0 {
             changes.push(Change::Settled {
-                file: file.number,
+                segment: segment.number,
                 stream,
                 records,
                 bytes: if records == waiting { bytes } else { bytes / waiting * records },

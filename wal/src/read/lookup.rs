@@ -8,8 +8,8 @@ use crate::sync::lock;
 
 impl Shared {
     /// Whether one record of a user stream is among those that wait.
-    pub(crate) fn is_waiting(&self, file: u64, stream: u8, offset: u64) -> bool {
-        let Some(block) = self.block_at(file, stream, offset) else {
+    pub(crate) fn is_waiting(&self, segment: u64, stream: u8, offset: u64) -> bool {
+        let Some(block) = self.block_at(segment, stream, offset) else {
             return false;
         };
         let tracker = lock(&self.tracker);
@@ -18,19 +18,23 @@ impl Shared {
     }
 
     /// What one record counts for in its stream's bound.
-    pub(crate) fn cost_at(&self, file: u64, stream: u8, offset: u64) -> Option<u64> {
-        let block = self.block_at(file, stream, offset)?;
+    pub(crate) fn cost_at(&self, segment: u64, stream: u8, offset: u64) -> Option<u64> {
+        let block = self.block_at(segment, stream, offset)?;
         Some(block.entries.get(block.position(offset)?)?.cost())
     }
 
-    fn block_at(&self, file: u64, stream: u8, offset: u64) -> Option<Block> {
-        self.files.blocks(file, stream, offset, offset + 1, 1).ok()?.pop().map(Block::parse)
+    fn block_at(&self, segment: u64, stream: u8, offset: u64) -> Option<Block> {
+        self.segments
+            .blocks(segment, stream, offset, offset + 1, 1)
+            .ok()?
+            .pop()
+            .map(Block::parse)
     }
 
     /// One committed record; none = damaged or gone.
-    pub(crate) fn record_at(&self, file: u64, stream: u8, offset: u64) -> Option<crate::record::Record> {
-        let epoch = Epoch(lock(&self.state).epoch_of(file, stream, offset)?);
-        let block = self.block_at(file, stream, offset)?;
+    pub(crate) fn record_at(&self, segment: u64, stream: u8, offset: u64) -> Option<crate::record::Record> {
+        let epoch = Epoch(lock(&self.state).epoch_of(segment, stream, offset)?);
+        let block = self.block_at(segment, stream, offset)?;
         let nth = block.position(offset)?;
         block.record(nth).map(|view: record::View<'_>| view.to_record(&block.bytes, epoch))
     }

@@ -1,4 +1,4 @@
-//! Reading a stream in order, over all files of the catalogue.
+//! Reading a stream in order, over all segments of the catalogue.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,13 +31,13 @@ pub struct Reader {
 enum Passed {
     On,
     Enough,
-    /// Its records lie in another file by now.
+    /// Its records lie in another segment by now.
     Moved,
 }
 
 /// Where a stream goes on in the catalogue.
 pub(crate) struct Place {
-    pub(crate) file: u64,
+    pub(crate) segment: u64,
     pub(crate) epoch: Epoch,
     pub(crate) first: u64,
     pub(crate) end: u64,
@@ -112,11 +112,11 @@ impl Reader {
         let mut tracker = lock(&self.shared.tracker);
         let marks = lock(&self.shared.state).marks.clone();
         let from = self.position.max(place.first).max(block.first);
-        if from < place.end.min(block.until) && !lock(&self.shared.state).lies_in(place.file, self.stream.0, from) {
+        if from < place.end.min(block.until) && !lock(&self.shared.state).lies_in(place.segment, self.stream.0, from) {
             return Passed::Moved;
         }
         if block.is_unsure {
-            self.shared.mark_unsure(place.file, self.stream.0);
+            self.shared.mark_unsure(place.segment, self.stream.0);
         }
         let mut full = false;
         let mut ended = false;
@@ -136,10 +136,10 @@ impl Reader {
                 continue;
             }
             let view = block.record(nth);
-            let may_be_held = |tracked: &StreamTracker| tracked.may_be_held(offset, entry.partition % 64);
-            if view.is_none() && meet == Meet::New && tracker.streams.get(&self.stream.0).is_some_and(may_be_held) {
+            let may_be_suspended = |tracked: &StreamTracker| tracked.may_be_suspended(offset, entry.partition % 64);
+            if view.is_none() && meet == Meet::New && tracker.streams.get(&self.stream.0).is_some_and(may_be_suspended) {
                 // Whether it waits or was settled in its suspension, only a recount tells.
-                self.shared.mark_unsure(place.file, self.stream.0);
+                self.shared.mark_unsure(place.segment, self.stream.0);
                 continue;
             }
             let size = view.map_or(0, |view| view.topic.len() + view.payload.len());
@@ -157,7 +157,7 @@ impl Reader {
                         break;
                     }
                     ended |= outcome.is_some();
-                    if !meet_new(&mut tracker, self.stream.0, offset, *entry, place.file, view, outcome) {
+                    if !meet_new(&mut tracker, self.stream.0, offset, *entry, place.segment, view, outcome) {
                         None
                     } else {
                         view
@@ -198,9 +198,9 @@ impl fmt::Debug for Reader {
 
 /// The first range of the catalogue at or after `position` that may have anything waiting.
 pub(crate) fn place(shared: &Shared, stream: u8, position: u64) -> Option<Place> {
-    let (file, range) = lock(&shared.state).place(stream, position)?;
+    let (segment, range) = lock(&shared.state).place(stream, position)?;
     Some(Place {
-        file,
+        segment,
         epoch: Epoch(range.epoch),
         first: range.first,
         end: range.end,
@@ -209,16 +209,16 @@ pub(crate) fn place(shared: &Shared, stream: u8, position: u64) -> Option<Place>
 
 /// Reads blocks of a place; none = look at the catalogue again.
 pub(crate) fn fetch(shared: &Shared, stream: u8, place: &Place, from: u64, bytes: usize) -> Result<Option<Vec<RawBlock>>, ReadError> {
-    let error = match shared.files.blocks(place.file, stream, from, place.end, bytes) {
+    let error = match shared.segments.blocks(place.segment, stream, from, place.end, bytes) {
         Ok(blocks) => return Ok(Some(blocks)),
         Err(error) => error,
     };
-    if !lock(&shared.state).lies_in(place.file, stream, from) {
+    if !lock(&shared.state).lies_in(place.segment, stream, from) {
         return Ok(None);
     }
-    let path = shared.files.directory.path().join(name(place.file));
+    let path = shared.segments.directory.path().join(name(place.segment));
     if error.is_lasting() {
-        shared.mark_damaged(place.file, &error);
+        shared.mark_damaged(place.segment, &error);
         return Err(ReadError::Rescued { path });
     }
     Err(ReadError::Storage {
@@ -260,37 +260,49 @@ fn meet_new(
     stream: u8,
     offset: u64,
     entry: Entry,
-    file: u64,
+    segment: u64,
     view: Option<View<'_>>,
     outcome: Option<Outcome>,
 ) -> bool {
     let pair = view.map_or(0, |view| tracker.pair(view.route, view.identity));
-    if view.is_some() && tracker.streams.get(&stream).is_some_and(|tracked| tracked.is_held(pair, offset)) {
+    if view.is_some()
+        && tracker
+            .streams
+            .get(&stream)
+            .is_some_and(|tracked| tracked.is_suspended(pair, offset))
+    {
         return false;
     }
     if matches!(outcome, Some(Outcome::Damaged)) {
         tracing::error!(
             stream,
             offset,
-            file,
-            "a record's checksum is wrong; it is skipped, counted as damaged and left in its file for salvage"
+            segment,
+            "a record's checksum is wrong; it is skipped, counted as damaged and left in its segment for salvage"
         );
     }
     let yielded = outcome.is_none();
-    tracker.register(stream, offset, outstanding(entry, file, pair, view, outcome, false));
+    tracker.register(stream, offset, outstanding(entry, segment, pair, view, outcome, false));
     yielded
 }
 
-pub(crate) fn outstanding(entry: Entry, file: u64, pair: u64, view: Option<View<'_>>, settled: Option<Outcome>, held: bool) -> Outstanding {
+pub(crate) fn outstanding(
+    entry: Entry,
+    segment: u64,
+    pair: u64,
+    view: Option<View<'_>>,
+    settled: Option<Outcome>,
+    suspended: bool,
+) -> Outstanding {
     Outstanding {
         partition: entry.partition % 64,
         slot: entry.slot,
         cost: entry.cost(),
-        file,
+        segment,
         pair,
         received: view.map(|view| view.received),
         settled,
-        held,
+        suspended,
     }
 }
 

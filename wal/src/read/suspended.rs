@@ -11,7 +11,7 @@ use crate::sync::lock;
 
 /// One device's records on one route, which the cloud denies for now.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HoldKey {
+pub struct SuspensionKey {
     /// The stream.
     pub stream: StreamId,
     /// The route's name.
@@ -22,9 +22,9 @@ pub struct HoldKey {
 
 /// A suspended pair of route and device: its records from `next` on stay waiting while the reader passes them by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hold {
+pub struct Suspension {
     /// Which records.
-    pub key: HoldKey,
+    pub key: SuspensionKey,
     /// The oldest of them.
     pub next: Offset,
 }
@@ -40,13 +40,13 @@ struct Standing {
 }
 
 /// The oldest waiting records of a pair.
-pub(crate) fn read(shared: &Shared, key: &HoldKey, max_records: usize) -> Result<Vec<Record>, ReadError> {
+pub(crate) fn read(shared: &Shared, key: &SuspensionKey, max_records: usize) -> Result<Vec<Record>, ReadError> {
     let mut records = Vec::new();
     let Some(standing) = standing(shared, key) else {
         return Ok(records);
     };
-    for (offset, file) in standing.known.into_iter().take(max_records) {
-        records.extend(shared.record_at(file, key.stream.0, offset));
+    for (offset, segment) in standing.known.into_iter().take(max_records) {
+        records.extend(shared.record_at(segment, key.stream.0, offset));
     }
     if records.len() < max_records {
         scan(shared, key, standing.pair, |record| {
@@ -58,7 +58,7 @@ pub(crate) fn read(shared: &Shared, key: &HoldKey, max_records: usize) -> Result
 }
 
 /// Ends a suspension if nothing of it is left waiting where readers have passed.
-pub(crate) fn release(shared: &Shared, key: &HoldKey) -> bool {
+pub(crate) fn resume(shared: &Shared, key: &SuspensionKey) -> bool {
     while let Some(standing) = standing(shared, key) {
         if !standing.known.is_empty() {
             return false;
@@ -75,13 +75,13 @@ pub(crate) fn release(shared: &Shared, key: &HoldKey) -> bool {
             continue;
         }
         let mut tracker = lock(&shared.tracker);
-        let hold = tracker.streams.get(&key.stream.0).and_then(|stream| {
-            let hold = stream.holds.iter().find(|hold| hold.is_active(standing.pair))?;
-            Some((hold.scanned, hold.queue.len(), stream.read_to[hold.partition]))
+        let suspension = tracker.streams.get(&key.stream.0).and_then(|stream| {
+            let suspension = stream.suspensions.iter().find(|suspension| suspension.is_active(standing.pair))?;
+            Some((suspension.scanned, suspension.queue.len(), stream.read_to[suspension.partition]))
         });
         // A reader may have passed more in between.
-        if hold.is_some_and(|(scanned, queued, limit)| queued == 0 && scanned >= limit) {
-            tracker.release(key.stream.0, standing.pair);
+        if suspension.is_some_and(|(scanned, queued, limit)| queued == 0 && scanned >= limit) {
+            tracker.resume(key.stream.0, standing.pair);
             drop(tracker);
             shared.mark_dirty();
             return true;
@@ -90,20 +90,20 @@ pub(crate) fn release(shared: &Shared, key: &HoldKey) -> bool {
     false
 }
 
-fn standing(shared: &Shared, key: &HoldKey) -> Option<Standing> {
+fn standing(shared: &Shared, key: &SuspensionKey) -> Option<Standing> {
     let tracker = lock(&shared.tracker);
     let pair = tracker.pair(&key.route, &key.identity);
     let stream = tracker.streams.get(&key.stream.0)?;
-    let hold = stream.holds.iter().find(|hold| hold.is_active(pair))?;
-    let waiting = hold.queue.iter().filter_map(|offset| {
+    let suspension = stream.suspensions.iter().find(|suspension| suspension.is_active(pair))?;
+    let waiting = suspension.queue.iter().filter_map(|offset| {
         let entry = stream.outstanding.get(offset).filter(|entry| entry.settled.is_none())?;
-        Some((*offset, entry.file))
+        Some((*offset, entry.segment))
     });
     Some(Standing {
         pair,
         known: waiting.collect(),
-        scanned: hold.scanned,
-        limit: stream.read_to[hold.partition],
+        scanned: suspension.scanned,
+        limit: stream.read_to[suspension.partition],
     })
 }
 
@@ -111,12 +111,12 @@ fn standing(shared: &Shared, key: &HoldKey) -> Option<Standing> {
 enum Scanned {
     On,
     Enough,
-    /// Its records lie in another file by now.
+    /// Its records lie in another segment by now.
     Moved,
 }
 
 /// Goes on through what readers have passed, registering the pair's records, for as long as `more` says so.
-fn scan(shared: &Shared, key: &HoldKey, pair: u64, mut more: impl FnMut(Record) -> bool) -> Result<(), ReadError> {
+fn scan(shared: &Shared, key: &SuspensionKey, pair: u64, mut more: impl FnMut(Record) -> bool) -> Result<(), ReadError> {
     while let Some(standing) = standing(shared, key).filter(|standing| standing.scanned < standing.limit) {
         let Some(place) = place(shared, key.stream.0, standing.scanned).filter(|place| place.first < standing.limit) else {
             move_on(shared, key, pair, standing.limit);
@@ -143,7 +143,7 @@ fn scan(shared: &Shared, key: &HoldKey, pair: u64, mut more: impl FnMut(Record) 
 
 fn scan_block(
     shared: &Shared,
-    key: &HoldKey,
+    key: &SuspensionKey,
     pair: u64,
     place: &Place,
     raw: RawBlock,
@@ -152,7 +152,7 @@ fn scan_block(
 ) -> Scanned {
     let block = Block::parse(raw);
     if block.is_unsure {
-        shared.mark_unsure(place.file, key.stream.0);
+        shared.mark_unsure(place.segment, key.stream.0);
     }
     let now = shared.clock.now();
     let marks = lock(&shared.state).marks.clone();
@@ -167,20 +167,23 @@ fn scan_block(
         }
         let Some(view) = block.record(nth) else {
             // Whether it was of this pair and waited, only a recount tells.
-            shared.mark_unsure(place.file, key.stream.0);
+            shared.mark_unsure(place.segment, key.stream.0);
             continue;
         };
         if view.route != key.route || view.identity != key.identity {
             continue;
         }
         let mut tracker = lock(&shared.tracker);
-        if !lock(&shared.state).lies_in(place.file, key.stream.0, offset) {
+        if !lock(&shared.state).lies_in(place.segment, key.stream.0, offset) {
             return Scanned::Moved;
         }
         let Some(stream) = tracker.streams.get(&key.stream.0) else {
             return Scanned::Enough;
         };
-        let passed = stream.holds.iter().any(|hold| hold.is_active(pair) && offset >= hold.scanned);
+        let passed = stream
+            .suspensions
+            .iter()
+            .any(|suspension| suspension.is_active(pair) && offset >= suspension.scanned);
         if !passed
             || offset < stream.floor
             || stream.meet(offset, entry.partition % 64) != Meet::Skip
@@ -190,11 +193,11 @@ fn scan_block(
         }
         let outcome = judge(Some(view), max_age, |view| marks.age(key.stream.0, offset, &view.received, &now));
         let waits = outcome.is_none();
-        tracker.register_held(
+        tracker.register_suspended(
             key.stream.0,
             pair,
             offset,
-            outstanding(*entry, place.file, pair, Some(view), outcome, true),
+            outstanding(*entry, place.segment, pair, Some(view), outcome, true),
         );
         drop(tracker);
         shared.mark_dirty();
@@ -205,12 +208,12 @@ fn scan_block(
     Scanned::On
 }
 
-fn move_on(shared: &Shared, key: &HoldKey, pair: u64, to: u64) {
+fn move_on(shared: &Shared, key: &SuspensionKey, pair: u64, to: u64) {
     let mut tracker = lock(&shared.tracker);
     let Some(stream) = tracker.streams.get_mut(&key.stream.0) else {
         return;
     };
-    if let Some(hold) = stream.holds.iter_mut().find(|hold| hold.is_active(pair)) {
-        hold.scanned = hold.scanned.max(to);
+    if let Some(suspension) = stream.suspensions.iter_mut().find(|suspension| suspension.is_active(pair)) {
+        suspension.scanned = suspension.scanned.max(to);
     }
 }

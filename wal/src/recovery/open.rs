@@ -7,10 +7,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::catalog::replay::{Recovered, fold_rows, look_at, open_active};
+use crate::catalog::replay::{Recovered, look_at, open_active, replay_rows};
 use crate::catalog::state::State;
 use crate::clock::{Clock, random_u64};
-use crate::commit::background::Aside;
+use crate::commit::background::Background;
 use crate::commit::retention::{BALLAST, Space};
 use crate::commit::writer::Writer;
 use crate::encoding::change::{Change, Count};
@@ -31,11 +31,11 @@ use crate::recovery::rebuild::{Newest, rebuild};
 use crate::segment::database::FileError;
 use crate::segment::lock_file::Note;
 use crate::segment::remains::Remains;
-use crate::segment::segments::{self, Files, LOCK, Provenance};
-use crate::shared::{Mending, Shared};
+use crate::segment::segments::{self, LOCK, Provenance, Segments};
+use crate::shared::{Repairs, Shared};
 use crate::stats::{Observer, StartReport, Stats};
 
-/// How often a file is opened that the disk cannot read.
+/// How often a segment is opened that the disk cannot read.
 const TRIES: usize = 3;
 
 /// What was found in the directory.
@@ -45,16 +45,16 @@ struct Found {
     number: u64,
     clean: bool,
     damaged: u64,
-    set_aside: u64,
-    /// Files that do not open, with the reason.
+    quarantined: u64,
+    /// Segments that do not open, with the reason.
     broken: BTreeMap<u64, String>,
-    /// What opening changed and no file says yet.
+    /// What opening changed and no segment says yet.
     changes: Vec<Change>,
-    /// The newest file takes more.
+    /// The newest segment takes more.
     appendable: bool,
     /// It does so when there is no room for another.
     reusable: bool,
-    /// A file of which a write failed before: what waits in it is carried away.
+    /// A segment of which a write failed before: what waits in it is copied to another.
     failed: Option<u64>,
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn open(
         guard,
         report,
     } = prepare(directory, options, clock, observer, tap)?;
-    writer.aside = Aside::on_a_thread();
+    writer.background = Background::on_a_thread();
     let thread = std::thread::Builder::new().name("wal".into()).spawn(move || {
         // Held for as long as anything may be written.
         let _guard = guard;
@@ -107,8 +107,8 @@ pub(crate) fn open(
 /// Opens the directory:
 /// 1. the directory and its lock file are locked, before anything in it is made,
 /// 2. what was being made is deleted,
-/// 3. the newest file that opens says what else belongs to the log,
-/// 4. what waited in a file that is missing is counted as damaged; one that does not open is left to the writer to mend.
+/// 3. the newest segment that opens says what else belongs to the log,
+/// 4. what waited in a segment that is missing is counted as damaged; one that does not open is left to the writer to repair.
 pub(crate) fn prepare(
     directory: Arc<dyn Directory>,
     options: Options,
@@ -122,25 +122,25 @@ pub(crate) fn prepare(
         path: options.directory.join(LOCK),
     })?;
     let stats = Arc::new(Stats::default());
-    let files = Files::new(directory, stats.clone());
-    let mut found = find(&files, &options)?;
+    let segments = Segments::new(directory, stats.clone());
+    let mut found = find(&segments, &options)?;
     let damaged = found.damaged;
     let streams = match_streams(&mut found, &options)?;
-    begin(&files, &mut found).map_err(|error| storage(&options, found.number, error))?;
-    files.note_origin();
+    begin(&segments, &mut found).map_err(|error| storage(&options, found.number, error))?;
+    segments.note_origin();
     let report_clean = found.clean;
     let Found {
         state,
         row,
         number,
-        set_aside,
+        quarantined,
         broken,
         failed,
         ..
     } = found;
-    let mending = Mending {
+    let repairs = Repairs {
         damaged: broken,
-        ..Mending::default()
+        ..Repairs::default()
     };
     let recovered = streams.iter().map(|(id, _)| state.waiting(id.0).0).sum();
     let gauges = Arc::new(Gauges::new());
@@ -168,7 +168,7 @@ pub(crate) fn prepare(
         epoch: Epoch(state.epoch),
         clock,
         observer,
-        files,
+        segments,
         intake: Mutex::new(intake),
         bell: Condvar::new(),
         tracker: Mutex::new(Tracker::new(&state, gauges.clone(), stats.clone())),
@@ -178,7 +178,7 @@ pub(crate) fn prepare(
         wakes: Mutex::new(Vec::new()),
         disk_bytes: AtomicU64::new(0),
         free_bytes: AtomicU64::new(0),
-        mending: Mutex::new(mending),
+        repairs: Mutex::new(repairs),
         oldest: Mutex::new(HashMap::new()),
         is_marked: AtomicBool::new(false),
         alive: AtomicBool::new(true),
@@ -191,11 +191,11 @@ pub(crate) fn prepare(
         clean: report_clean,
         recovered,
         damaged,
-        set_aside,
+        quarantined,
         took: started.elapsed(),
     };
     let mut writer = Writer::new(shared.clone(), tap, row, number, space);
-    failed.into_iter().for_each(|file| writer.carrying.distrust(file));
+    failed.into_iter().for_each(|segment| writer.compaction.distrust(segment));
     Ok(Prepared {
         shared,
         writer,
@@ -204,10 +204,10 @@ pub(crate) fn prepare(
     })
 }
 
-fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
-    let names = files.directory.list().map_err(|source| unusable(options, source))?;
+fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
+    let names = segments.directory.list().map_err(|source| unusable(options, source))?;
     for name in names.iter().filter(|name| name.ends_with(".tmp")) {
-        files.directory.remove(name).map_err(|source| unusable(options, source))?;
+        segments.directory.remove(name).map_err(|source| unusable(options, source))?;
     }
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| segments::number(name)).collect();
     let highest = names
@@ -221,41 +221,46 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         number: highest,
         clean: true,
         damaged: 0,
-        set_aside: 0,
+        quarantined: 0,
         broken: BTreeMap::new(),
         changes: Vec::new(),
         appendable: false,
         reusable: false,
         failed: None,
     };
-    let (Note { file: noted, last_row, .. }, is_sure) = files.noted();
+    let (
+        Note {
+            segment: noted, last_row, ..
+        },
+        is_sure,
+    ) = segments.noted();
     let is_lost = noted > highest;
     if is_lost {
         tracing::error!(
-            file = noted,
+            segment = noted,
             "the newest segment is missing: records that were only in it are lost, and their number is unknown; if it was moved, stop Forebay and put it back"
         );
         found.clean = false;
         found.number = noted;
     }
-    let provenance = files.identify(!numbers.is_empty()).map_err(|source| unusable(options, source))?;
+    let provenance = segments.identify(!numbers.is_empty()).map_err(|source| unusable(options, source))?;
     if provenance == Provenance::Elsewhere {
         tracing::warn!(
             "the log's directory was copied, restored or lost its lock file: what was accepted after the copy was made is not in it; new records get a new epoch"
         );
     }
     let is_behind = is_lost || provenance == Provenance::Elsewhere;
-    // Newer files that say nothing of the log's state, but hold records.
+    // Newer segments that say nothing of the log's state, but hold records.
     let mut silent = Vec::new();
     while let Some(number) = numbers.pop() {
         // After a failed write the page cache may show what is not on the disk.
         let last_row = if number == noted { last_row } else { u64::MAX };
         let open = || {
             if last_row == u64::MAX && is_sure {
-                open_active(files, number)
+                open_active(segments, number)
             } else {
                 // A repair would write over what is still good in it.
-                let looked = look_at(files, number, last_row)?;
+                let looked = look_at(segments, number, last_row)?;
                 Ok(Recovered {
                     has_failed: true,
                     clean: false,
@@ -266,22 +271,22 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
         let error = match patiently(open) {
             Ok(mut recovered) => {
                 recovered.renew |= is_behind;
-                take_over(files, options, &mut found, number, &numbers, recovered, None)?;
-                adopt(files, options, &mut found, silent)?;
+                take_over(segments, options, &mut found, number, &numbers, recovered, None)?;
+                adopt(segments, options, &mut found, silent)?;
                 return Ok(found);
             }
             Err(error) if error.is_lasting() => error,
             Err(error) => return Err(storage(options, number, error)),
         };
-        tracing::error!(file = number, %error, "the newest segment does not open; its records are searched for in its bytes");
+        tracing::error!(segment = number, %error, "the newest segment does not open; its records are searched for in its bytes");
         found.clean = false;
-        let looked = Remains::look_for_all(files, number);
+        let looked = Remains::look_for_all(segments, number);
         let (remains, mut rows) = looked.map_err(|error| storage(options, number, FileError::Io(error)))?;
         rows.retain(|row, _| *row <= last_row);
-        match fold_rows(number, rows) {
+        match replay_rows(number, rows) {
             Ok(recovered) => {
-                take_over(files, options, &mut found, number, &numbers, recovered, Some(&remains))?;
-                adopt(files, options, &mut found, silent)?;
+                take_over(segments, options, &mut found, number, &numbers, recovered, Some(&remains))?;
+                adopt(segments, options, &mut found, silent)?;
                 return Ok(found);
             }
             Err(_) => silent.push((number, remains)),
@@ -289,17 +294,17 @@ fn find(files: &Files, options: &Options) -> Result<Found, OpenError> {
     }
     for (number, _) in silent {
         tracing::error!(
-            file = number,
+            segment = number,
             "a segment does not say to which log it belongs; it is quarantined for salvage"
         );
-        files.set_aside(number).map_err(|source| unusable(options, source))?;
-        found.set_aside += 1;
+        segments.quarantine(number).map_err(|source| unusable(options, source))?;
+        found.quarantined += 1;
     }
     found.apply(Change::Epoch { epoch: random_u64() });
     Ok(found)
 }
 
-/// What the disk could not read is tried again, because a good deal hangs on the newest file.
+/// What the disk could not read is tried again, because a good deal hangs on the newest segment.
 fn patiently(open: impl Fn() -> Result<Recovered, FileError>) -> Result<Recovered, FileError> {
     let mut opened = open();
     for _ in 1..TRIES {
@@ -311,17 +316,17 @@ fn patiently(open: impl Fn() -> Result<Recovered, FileError>) -> Result<Recovere
     opened
 }
 
-/// Takes the records over of files that are newer than the newest readable state, which knows nothing of them.
-fn adopt(files: &Files, options: &Options, found: &mut Found, silent: Vec<(u64, Remains)>) -> Result<(), OpenError> {
+/// Takes the records over of segments that are newer than the newest readable state, which knows nothing of them.
+fn adopt(segments: &Segments, options: &Options, found: &mut Found, silent: Vec<(u64, Remains)>) -> Result<(), OpenError> {
     if silent.is_empty() {
         return Ok(());
     }
-    // Theirs is most likely that of the file before them.
-    let epoch = found.state.files.last().map_or(found.state.epoch, |file| file.epoch);
+    // Theirs is most likely that of the segment before them.
+    let epoch = found.state.segments.last().map_or(found.state.epoch, |segment| segment.epoch);
     found.apply(Change::Epoch { epoch: random_u64() });
     (found.appendable, found.reusable) = (false, false);
     for (number, remains) in silent.into_iter().rev() {
-        found.apply(Change::File { file: number, epoch });
+        found.apply(Change::Segment { segment: number, epoch });
         let began = found.state.streams.iter().map(|stream| (stream.id, stream.next)).collect();
         let newest = Newest {
             number,
@@ -329,16 +334,16 @@ fn adopt(files: &Files, options: &Options, found: &mut Found, silent: Vec<(u64, 
             appended: 0,
             began,
         };
-        found.damaged += rebuild(files, &mut found.state, &newest).map_err(|error| storage(options, number, error))?;
+        found.damaged += rebuild(segments, &mut found.state, &newest).map_err(|error| storage(options, number, error))?;
         found.broken.insert(number, "it does not open".into());
     }
     Ok(())
 }
 
-/// Takes over what the newest file says, rebuilds what is lost of it, and checks it against what is there. `remains` are
+/// Takes over what the newest segment says, rebuilds what is lost of it, and checks it against what is there. `remains` are
 /// its records if it does not open.
 fn take_over(
-    files: &Files,
+    segments: &Segments,
     options: &Options,
     found: &mut Found,
     number: u64,
@@ -359,33 +364,37 @@ fn take_over(
     if recovered.renew {
         found.apply(Change::Epoch { epoch: random_u64() });
     } else {
-        // After an error from write or sync a file is never written again; a file that was not closed may be such a one.
+        // After an error from write or sync a segment is never written again; a segment that was not closed may be such a one.
         found.appendable = recovered.clean;
         found.reusable = !recovered.has_failed;
     }
-    for file in older.iter().filter(|file| found.state.file(**file).is_none()) {
-        files.unlink(*file).map_err(|source| unusable(options, source))?;
+    for segment in older.iter().filter(|segment| found.state.segment(**segment).is_none()) {
+        segments.unlink(*segment).map_err(|source| unusable(options, source))?;
     }
     let catalogue: Vec<u64> = found
         .state
-        .files
+        .segments
         .iter()
-        .map(|file| file.number)
-        .filter(|file| *file != number)
+        .map(|segment| segment.number)
+        .filter(|segment| *segment != number)
         .collect();
-    for file in catalogue {
-        match files.check(file) {
+    for segment in catalogue {
+        match segments.check(segment) {
             Ok(()) => continue,
             Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
-            // What can be read of it is carried over once the log runs.
+            // What can be read of it is copied by compaction once the log runs.
             Err(error) if error.is_lasting() => {
-                tracing::error!(file, %error, "a segment does not open; its records are searched for in its bytes");
-                found.broken.insert(file, error.to_string());
+                tracing::error!(segment, %error, "a segment does not open; its records are searched for in its bytes");
+                found.broken.insert(segment, error.to_string());
                 continue;
             }
-            Err(error) => return Err(storage(options, file, error)),
+            Err(error) => return Err(storage(options, segment, error)),
         }
-        let parts = found.state.file(file).map(|file| file.parts.clone()).unwrap_or_default();
+        let parts = found
+            .state
+            .segment(segment)
+            .map(|segment| segment.parts.clone())
+            .unwrap_or_default();
         let lost: u64 = parts
             .iter()
             .filter(|part| part.stream < StreamId::LOCAL.0)
@@ -393,7 +402,7 @@ fn take_over(
             .sum();
         if lost > 0 {
             tracing::error!(
-                file,
+                segment,
                 lost,
                 "a segment is missing; the records that waited in it are counted as damaged"
             );
@@ -404,7 +413,7 @@ fn take_over(
             });
             found.damaged += lost;
         }
-        found.apply(Change::DropFile { file });
+        found.apply(Change::DropSegment { segment });
     }
     if remains.is_some() {
         found.broken.insert(number, "it does not open".into());
@@ -417,29 +426,29 @@ fn take_over(
             began,
         };
         let all;
-        let mut rebuilt = rebuild(files, &mut found.state, &newest);
+        let mut rebuilt = rebuild(segments, &mut found.state, &newest);
         if newest.remains.is_none()
             && let Err(error) = &rebuilt
             && error.is_lasting()
         {
             found.broken.insert(number, error.to_string());
-            let looked = Remains::look_for_all(files, number);
+            let looked = Remains::look_for_all(segments, number);
             (all, _) = looked.map_err(|error| storage(options, number, FileError::Io(error)))?;
             newest.remains = Some(&all);
-            rebuilt = rebuild(files, &mut found.state, &newest);
+            rebuilt = rebuild(segments, &mut found.state, &newest);
         }
         let damaged = rebuilt.map_err(|error| storage(options, number, error))?;
         tracing::error!(
-            file = number,
+            segment = number,
             rows = recovered.damaged_rows,
             damaged,
-            "a part of the log's state was damaged; it is rebuilt from the records, some of which may be sent twice"
+            "a part of the catalogue was damaged; it is rebuilt from the records, some of which may be sent twice"
         );
         found.damaged += damaged;
     }
     if found.broken.contains_key(&number) {
         // Closing would write to it.
-        files.abandon_active();
+        segments.abandon_active();
     }
     Ok(())
 }
@@ -485,18 +494,18 @@ fn match_streams(found: &mut Found, options: &Options) -> Result<Vec<(StreamId, 
     Ok(streams)
 }
 
-/// Makes what opening changed durable: in the newest file, or in a new one when there is none that was closed properly.
-/// On a full disk the ballast goes for that; if there is none, a file without known faults goes on.
-fn begin(files: &Files, found: &mut Found) -> Result<(), FileError> {
+/// Makes what opening changed durable: in the newest segment, or in a new one when there is none that was closed properly.
+/// On a full disk the ballast goes for that; if there is none, a segment without known faults goes on.
+fn begin(segments: &Segments, found: &mut Found) -> Result<(), FileError> {
     if !found.appendable
-        && let Err(error) = files.prepare()
+        && let Err(error) = segments.prepare()
     {
-        files.discard_ahead();
-        let has_made_room = error.is_full() && files.directory.remove(BALLAST).is_ok();
-        let is_possible = if has_made_room { files.prepare() } else { Err(error) };
+        segments.discard_ahead();
+        let has_made_room = error.is_full() && segments.directory.remove(BALLAST).is_ok();
+        let is_possible = if has_made_room { segments.prepare() } else { Err(error) };
         match is_possible {
             Err(error) if error.is_full() && found.reusable => {
-                files.discard_ahead();
+                segments.discard_ahead();
                 found.appendable = true;
             }
             Err(error) => return Err(error),
@@ -508,32 +517,32 @@ fn begin(files: &Files, found: &mut Found) -> Result<(), FileError> {
             return Ok(());
         }
         found.row += 1;
-        match files.commit(&[], found.row, &encode_row(RowKind::Delta, found.row, &found.changes)) {
-            Err(error) if error.is_lasting() => give_up_newest(files, found, &error),
+        match segments.commit(&[], found.row, &encode_row(RowKind::Delta, found.row, &found.changes)) {
+            Err(error) if error.is_lasting() => give_up_newest(segments, found, &error),
             done => return done,
         }
     }
-    if let Err(error) = files.close_active() {
+    if let Err(error) = segments.close_active() {
         if !error.is_lasting() {
             return Err(error);
         }
-        give_up_newest(files, found, &error);
+        give_up_newest(segments, found, &error);
     }
     found.number += 1;
-    found.apply(Change::File {
-        file: found.number,
+    found.apply(Change::Segment {
+        segment: found.number,
         epoch: found.state.epoch,
     });
     found.row += 1;
-    files.switch(found.number, found.row, &found.state.snapshot())?;
+    segments.switch(found.number, found.row, &found.state.snapshot())?;
     found.row += 1;
     Ok(())
 }
 
-/// The newest file could be read and takes nothing more: what it holds is carried to another.
-fn give_up_newest(files: &Files, found: &mut Found, error: &FileError) {
-    tracing::error!(file = found.number, %error, "the newest segment is damaged; its records are copied to a new one");
-    files.abandon_active();
+/// The newest segment could be read and takes nothing more: what it holds is copied to another.
+fn give_up_newest(segments: &Segments, found: &mut Found, error: &FileError) {
+    tracing::error!(segment = found.number, %error, "the newest segment is damaged; its records are copied to a new one");
+    segments.abandon_active();
     found.broken.insert(found.number, error.to_string());
     found.clean = false;
 }

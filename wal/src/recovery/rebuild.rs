@@ -1,10 +1,10 @@
-//! What the newest file's records still prove after a row of its state was lost, or all of redb's pages with it.
+//! What the newest segment's records still prove after a row of its state was lost, or all of redb's pages with it.
 //!
 //! 1. Progress stands where it stood before the lost row, because what was written after it may pass over records that
 //!    the lost row suspended. So records may be sent twice, but none is passed by.
-//! 2. The newest file's ranges and the next offsets are raised to what is found in it. What lies there below the offsets
-//!    with which it began, and in no other file's range, was carried there by the lost row.
-//! 3. What waits is counted anew in every file.
+//! 2. The newest segment's ranges and the next offsets are raised to what is found in it. What lies there below the offsets
+//!    with which it began, and in no other segment's range, was copied there by the lost row.
+//! 3. What waits is counted anew in every segment.
 //! 4. The ledger is made to balance, on the line `other`: records that no row accounts for are *accepted*, records that
 //!    wait again are *requeued*, records that nobody can find are *damaged*.
 
@@ -20,13 +20,13 @@ use crate::progress::tracker::Tracker;
 use crate::record::StreamId;
 use crate::segment::database::FileError;
 use crate::segment::remains::Remains;
-use crate::segment::segments::Files;
+use crate::segment::segments::Segments;
 use crate::stats::Stats;
 
 /// How much is read at a time.
 const CHUNK: usize = 1 << 20;
 
-/// The file of which a row was lost.
+/// The segment of which a row was lost.
 pub(crate) struct Newest<'a> {
     pub(crate) number: u64,
     /// Its records, where redb no longer gives them.
@@ -37,34 +37,34 @@ pub(crate) struct Newest<'a> {
     pub(crate) began: BTreeMap<u8, u64>,
 }
 
-/// What a file holds of a stream.
+/// What a segment holds of a stream.
 #[derive(Default)]
 struct Counted {
     waiting: u64,
     bytes: u64,
-    /// Records in the newest file that were appended to it.
+    /// Records in the newest segment that were appended to it.
     appended: u64,
     own: Option<(u64, u64)>,
     orphans: RangeSet,
 }
 
 /// Rebuilds `state`; gives how many records were charged as damaged.
-pub(crate) fn rebuild(files: &Files, state: &mut State, newest: &Newest<'_>) -> Result<u64, FileError> {
-    name_unknown_streams(files, state, newest)?;
+pub(crate) fn rebuild(segments: &Segments, state: &mut State, newest: &Newest<'_>) -> Result<u64, FileError> {
+    name_unknown_streams(segments, state, newest)?;
     let tracker = Tracker::new(state, Arc::new(Gauges::new()), Arc::new(Stats::default()));
     let mut found = 0;
-    let numbers: Vec<u64> = state.files.iter().map(|file| file.number).collect();
+    let numbers: Vec<u64> = state.segments.iter().map(|segment| segment.number).collect();
     for number in numbers {
         for tracked in tracker.streams.values() {
             let stream = tracked.id;
             let is_waiting = |block: &Block, nth: usize| block.offset(nth) >= tracked.floor && tracked.waits_unseen(block, nth);
             if number == newest.number {
-                let counted = count_newest(files, state, newest, stream, &is_waiting)?;
+                let counted = count_newest(segments, state, newest, stream, &is_waiting)?;
                 if !tracked.internal {
                     found += counted.appended;
                 }
                 put(state, number, stream, &counted);
-            } else if let Some(counted) = count_older(files, state, number, stream, &is_waiting)? {
+            } else if let Some(counted) = count_older(segments, state, number, stream, &is_waiting)? {
                 put(state, number, stream, &counted);
             }
         }
@@ -80,19 +80,19 @@ pub(crate) fn rebuild(files: &Files, state: &mut State, newest: &Newest<'_>) -> 
     Ok(came.saturating_sub(went))
 }
 
-/// Counts what waits in the ranges of an older file; none = the catalogue's word stands, because it cannot be read.
+/// Counts what waits in the ranges of an older segment; none = the catalogue's word stands, because it cannot be read.
 fn count_older(
-    files: &Files,
+    segments: &Segments,
     state: &State,
     number: u64,
     stream: u8,
     is_waiting: &dyn Fn(&Block, usize) -> bool,
 ) -> Result<Option<Counted>, FileError> {
-    let Some(entry) = state.file(number) else { return Ok(None) };
+    let Some(entry) = state.segment(number) else { return Ok(None) };
     let Some(part) = entry.part(stream) else { return Ok(None) };
     let mut counted = Counted::default();
     for range in part.ranges(entry.epoch) {
-        let visited = visit(files, number, None, stream, (range.first, range.end), &mut |block, nth| {
+        let visited = visit(segments, number, None, stream, (range.first, range.end), &mut |block, nth| {
             if is_waiting(block, nth) {
                 counted.waiting += 1;
                 counted.bytes += block.entries[nth].cost();
@@ -107,7 +107,7 @@ fn count_older(
 }
 
 fn count_newest(
-    files: &Files,
+    segments: &Segments,
     state: &mut State,
     newest: &Newest<'_>,
     stream: u8,
@@ -115,21 +115,23 @@ fn count_newest(
 ) -> Result<Counted, FileError> {
     let began = newest.began.get(&stream).copied().unwrap_or(0);
     let ranges = |is_newest: bool| -> Vec<Range> {
-        let parts = state.parts(stream).filter(|(file, _)| (file.number == newest.number) == is_newest);
-        parts.flat_map(|(file, part)| part.ranges(file.epoch)).collect()
+        let parts = state
+            .parts(stream)
+            .filter(|(segment, _)| (segment.number == newest.number) == is_newest);
+        parts.flat_map(|(segment, part)| part.ranges(segment.epoch)).collect()
     };
     let (known, elsewhere) = (ranges(true), ranges(false));
-    let holds = |ranges: &[Range], offset: u64| ranges.iter().any(|range| (range.first..range.end).contains(&offset));
+    let covers = |ranges: &[Range], offset: u64| ranges.iter().any(|range| (range.first..range.end).contains(&offset));
     let mut counted = Counted::default();
     let mut names = Vec::new();
-    visit(files, newest.number, newest.remains, stream, (0, u64::MAX), &mut |block, nth| {
+    visit(segments, newest.number, newest.remains, stream, (0, u64::MAX), &mut |block, nth| {
         let offset = block.offset(nth);
         if offset >= began {
             counted.appended += 1;
             let own = counted.own.get_or_insert((offset, offset));
             own.1 = offset + 1;
-        } else if !holds(&known, offset) {
-            if holds(&elsewhere, offset) {
+        } else if !covers(&known, offset) {
+            if covers(&elsewhere, offset) {
                 return;
             }
             counted.orphans.insert(offset, offset + 1);
@@ -151,9 +153,9 @@ fn count_newest(
     Ok(counted)
 }
 
-/// Calls `see` for each entry of a stream in a file, in order.
+/// Calls `see` for each entry of a stream in a segment, in order.
 fn visit(
-    files: &Files,
+    segments: &Segments,
     number: u64,
     remains: Option<&Remains>,
     stream: u8,
@@ -172,7 +174,7 @@ fn visit(
                 (until, block.into_iter().collect::<Vec<_>>())
             }
             None => {
-                let raw = files.blocks(number, stream, from, end, CHUNK)?;
+                let raw = segments.blocks(number, stream, from, end, CHUNK)?;
                 let until = raw.last().map_or(end, |last| last.until);
                 (until, raw.into_iter().map(Block::parse).collect())
             }
@@ -195,14 +197,14 @@ fn name_slot(state: &mut State, slot: u32, identity: String) {
 }
 
 /// A stream that got its id in the lost row. Under this name it is an orphan, which is said when the log is opened.
-fn name_unknown_streams(files: &Files, state: &mut State, newest: &Newest<'_>) -> Result<(), FileError> {
+fn name_unknown_streams(segments: &Segments, state: &mut State, newest: &Newest<'_>) -> Result<(), FileError> {
     for stream in 0..StreamId::LOCAL.0 {
         if state.stream(stream).is_some() {
             continue;
         }
         let is_there = match newest.remains {
             Some(remains) => remains.has(stream),
-            None => !files.blocks(newest.number, stream, 0, u64::MAX, 1)?.is_empty(),
+            None => !segments.blocks(newest.number, stream, 0, u64::MAX, 1)?.is_empty(),
         };
         if is_there {
             state.apply(&Change::Stream {
@@ -214,28 +216,28 @@ fn name_unknown_streams(files: &Files, state: &mut State, newest: &Newest<'_>) -
     Ok(())
 }
 
-/// Puts what was counted into the catalogue. Only the newest file's ranges may be other than the catalogue says: behind
+/// Puts what was counted into the catalogue. Only the newest segment's ranges may be other than the catalogue says: behind
 /// an older one's lies what a failed commit left.
-fn put(state: &mut State, file: u64, stream: u8, counted: &Counted) {
+fn put(state: &mut State, segment: u64, stream: u8, counted: &Counted) {
     if let Some((first, end)) = counted.own {
-        let known = state.file(file).and_then(|file| file.part(stream));
+        let known = state.segment(segment).and_then(|segment| segment.part(stream));
         let first = known
             .filter(|part| part.first < part.end)
             .map_or(first, |part| part.first.min(first));
-        state.reset_own(file, stream, first, end);
+        state.reset_own(segment, stream, first, end);
     }
-    let epoch = state.file(file).map_or(0, |file| file.epoch);
+    let epoch = state.segment(segment).map_or(0, |segment| segment.epoch);
     for (first, end) in counted.orphans.iter() {
-        state.apply(&Change::Carried {
+        state.apply(&Change::Compacted {
             stream,
             from: 0,
-            to: file,
+            to: segment,
             range: Range { first, end, epoch },
             records: 0,
             bytes: 0,
         });
     }
-    state.reset_waiting(file, stream, counted.waiting, counted.bytes);
+    state.reset_waiting(segment, stream, counted.waiting, counted.bytes);
 }
 
 fn charge(state: &mut State, count: Count, by: u64) {

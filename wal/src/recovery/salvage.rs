@@ -1,4 +1,4 @@
-//! Taking what is whole out of a file that does not open, or that a log set aside.
+//! Taking what is whole out of a file that does not open, or that was quarantined.
 //!
 //! 1. The file is opened through redb, with what redb repairs kept in memory, and every record with a right checksum is
 //!    taken. That gives what was committed, and the streams' names.
@@ -77,7 +77,7 @@ struct Salvage<'a> {
     stopped: bool,
 }
 
-/// Takes what is whole out of one log file, which is opened for reading only. `see` gets each record once, and ends the
+/// Takes what is whole out of one segment, which is opened for reading only. `see` gets each record once, and ends the
 /// search by false.
 ///
 /// # Errors
@@ -159,8 +159,8 @@ impl Salvage<'_> {
         let state = self.state.as_ref();
         let epoch = state.map(|state| {
             let place = self.number.and_then(|number| {
-                let carried = state.epoch_of(number, view.stream.0, view.offset);
-                carried.or_else(|| Some(state.file(number)?.epoch))
+                let compacted = state.epoch_of(number, view.stream.0, view.offset);
+                compacted.or_else(|| Some(state.segment(number)?.epoch))
             });
             Epoch(place.unwrap_or(state.epoch))
         });

@@ -88,7 +88,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 pub(crate) struct Store(Option<Database>);
 
 impl Store {
-    /// Compares redb's own checksums with its pages; false = they did not agree, and what redb could mend is mended.
+    /// Compares redb's own checksums with its pages; false = they did not agree, and what redb could repair is repaired.
     pub(crate) fn check_integrity(&mut self) -> Result<bool, FileError> {
         match &mut self.0 {
             Some(db) => contained(|| Ok(db.check_integrity()?)),

@@ -1,4 +1,4 @@
-//! What the lock file says: which log file is the newest, how much of it is believed, and which log this is.
+//! What the lock file says: which segment is the newest, how much of it is believed, and which log this is.
 //!
 //! Two lines, each in a sector of its own, are written in turn, so that one that is torn leaves the one before it. Each has a
 //! number, so that the newer one is known, and a checksum. A third sector names the log and the lock file itself as it lies on
@@ -9,14 +9,14 @@ use crate::io::directory::Inode;
 /// Where a line begins: each in its own sector.
 const SECTOR: usize = 512;
 
-/// The newest log file and its last row of the state that is believed.
+/// The newest segment and its last row of the state that is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Note {
     /// Counts the notes.
     turn: u64,
     /// 0 = none is known.
-    pub(crate) file: u64,
-    /// `u64::MAX` = all of them; less after a write to the file failed, or closing it.
+    pub(crate) segment: u64,
+    /// `u64::MAX` = all of them; less after a write to the segment failed, or closing it.
     pub(crate) last_row: u64,
 }
 
@@ -24,7 +24,7 @@ impl Note {
     /// Nothing was noted.
     pub(crate) const NONE: Self = Self {
         turn: 0,
-        file: 0,
+        segment: 0,
         last_row: u64::MAX,
     };
 
@@ -46,23 +46,23 @@ impl Note {
         let mut word = || words.next()?.ok();
         Some(Self {
             turn: word()?,
-            file: word()?,
+            segment: word()?,
             last_row: word()?,
         })
     }
 
     /// The note that follows this one.
-    pub(crate) const fn next(self, file: u64, last_row: u64) -> Self {
+    pub(crate) const fn next(self, segment: u64, last_row: u64) -> Self {
         Self {
             turn: self.turn + 1,
-            file,
+            segment,
             last_row,
         }
     }
 
     /// Its line, and where in the file that is written.
     pub(crate) fn line(self) -> (u64, String) {
-        let words = format!("{:020} {:010} {:020}", self.turn, self.file, self.last_row);
+        let words = format!("{:020} {:010} {:020}", self.turn, self.segment, self.last_row);
         let at = self.turn % 2 * SECTOR as u64;
         (at, format!("{words} {}\n", checksum(&words)))
     }

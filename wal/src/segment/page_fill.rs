@@ -1,4 +1,4 @@
-//! What stands at the end of each stream in the file that is written.
+//! What stands at the end of each stream in the segment that is written.
 //!
 //! redb puts a large block into one run of pages with the small ones before it that shared a page with what follows. Cut to
 //! fill a run by itself, it would so take one of twice the size.
@@ -16,18 +16,18 @@ const EACH: usize = 13;
 /// By how much the next block of each stream must be smaller. This follows what redb does when it splits its pages; where it
 /// is wrong, as at the end of a stream before the last one, a block takes more room than it need, and nothing else.
 #[derive(Debug, Default)]
-pub(crate) struct Tails(BTreeMap<u8, Tail>);
+pub(crate) struct PageFill(BTreeMap<u8, LastPage>);
 
 /// The page in which a stream ends: what things in it take.
 #[derive(Debug, Default)]
-struct Tail {
+struct LastPage {
     /// The stream's last blocks.
     blocks: Vec<usize>,
     /// The rows behind them.
     rows: Vec<usize>,
 }
 
-impl Tails {
+impl PageFill {
     /// Bytes of small blocks that would share a run of pages with the next one.
     pub(crate) fn beside(&self, stream: u8) -> usize {
         self.0.get(&stream).map_or(0, |tail| tail.blocks.iter().sum())
@@ -41,13 +41,13 @@ impl Tails {
         self.0.values_mut().for_each(|tail| tail.insert_row(row.len() + EACH));
     }
 
-    /// Another file begins.
+    /// Another segment begins.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 }
 
-impl Tail {
+impl LastPage {
     fn insert_block(&mut self, bytes: usize) {
         if self.is_one_large() {
             // It gets a page of its own: before the row that is here, or behind the block.
@@ -128,12 +128,12 @@ mod tests {
         };
         let entries: Vec<Entry> = (0..records).map(entry).collect();
         let costs: Vec<usize> = entries.iter().map(|entry| entry.cost() as usize).collect();
-        let (mut tails, mut first, mut stored) = (Tails::default(), 0, 0);
+        let (mut page_fill, mut first, mut stored) = (PageFill::default(), 0, 0);
         let row = vec![b'r'; row];
         for number in 0..200 {
             let mut at = 0;
             let mut blocks = Vec::new();
-            for count in block::cut(&costs, tails.beside(0)) {
+            for count in block::cut(&costs, page_fill.beside(0)) {
                 blocks.push(NewBlock::Dense {
                     key: (0, first + at as u64),
                     data: &data,
@@ -145,7 +145,7 @@ mod tests {
             table::write(db, &blocks, number, &row).unwrap();
             stored += row.len() + blocks.iter().map(NewBlock::len).sum::<usize>();
             if minds_the_tail {
-                tails.stored(&blocks, &row);
+                page_fill.stored(&blocks, &row);
             }
         }
         let pages = db.begin_write().unwrap().stats().unwrap().allocated_pages();

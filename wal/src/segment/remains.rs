@@ -1,4 +1,4 @@
-//! What can be read of a file past redb: whole records, by their own checksums.
+//! What can be read of a segment past redb: whole records, by their own checksums.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,7 @@ use crate::encoding::record::{self, MAX_RECORD};
 use crate::encoding::row::{self, Rows};
 use crate::io::directory::StorageFile;
 use crate::record::StreamId;
-use crate::segment::segments::Files;
+use crate::segment::segments::Segments;
 
 /// How much is looked at at a time.
 const WINDOW: usize = 1 << 20;
@@ -21,7 +21,7 @@ const SECTOR: usize = 4096;
 /// How often it is read before that.
 const TRIES: usize = 3;
 
-/// The whole records of one file.
+/// The whole records of one segment.
 #[derive(Debug)]
 pub(crate) struct Remains {
     file: Option<Arc<dyn StorageFile>>,
@@ -30,31 +30,31 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
-    /// Looks through all bytes of a file for records of `ranges`. What a refused commit left in it lies in none of them.
+    /// Looks through all bytes of a segment for records of `ranges`. What a refused commit left in it lies in none of them.
     ///
     /// # Errors
-    /// The file is there and cannot be opened now.
-    pub(crate) fn look_for(files: &Files, number: u64, ranges: &[(u8, Range)]) -> io::Result<Self> {
+    /// The segment is there and cannot be opened now.
+    pub(crate) fn look_for(segments: &Segments, number: u64, ranges: &[(u8, Range)]) -> io::Result<Self> {
         let is_wanted = |stream: u8, offset: u64| {
             let mut of_stream = ranges.iter().filter(|(id, _)| *id == stream);
             of_stream.any(|(_, range)| (range.first..range.end).contains(&offset))
         };
-        Self::scan(files, number, &is_wanted, None)
+        Self::scan(segments, number, &is_wanted, None)
     }
 
-    /// Looks through all bytes of the newest file for everything that is of use.
+    /// Looks through all bytes of the newest segment for everything that is of use.
     ///
     /// # Errors
-    /// The file is there and cannot be opened now.
-    pub(crate) fn look_for_all(files: &Files, number: u64) -> io::Result<(Self, Rows)> {
+    /// The segment is there and cannot be opened now.
+    pub(crate) fn look_for_all(segments: &Segments, number: u64) -> io::Result<(Self, Rows)> {
         let mut rows = Rows::new();
-        let remains = Self::scan(files, number, &|stream, _| stream <= StreamId::DEAD.0, Some(&mut rows))?;
+        let remains = Self::scan(segments, number, &|stream, _| stream <= StreamId::DEAD.0, Some(&mut rows))?;
         Ok((remains, rows))
     }
 
-    fn scan(files: &Files, number: u64, is_wanted: &dyn Fn(u8, u64) -> bool, rows: Option<&mut Rows>) -> io::Result<Self> {
+    fn scan(segments: &Segments, number: u64, is_wanted: &dyn Fn(u8, u64) -> bool, rows: Option<&mut Rows>) -> io::Result<Self> {
         let mut records = BTreeMap::new();
-        let file = match files.raw(number) {
+        let file = match segments.raw(number) {
             Ok(file) => Some(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
@@ -97,7 +97,7 @@ impl Remains {
     }
 }
 
-/// Notes every whole record and row in a file.
+/// Notes every whole record and row in a segment.
 fn each_whole(
     file: &dyn StorageFile,
     is_wanted: &dyn Fn(u8, u64) -> bool,

@@ -1,12 +1,12 @@
-//! A spent file's blocks, used again by the next one.
+//! A spare segment's blocks, used again by the next one.
 //!
-//! A file that grows makes the file system write its own metadata with every sync, which on a flash card is a third of all
-//! that is written at low rates. So the last spent file is not unlinked but kept as [`SPARE`], and the next file is laid
+//! A segment that grows makes the file system write its own metadata with every sync, which on a flash card is a third of all
+//! that is written at low rates. So the last segment that is not needed any more is not unlinked but kept as [`SPARE`], and the next segment is laid
 //! over it: redb sees an empty file that it may fill, while nothing of what lies there moves.
 //!
 //! What an earlier life left behind is never taken for something of this one: redb reads no page that it has not written,
 //! and past redb records are looked for by the ranges of the catalogue, and rows of the state from the first snapshot on
-//! that names the file.
+//! that names the segment.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex};
 use crate::io::directory::StorageFile;
 use crate::sync::lock;
 
-/// The spent file that is kept.
+/// The spare segment.
 pub(crate) const SPARE: &str = "spare.tmp";
 
-/// A file laid over an older one that takes more room than it has come to need.
+/// A segment laid over an older one that takes more room than it has come to need.
 #[derive(Debug)]
-pub(crate) struct Overlaid {
+pub(crate) struct Reused {
     file: Arc<dyn StorageFile>,
     extent: Mutex<Extent>,
 }
@@ -34,8 +34,8 @@ struct Extent {
     filled: u64,
 }
 
-impl Overlaid {
-    /// An empty file in the place of an older one.
+impl Reused {
+    /// An empty segment in the place of an older one.
     pub(crate) fn over(file: Arc<dyn StorageFile>) -> io::Result<Arc<dyn StorageFile>> {
         let there = file.len()?;
         let extent = Mutex::new(Extent { len: 0, there, filled: 0 });
@@ -43,7 +43,7 @@ impl Overlaid {
     }
 }
 
-impl StorageFile for Overlaid {
+impl StorageFile for Reused {
     fn len(&self) -> io::Result<u64> {
         Ok(lock(&self.extent).len)
     }
@@ -105,39 +105,39 @@ impl StorageFile for Overlaid {
 mod tests {
     use super::*;
     use crate::io::real_directory::RealDirectory;
-    use crate::segment::segments::{Files, name};
+    use crate::segment::segments::{Segments, name};
 
-    /// A directory of three files, of which the last is active.
-    fn three_files(path: &std::path::Path) -> Files {
-        let files = Files::new(Arc::new(RealDirectory::new(path.to_owned()).unwrap()), Arc::default());
+    /// A directory of three segments, of which the last is active.
+    fn three_files(path: &std::path::Path) -> Segments {
+        let segments = Segments::new(Arc::new(RealDirectory::new(path.to_owned()).unwrap()), Arc::default());
         for number in 1..=3 {
-            files.switch(number, number * 10, &[]).unwrap();
+            segments.switch(number, number * 10, &[]).unwrap();
         }
-        files
+        segments
     }
 
     #[test]
     fn a_spent_file_is_kept_for_the_next_one() {
         let directory = tempfile::tempdir().unwrap();
-        let files = three_files(directory.path());
-        files.retire(1).unwrap();
-        assert!(directory.path().join(SPARE).exists() && files.ahead_allocated() > 0);
-        files.retire(2).unwrap();
+        let segments = three_files(directory.path());
+        segments.retire(1).unwrap();
+        assert!(directory.path().join(SPARE).exists() && segments.ahead_allocated() > 0);
+        segments.retire(2).unwrap();
         assert!(!directory.path().join(name(2)).exists(), "one is enough");
-        files.prepare().unwrap();
-        assert!(!directory.path().join(SPARE).exists() && files.ahead_allocated() > 0);
-        files.switch(4, 40, &[]).unwrap();
-        assert_eq!(files.ahead_allocated(), 0);
+        segments.prepare().unwrap();
+        assert!(!directory.path().join(SPARE).exists() && segments.ahead_allocated() > 0);
+        segments.switch(4, 40, &[]).unwrap();
+        assert_eq!(segments.ahead_allocated(), 0);
     }
 
     #[test]
     fn a_spent_file_is_not_laid_over_while_it_is_read() {
         let directory = tempfile::tempdir().unwrap();
-        let files = three_files(directory.path());
-        let read = files.read(1, |_| {
-            files.retire(1).map_err(crate::segment::database::FileError::Io)?;
+        let segments = three_files(directory.path());
+        let read = segments.read(1, |_| {
+            segments.retire(1).map_err(crate::segment::database::FileError::Io)?;
             Ok(directory.path().join(SPARE).exists())
         });
-        assert!(!read.unwrap(), "the next file would be written over what is being read");
+        assert!(!read.unwrap(), "the next segment would be written over what is being read");
     }
 }

@@ -14,41 +14,41 @@ use crate::encoding::change::Change;
 use crate::encoding::entry::RawBlock;
 use crate::encoding::row::{RowKind, encode_row};
 use crate::io::directory::{Backend, Directory, Overlay, StorageFile};
-use crate::io::metered::Counted;
+use crate::io::metered::Metered;
 use crate::segment::database::{FileError, Store, contained, open_db};
 use crate::segment::life::{Life, Lives};
 use crate::segment::lock_file::{Note, Origin};
-use crate::segment::reuse::{Overlaid, SPARE};
+use crate::segment::reuse::{Reused, SPARE};
 use crate::segment::table::{self, Next, Table};
 use crate::stats::Stats;
 use crate::sync::lock;
 
-/// Locked for as long as the directory is in use; says which file is the newest.
+/// Locked for as long as the directory is in use; says which segment is the newest.
 pub(crate) const LOCK: &str = "lock";
-/// The file that is made ahead.
+/// The segment that is made ahead.
 pub(crate) const NEXT: &str = "next.tmp";
 const ACTIVE_CACHE: usize = 4 << 20;
 pub(crate) const CLOSED_CACHE: usize = 1 << 20;
 const OPEN_CLOSED: usize = 2;
 
-/// The name of a log file.
+/// The name of a segment.
 pub(crate) fn name(number: u64) -> String {
     format!("{number:010}.redb")
 }
 
-/// The number in a log file's name.
+/// The number in a segment's name.
 pub(crate) fn number(name: &str) -> Option<u64> {
     name.strip_suffix(".redb")
         .filter(|digits| digits.len() == 10)
         .and_then(|digits| digits.parse().ok())
 }
 
-/// Whether a name is that of a log file that was set aside.
-pub(crate) fn is_set_aside(name: &str) -> bool {
+/// Whether a name is that of a segment that was quarantined.
+pub(crate) fn is_quarantined(name: &str) -> bool {
     name.contains(".redb.damaged")
 }
 
-/// The file that takes appends.
+/// The segment that takes appends.
 #[derive(Debug)]
 struct Active {
     number: u64,
@@ -56,30 +56,30 @@ struct Active {
     file: Arc<dyn StorageFile>,
 }
 
-/// A file made ahead.
+/// A segment made ahead.
 #[derive(Debug)]
 struct Ahead {
     db: Store,
     file: Arc<dyn StorageFile>,
-    /// It lies over a spent one.
+    /// It lies over the spare one.
     is_overlaid: bool,
 }
 
-/// The open files.
+/// The open segments.
 #[derive(Debug)]
-pub(crate) struct Files {
+pub(crate) struct Segments {
     pub(crate) directory: Arc<dyn Directory>,
     active: RwLock<Option<Active>>,
     lives: Lives,
     closed: Mutex<Vec<(u64, Arc<Store>)>>,
-    /// Files that do not open, with the reason: trying takes as long as the file is large, and is of no use.
+    /// Segments that do not open, with the reason: trying takes as long as the segment is large, and is of no use.
     unopenable: Mutex<BTreeMap<u64, String>>,
     ahead: Mutex<Option<Ahead>>,
-    /// Bytes that the file made ahead occupies.
+    /// Bytes that the segment made ahead occupies.
     ahead_bytes: AtomicU64,
-    /// Bytes that the spent file occupies that is kept; 0 = there is none.
+    /// Bytes that the spare segment occupies; 0 = there is none.
     spare_bytes: AtomicU64,
-    /// The number of the file that was active last.
+    /// The number of the segment that was active last.
     newest: AtomicU64,
     /// Which log this is.
     log: OnceLock<u128>,
@@ -95,7 +95,7 @@ pub(crate) enum Provenance {
     Elsewhere,
 }
 
-impl Files {
+impl Segments {
     pub(crate) fn new(directory: Arc<dyn Directory>, stats: Arc<Stats>) -> Self {
         Self {
             directory,
@@ -164,7 +164,7 @@ impl Files {
         Ok(())
     }
 
-    /// Notes which file is the newest, and up to which row it is believed: less than all after a write to it failed.
+    /// Notes which segment is the newest, and up to which row it is believed: less than all after a write to it failed.
     pub(crate) fn note(&self, number: u64, last_row: u64) {
         let noted = self.directory.noted(LOCK).and_then(|bytes| {
             let (at, line) = Note::parse(&bytes).0.next(number, last_row).line();
@@ -187,7 +187,7 @@ impl Files {
         }
     }
 
-    /// Reads in a file that is only looked at: what redb would repair in it stays in memory. Gives besides whether it had
+    /// Reads in a segment that is only looked at: what redb would repair in it stays in memory. Gives besides whether it had
     /// been closed properly.
     pub(crate) fn look_at<T>(&self, number: u64, read: impl FnOnce(&Database) -> Result<T, FileError>) -> Result<(T, bool), FileError> {
         let overlay = Overlay::new(self.raw(number).map_err(FileError::Io)?).map_err(FileError::Io)?;
@@ -197,10 +197,10 @@ impl Files {
         })
     }
 
-    /// Opens a file for appending, if what is to be read in it can be read. Gives besides whether it had been closed properly.
+    /// Opens a segment for appending, if what is to be read in it can be read. Gives besides whether it had been closed properly.
     pub(crate) fn open_active<T>(&self, number: u64, read: impl FnOnce(&Database) -> Result<T, FileError>) -> Result<(T, bool), FileError> {
         let file = self.directory.open_to_write(&name(number)).map_err(FileError::Io)?;
-        let file = Counted::over(file, &self.stats);
+        let file = Metered::over(file, &self.stats);
         let (active, found, clean) = contained(|| {
             let (db, clean) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
             let found = read(db.db()?)?;
@@ -210,7 +210,7 @@ impl Files {
         Ok((found, clean))
     }
 
-    /// The spent file that was kept, to be laid over.
+    /// The spare segment, to be laid over.
     fn take_spare(&self) -> Option<Arc<dyn StorageFile>> {
         let bytes = self.spare_bytes.swap(0, Ordering::Relaxed);
         if bytes == 0 {
@@ -218,7 +218,7 @@ impl Files {
         }
         self.ahead_bytes.store(bytes, Ordering::Relaxed);
         let renamed = self.directory.rename(SPARE, NEXT);
-        let file = renamed.and_then(|()| Overlaid::over(self.directory.open_to_write(NEXT)?));
+        let file = renamed.and_then(|()| Reused::over(self.directory.open_to_write(NEXT)?));
         file.inspect_err(|error| {
             tracing::debug!(%error, "a spare segment could not be reused");
             self.directory.remove(SPARE).ok();
@@ -227,7 +227,7 @@ impl Files {
         .ok()
     }
 
-    /// Gives the room back that a spent file takes; false = there is none.
+    /// Gives the room back that the spare segment takes; false = there is none.
     pub(crate) fn drop_spare(&self) -> bool {
         if self.spare_bytes.swap(0, Ordering::Relaxed) > 0 {
             return self.directory.remove(SPARE).is_ok();
@@ -239,19 +239,19 @@ impl Files {
         is_overlaid
     }
 
-    /// Bytes that the next file takes, and what it is to be laid over.
+    /// Bytes that the next segment takes, and what it is to be laid over.
     pub(crate) fn ahead_allocated(&self) -> u64 {
         self.ahead_bytes.load(Ordering::Relaxed) + self.spare_bytes.load(Ordering::Relaxed)
     }
 
-    /// Makes the next file ahead of time, if it is not there yet.
+    /// Makes the next segment ahead of time, if it is not there yet.
     pub(crate) fn prepare(&self) -> Result<(), FileError> {
         let mut ahead = lock(&self.ahead);
         if ahead.is_none() {
             let overlaid = self.take_spare();
             let is_overlaid = overlaid.is_some();
             let file = overlaid.map_or_else(|| self.directory.create(NEXT), Ok).map_err(FileError::Io)?;
-            let file = Counted::over(file, &self.stats);
+            let file = Metered::over(file, &self.stats);
             let db = contained(|| {
                 let (db, _) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
                 table::create(db.db()?)?;
@@ -263,7 +263,7 @@ impl Files {
         Ok(())
     }
 
-    /// Whether the next file is there, or being made.
+    /// Whether the next segment is there, or being made.
     pub(crate) fn is_prepared(&self) -> bool {
         match self.ahead.try_lock() {
             Ok(ahead) => ahead.is_some(),
@@ -272,10 +272,10 @@ impl Files {
         }
     }
 
-    /// Switches to a new file that begins with `snapshot`:
-    /// 1. the old file is closed cleanly, so that at most one is ever unclean,
+    /// Switches to a new segment that begins with `snapshot`:
+    /// 1. the old segment is closed cleanly, so that at most one is ever unclean,
     /// 2. the snapshot is committed into the new one, twice, because nothing else says what it says: `row` and the next. In
-    ///    two commits: where the pages of a file's last commit are damaged, redb goes back to the one before,
+    ///    two commits: where the pages of a segment's last commit are damaged, redb goes back to the one before,
     /// 3. it gets its name,
     /// 4. the directory is synced,
     /// 5. its number is noted, so that its loss is noticed.
@@ -287,7 +287,7 @@ impl Files {
         let ahead = lock(&self.ahead).take();
         self.ahead_bytes.store(0, Ordering::Relaxed);
         let Some(ahead) = ahead else {
-            return Err(FileError::Damaged("the next file is gone".into()));
+            return Err(FileError::Damaged("the next segment is gone".into()));
         };
         for row in [row, row + 1] {
             let encoded = encode_row(RowKind::Snapshot, row, snapshot);
@@ -310,7 +310,7 @@ impl Files {
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = Some(active);
     }
 
-    /// Closes the active file: waits for those that read in it; others wait until it is closed.
+    /// Closes the active segment: waits for those that read in it; others wait until it is closed.
     pub(crate) fn close_active(&self) -> Result<(), FileError> {
         self.leave_active(|Active { db, file, .. }| {
             db.close()?;
@@ -321,7 +321,7 @@ impl Files {
         })
     }
 
-    /// Lets go of the active file without a thought for how it is left.
+    /// Lets go of the active segment without a thought for how it is left.
     pub(crate) fn abandon_active(&self) {
         self.leave_active(|active| {
             drop(active);
@@ -346,27 +346,27 @@ impl Files {
         // Half made, it takes room as well.
         match self.directory.remove(NEXT) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::debug!(%error, "the file made ahead could not be removed");
+                tracing::debug!(%error, "the segment made ahead could not be removed");
             }
             _ => {}
         }
     }
 
-    /// Commits blocks and a row of the state. What lies in a file that no name leads to any more is not believed.
+    /// Commits blocks and a row of the state. What lies in a segment that no name leads to any more is not believed.
     pub(crate) fn commit(&self, blocks: &[NewBlock<'_>], row: u64, delta: &[u8]) -> Result<(), FileError> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
-        let active = active.as_ref().ok_or_else(|| FileError::Damaged("no file is open".into()))?;
+        let active = active.as_ref().ok_or_else(|| FileError::Damaged("no segment is open".into()))?;
         contained(|| table::write(active.db.db()?, blocks, row, delta))?;
         self.directory.confirm(&name(active.number), &*active.file).map_err(FileError::Io)
     }
 
-    /// Bytes that the active file occupies.
+    /// Bytes that the active segment occupies.
     pub(crate) fn active_allocated(&self) -> u64 {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         active.as_ref().and_then(|active| active.file.allocated().ok()).unwrap_or(0)
     }
 
-    /// Bytes of the active file that are in use.
+    /// Bytes of the active segment that are in use.
     pub(crate) fn active_filled(&self) -> u64 {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         active.as_ref().and_then(|active| active.file.filled().ok()).unwrap_or(0)
@@ -411,17 +411,17 @@ impl Files {
         })
     }
 
-    /// The bytes of a file as they lie there, past redb.
+    /// The bytes of a segment as they lie there, past redb.
     pub(crate) fn raw(&self, number: u64) -> io::Result<Arc<dyn StorageFile>> {
         self.directory.open(&name(number))
     }
 
-    /// Whether a closed file opens.
+    /// Whether a closed segment opens.
     pub(crate) fn check(&self, number: u64) -> Result<(), FileError> {
         self.read(number, |_| Ok(()))
     }
 
-    /// Closes and unlinks a file that the catalogue no longer names.
+    /// Closes and unlinks a segment that the catalogue no longer names.
     pub(crate) fn unlink(&self, number: u64) -> io::Result<()> {
         self.forget(number);
         self.lives.spend(number);
@@ -430,7 +430,7 @@ impl Files {
         removed
     }
 
-    /// As [`Files::unlink`], but the next file may be laid over it, unless there is one for that, or somebody reads in it.
+    /// As [`Segments::unlink`], but the next segment may be laid over it, unless there is one for that, or somebody reads in it.
     pub(crate) fn retire(&self, number: u64) -> io::Result<()> {
         self.forget(number);
         let is_free = self.lives.spend(number);
@@ -453,8 +453,8 @@ impl Files {
         Ok(())
     }
 
-    /// Renames a file that cannot be used, for salvage.
-    pub(crate) fn set_aside(&self, number: u64) -> io::Result<()> {
+    /// Renames a segment that cannot be used, for salvage.
+    pub(crate) fn quarantine(&self, number: u64) -> io::Result<()> {
         self.forget(number);
         let name = name(number);
         let taken = self.directory.list()?;
@@ -490,7 +490,7 @@ impl Files {
         contained(|| action(&Table::open(db.db()?)?))
     }
 
-    /// A closed file, opened on demand; the two used last stay open.
+    /// A closed segment, opened on demand; the two used last stay open.
     fn closed(&self, number: u64) -> Result<Arc<Store>, FileError> {
         if !self.lives.wait_until_closed(number) {
             return Err(FileError::Io(io::ErrorKind::NotFound.into()));

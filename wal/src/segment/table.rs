@@ -1,6 +1,6 @@
-//! The one table of a log file.
+//! The one table of a segment.
 //!
-//! Blocks stand by stream and first offset, and behind them all the rows of the small state, newest first. So the place of
+//! Blocks stand by stream and first offset, and behind them all the rows of the catalogue, newest first. So the place of
 //! a commit's newest block and that of its row are neighbours, and redb, which writes each page anew that a commit
 //! changes, mostly has one path of pages to write for both.
 

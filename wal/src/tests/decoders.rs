@@ -178,9 +178,9 @@ fn changes() -> Vec<Change> {
             stream: 1,
             name: "alarms".into(),
         },
-        Change::File { file: 9, epoch: 42 },
+        Change::Segment { segment: 9, epoch: 42 },
         Change::Appended {
-            file: 9,
+            segment: 9,
             stream: 1,
             first: 5,
             end: 10,
@@ -188,7 +188,7 @@ fn changes() -> Vec<Change> {
             bytes: 500,
         },
         Change::Settled {
-            file: 9,
+            segment: 9,
             stream: 1,
             records: 2,
             bytes: 200,
@@ -205,7 +205,7 @@ fn changes() -> Vec<Change> {
             count: Count::Damaged,
             by: 3,
         },
-        Change::Hold {
+        Change::Suspend {
             stream: 1,
             from: 5,
             next: 6,
@@ -213,7 +213,7 @@ fn changes() -> Vec<Change> {
             route: "r".into(),
             identity: "i".into(),
         },
-        Change::Hold {
+        Change::Suspend {
             stream: 1,
             from: 7,
             next: 8,
@@ -221,19 +221,19 @@ fn changes() -> Vec<Change> {
             route: "r".into(),
             identity: "i".into(),
         },
-        Change::Release {
+        Change::Resume {
             stream: 1,
             from: 5,
             route: "r".into(),
             identity: "i".into(),
         },
-        Change::DropFile { file: 8 },
+        Change::DropSegment { segment: 8 },
         Change::Removed {
             stream: 1,
             first: 7,
             end: 9,
         },
-        Change::Carried {
+        Change::Compacted {
             stream: 1,
             from: 0,
             to: 9,
@@ -281,7 +281,10 @@ fn a_snapshot_leads_to_the_same_state_as_the_changes_it_stands_for() {
     assert!(record::decode_at(&bytes, 0).is_none(), "a row is no record");
     let mut state = State::default();
     changes().iter().for_each(|change| state.apply(change));
-    assert_eq!((state.waiting(1), state.streams[0].next, state.holds.len()), ((3, 300), 12, 1));
+    assert_eq!(
+        (state.waiting(1), state.streams[0].next, state.suspensions.len()),
+        ((3, 300), 12, 1)
+    );
     let mut again = State::default();
     let snapshot = decode_row(&encode_row(RowKind::Snapshot, 1, &state.snapshot())).unwrap();
     snapshot.changes.iter().for_each(|change| again.apply(change));
@@ -358,15 +361,15 @@ fn what_could_not_be_read_before_a_suspension_is_not_charged_but_counted_again()
     });
     let mut tracker = Tracker::new(&state, Arc::new(Gauges::new()), Arc::new(Stats::default()));
     let partition = Partition::of("d").index() as u8;
-    let unreadable = |file| Outstanding {
+    let unreadable = |segment| Outstanding {
         partition,
         slot: 1,
         cost: 100,
-        file,
+        segment,
         pair: 0,
         received: None,
         settled: Some(Outcome::Damaged),
-        held: false,
+        suspended: false,
     };
     let waiting = Outstanding {
         settled: None,
@@ -377,8 +380,8 @@ fn what_could_not_be_read_before_a_suspension_is_not_charged_but_counted_again()
     tracker.register(1, 8, unreadable(4));
     assert_eq!(tracker.stats.damaged.load(Ordering::Relaxed), 2);
     // From 6 on: the one at 5 is none of its records.
-    assert_eq!(tracker.hold(1, "r", "d", 6), Some(BTreeSet::from([4])));
-    assert_eq!(tracker.hold(1, "r", "d", 6), None, "it is suspended already");
+    assert_eq!(tracker.suspend(1, "r", "d", 6), Some(BTreeSet::from([4])));
+    assert_eq!(tracker.suspend(1, "r", "d", 6), None, "it is suspended already");
     assert_eq!(tracker.stats.damaged.load(Ordering::Relaxed), 1);
     assert!(tracker.settle(1, 4, Outcome::Delivered));
     let (changes, _) = tracker.collect(&state);

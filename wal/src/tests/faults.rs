@@ -17,7 +17,7 @@ use crate::log::{Log, Opened};
 use crate::options::{Options, StreamOptions, WhenFull};
 use crate::record::{Batch, NewRecord, PartitionSet, Settlement, StreamId};
 use crate::segment::database::FileError;
-use crate::segment::segments::{Files, NEXT, name};
+use crate::segment::segments::{NEXT, Segments, name};
 use crate::sync::lock;
 use crate::testing::{ManualClock, Unobserved};
 
@@ -405,11 +405,11 @@ fn the_next_file_is_made_beside_the_commits() {
 fn a_file_that_does_not_open_is_not_tried_at_every_read() {
     let directory = tempfile::tempdir().unwrap();
     let rig = rig(directory.path(), WhenFull::Refuse);
-    let files = Files::new(rig.directory.clone(), Arc::default());
+    let segments = Segments::new(rig.directory.clone(), Arc::default());
     std::fs::write(directory.path().join(name(7)), vec![1; 1 << 16]).unwrap();
     let before = rig.directory.opened.load(Ordering::SeqCst);
     for _ in 0..3 {
-        assert!(matches!(files.check(7), Err(FileError::Damaged(_))));
+        assert!(matches!(segments.check(7), Err(FileError::Damaged(_))));
     }
     assert_eq!(rig.directory.opened.load(Ordering::SeqCst), before + 1);
 }

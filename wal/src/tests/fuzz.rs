@@ -115,16 +115,16 @@ fn changes() -> Vec<Change> {
             stream: 1,
             name: "telemetry".into(),
         },
-        Change::File { file: 2, epoch: 7 },
+        Change::Segment { segment: 2, epoch: 7 },
         Change::Appended {
-            file: 2,
+            segment: 2,
             stream: 1,
             first: 10,
             end: 20,
             records: 10,
             bytes: 4000,
         },
-        Change::Carried {
+        Change::Compacted {
             stream: 1,
             from: 0,
             to: 2,

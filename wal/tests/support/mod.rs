@@ -233,7 +233,7 @@ pub fn copy(from: &Path, to: &Path) -> PathBuf {
     to.to_owned()
 }
 
-/// The log files of a directory, oldest first.
+/// The segments of a directory, oldest first.
 pub fn files(directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "redb"));

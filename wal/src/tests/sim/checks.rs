@@ -36,9 +36,12 @@ impl World {
                         found.insert(number);
                     }
                 }
-                for hold in process.log.holds(stream) {
-                    let held = process.log.read_held(&hold.key, usize::MAX).map_err(|error| chain(&error))?;
-                    for record in held {
+                for suspension in process.log.suspensions(stream) {
+                    let suspended = process
+                        .log
+                        .read_suspended(&suspension.key, usize::MAX)
+                        .map_err(|error| chain(&error))?;
+                    for record in suspended {
                         found.insert(world.model.yielded(&record)?);
                     }
                 }
@@ -95,13 +98,13 @@ impl World {
                     broken.retry_at = std::time::Instant::now();
                 }
                 writer.tick();
-                while writer.carrying.is_under_way() && writer.broken.is_none() {
-                    writer.carry_step().ok();
+                while writer.compaction.is_under_way() && writer.broken.is_none() {
+                    writer.compact_step().ok();
                 }
                 writer.reject_late();
                 let progressed = writer.broken.is_none() && writer.commit_progress().is_ok();
-                let mending = lock(&writer.shared.mending);
-                is_mended = progressed && mending.damaged.is_empty() && mending.unsure.is_empty();
+                let repairs = lock(&writer.shared.repairs);
+                is_mended = progressed && repairs.damaged.is_empty() && repairs.unsure.is_empty();
                 Ok(())
             })?;
             if is_mended {
@@ -122,8 +125,8 @@ impl World {
                 let mut some = false;
                 for stream in [StreamId(0), StreamId(1)] {
                     some |= world.read_on(process, stream, 1 << 20)? > 0;
-                    for hold in process.log.holds(stream) {
-                        some |= !world.look_at_hold(process, &hold.key)?;
+                    for suspension in process.log.suspensions(stream) {
+                        some |= !world.look_at_hold(process, &suspension.key)?;
                     }
                 }
                 let places: Vec<_> = process.open.keys().copied().collect();
@@ -150,17 +153,17 @@ impl World {
             for _ in 0..4 {
                 process.writer.commit_progress().map_err(|error| chain(&error))?;
             }
-            let left = lock(&process.log.shared().state).files.clone();
+            let left = lock(&process.log.shared().state).segments.clone();
             let number = process.writer.number;
-            let pinned: Vec<_> = left.iter().filter(|file| file.number != number).collect();
-            let letters = |file: &&&crate::catalog::state::FileEntry| {
-                file.parts.iter().any(|part| part.stream == StreamId::DEAD.0 && part.waiting > 0)
+            let pinned: Vec<_> = left.iter().filter(|segment| segment.number != number).collect();
+            let letters = |segment: &&&crate::catalog::state::SegmentEntry| {
+                segment.parts.iter().any(|part| part.stream == StreamId::DEAD.0 && part.waiting > 0)
             };
-            let strays: Vec<_> = pinned.iter().filter(|file| !letters(file)).collect();
+            let strays: Vec<_> = pinned.iter().filter(|segment| !letters(segment)).collect();
             if strays.is_empty() {
                 return Ok(());
             }
-            Err(format!("files are left that nothing waits in: {strays:?}"))
+            Err(format!("segments are left that nothing waits in: {strays:?}"))
         })
     }
 }
@@ -169,25 +172,32 @@ impl World {
 fn uneven(process: &Process) -> String {
     let shared = process.log.shared();
     let tracker = lock(&shared.tracker);
-    let files = lock(&shared.state).files.clone();
+    let segments = lock(&shared.state).segments.clone();
     let mut text = format!("{:?}", tracker.pending);
-    for (file, part) in files.iter().flat_map(|file| file.parts.iter().map(|part| (file.number, part))) {
-        let found = process.writer.count_in(&tracker, file, part.stream);
+    for (segment, part) in segments
+        .iter()
+        .flat_map(|segment| segment.parts.iter().map(|part| (segment.number, part)))
+    {
+        let found = process.writer.count_in(&tracker, segment, part.stream);
         if found.as_ref().ok() == Some(&part.waiting) {
             continue;
         }
-        text += &format!("\nfile {file} of {}, found {found:?}: {part:?}", process.writer.number);
+        text += &format!("\nfile {segment} of {}, found {found:?}: {part:?}", process.writer.number);
         let Some(tracked) = tracker.streams.get(&part.stream) else {
             continue;
         };
-        for raw in shared.files.blocks(file, part.stream, 0, u64::MAX, usize::MAX).unwrap_or_default() {
+        for raw in shared
+            .segments
+            .blocks(segment, part.stream, 0, u64::MAX, usize::MAX)
+            .unwrap_or_default()
+        {
             let block = crate::encoding::block::Block::parse(raw);
             let entries =
                 (0..block.entries.len()).map(|nth| (block.offset(nth), tracked.is_counted(&block, nth), block.record(nth).is_some()));
             let entries: Vec<_> = entries.collect();
             text += &format!("\n  {}..{} unsure {}: {entries:?}", block.first, block.until, block.is_unsure);
         }
-        text += &format!("\n  delivered up to {:?}, holds {:?}", tracked.up_to(), tracked.holds);
+        text += &format!("\n  delivered up to {:?}, holds {:?}", tracked.up_to(), tracked.suspensions);
     }
     text
 }

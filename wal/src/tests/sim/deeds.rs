@@ -5,7 +5,7 @@ use super::world::{DEVICES, Process, Verdict, World};
 use crate::clock::Clock;
 use crate::commit::writer::Writer;
 use crate::intake::job::What;
-use crate::read::suspended::HoldKey;
+use crate::read::suspended::SuspensionKey;
 use crate::record::{NewRecord, Offset, PartitionSet, Record, Settlement, StreamId};
 use crate::sync::lock;
 
@@ -109,19 +109,19 @@ impl World {
 
     pub(super) fn ticks(&mut self) -> Verdict {
         self.with(|world, process| {
-            // Long enough, sometimes, for a file to have stood still.
+            // Long enough, sometimes, for a segment to have stood still.
             let ticks = if world.rng.one_in(3) { 40 } else { 1 + world.rng.below(3) };
-            let mut carried = 0;
+            let mut compacted = 0;
             for _ in 0..ticks {
                 process.writer.tick();
-                while process.writer.carrying.is_under_way() && process.writer.broken.is_none() && !world.disk.is_off() {
-                    process.writer.carry_step().ok();
-                    carried += 1;
+                while process.writer.compaction.is_under_way() && process.writer.broken.is_none() && !world.disk.is_off() {
+                    process.writer.compact_step().ok();
+                    compacted += 1;
                 }
             }
             process.writer.reject_late();
-            if carried > 0 {
-                world.note(format!("carried in {carried} steps"));
+            if compacted > 0 {
+                world.note(format!("compacted in {compacted} steps"));
             }
             Ok(())
         })
@@ -192,9 +192,9 @@ impl World {
     pub(super) fn hold_or_release(&mut self) -> Verdict {
         self.with(|world, process| {
             let stream = StreamId(world.rng.below(2) as u8);
-            let holds = process.log.holds(stream);
-            if let Some(hold) = world.rng.pick(&holds).cloned() {
-                world.look_at_hold(process, &hold.key)?;
+            let suspensions = process.log.suspensions(stream);
+            if let Some(suspension) = world.rng.pick(&suspensions).cloned() {
+                world.look_at_hold(process, &suspension.key)?;
                 return Ok(());
             }
             let open: Vec<((StreamId, Offset), u64)> = process.open.iter().map(|(place, number)| (*place, *number)).collect();
@@ -202,20 +202,20 @@ impl World {
                 && let Some(known) = world.model.records.get(number)
             {
                 let identity = format!("d{}", known.device);
-                let key = HoldKey {
+                let key = SuspensionKey {
                     stream: place.0,
                     route: "r".into(),
                     identity,
                 };
-                process.log.hold(key, place.1);
+                process.log.suspend(key, place.1);
             }
             Ok(())
         })
     }
 
     /// Takes some of a suspended pair's records and settles them; ends the suspension when nothing is left.
-    pub(super) fn look_at_hold(&mut self, process: &mut Process, key: &HoldKey) -> Result<bool, String> {
-        let Ok(records) = process.log.read_held(key, 1 + self.rng.below(20) as usize) else {
+    pub(super) fn look_at_hold(&mut self, process: &mut Process, key: &SuspensionKey) -> Result<bool, String> {
+        let Ok(records) = process.log.read_suspended(key, 1 + self.rng.below(20) as usize) else {
             return Ok(false);
         };
         for record in &records {
@@ -223,7 +223,7 @@ impl World {
             process.open.insert((key.stream, record.offset), number);
             self.settle_one(process, (key.stream, record.offset));
         }
-        Ok(records.is_empty() && process.log.release(key))
+        Ok(records.is_empty() && process.log.resume(key))
     }
 
     /// A person puts dead letters back, drops them, or replays what was settled.

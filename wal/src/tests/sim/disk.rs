@@ -297,7 +297,7 @@ impl SimDisk {
         names.map(|(name, inode)| (name.clone(), *inode)).collect()
     }
 
-    /// Flips a bit of a log file; false = there is none.
+    /// Flips a bit of a segment; false = there is none.
     pub(crate) fn flip(&self, rng: &mut Rng) -> bool {
         let files = self.log_files();
         let Some((_, inode)) = rng.pick(&files) else { return false };
@@ -313,7 +313,7 @@ impl SimDisk {
         true
     }
 
-    /// A log file vanishes; whether it was the newest. None = there is none.
+    /// A segment vanishes; whether it was the newest. None = there is none.
     pub(crate) fn lose_file(&self, rng: &mut Rng) -> Option<bool> {
         let files = self.log_files();
         let (name, _) = rng.pick(&files)?;

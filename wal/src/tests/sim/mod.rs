@@ -1,5 +1,5 @@
 //! The log on a simulated disk, against a model: power cuts at any write, sync or rename, failed syncs, full disks, flipped
-//! bits, lost files, kills. One thread does everything, so that a seed decides all:
+//! bits, lost segments, kills. One thread does everything, so that a seed decides all:
 //!
 //! ```sh
 //! cargo test -p forebay-wal simulat                              # some hundred seeds

@@ -95,7 +95,7 @@ impl Model {
         }
     }
 
-    /// The newest file is gone, and with it all knowledge of what was in it: nothing is promised of what was before.
+    /// The newest segment is gone, and with it all knowledge of what was in it: nothing is promised of what was before.
     pub(crate) fn forget_all(&mut self) {
         let all: Vec<u64> = self.records.keys().copied().collect();
         self.nothing_is_promised_of(&all);

@@ -1,4 +1,4 @@
-//! Every single moment of a file's life at which the power can go, one after the other.
+//! Every single moment of a segment's life at which the power can go, one after the other.
 
 #![allow(clippy::unwrap_used)]
 
@@ -44,7 +44,7 @@ fn open(disk: &SimDisk) -> (Log, Writer) {
     };
     let clock = Arc::new(ManualClock::trusted());
     let Prepared { shared, mut writer, .. } = prepare(Arc::new(disk.clone()), options, clock, Arc::new(Unobserved), None).unwrap();
-    writer.space.file_bytes = 128 << 10;
+    writer.space.segment_bytes = 128 << 10;
     (Log::stepped(shared), writer)
 }
 
@@ -87,7 +87,7 @@ fn numbers(log: &Log) -> Vec<u64> {
     }
 }
 
-/// Fills files, settles most of the first, carries the rest of it, and lets it go; gives what was acked and what settled.
+/// Fills segments, settles most of the first, carries the rest of it, and lets it go; gives what was acked and what settled.
 fn live(log: &Log, writer: &mut Writer) -> (Vec<u64>, BTreeSet<u64>) {
     let mut acked: Vec<u64> = (0..60).filter(|number| store(log, writer, *number)).collect();
     let mut reader = log.reader(StreamId(0), PartitionSet::ALL);
@@ -102,8 +102,8 @@ fn live(log: &Log, writer: &mut Writer) -> (Vec<u64>, BTreeSet<u64>) {
     writer.commit_progress().ok();
     for _ in 0..40 {
         writer.tick();
-        while writer.carrying.is_under_way() && writer.broken.is_none() {
-            writer.carry_step().ok();
+        while writer.compaction.is_under_way() && writer.broken.is_none() {
+            writer.compact_step().ok();
         }
     }
     (0..3).for_each(|_| drop(writer.commit_progress()));
@@ -119,12 +119,12 @@ fn simulated_rotation_carrying_and_unlinking_survive_a_cut_at_every_operation() 
     live(&log, &mut writer);
     let operations = whole.operations() - began;
     let rotations = log.stats().rotations.load(std::sync::atomic::Ordering::Relaxed);
-    let carried = log.stats().carried.load(std::sync::atomic::Ordering::Relaxed);
+    let compacted = log.stats().compacted.load(std::sync::atomic::Ordering::Relaxed);
     assert!(
-        rotations >= 2 && carried > 0,
-        "{rotations} rotations, {carried} carried: too little happens"
+        rotations >= 2 && compacted > 0,
+        "{rotations} rotations, {compacted} compacted: too little happens"
     );
-    println!("{operations} operations, {rotations} rotations, {carried} records carried");
+    println!("{operations} operations, {rotations} rotations, {compacted} records compacted");
     for cut in 0..operations {
         let mut disk = SimDisk::new(cut, Omission::Nothing);
         let (log, mut writer) = open(&disk);

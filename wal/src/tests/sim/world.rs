@@ -44,7 +44,7 @@ impl Weather {
 
 const STEPS: u64 = 120;
 pub(super) const DEVICES: u64 = 5;
-/// Files are small, so that there are many.
+/// Segments are small, so that there are many.
 const FILE_BYTES: u64 = 160 << 10;
 
 #[derive(Debug, Default)]
@@ -219,11 +219,11 @@ impl World {
                 if newest_lost == Some(true) {
                     self.model.forget_all();
                 }
-                self.note(format!("{flips} bits flip; the newest file is lost: {newest_lost:?}"));
+                self.note(format!("{flips} bits flip; the newest segment is lost: {newest_lost:?}"));
                 if is_stopped {
                     self.start()?;
                     if newest_lost == Some(true) && self.was_clean {
-                        return Err("the loss of the newest file went unnoticed".into());
+                        return Err("the loss of the newest segment went unnoticed".into());
                     }
                 }
                 Ok(())
@@ -254,7 +254,7 @@ impl World {
                 return self.after_failed_start(&text);
             }
         };
-        writer.space.file_bytes = FILE_BYTES;
+        writer.space.segment_bytes = FILE_BYTES;
         let log = Log::stepped(shared.clone());
         let ears = Arc::new(Ears::default());
         let readers: BTreeMap<StreamId, Reader> = shared
