@@ -51,6 +51,7 @@ mod segment;
 mod shared;
 mod stats;
 mod sync;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
