@@ -8,6 +8,9 @@
 //! A [`TopicFilter`] is valid by construction. A [`Template`] that passed [`Template::check`] for a filter can be rendered for
 //! every topic that the filter matches.
 //!
+//! What a peer wrote is shown by [`PeerText`] and in no other way, and lines that a peer causes are written only when a
+//! [`PeerLog`] says so.
+//!
 //! # What it is not for
 //!
 //! It finds no subscribers: the front has a tree for that. It knows nothing of `$share`, and it does no I/O.
@@ -15,7 +18,8 @@
 //! # Limits
 //!
 //! Topics and filters have 1 to 65,535 bytes (MQTT-4.7.3-1, MQTT-4.7.3-3). Matching takes time in proportion to the topic's
-//! length and allocates nothing, whatever the peer sent.
+//! length and allocates nothing, whatever the peer sent. A peer's text shows 128 characters at most; a `PeerLog` lets 12 lines
+//! through at once and 4 a second, and keeps 64 peers and reasons apart.
 //!
 //! # Example
 //!
@@ -36,8 +40,12 @@
 
 pub use filter::{Captures, FilterError, TopicFilter};
 pub use name::{TopicError, validate_name};
+pub use peer_log::{PeerLog, Repeated};
+pub use peer_text::{MAX_SHOWN, PeerText, is_safe, unsafe_character};
 pub use template::{Field, Template, TemplateError, Values};
 
 mod filter;
 mod name;
+mod peer_log;
+mod peer_text;
 mod template;
