@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use forebay_broker::tls::{Identity, IdentityError};
+use forebay_broker::tls::{Identity, IdentityError, pem_fault};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData,
@@ -216,9 +216,10 @@ impl Authority {
             path: path.to_owned(),
             detail,
         };
-        let key = KeyPair::from_pem(&key).map_err(|error| bad(&key_path, format!("its key does not parse ({error}); restore it")))?;
+        // The library's text may show lines of the file, and the file is the CA's key.
+        let key = KeyPair::from_pem(&key).map_err(|_| bad(&key_path, "its key does not parse; restore it".to_owned()))?;
         for der in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
-            let der = der.map_err(|error| bad(&certificate_path, format!("it is damaged ({error}); restore it")))?;
+            let der = der.map_err(|error| bad(&certificate_path, format!("{}; restore it", pem_fault(&error))))?;
             let (_, parsed) =
                 X509Certificate::from_der(&der).map_err(|error| bad(&certificate_path, format!("it is damaged ({error})")))?;
             if parsed.public_key().subject_public_key.data != key.der_bytes() {

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use forebay_bridge::{CloudLimits, Mapping, Qos, RateLimit, Version};
-use forebay_broker::tls::CertificateClock;
+use forebay_broker::tls::{CertificateClock, pem_fault};
 use forebay_broker::{Admission, Undeliverable};
 use forebay_wal::SystemClock;
 use rustls::pki_types::pem::PemObject as _;
@@ -119,8 +119,8 @@ fn client_config(verifier: CloudVerifier, identity: Option<&ClientCertificate>) 
     let Some(identity) = identity else {
         return Ok(builder.with_no_client_auth());
     };
-    let key =
-        PrivateKeyDer::from_pem_file(&identity.key).with_context(|| format!("{} is not a private key in PEM", identity.key.display()))?;
+    let key = PrivateKeyDer::from_pem_file(&identity.key)
+        .map_err(|error| anyhow!("{} is not a private key in PEM: {}", identity.key.display(), pem_fault(&error)))?;
     builder
         .with_client_auth_cert(certificates(&identity.certificate)?, key)
         .with_context(|| {
@@ -135,7 +135,7 @@ fn client_config(verifier: CloudVerifier, identity: Option<&ClientCertificate>) 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
-        .with_context(|| format!("{} is not a certificate in PEM", path.display()))
+        .map_err(|error| anyhow!("{} is not a certificate in PEM: {}", path.display(), pem_fault(&error)))
 }
 
 fn roots_from(path: &Path) -> anyhow::Result<RootCertStore> {

@@ -3,8 +3,10 @@
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use super::pem_fault::{found_labels, pem_fault};
 
 const MAX_PEM_BYTES: u64 = 1024 * 1024;
 const MAX_CRL_BYTES: u64 = 16 * 1024 * 1024;
@@ -137,7 +139,7 @@ pub(super) fn certificates(role: &'static str, path: &Path) -> Result<Vec<Certif
     let pem = read(role, path, MAX_PEM_BYTES)?;
     let found: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| malformed(role, path, &error.to_string()))?;
+        .map_err(|error| malformed(role, path, &pem_fault(&error)))?;
     if found.is_empty() {
         return Err(no_pem(role, path, "CERTIFICATE", &pem));
     }
@@ -156,8 +158,8 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
     let role = "the private key";
     let pem = read(role, path, MAX_PEM_BYTES)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
-        rustls::pki_types::pem::Error::NoItemsFound => no_pem(role, path, "PRIVATE KEY", &pem),
-        other => malformed(role, path, &other.to_string()),
+        Error::NoItemsFound => no_pem(role, path, "PRIVATE KEY", &pem),
+        other => malformed(role, path, &pem_fault(&other)),
     })
 }
 
@@ -167,7 +169,7 @@ pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationL
     let pem = read(role, path, MAX_CRL_BYTES)?;
     let found: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| malformed(role, path, &error.to_string()))?;
+        .map_err(|error| malformed(role, path, &pem_fault(&error)))?;
     if found.is_empty() {
         return Err(no_pem(role, path, "X509 CRL", &pem));
     }
@@ -208,21 +210,10 @@ pub(super) fn malformed(role: &'static str, path: &Path, detail: &str) -> TlsErr
 }
 
 fn no_pem(role: &'static str, path: &Path, wanted: &'static str, pem: &[u8]) -> TlsError {
-    let text = String::from_utf8_lossy(pem);
-    let labels: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----"))
-        .take(5)
-        .collect();
-    let found = if labels.is_empty() {
-        "no PEM block at all".to_owned()
-    } else {
-        labels.join(", ")
-    };
     TlsError::NoPem {
         role,
         path: path.to_owned(),
         wanted,
-        found,
+        found: found_labels(pem),
     }
 }

@@ -20,6 +20,7 @@ mod identity;
 mod names;
 mod opening;
 mod peer;
+mod pem_fault;
 mod server;
 mod verifier;
 
@@ -33,4 +34,5 @@ pub use files::TlsError;
 pub use identity::{Identity, IdentityError, IdentityTemplate, MAX_IDENTITY_BYTES, TemplateError};
 pub use names::{certificate_names, name_is_covered};
 pub use peer::{PeerCertificate, utc_text};
+pub use pem_fault::pem_fault;
 pub use server::{ServerTls, TlsFiles};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use forebay_identity::{Content, write};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -35,15 +35,16 @@ pub fn identity(device: &Device<'_>) -> Result<Vec<u8>> {
     if host.is_empty() || port.parse::<u16>().is_err() {
         bail!("`{}` is no gateway: host and port, like 192.168.10.2:8883", device.gateway);
     }
-    let wrong = |path: &Path, what: &str| format!("{} is no {what} in PEM", path.display());
-    let ca = CertificateDer::from_pem_file(device.ca).with_context(|| wrong(device.ca, "certificate"))?;
+    // Without the library's reason: it shows the line that it stumbled over, and that may be the key.
+    let wrong = |path: &Path, what: &str| format!("{} is no {what} in PEM, or its line breaks are missing", path.display());
+    let ca = CertificateDer::from_pem_file(device.ca).map_err(|_| anyhow!(wrong(device.ca, "certificate")))?;
     let chain: Vec<Vec<u8>> = CertificateDer::pem_file_iter(device.certificate)
         .and_then(|chain| chain.map(|one| one.map(|one| one.to_vec())).collect())
-        .with_context(|| wrong(device.certificate, "certificate"))?;
+        .map_err(|_| anyhow!(wrong(device.certificate, "certificate")))?;
     if chain.is_empty() {
         bail!(wrong(device.certificate, "certificate"));
     }
-    let key = PrivateKeyDer::from_pem_file(device.key).with_context(|| wrong(device.key, "key"))?;
+    let key = PrivateKeyDer::from_pem_file(device.key).map_err(|_| anyhow!(wrong(device.key, "key")))?;
     let PrivateKeyDer::Pkcs8(key) = key else {
         bail!(wrong(device.key, "PKCS#8 key"));
     };

@@ -164,7 +164,7 @@ impl VirtualDevice {
             let file = file.clone();
             move |error: pem::Error| NotUsable::File {
                 file,
-                why: error.to_string(),
+                why: pem_fault(&error),
             }
         };
         let identity = Identity {
@@ -266,6 +266,17 @@ struct HostRandom;
 impl SecureRandom for HostRandom {
     fn fill(&self, buffer: &mut [u8]) -> Result<(), GetRandomFailed> {
         getrandom::fill(buffer).map_err(|_| GetRandomFailed)
+    }
+}
+
+/// What is wrong with a PEM file, without a byte of it: the library's text shows the line that it stumbled over, and that may
+/// be the key.
+fn pem_fault(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        pem::Error::NoItemsFound => "it holds no PEM block of the wanted kind".to_owned(),
+        pem::Error::Base64Decode(_) => "its Base64 is damaged".to_owned(),
+        _ => "it is not well-formed PEM; is it cut off, or are its line breaks missing?".to_owned(),
     }
 }
 

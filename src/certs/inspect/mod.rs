@@ -11,6 +11,7 @@ mod tests;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use forebay_broker::tls::pem_fault;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -155,7 +156,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let found = found.map_err(|error| {
         Problem::serious(
             "damaged",
-            format!("{} is damaged ({error}); replace it with a fresh copy", path.display()),
+            format!(
+                "{} is damaged ({}); replace it with a fresh copy",
+                path.display(),
+                pem_fault(&error)
+            ),
         )
     })?;
     if found.is_empty() {
@@ -202,12 +207,16 @@ fn key_problem(leaf: &CertificateDer<'static>, chain_path: &Path, path: &Path) -
         Ok(pem) => pem,
         Err(problem) => return Some(problem),
     };
-    let Ok(key) = PrivateKeyDer::from_pem_slice(&pem) else {
-        let text = format!(
-            "{} holds no private key that can be read; it must be PEM and not encrypted",
-            path.display()
-        );
-        return Some(Problem::serious("no_key", text));
+    let key = match PrivateKeyDer::from_pem_slice(&pem) {
+        Ok(key) => key,
+        Err(error) => {
+            let text = format!(
+                "{} holds no private key that can be read ({}); it must be PEM and not encrypted",
+                path.display(),
+                pem_fault(&error)
+            );
+            return Some(Problem::serious("no_key", text));
+        }
     };
     match CertifiedKey::from_der(vec![leaf.clone()], key, &ring::default_provider()) {
         Ok(_) => None,

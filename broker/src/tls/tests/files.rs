@@ -121,3 +121,70 @@ fn an_expired_certificate_of_ours_is_loud_but_still_served() {
         "{overdue:?}"
     );
 }
+
+/// Ways in which a PEM file is damaged by hands, shells, forms and editors.
+fn mangled(pem: &str) -> Vec<String> {
+    let lines: Vec<&str> = pem.lines().collect();
+    let mut found = vec![
+        pem.replace('\n', ""),
+        pem.replace('\n', " "),
+        pem.replace('\n', "\\n"),
+        pem.replace('\n', "\t"),
+        pem.replacen('\n', "", 1),
+        pem.replacen('\n', " ", 1),
+        format!("\"{pem}\""),
+        format!("key: {}", pem.replace('\n', "")),
+        format!("\u{feff}{pem}"),
+        pem.replace("-----", "----"),
+        pem.replace("-----END", "----END"),
+        pem.replace("PRIVATE KEY", "private key"),
+        pem.replace("PRIVATE KEY-----\n", "PRIVATE KEY-----"),
+        lines[..lines.len() - 1].join("\n"),
+        lines[1..].join("\n"),
+        pem.replace('A', "*"),
+        format!("{}{}", pem.trim_end(), pem),
+        pem.replace('\n', "") + "\n" + &pem.replace('\n', ""),
+        pem.chars().flat_map(|c| [c, '\0']).collect(),
+    ];
+    // Each line break lost alone, and the file cut off anywhere.
+    found.extend((1..lines.len()).map(|at| format!("{}{}", lines[..at].join("\n"), lines[at..].join("\n"))));
+    found.extend((30..pem.len()).step_by(7).map(|end| pem[..end].to_owned()));
+    found.extend((30..pem.len()).step_by(7).map(|end| pem[..end].replace('\n', "")));
+    found
+}
+
+#[test]
+fn no_error_about_a_mangled_key_file_shows_any_of_the_key() {
+    let mut listener = Listener::new();
+    let key = std::fs::read_to_string(listener.folder.path().join("server.key")).unwrap();
+    let secret: String = key.lines().filter(|line| !line.starts_with("-----")).collect();
+    let decimal = format!("{:?}", secret.as_bytes());
+    let mut refused = 0;
+    for text in mangled(&key) {
+        for file in ["server.key", "server.pem", "ca.pem"] {
+            listener = Listener::new();
+            listener.write(file, &text);
+            let Err(error) = listener.load() else { continue };
+            refused += 1;
+            let mut said = format!("{error} {error:?}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(inner) = source {
+                said.push_str(&format!(" {inner} {inner:?}"));
+                source = inner.source();
+            }
+            let shown = |part: &[u8]| said.contains(std::str::from_utf8(part).unwrap());
+            assert!(!secret.as_bytes().windows(8).any(shown), "{file} {text:?}: {said}");
+            assert!(!decimal.as_bytes().windows(12).any(shown), "{file} {text:?}: {said}");
+        }
+    }
+    assert!(refused > 100, "{refused}");
+}
+
+#[test]
+fn a_key_file_that_lost_its_line_breaks_is_told_so() {
+    let error = error_after(|listener| {
+        let key = std::fs::read_to_string(listener.folder.path().join("server.key")).unwrap();
+        listener.write("server.key", &key.replace('\n', ""));
+    });
+    assert!(error.to_string().contains("line breaks are missing"), "{error}");
+}
