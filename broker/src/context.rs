@@ -1,9 +1,11 @@
 //! What all connections share, and their limits.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use forebay_topic::{PeerLog, Repeated};
 use forebay_wal::{Clock, Log};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +16,9 @@ use crate::observe::{Devices, Observer, Stats, WrongNames};
 use crate::policy::{AccessRules, Admission, RouteStats, Routes, Unrouted};
 use crate::retained::Retained;
 use crate::session::Registry;
+
+/// How often counts of repeated log lines are looked for.
+const TELL: Duration = Duration::from_secs(5);
 
 /// The bounds that the configuration sets.
 #[derive(Clone, Debug)]
@@ -87,7 +92,30 @@ pub(crate) struct Context {
     pub(crate) budget: Semaphore,
     /// Bytes parked by all connections: publishes of 3.1.1 that wait for room in the log.
     pub(crate) parked_bytes: AtomicUsize,
+    /// Which lines that a peer can cause are written to the log.
+    pub(crate) peer_log: PeerLog,
     pub(crate) shutdown: CancellationToken,
     /// What must end before the front does: listeners, connections, delayed wills.
     pub(crate) tasks: TaskTracker,
+}
+
+impl Context {
+    /// Whether a line about this identity and for this reason is written in full; otherwise it is counted.
+    pub(crate) fn is_first(&self, identity: &str, reason: &'static str) -> bool {
+        self.peer_log.is_first(identity, reason, Instant::now())
+    }
+
+    /// As [`Context::is_first`], for a peer that has no identity yet.
+    pub(crate) fn is_first_from(&self, address: IpAddr, reason: &'static str) -> bool {
+        self.peer_log.is_first_from(address, reason, Instant::now())
+    }
+
+    /// Writes the counts of the lines that were not written in full, until shutdown.
+    pub(crate) async fn tell_repeated_lines(&self) {
+        while tokio::time::timeout(TELL, self.shutdown.cancelled()).await.is_err() {
+            for Repeated { who, reason, more } in self.peer_log.due(Instant::now()) {
+                tracing::warn!(who, reason, "{more} more in the last minute");
+            }
+        }
+    }
 }

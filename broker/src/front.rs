@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_topic::PeerLog;
 use forebay_wal::{Clock, Log, Tap};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -182,6 +183,7 @@ impl Front {
             unrouted: Arc::default(),
             wrong_names: WrongNames::default(),
             devices: Arc::default(),
+            peer_log: PeerLog::default(),
             shutdown,
             tasks: TaskTracker::new(),
         });
@@ -232,6 +234,10 @@ impl Front {
             let context = Arc::clone(&context);
             tokio::spawn(async move { context.registry.sweep().await })
         };
+        let telling = {
+            let context = Arc::clone(&context);
+            tokio::spawn(async move { context.tell_repeated_lines().await })
+        };
         let is_alive = watch(&context).await;
         context.shutdown.cancel();
         tasks.close();
@@ -239,7 +245,7 @@ impl Front {
             tracing::warn!(connections = tasks.len(), "connections did not end within the grace period");
         }
         checkpoint_shutdown.cancel();
-        for task in [behind, sweeping, expiring] {
+        for task in [behind, sweeping, expiring, telling] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the front failed");
             }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use forebay_topic::PeerText;
 use forebay_wal::{Batch, NewRecord, Offset, Producer, StreamId, Timestamp};
 
 use crate::codec::{Publish, QoS, Version};
@@ -89,7 +90,15 @@ impl Ingress {
                 Version::V5 => return Taken::Refused(RefusedPublish::Undeliverable(undeliverable)),
                 // 3.1.1 has no answer but the ack: it is appended, and the bridge makes it a dead letter.
                 Version::V311 => {
-                    tracing::error!(identity = %self.key.identity, reason = undeliverable.reason, "a publish becomes a dead letter: {}", undeliverable.detail)
+                    if context.is_first(&self.key.identity, undeliverable.reason) {
+                        let identity = PeerText::new(&self.key.identity);
+                        tracing::error!(
+                            ?identity,
+                            reason = undeliverable.reason,
+                            "a publish becomes a dead letter: {}",
+                            undeliverable.detail
+                        );
+                    }
                 }
             }
         }
@@ -247,12 +256,17 @@ impl Ingress {
 
     fn unrouted(&self, topic: &str) {
         add(&self.context.stats.unrouted, 1);
-        if self.context.unrouted.count(topic) {
+        if self.context.unrouted.count(topic) && self.context.is_first(&self.key.identity, "unrouted") {
             let nearest = policy::nearest(topic, &self.context.routes);
             let advice = nearest.map_or_else(String::new, |(filter, letters)| {
                 format!("; the nearest route, `{filter}`, differs by {letters} letters")
             });
-            tracing::warn!(identity = %self.key.identity, topic, "a publish matches no route and is not sent to the cloud{advice}; add a route, or one with `local: true` if it is to stay on the gateway");
+            let (identity, topic) = (PeerText::new(&self.key.identity), PeerText::new(topic));
+            tracing::warn!(
+                ?identity,
+                ?topic,
+                "a publish matches no route and is not sent to the cloud{advice}; add a route, or one with `local: true` if it is to stay on the gateway"
+            );
         }
     }
 }

@@ -65,10 +65,12 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(Err(Failure::Closed)) => return Err(Disconnection::ConnectionLost),
         Ok(Err(Failure::Decode(error))) => {
             let version = error.version();
-            return Err(refuse(stream, peer, &RefusedConnect::Undecodable(error), version).await);
+            return Err(refuse(stream, peer, &RefusedConnect::Undecodable(error), version, context).await);
         }
         Err(_) => {
-            tracing::info!(peer = %peer.address, "no CONNECT within the deadline; the connection is closed");
+            if context.is_first_from(peer.address.ip(), "connect_timeout") {
+                tracing::info!(peer = %peer.address, "no CONNECT within the deadline; the connection is closed");
+            }
             return Err(Disconnection::ConnectTimeout);
         }
     };
@@ -82,7 +84,7 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
             }
             Ok(open)
         }
-        Err(refused) => Err(refuse(stream, peer, &refused, Some(version)).await),
+        Err(refused) => Err(refuse(stream, peer, &refused, Some(version), context).await),
     }
 }
 
@@ -231,8 +233,14 @@ fn time(context: &Context) -> UserProperties {
 }
 
 /// Tells the peer and the operator. Without a version there is no CONNACK that the peer could read.
-async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, peer: &Peer, refused: &RefusedConnect, version: Option<Version>) -> Disconnection {
-    refused.log(peer.address);
+async fn refuse<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    peer: &Peer,
+    refused: &RefusedConnect,
+    version: Option<Version>,
+    context: &Context,
+) -> Disconnection {
+    refused.log(peer.address, context);
     let mut out = BytesMut::new();
     let connack = Packet::ConnAck(Box::new(ConnAck::refused(refused.code())));
     if version.is_some_and(|version| encode(&connack, version, &mut out).is_ok()) {

@@ -206,7 +206,7 @@ fn publish_locally(message: Option<Message>, context: &Context, outbox: &Outbox)
 /// A refused will counts as dropped, whatever its QoS: its device cannot know.
 fn refuse_will(refused: &RefusedPublish, inbound: &Inbound, ingress: &Ingress, context: &Context) {
     refused.count(QoS::AtMostOnce, &context.stats);
-    refused.log_will(&ingress.key.identity, &inbound.topic);
+    refused.log_will(&ingress.key.identity, &inbound.topic, context);
 }
 
 /// A DISCONNECT with a reason, for version 5 only (MQTT-3.14.0-1).

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use forebay_topic::PeerText;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -54,12 +55,14 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
     loop {
         let accepted = tokio::select! {
             () = context.shutdown.cancelled() => return,
-            accepted = accept(&listener.socket, &gates.pending) => accepted,
+            accepted = accept(&listener.socket, &gates.pending, &context) => accepted,
         };
         let Some((socket, address, pending)) = accepted else { continue };
         let Ok(place) = Arc::clone(&gates.connections).try_acquire_owned() else {
             context.stats.disconnect(Disconnection::TooManyConnections);
-            tracing::warn!(peer = %address, limit = context.limits.max_connections, "a connection was closed: limits.max_connections is reached");
+            if context.is_first_from(address.ip(), "too_many_connections") {
+                tracing::warn!(peer = %address, limit = context.limits.max_connections, "a connection was closed: limits.max_connections is reached");
+            }
             continue;
         };
         let (tls, identity) = (listener.tls.clone(), Arc::clone(&listener.identity));
@@ -76,11 +79,17 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
     }
 }
 
-async fn accept(socket: &TcpListener, pending: &Arc<PendingConnects>) -> Option<(TcpStream, SocketAddr, PendingConnect)> {
+async fn accept(
+    socket: &TcpListener,
+    pending: &Arc<PendingConnects>,
+    context: &Context,
+) -> Option<(TcpStream, SocketAddr, PendingConnect)> {
     match socket.accept().await {
         Ok((socket, address)) => Some((socket, address, pending.admit().await?)),
         Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted; trying again");
+            if context.is_first("listener", "accept") {
+                tracing::warn!(%error, "a connection could not be accepted; trying again");
+            }
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
@@ -148,8 +157,9 @@ async fn handshake(
             context.wrong_names.note(&failure);
             if failure.fault.is_noise() {
                 tracing::debug!(peer = %address, "a TLS handshake failed: {failure}");
-            } else {
-                tracing::warn!(peer = %address, sni = failure.sni.as_deref().unwrap_or("none"), "a TLS handshake failed: {failure}");
+            } else if context.is_first_from(address.ip(), failure.fault.label()) {
+                let sni = PeerText::new(failure.sni.as_deref().unwrap_or("none"));
+                tracing::warn!(peer = %address, ?sni, "a TLS handshake failed: {failure}");
             }
             None
         }

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
+use forebay_topic::PeerText;
+
 use crate::codec::{DecodeError, ReasonCode};
+use crate::context::Context;
 use crate::observe::Disconnection;
 use crate::policy::OverBound;
 use crate::session::AttachError;
@@ -25,7 +28,7 @@ pub(crate) enum RefusedConnect {
     ClaimedIdentity(Identity),
     #[error("{0} asks for enhanced authentication, which is not in this version; a certificate is enough")]
     EnhancedAuthentication(Identity),
-    #[error("the access rules do not let {identity} publish its will to `{topic}`")]
+    #[error("the access rules do not let {identity} publish its will to `{}`", PeerText::new(.topic))]
     WillNotAuthorized { identity: Identity, topic: String },
     #[error("the topic of {identity}'s will is refused: {error}")]
     WillOverBound { identity: Identity, error: OverBound },
@@ -63,7 +66,10 @@ impl RefusedConnect {
         }
     }
 
-    pub(crate) fn log(&self, peer: SocketAddr) {
-        tracing::warn!(%peer, "a connection was refused: {self}");
+    /// Says so in the log, once for each address and reason.
+    pub(crate) fn log(&self, peer: SocketAddr, context: &Context) {
+        if context.is_first_from(peer.ip(), self.disconnection().label()) {
+            tracing::warn!(%peer, "a connection was refused: {self}");
+        }
     }
 }

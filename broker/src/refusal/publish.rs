@@ -1,8 +1,10 @@
 //! Why a PUBLISH is refused.
 
+use forebay_topic::PeerText;
 use forebay_wal::AppendError;
 
 use crate::codec::{QoS, ReasonCode, Version};
+use crate::context::Context;
 use crate::observe::{Disconnection, Refusal, Stats};
 use crate::policy::{OverBound, Undeliverable};
 
@@ -96,20 +98,27 @@ impl RefusedPublish {
     }
 
     /// Says so in the log, unless the log's own state is the reason: that is reported once, not with every publish.
-    pub(crate) fn log(&self, identity: &str, topic: &[u8]) {
-        match self {
-            Self::LogFull | Self::LogUnavailable | Self::CommitFailed => {}
-            _ => {
-                let topic = String::from_utf8_lossy(topic);
-                tracing::warn!(identity, %topic, reason = self.counter().label(), "a publish was refused: {self}");
-            }
+    /// Once for each identity and reason.
+    pub(crate) fn log(&self, identity: &str, topic: &[u8], context: &Context) {
+        let reason = match self {
+            Self::LogFull | Self::LogUnavailable | Self::CommitFailed => return,
+            Self::Undeliverable(why) => why.reason,
+            _ => self.counter().label(),
+        };
+        if context.is_first(identity, reason) {
+            let topic = String::from_utf8_lossy(topic);
+            let (identity, topic) = (PeerText::new(identity), PeerText::new(&topic));
+            tracing::warn!(?identity, ?topic, reason, "a publish was refused: {self}");
         }
     }
 
     /// A will is refused in silence by the protocol, and no device sends it again: the log says so whatever the reason.
-    pub(crate) fn log_will(&self, identity: &str, topic: &[u8]) {
-        let topic = String::from_utf8_lossy(topic);
-        tracing::warn!(identity, %topic, reason = self.counter().label(), "a will was refused: {self}");
+    pub(crate) fn log_will(&self, identity: &str, topic: &[u8], context: &Context) {
+        if context.is_first(identity, "will") {
+            let topic = String::from_utf8_lossy(topic);
+            let (identity, topic) = (PeerText::new(identity), PeerText::new(&topic));
+            tracing::warn!(?identity, ?topic, reason = self.counter().label(), "a will was refused: {self}");
+        }
     }
 
     fn counter(&self) -> Refusal {

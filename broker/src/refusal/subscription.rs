@@ -1,10 +1,11 @@
 //! Why a subscription is refused.
 
-use forebay_topic::FilterError;
+use forebay_topic::{FilterError, PeerText};
 
 use crate::codec::ReasonCode;
+use crate::context::Context;
 use crate::fanout::TooManyFilters;
-use crate::observe::{Stats, add};
+use crate::observe::add;
 use crate::policy::OverBound;
 
 /// Why a filter of a SUBSCRIBE is not granted. The text is for the operator.
@@ -38,9 +39,12 @@ impl RefusedSubscription {
         }
     }
 
-    /// Counts it and says so in the log.
-    pub(crate) fn note(&self, identity: &str, filter: &str, stats: &Stats) {
-        add(&stats.subscriptions_refused, 1);
-        tracing::warn!(identity, filter, "a subscription was refused: {self}");
+    /// Counts it, and says so in the log, once for each identity.
+    pub(crate) fn note(&self, identity: &str, filter: &str, context: &Context) {
+        add(&context.stats.subscriptions_refused, 1);
+        if context.is_first(identity, "subscription") {
+            let (identity, filter) = (PeerText::new(identity), PeerText::new(filter));
+            tracing::warn!(?identity, ?filter, "a subscription was refused: {self}");
+        }
     }
 }

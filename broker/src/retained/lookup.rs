@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_topic::TopicFilter;
+use forebay_topic::{PeerText, TopicFilter};
 use forebay_wal::{CheckpointError, Snapshot, Timestamp};
 
 use super::Retained;
@@ -224,7 +224,7 @@ fn read_stored(
         match RetainedMessage::join(Arc::clone(&topic), head, Bytes::from(body)) {
             Some(message) => messages.push(Arc::new(message)),
             None => tracing::error!(
-                topic = &*topic,
+                topic = ?PeerText::new(&topic),
                 "a retained message is damaged and is not sent; publish it again, and check the disk"
             ),
         }

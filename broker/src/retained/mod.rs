@@ -16,6 +16,7 @@ mod overlay;
 mod quota;
 mod sweep;
 
+use forebay_topic::PeerText;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -192,8 +193,8 @@ impl Retained {
             Unretained::Behind => "too many changes wait for state.redb; check whether the disk is slow",
         };
         tracing::warn!(
-            identity = &**candidate.identity,
-            topic = candidate.topic,
+            identity = ?PeerText::new(candidate.identity),
+            topic = ?PeerText::new(candidate.topic),
             reason = reason.label(),
             "message delivered but not retained: {why}; further ones are counted in forebay_unretained_total"
         );

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use forebay_topic::PeerText;
 use forebay_wal::{Clock, Log, Timestamp};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -306,7 +307,12 @@ impl Registry {
 
     async fn commit_or_warn(&self, key: &SessionKey, changes: &[Change]) {
         if self.commit(key, changes).await.is_err() {
-            tracing::warn!(identity = %key.identity, client_id = %key.client_id, "the end of a session could not be committed; after a restart it may last longer than its expiry");
+            let (identity, client_id) = (PeerText::new(&key.identity), PeerText::new(&key.client_id));
+            tracing::warn!(
+                ?identity,
+                ?client_id,
+                "the end of a session could not be committed; after a restart it may last longer than its expiry"
+            );
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use forebay_topic::PeerText;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use super::verifier::Presented;
@@ -204,9 +205,10 @@ impl fmt::Display for HandshakeFailure {
             } = &**certificate;
             write!(
                 f,
-                "; it presented \"{}\" by \"{}\", serial {serial}",
-                subject.escape_debug(),
-                issuer.escape_debug()
+                "; it presented \"{}\" by \"{}\", serial {}",
+                PeerText::new(subject),
+                PeerText::new(issuer),
+                PeerText::new(serial)
             )?;
         }
         Ok(())
@@ -272,15 +274,19 @@ pub(super) fn of_tls(error: &Error, presented: Option<&Presented>) -> HandshakeF
             offered: "a version before TLS 1.2",
         },
         Error::PeerIncompatible(cause) => HandshakeFault::Incompatible {
-            detail: format!("{cause:?}"),
+            detail: shown(&format!("{cause:?}")),
         },
         Error::InvalidMessage(_)
         | Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
         | Error::PeerMisbehaved(_)
         | Error::PeerSentOversizedRecord
-        | Error::DecryptError => HandshakeFault::Protocol { detail: error.to_string() },
-        other => HandshakeFault::Internal { detail: other.to_string() },
+        | Error::DecryptError => HandshakeFault::Protocol {
+            detail: shown(&error.to_string()),
+        },
+        other => HandshakeFault::Internal {
+            detail: shown(&other.to_string()),
+        },
     }
 }
 
@@ -308,7 +314,9 @@ fn of_certificate(cause: &CertificateError, presented: Option<&Presented>) -> Ha
         },
         CertificateError::Revoked => HandshakeFault::Revoked,
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => HandshakeFault::WrongPurpose,
-        other => HandshakeFault::BadCertificate { detail: other.to_string() },
+        other => HandshakeFault::BadCertificate {
+            detail: shown(&other.to_string()),
+        },
     }
 }
 
@@ -335,6 +343,11 @@ fn of_alert(alert: AlertDescription) -> HandshakeFault {
         }
     };
     HandshakeFault::RefusedOurs { alert: name }
+}
+
+/// The library's text about a peer holds what the peer sent.
+fn shown(text: &str) -> String {
+    PeerText::new(text).to_string()
 }
 
 fn seconds_text(seconds: u64) -> String {

@@ -4,12 +4,15 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use forebay_topic::{PeerText, unsafe_character};
+
 use super::PeerCertificate;
 
 /// The longest identity, in bytes of UTF-8.
 pub const MAX_IDENTITY_BYTES: usize = 128;
 
-/// The identity of a connection. Always exactly one topic level: not empty, no `/`, `+`, `#` or NUL, at most 128 bytes.
+/// The identity of a connection. Always exactly one topic level: not empty, no `/`, `+`, `#` or NUL, at most 128 bytes,
+/// and no control, format or separator character other than the plain space.
 ///
 /// So it can be part of a topic, an access rule and a metric as it is. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,7 +29,13 @@ impl Identity {
         }
         if let Some(found) = text.chars().find(|c| matches!(c, '/' | '+' | '#' | '\0')) {
             return Err(IdentityError::NotOneLevel {
-                text: text.escape_default().take(2 * MAX_IDENTITY_BYTES).collect(),
+                text: PeerText::new(text).to_string(),
+                found,
+            });
+        }
+        if let Some(found) = unsafe_character(text) {
+            return Err(IdentityError::NotPlain {
+                text: PeerText::new(text).to_string(),
                 found,
             });
         }
@@ -72,6 +81,16 @@ pub enum IdentityError {
     /// A character that would make it more than one topic level, or a wildcard.
     #[error("the identity \"{text}\" contains {found:?}; it must be one topic level, without / + # and NUL: give the device another name")]
     NotOneLevel {
+        /// The identity, escaped.
+        text: String,
+        /// The first offending character.
+        found: char,
+    },
+    /// A character that could forge a log line or make it look like another identity.
+    #[error(
+        "the identity \"{text}\" contains {found:?}; it must have no control, format or separator characters (the plain space may be in it): give the device another name"
+    )]
+    NotPlain {
         /// The identity, escaped.
         text: String,
         /// The first offending character.
@@ -244,7 +263,7 @@ impl Field {
             .filter(|text| !text.is_empty())
             .ok_or_else(|| IdentityError::NoField {
                 field,
-                subject: peer.subject.clone(),
+                subject: PeerText::new(&peer.subject).to_string(),
             })
     }
 }

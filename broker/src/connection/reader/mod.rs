@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use forebay_topic::PeerText;
 use forebay_wal::{Batch, Timestamp};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -150,7 +151,10 @@ impl Reader {
                 () = &mut silence, if is_reading => {
                     let end = heard + self.keep_alive.unwrap_or(NEVER);
                     if end <= Instant::now() {
-                        tracing::info!(identity = %self.ingress.key.identity, "no packet within 1.5 times the keep-alive; the connection is closed");
+                        if self.is_first("keep_alive") {
+                            let identity = PeerText::new(&self.ingress.key.identity);
+                            tracing::info!(?identity, "no packet within 1.5 times the keep-alive; the connection is closed");
+                        }
                         return Closing::because(Disconnection::KeepAlive, ReasonCode::KEEP_ALIVE_TIMEOUT);
                     }
                     silence.as_mut().reset(end);
@@ -177,7 +181,10 @@ impl Reader {
         let mut handled = false;
         while !self.is_backed_up() {
             let packet = decode(buffer, self.version, Role::Server, self.ingress.context.limits.max_packet).map_err(|error| {
-                tracing::warn!(identity = %self.ingress.key.identity, "the connection is closed: {error}");
+                if self.is_first("protocol") {
+                    let identity = PeerText::new(&self.ingress.key.identity);
+                    tracing::warn!(?identity, "the connection is closed: {error}");
+                }
                 Closing::because(refusal::undecodable(&error), error.reason())
             })?;
             let Some(packet) = packet else { break };
@@ -250,6 +257,11 @@ impl Reader {
             self.will = None;
         }
         Closing { cause: None, say: None }
+    }
+
+    /// Whether a line about this peer and for this reason is written in full.
+    fn is_first(&self, reason: &'static str) -> bool {
+        self.ingress.context.is_first(&self.ingress.key.identity, reason)
     }
 
     fn reply(&self, packet: &Packet) {

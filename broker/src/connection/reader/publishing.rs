@@ -137,7 +137,7 @@ impl Reader {
         let answer = refused.answer(self.version, inbound.publish.qos);
         if answer != PublishAnswer::Park {
             refused.count(inbound.publish.qos, &self.ingress.context.stats);
-            refused.log(&self.ingress.key.identity, &inbound.topic);
+            refused.log(&self.ingress.key.identity, &inbound.topic, &self.ingress.context);
             self.ingress.device.refused();
         }
         answer

@@ -4,7 +4,7 @@
 //! while the outbox has room for it. A topic's newest message comes last: a message is visible as retained before it goes to
 //! subscribers, so one that is still current when it enters the outbox cannot come after a newer one.
 
-use forebay_topic::TopicFilter;
+use forebay_topic::{PeerText, TopicFilter};
 
 use super::super::outbox::Closing;
 use super::super::outgoing::{Outgoing, Receiver};
@@ -48,7 +48,10 @@ impl Reader {
                     Ok(page) => from = self.send_page(&page, receiver, options),
                     Err(error) => {
                         add(&context.stats.retained_unread, 1);
-                        tracing::warn!(identity = %self.ingress.key.identity, filter = filter.as_str(), %error, "a subscription did not get its retained messages: state.redb cannot be read; check the disk");
+                        if self.is_first("retained_unread") {
+                            let (identity, filter) = (PeerText::new(&self.ingress.key.identity), PeerText::new(filter.as_str()));
+                            tracing::warn!(?identity, ?filter, %error, "a subscription did not get its retained messages: state.redb cannot be read; check the disk");
+                        }
                         return Ok(());
                     }
                 }
@@ -87,8 +90,8 @@ impl Reader {
         };
         let is_current = || page.is_current(message, &context.retained);
         let is_sent = self.outbox.deliver_if(is_current, |out| {
-            if !receiver.write(&outgoing, &options, out) {
-                tracing::error!(topic = &*message.topic, "a retained message could not be encoded");
+            if !receiver.write(&outgoing, &options, out) && self.is_first("encode") {
+                tracing::error!(topic = ?PeerText::new(&message.topic), "a retained message could not be encoded");
             }
         });
         if is_sent {

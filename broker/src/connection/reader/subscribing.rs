@@ -63,7 +63,7 @@ impl Reader {
     fn grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, RefusedSubscription> {
         let granted = self.try_grant(text, options);
         if let Err(refused) = &granted {
-            refused.note(&self.ingress.key.identity, text, &self.ingress.context.stats);
+            refused.note(&self.ingress.key.identity, text, &self.ingress.context);
         }
         granted
     }
