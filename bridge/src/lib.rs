@@ -85,7 +85,9 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use forebay_topic::{PeerLog, Repeated};
 use forebay_wal::{Clock, Log};
 use tokio_util::sync::CancellationToken;
 
@@ -98,12 +100,14 @@ mod config;
 mod flow;
 mod lane;
 mod link;
-mod log_throttle;
 mod mapping;
 mod message;
 mod refusal;
 mod stats;
 mod status;
+
+/// How often counts of repeated log lines are looked for.
+const TELL: Duration = Duration::from_secs(5);
 
 /// Runs one lane until `shutdown`: then nothing more is sent, outstanding acks are waited for within the grace period, and
 /// the cloud is told goodbye. Returns when that is done. Wants a Tokio runtime with time and I/O; reads of the log go to its
@@ -117,5 +121,20 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) {
-    lane::Lane::new(config, log, mapping, handle, observer, clock).run(shutdown).await;
+    let lane = lane::Lane::new(config, log, mapping, handle, observer, clock);
+    let peer_log = Arc::clone(&lane.peer_log);
+    tokio::select! {
+        () = lane.run(shutdown) => {}
+        () = tell_repeated_lines(&peer_log) => {}
+    }
+}
+
+/// Writes the counts of the lines that were not written in full; never ends.
+async fn tell_repeated_lines(peer_log: &PeerLog) {
+    loop {
+        tokio::time::sleep(TELL).await;
+        for Repeated { who, reason, more } in peer_log.due(Instant::now()) {
+            tracing::warn!(who, reason, "{more} more in the last minute");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use forebay_topic::{Template, TemplateError, TopicFilter, Values, validate_name};
+use forebay_topic::{PeerText, Template, TemplateError, TopicFilter, Values, validate_name};
 
 /// A route to the cloud.
 #[derive(Clone, Debug)]
@@ -160,7 +160,10 @@ impl Mapping {
         let Some((route, captures)) = found else {
             return Err(Unmappable {
                 reason: "no-route",
-                detail: format!("no route takes the topic `{topic}` any more; add one under `routes`, then requeue this dead letter"),
+                detail: format!(
+                    "no route takes the topic `{}` any more; add one under `routes`, then requeue this dead letter",
+                    PeerText::new(topic)
+                ),
             });
         };
         let topic = route.to.render(&Values {
@@ -190,13 +193,17 @@ impl Mapping {
     fn check(&self, topic: &str, payload_len: usize) -> Result<(), Unmappable> {
         let limits = &self.limits;
         if let Err(error) = validate_name(topic) {
-            return refuse("topic-invalid", format!("mapped to `{topic}`: {error}; change the route's `to`"));
+            return refuse(
+                "topic-invalid",
+                format!("mapped to `{}`: {error}; change the route's `to`", PeerText::new(topic)),
+            );
         }
         if limits.reserved_dollar && topic.starts_with('$') && basic_ingest(topic).is_none() {
             return refuse(
                 "topic-reserved",
                 format!(
-                    "mapped to `{topic}`: the cloud reserves topics that begin with `$`, except `$aws/rules/<rule>/...`; change the route's `to`"
+                    "mapped to `{}`: the cloud reserves topics that begin with `$`, except `$aws/rules/<rule>/...`; change the route's `to`",
+                    PeerText::new(topic)
                 ),
             );
         }
@@ -221,7 +228,8 @@ impl Mapping {
             return refuse(
                 "topic-too-deep",
                 format!(
-                    "mapped to `{topic}` with {slashes} separators; the cloud takes {limit}; flatten the route's `to` or the device's topic"
+                    "mapped to `{}` with {slashes} separators; the cloud takes {limit}; flatten the route's `to` or the device's topic",
+                    PeerText::new(topic)
                 ),
             );
         }

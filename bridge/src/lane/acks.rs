@@ -8,6 +8,7 @@
 //! 4. the reason code decides; only 0x00 and 0x10 settle as delivered;
 //! 5. a broken connection takes its window with it: a later ack finds nothing, the reader starts again at what is not settled.
 
+use forebay_topic::PeerText;
 use forebay_wal::{Offset, Settled, Settlement, SuspensionKey};
 use tokio::time::Instant;
 
@@ -86,7 +87,7 @@ impl Lane {
             }
             Outcome::Denied => self.denied(item, connection, now),
             Outcome::Wrong(reason) => {
-                let said = text.map_or_else(String::new, |text| format!(", `{text}`"));
+                let said = text.map_or_else(String::new, |text| format!(", `{}`", PeerText::new(text)));
                 let detail = format!("the cloud refused it for ever: {code:#04x} {}{said}", reason_code::words(code));
                 self.dead_letter(item, reason, detail, now);
             }
@@ -175,16 +176,15 @@ impl Lane {
         let new = !self.suspensions.contains(pair);
         self.log.suspend(pair.clone(), from);
         let whole_route = self.suspensions.deny(pair, now);
-        if new {
-            let (route, device) = (&pair.route, &pair.identity);
+        if new && self.is_first(&pair.identity, "suspended", now) {
             tracing::error!(
-                route,
-                device,
+                route = %pair.route,
+                device = ?PeerText::new(&pair.identity),
                 "the cloud does not take this device's messages on this route; they wait in the log and one is tried each minute: \
                  check the IoT policy (iot:Publish) for the mapped topic"
             );
         }
-        if whole_route {
+        if whole_route && self.is_first(&pair.route, "route_suspended", now) {
             tracing::error!(
                 route = %pair.route,
                 "the cloud denied eight devices of this route within a minute: the whole route waits, one message is tried each minute"
@@ -195,9 +195,10 @@ impl Lane {
 
     /// A dead letter.
     pub(crate) fn dead_letter(&mut self, item: Item, reason: &'static str, detail: String, now: Instant) {
-        if let Some(times) = self.dead_letter_log.entry(reason).or_default().note(reason, now) {
-            let record = &item.record;
-            tracing::error!(reason, times, route = %record.route, device = %record.identity, topic = %record.topic, "dead letter: {detail}");
+        let record = &item.record;
+        if self.is_first(&record.identity, reason, now) {
+            let (device, topic) = (PeerText::new(&record.identity), PeerText::new(&record.topic));
+            tracing::error!(reason, route = %record.route, ?device, ?topic, "dead letter: {detail}");
         }
         self.finish(item, Settlement::Dead { reason, detail }, now);
     }

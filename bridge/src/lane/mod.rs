@@ -5,6 +5,7 @@
 
 mod acks;
 mod connection_state;
+mod in_a_row;
 mod probe;
 mod run;
 mod send;
@@ -12,9 +13,9 @@ mod send;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use forebay_topic::PeerLog;
 use forebay_wal::{Clock, Log, Partition, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -23,10 +24,10 @@ use tokio::time::Instant;
 use crate::flow::maybe_delivered::MaybeDelivered;
 use crate::flow::rate_limit::RateLimiter;
 use crate::flow::read_ahead::{ReadAhead, ReadDone};
+use crate::lane::in_a_row::InARow;
 use crate::lane::probe::Probe;
 use crate::link::backoff::Retries;
 use crate::link::connector::Connector;
-use crate::log_throttle::LogThrottle;
 use crate::message::item::Item;
 use crate::refusal::accepted_topics::AcceptedTopics;
 use crate::refusal::canary::Proofs;
@@ -55,8 +56,6 @@ pub(crate) struct Lane {
     pub(crate) probe: Probe,
     pub(crate) rate_limiter: RateLimiter,
     pub(crate) accepted_topics: AcceptedTopics,
-    /// By reason.
-    pub(crate) dead_letter_log: HashMap<&'static str, LogThrottle>,
     pub(crate) maybe_delivered: MaybeDelivered,
     pub(crate) picks: u32,
     /// The peer closed after publishes at QoS 0, for which it has no other answer: they go at QoS 1 until that is over.
@@ -67,7 +66,9 @@ pub(crate) struct Lane {
     pub(crate) wake: Arc<Notify>,
     pub(crate) connector: Connector,
     pub(crate) retries: Retries,
-    pub(crate) error_log: LogThrottle,
+    pub(crate) failures: InARow,
+    /// Which lines that the cloud or a device can cause are written to the log.
+    pub(crate) peer_log: Arc<PeerLog>,
 }
 
 impl Lane {
@@ -111,7 +112,6 @@ impl Lane {
             probe: Probe::default(),
             rate_limiter: RateLimiter::new(config.rate_limit, now),
             accepted_topics: AcceptedTopics::default(),
-            dead_letter_log: HashMap::new(),
             maybe_delivered: MaybeDelivered::default(),
             picks: 0,
             ack_all: false,
@@ -121,7 +121,8 @@ impl Lane {
             wake,
             connector: Connector::new(),
             retries: Retries::new(config.backoff),
-            error_log: LogThrottle::default(),
+            failures: InARow::default(),
+            peer_log: Arc::default(),
             config: Arc::new(config),
             log,
             mapping,
@@ -131,6 +132,11 @@ impl Lane {
         };
         lane.report_suspensions();
         lane
+    }
+
+    /// Whether a line about `who` and for this reason is written to the log in full; otherwise it is counted.
+    pub(crate) fn is_first(&self, who: &str, reason: &'static str, now: Instant) -> bool {
+        self.peer_log.is_first(who, reason, now.into_std())
     }
 
     pub(crate) fn report_suspensions(&self) {

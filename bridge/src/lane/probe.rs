@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use forebay_topic::PeerText;
 use forebay_wal::{ReadError, Record, SuspensionKey};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -168,7 +169,10 @@ impl Lane {
             source.drop_pair(&key);
         }
         self.suspensions.remove(&key);
-        tracing::info!(route = %key.route, device = %key.identity, "the cloud takes this device's messages on this route again");
+        if self.is_first(&key.identity, "resumed", now) {
+            let device = PeerText::new(&key.identity);
+            tracing::info!(route = %key.route, ?device, "the cloud takes this device's messages on this route again");
+        }
         self.report_suspensions();
     }
 }

@@ -31,6 +31,8 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 const SLEEP: Duration = Duration::from_secs(2);
 /// How often that is looked for.
 const LOOK: Duration = Duration::from_secs(1);
+/// Whose log lines are about the connection.
+const CLOUD: &str = "cloud";
 /// When nothing else wakes the lane.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -119,7 +121,9 @@ impl Lane {
         let since = self.clock.now();
         self.handle
             .update(|status| (status.state, status.connected_since) = (State::Connected, Some(since)));
-        tracing::info!(host = %self.config.host, port = self.config.port, client_id = %self.config.client_id, "connected to the cloud");
+        if self.is_first(CLOUD, "connected", now) {
+            tracing::info!(host = %self.config.host, port = self.config.port, client_id = %self.config.client_id, "connected to the cloud");
+        }
         let channel = link::channel_len(self.rate_limiter.is_limited());
         let cap = self.config.in_flight.min(terms.receive_maximum);
         ConnectionState {
@@ -320,9 +324,10 @@ impl Lane {
             self.rate_limiter.cut(now);
         }
         if lived.is_some_and(|lived| lived >= self.config.backoff.stable_after) {
-            self.error_log.clear();
+            self.failures.clear();
         }
-        if let Some(times) = self.error_log.note(&failure.text, now) {
+        let times = self.failures.note(&failure.text);
+        if self.is_first(CLOUD, failure.ended.label(), now) {
             let (reason, text) = (failure.ended.label(), &failure.text);
             match failure.ended {
                 Ended::Tls | Ended::Denied | Ended::TakenOver => tracing::error!(reason, times, "{text}"),
@@ -332,7 +337,7 @@ impl Lane {
         let error = LastError {
             text: failure.text.clone(),
             at: self.clock.now(),
-            times: self.error_log.in_a_row(),
+            times,
         };
         self.handle
             .update(|status| (status.connected_since, status.last_error) = (None, Some(error)));

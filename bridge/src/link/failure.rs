@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use forebay_topic::PeerText;
 use rumqttc::v5::{ConnectionError as Error5, StateError as State5};
 use rumqttc::{ConnectionError as Error4, StateError as State4};
 use rustls::{AlertDescription, CertificateError, Error as Rustls};
@@ -234,6 +235,9 @@ fn tls(address: SocketAddr, error: &io::Error, config: &Config) -> Failure {
 
 fn from_rustls(error: &Rustls, config: &Config) -> Failure {
     let peer = peer(config);
+    // The library's text names what the cloud's certificate holds.
+    let said = error.to_string();
+    let said = PeerText::new(&said);
     let text = match error {
         Rustls::InvalidCertificate(CertificateError::UnknownIssuer) => {
             format!(
@@ -241,16 +245,16 @@ fn from_rustls(error: &Rustls, config: &Config) -> Failure {
             )
         }
         Rustls::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
-            format!("the certificate of {peer} is for another name ({error}); check cloud.endpoint")
+            format!("the certificate of {peer} is for another name ({said}); check cloud.endpoint")
         }
         Rustls::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            format!("the certificate of {peer} has expired ({error}); check this machine's clock, then tell its operator")
+            format!("the certificate of {peer} has expired ({said}); check this machine's clock, then tell its operator")
         }
         Rustls::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
-            format!("the certificate of {peer} is not valid yet ({error}); check this machine's clock")
+            format!("the certificate of {peer} is not valid yet ({said}); check this machine's clock")
         }
         Rustls::AlertReceived(AlertDescription::UnknownCA | AlertDescription::BadCertificate | AlertDescription::CertificateUnknown) => {
-            format!("{peer} does not accept our certificate ({error}); register it there and check that it is active")
+            format!("{peer} does not accept our certificate ({said}); register it there and check that it is active")
         }
         Rustls::AlertReceived(AlertDescription::CertificateExpired) => {
             format!("{peer} says that our certificate has expired; make a new one")
@@ -267,7 +271,7 @@ fn from_rustls(error: &Rustls, config: &Config) -> Failure {
         Rustls::AlertReceived(AlertDescription::NoApplicationProtocol) | Rustls::NoApplicationProtocol => {
             format!("{peer} wants another ALPN name; AWS needs port 8883, or 443 with `x-amzn-mqtt-ca`")
         }
-        other => format!("TLS with {peer} failed: {other}"),
+        _ => format!("TLS with {peer} failed: {said}"),
     };
     Failure::new(Ended::Tls, text)
 }
@@ -327,7 +331,10 @@ fn disconnected(reason: &Reason, config: &Config) -> Failure {
 
 /// A reason code and its words, for a text.
 fn said(reason: &Reason) -> String {
-    let words = reason.words.as_ref().map_or_else(String::new, |words| format!(", `{words}`"));
+    let words = reason
+        .words
+        .as_ref()
+        .map_or_else(String::new, |words| format!(", `{}`", PeerText::new(words)));
     format!("{:#04x} {}{words}", reason.code, reason_code::words(reason.code))
 }
 
