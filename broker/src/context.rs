@@ -1,8 +1,8 @@
 //! What all connections share, and their limits.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use forebay_topic::{PeerLog, Repeated};
@@ -92,6 +92,8 @@ pub(crate) struct Context {
     pub(crate) budget: Semaphore,
     /// Bytes parked by all connections: publishes of 3.1.1 that wait for room in the log.
     pub(crate) parked_bytes: AtomicUsize,
+    /// What of the front has ended although it must not.
+    pub(crate) fault: OnceLock<String>,
     /// Which lines that a peer can cause are written to the log.
     pub(crate) peer_log: PeerLog,
     pub(crate) shutdown: CancellationToken,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use forebay_topic::PeerLog;
@@ -20,11 +20,15 @@ use crate::observe::{Devices, Observer, Stats, WrongNames};
 use crate::policy::{AccessRules, Admission, RouteStats, RouteStatus, Routes, UnroutedTopic};
 use crate::retained::{self, Retained};
 use crate::session::{Registry, StoredSessions};
+use crate::tasks::{Tasks, with_injected_panic};
 
 /// Sessions that may be kept for each connection that is allowed.
 const SESSIONS_PER_CONNECTION: usize = 4;
 /// How often the fan-out is checked.
 const WATCH: Duration = Duration::from_secs(1);
+/// How long the checkpoint, and then the fan-out, may take to end after the connections have.
+const LAST: Duration = Duration::from_secs(5);
+const LISTENER: &str = "listener";
 
 /// What the operator decides about the device side.
 pub struct Config {
@@ -97,6 +101,14 @@ pub enum FrontError {
     /// The local fan-out's router does not run.
     #[error("the local fan-out's router does not respond; restart the gateway (nothing that was acked is lost)")]
     Router,
+    /// A task or thread of the front ended before shutdown.
+    #[error("the task `{task}` of the device side has ended ({how}); restart the gateway (nothing that was acked is lost)")]
+    Task {
+        /// Its name.
+        task: &'static str,
+        /// How it ended.
+        how: String,
+    },
 }
 
 impl LocalFanout {
@@ -184,6 +196,7 @@ impl Front {
             wrong_names: WrongNames::default(),
             devices: Arc::default(),
             peer_log: PeerLog::default(),
+            fault: OnceLock::new(),
             shutdown,
             tasks: TaskTracker::new(),
         });
@@ -215,57 +228,74 @@ impl Front {
     /// every connection has ended or `grace` is over.
     ///
     /// # Errors
-    /// [`FrontError::Router`] when the fan-out's router has ended: the process should end and be restarted.
+    /// [`FrontError::Router`] and [`FrontError::Task`] when a part of it dies: the process should end and be started again.
     pub async fn run(self, grace: Duration) -> Result<(), FrontError> {
         let context = self.context;
         let tasks = context.tasks.clone();
+        let mut watched = Tasks::default();
         for listener in self.listeners {
-            tasks.spawn(listener::run(listener, self.gates.clone(), Arc::clone(&context)));
+            let accepting = listener::run(listener, self.gates.clone(), Arc::clone(&context));
+            watched.watch(LISTENER, tasks.spawn(with_injected_panic(LISTENER, accepting)));
         }
         let checkpoint_shutdown = CancellationToken::new();
-        let behind = tokio::spawn(self.checkpointer.run(checkpoint_shutdown.clone()));
-        let expiring = tokio::spawn(retained::sweep(
-            Arc::clone(&context.retained),
-            context.log.clone(),
-            Arc::clone(&context.clock),
-            context.shutdown.clone(),
-        ));
+        let behind = self.checkpointer.run(checkpoint_shutdown.clone());
+        let (retained, clock) = (Arc::clone(&context.retained), Arc::clone(&context.clock));
+        let expiring = retained::sweep(retained, context.log.clone(), clock, context.shutdown.clone());
         let sweeping = {
             let context = Arc::clone(&context);
-            tokio::spawn(async move { context.registry.sweep().await })
+            async move { context.registry.sweep().await }
         };
         let telling = {
             let context = Arc::clone(&context);
-            tokio::spawn(async move { context.tell_repeated_lines().await })
+            async move { context.tell_repeated_lines().await }
         };
-        let is_alive = watch(&context).await;
+        watched.watch("checkpoint", tokio::spawn(with_injected_panic("checkpoint", behind)));
+        watched.watch("retained-expiry", tokio::spawn(with_injected_panic("retained-expiry", expiring)));
+        watched.watch("session-expiry", tokio::spawn(with_injected_panic("session-expiry", sweeping)));
+        watched.watch("peer-log", tokio::spawn(with_injected_panic("peer-log", telling)));
+        let ended = until_over(&context, &mut watched, &self.fanout_threads).await;
+        if let Err(error) = &ended {
+            tracing::error!(%error, "the device side ends");
+            context.fault.set(error.to_string()).ok();
+        }
         context.shutdown.cancel();
         tasks.close();
         if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
             tracing::warn!(connections = tasks.len(), "connections did not end within the grace period");
         }
         checkpoint_shutdown.cancel();
-        for task in [behind, sweeping, expiring, telling] {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the front failed");
-            }
+        if !watched.join(LAST).await {
+            tracing::warn!("the checkpoint of sessions and retained messages was not written within {LAST:?}; is the disk slow?");
         }
         context.fanout.stop();
-        if !self.fanout_threads.join() {
-            tracing::error!("a thread of the fan-out failed");
+        let threads = self.fanout_threads;
+        let joined = tokio::task::spawn_blocking(move || threads.join());
+        match tokio::time::timeout(LAST, joined).await {
+            Ok(Ok(true)) => {}
+            Ok(_) => tracing::error!("a thread of the fan-out failed"),
+            Err(_) => tracing::warn!("the fan-out did not end within {LAST:?}"),
         }
-        if is_alive { Ok(()) } else { Err(FrontError::Router) }
+        ended
     }
 }
 
-/// Waits for shutdown; false if the fan-out ended before.
-async fn watch(context: &Context) -> bool {
-    while tokio::time::timeout(WATCH, context.shutdown.cancelled()).await.is_err() {
+/// Waits for shutdown, or for the end of something that must not end before.
+async fn until_over(context: &Context, tasks: &mut Tasks, threads: &fanout::Threads) -> Result<(), FrontError> {
+    loop {
+        tokio::select! {
+            biased;
+            () = context.shutdown.cancelled() => return Ok(()),
+            (task, how) = tasks.ended() => return Err(FrontError::Task { task, how }),
+            () = tokio::time::sleep(WATCH) => {}
+        }
+        if let Some(task) = threads.ended() {
+            let how = "its thread has ended".to_owned();
+            return Err(FrontError::Task { task, how });
+        }
         if context.fanout.is_dead() {
-            return false;
+            return Err(FrontError::Router);
         }
     }
-    true
 }
 
 impl View {
@@ -303,6 +333,12 @@ impl View {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.context.registry.len()
+    }
+
+    /// What of the device side has ended although it must not; none = it is well.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        self.context.fault.get().map(String::as_str)
     }
 
     /// Whether the fan-out to local subscribers works.

@@ -107,6 +107,8 @@ pub use observe::{
 pub use policy::{
     Access, AccessRule, AccessRules, Admission, AdmitAll, Route, RouteStatus, Routes, Undeliverable, UnroutedTopic, glob, nearest,
 };
+#[doc(hidden)]
+pub use tasks::until_panic_is_asked;
 
 pub mod codec;
 mod commits;
@@ -122,4 +124,5 @@ mod policy;
 mod refusal;
 mod retained;
 mod session;
+mod tasks;
 pub mod tls;

@@ -37,6 +37,7 @@ pub mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod injected_panic;
 mod inspect;
 mod intake;
 mod io;
@@ -61,6 +62,8 @@ pub use clock::{BootId, Clock, ClockReport, CloudTime, Doubt, SystemClock, Times
 pub use commit::producer::Producer;
 pub use encoding::dead_letter::DeadLetter;
 pub use error::{AppendError, CommitError, OpenError, ReadError};
+#[doc(hidden)]
+pub use injected_panic::{may_be_asked_to_panic, panic_if_asked};
 pub use inspect::audit::{Audit, LedgerLine};
 pub use inspect::cursor::{Candidate, Chunk, Cursor, Damage, Found, Kept, RecordState};
 pub use inspect::inspector::{Inspector, PartReport, SegmentCondition, SegmentReport, StreamReport};

@@ -49,6 +49,7 @@ impl Inlet {
 
     pub(super) fn run(mut self, queue: &Receiver<Command>) {
         loop {
+            forebay_wal::panic_if_asked(super::INLET);
             let result = match queue.recv_timeout(TICK) {
                 Ok(command) => self.run_all(command, queue),
                 Err(RecvTimeoutError::Timeout) => self.unpark().and_then(|()| self.flush()).map(|()| true),

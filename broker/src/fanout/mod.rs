@@ -86,6 +86,10 @@ struct Shared {
     stats: Arc<Stats>,
 }
 
+/// The threads' names.
+const INLET: &str = "fanout-inlet";
+const OUTLET: &str = "fanout-outlet";
+
 /// The log's end of the hand-off.
 struct LogTap(Fanout);
 
@@ -112,8 +116,8 @@ pub(crate) fn start(stats: Arc<Stats>) -> Result<(Fanout, Threads), RouterGone> 
     let spawn =
         |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|_| RouterGone);
     let threads = Threads {
-        inlet: spawn("fanout-inlet", Box::new(move || inlet.run(&queue)))?,
-        outlet: spawn("fanout-outlet", Box::new(move || outlet.run()))?,
+        inlet: spawn(INLET, Box::new(move || inlet.run(&queue)))?,
+        outlet: spawn(OUTLET, Box::new(move || outlet.run()))?,
     };
     Ok((Fanout { commands, shared }, threads))
 }
@@ -198,6 +202,12 @@ impl Fanout {
 }
 
 impl Threads {
+    /// The name of one that has ended; none while both run.
+    pub(crate) fn ended(&self) -> Option<&'static str> {
+        let threads = [(INLET, &self.inlet), (OUTLET, &self.outlet)];
+        threads.into_iter().find(|(_, thread)| thread.is_finished()).map(|(name, _)| name)
+    }
+
     /// Waits for both; false if one panicked.
     pub(crate) fn join(self) -> bool {
         let inlet = self.inlet.join().is_ok();

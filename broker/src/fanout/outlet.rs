@@ -41,6 +41,7 @@ impl Outlet {
 
     pub(super) fn run(mut self) {
         loop {
+            forebay_wal::panic_if_asked(super::OUTLET);
             match self.exit.next(Instant::now() + TICK) {
                 Ok(Some(payload)) => {
                     if let Some((number, message)) = envelope::unwrap(payload) {

@@ -119,6 +119,7 @@ impl Writer {
 
     fn serve(&mut self) -> Result<(), CommitError> {
         loop {
+            crate::panic_if_asked("wal");
             match self.next_work() {
                 Work::Commit(batch) => {
                     self.commit(batch).ok();
