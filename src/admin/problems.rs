@@ -38,6 +38,7 @@ pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
     }
     room(look, &mut list);
     own_log(figures, &mut list);
+    restarted(figures, &mut list);
     certificates(figures, &mut list);
     clock(figures, &mut list);
     self_check(figures, &mut list);
@@ -105,6 +106,18 @@ fn own_log(figures: &Figures, list: &mut Vec<String>) {
         };
         list.push(format!(
             "{lines} dropped since the start: {now}; look at what reads it, and at the disk that it is written to"
+        ));
+    }
+}
+
+/// Tasks that were started again: a fault of ours that nobody else would tell.
+fn restarted(figures: &Figures, list: &mut Vec<String>) {
+    for task in &figures.tasks.restarted {
+        let known = figures.tasks.restarts.iter().find(|(name, _)| name == task);
+        let times = known.map_or(0, |(_, times)| *times);
+        list.push(format!(
+            "the task `{task}` ended unasked and was started again ({} since the start); the log has its error: please report it",
+            count(times, "time")
         ));
     }
 }

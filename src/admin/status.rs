@@ -1,6 +1,6 @@
 //! `/status`: the gateway at a glance, as JSON. The fields are described in `docs/status.md`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,14 @@ pub(super) struct Status {
     watch: Watch,
     canary: Option<Canary>,
     check: Option<Check>,
+    tasks: Tasks,
+}
+
+/// What became of the gateway's own tasks.
+#[derive(Debug, Serialize)]
+struct Tasks {
+    dead: Vec<String>,
+    restarts: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -317,6 +325,16 @@ impl Status {
                 .collect(),
             watch: watch(&report),
             canary: figures.canary.as_ref().map(canary),
+            tasks: Tasks {
+                dead: figures
+                    .tasks
+                    .dead
+                    .iter()
+                    .map(ToString::to_string)
+                    .chain(figures.front.fault.clone())
+                    .collect(),
+                restarts: figures.tasks.restarts.iter().cloned().collect(),
+            },
             check: figures.check.as_ref().map(|found| check(found, figures.judged)),
             streams: figures.log.streams.into_iter().map(stream).collect(),
             certificates: figures

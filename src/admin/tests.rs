@@ -266,6 +266,8 @@ async fn every_fault_names_itself_in_a_sentence() {
     figures.log.evicted = 1;
     figures.log.streams[1].waiting_bytes = 1 << 20;
     figures.certificates = vec![("0.0.0.0:8883".to_owned(), 5 * 86_400)];
+    figures.tasks.restarts = vec![("canary".to_owned(), 2)];
+    figures.tasks.restarted = vec!["canary".to_owned()];
     figures.log_lines = Losses {
         total: 3,
         untold: 3,
@@ -310,6 +312,7 @@ async fn every_fault_names_itself_in_a_sentence() {
         "denies 1 pair of route and device, `devices/+/t` of `d1`",
         "stream `telemetry` has 1MiB of 1MiB; then its oldest records are dropped",
         "the certificate of listener 0.0.0.0:8883 expires in 5 days",
+        "the task `canary` ended unasked and was started again (2 times since the start)",
         "3 log lines dropped since the start: stderr takes no more",
         "the machine's clock is not trusted: it was set 20 days forward since it was last right; until it is right nothing expires by it",
         "the last trusted time on disk, 2027-02-14T08:00:00Z, is 30 days ahead of the machine's clock",

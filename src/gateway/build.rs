@@ -9,14 +9,15 @@ use forebay_wal::{Clock, Log, OpenError, Opened};
 use tokio_util::sync::CancellationToken;
 
 use super::settings::{self, NamedListener};
-use super::shutdown::{Running, Task};
+use super::shutdown::Running;
+use super::tasks::{Task, Tasks};
 use super::{Exit, cloud, time};
 use crate::admin;
 use crate::config::Config;
 use crate::inspect::About;
 use crate::monitor::canary::{self, Canary};
 use crate::monitor::self_check::{Origin, SelfCheck};
-use crate::monitor::signals;
+use crate::monitor::signals::{self, Watch};
 use crate::telemetry::{Sources, Telemetry};
 use crate::traces::Tracer;
 
@@ -30,16 +31,21 @@ pub(super) struct Gateway {
     pub(super) parts: Running,
 }
 
-/// Builds and starts everything but the front, which is only bound.
-pub(super) async fn build(config: Config, origin: Origin) -> Result<Gateway, Exit> {
+/// Builds and starts everything but the front, which is only bound. None if `shutdown` came while the log was being opened.
+pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdown: &CancellationToken) -> Result<Option<Gateway>, Exit> {
     let machine = super::clock();
     let clock = Arc::clone(&machine) as Arc<dyn Clock>;
     let telemetry = Telemetry::new(config.gateway.id.as_str(), &config.fingerprint).map_err(Exit::Internal)?;
     let fanout = LocalFanout::start().map_err(|error| Exit::Internal(error.into()))?;
-    let Opened { log, report, .. } = open_log(&config, Arc::clone(&clock), &telemetry, &fanout).await?;
+    let opened = tokio::select! {
+        opened = open_log(&config, Arc::clone(&clock), &telemetry, &fanout) => opened?,
+        // As with a kill: what is on disk stays as it is.
+        () = shutdown.cancelled() => return Ok(None),
+    };
+    let Opened { log, report, .. } = opened;
     machine.remember(log.status().last_trusted);
     tracing::info!(clean = report.clean, waiting = report.recovered, damaged = report.damaged, took = ?report.took, "the log is open");
-    let traces = trace(&config, &log, &clock, &telemetry).map_err(Exit::Internal)?;
+    let traces = trace(&config, &log, &clock, &telemetry, tasks).map_err(Exit::Internal)?;
 
     let judged = time::certificates(&machine, log.clone());
     let listeners = settings::listeners(&config, &judged).map_err(Exit::Configuration)?;
@@ -54,7 +60,6 @@ pub(super) async fn build(config: Config, origin: Origin) -> Result<Gateway, Exi
     let (watch, witness) = signals::start(&config, Arc::clone(&clock), telemetry.broker_observer())
         .context("the watch's thread cannot be started")
         .map_err(Exit::Internal)?;
-    let shutdown = CancellationToken::new();
     let parts = forebay_broker::Parts {
         log: log.clone(),
         fanout,
@@ -79,34 +84,59 @@ pub(super) async fn build(config: Config, origin: Origin) -> Result<Gateway, Exi
         watch: watch.clone(),
         canary: canary.clone(),
         check: self_check.clone(),
+        tasks: tasks.clone(),
     };
     let about = About::new(&config, machine);
     telemetry.observe(sources, &config).map_err(Exit::Internal)?;
     let state = admin::State::new(telemetry.clone(), config.admin.token.clone()).with_log(admin::LogPages::new(log.clone(), about));
     let address = admin.address();
-    let admin_task = tokio::spawn(admin.run(state, shutdown.clone()));
+    let mut others = vec![tasks.vital("admin", shutdown, admin.run(state, shutdown.clone()))];
 
     let bridge = bridge.zip(handle).map(|(bridge, handle)| {
         let observer = bridge_observer(&telemetry, canary.as_ref());
         let (log, clock) = (log.clone(), Arc::clone(&clock));
-        Task::spawn(|shutdown| forebay_bridge::run(bridge, log, mapping, handle, observer, clock, shutdown))
+        let stop = CancellationToken::new();
+        let run = forebay_bridge::run(bridge, log, mapping, handle, observer, clock, stop.clone());
+        tasks.vital("bridge", &stop, run)
     });
-    let canary_task = canary.map(|canary| tokio::spawn(canary.run(log.clone(), clock, shutdown.clone())));
-    let check_task = tokio::spawn(self_check.run(Arc::new(config), Arc::new(origin), log.clone(), judged, shutdown.clone()));
-    Ok(Gateway {
+    if let Some(canary) = canary {
+        let (log, stop) = (log.clone(), shutdown.clone());
+        let make = move || canary.clone().run(log.clone(), Arc::clone(&clock), stop.clone());
+        others.push(tasks.restarting("canary", shutdown, make));
+    }
+    let (config, origin, stop) = (Arc::new(config), Arc::new(origin), shutdown.clone());
+    let checked = log.clone();
+    let make = move || {
+        let (config, origin) = (Arc::clone(&config), Arc::clone(&origin));
+        self_check
+            .clone()
+            .run(config, origin, checked.clone(), judged.clone(), stop.clone())
+    };
+    others.push(tasks.restarting("self-check", shutdown, make));
+    Ok(Some(Gateway {
         front,
         admin: address,
         parts: Running {
-            shutdown,
+            shutdown: shutdown.clone(),
             bridge,
             traces,
-            admin: admin_task,
-            self_check: check_task,
-            canary: canary_task,
+            others,
+            closing: watch_threads(tasks, &log, &watch),
             watch,
             log,
+            tasks: tasks.clone(),
         },
-    })
+    }))
+}
+
+/// Looks after the threads, until the token is cancelled.
+fn watch_threads(tasks: &Tasks, log: &Log, watch: &Watch) -> CancellationToken {
+    let closing = CancellationToken::new();
+    let (of_log, of_watch) = (log.clone(), watch.clone());
+    tasks.threads("wal", &closing, move || of_log.is_alive());
+    tasks.threads("watch", &closing, move || of_watch.is_alive());
+    tasks.threads("log", &closing, crate::logging::is_alive);
+    closing
 }
 
 async fn open_log(config: &Config, clock: Arc<dyn Clock>, telemetry: &Telemetry, fanout: &LocalFanout) -> Result<Opened, Exit> {
@@ -144,12 +174,15 @@ async fn bind_admin(config: &Config) -> Result<admin::Server, Exit> {
         .map_err(Exit::Configuration)
 }
 
-fn trace(config: &Config, log: &Log, clock: &Arc<dyn Clock>, telemetry: &Telemetry) -> anyhow::Result<Option<Task>> {
+fn trace(config: &Config, log: &Log, clock: &Arc<dyn Clock>, telemetry: &Telemetry, tasks: &Tasks) -> anyhow::Result<Option<Task>> {
     let Some(otlp) = &config.admin.otlp else { return Ok(None) };
-    let shutdown = CancellationToken::new();
-    let (tracer, handle) = Tracer::start(otlp, config.gateway.id.as_str(), log, Arc::clone(clock), shutdown.clone())?;
+    let stop = CancellationToken::new();
+    let (tracer, exporting) = Tracer::start(otlp, config.gateway.id.as_str(), log, Arc::clone(clock))?;
     telemetry.trace(tracer)?;
-    Ok(Some(Task { handle, shutdown }))
+    let asked = stop.clone();
+    Ok(Some(
+        tasks.restarting("traces", &stop, move || exporting.clone().run(asked.clone())),
+    ))
 }
 
 /// The canary goes through the first stream: what it tells is whether the way is open, not how long the last backlog is.

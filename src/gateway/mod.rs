@@ -5,15 +5,26 @@
 
 mod build;
 mod cloud;
+mod os_signals;
 mod settings;
 mod shutdown;
+mod tasks;
 mod time;
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::monitor::self_check::Origin;
 
+pub(crate) use os_signals::OsSignals;
 pub(crate) use settings::{log_directory, log_options};
+pub(crate) use tasks::{TaskFigures, Tasks};
 pub(crate) use time::clock;
+
+/// How long a gateway that must end still serves, so that its pages can say why.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// Why the gateway ended, sorted by who can act.
 pub(crate) enum Exit {
@@ -34,18 +45,26 @@ impl Exit {
     }
 }
 
-/// Runs until SIGTERM, SIGINT, or a fault that only a restart fixes.
+/// Runs until `stop`, or until a fault that only a restart fixes. The signals cancel `stop`; `tasks` watches all parts.
 ///
 /// # Errors
 /// Why it could not start, or had to end.
-pub(crate) async fn run(config: Config, origin: Origin) -> Result<(), Exit> {
-    let gateway = build::build(config, origin).await?;
+pub(crate) async fn run(config: Config, origin: Origin, tasks: Tasks, stop: CancellationToken) -> Result<(), Exit> {
+    let Some(gateway) = build::build(config, origin, &tasks, &stop).await? else {
+        return Ok(());
+    };
     let front = gateway.front;
     let addresses = front.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    // Before the ready line: who has read it may stop the gateway at once.
-    let signals = shutdown::signals();
     crate::logging::announce(format!("ready listeners={addresses} admin={}", gateway.admin));
-    tokio::spawn(shutdown::signalled(signals, gateway.parts.shutdown.clone()));
-    let ended = front.run(shutdown::GRACE).await;
+    let mut serving = std::pin::pin!(front.run(shutdown::GRACE));
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = tasks.death() => {
+            // So that whoever looks at `/status` and `/healthz` now sees why.
+            tokio::time::sleep(LAST_LOOK).await;
+            stop.cancel();
+            serving.await
+        }
+    };
     gateway.parts.end(ended).await
 }

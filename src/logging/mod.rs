@@ -93,6 +93,11 @@ pub(crate) fn flush() {
     QUEUE.flush(LAST_LINES);
 }
 
+/// Whether the thread that writes is there.
+pub(crate) fn is_alive() -> bool {
+    writer::is_alive()
+}
+
 /// Log lines lost so far.
 pub(crate) fn losses() -> Losses {
     QUEUE.losses(Instant::now())

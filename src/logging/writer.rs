@@ -1,6 +1,7 @@
 //! The thread that writes the log. It alone waits for whoever reads, and it alone meets what a write can fail with.
 
 use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::queue::Queue;
@@ -10,10 +11,35 @@ const PIPE_BUF: usize = 4096;
 /// How long to wait when the descriptor does not block and takes nothing.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Whether the thread has died.
+static IS_DEAD: AtomicBool = AtomicBool::new(false);
+
+/// Notes the end of the thread, which only a panic can bring about.
+struct Alive;
+
+impl Alive {
+    const fn until_the_end() -> Self {
+        Self
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        IS_DEAD.store(true, Ordering::Release);
+    }
+}
+
+/// Whether lines are written.
+pub(super) fn is_alive() -> bool {
+    !IS_DEAD.load(Ordering::Acquire)
+}
+
 /// Writes what comes, for as long as the process lives. `notice` makes the line that tells of lost ones.
 pub(super) fn run(queue: &Queue, mut sink: impl Write, notice: impl Fn(u64) -> Vec<u8>) {
     let (mut batch, mut is_torn) = (Vec::new(), false);
+    let _alive = Alive::until_the_end();
     loop {
+        forebay_wal::panic_if_asked("log");
         let untold = queue.take(&mut batch);
         let lost = write_lines(&mut sink, &batch, &mut is_torn);
         if lost > 0 {

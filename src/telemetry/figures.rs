@@ -7,6 +7,7 @@ use forebay_bridge::BridgeStatus;
 use forebay_broker::{DeviceStatus, RouteStatus, UnroutedTopic};
 use forebay_wal::{Audit, ClockReport, StartReport, Timestamp};
 
+use crate::gateway::TaskFigures;
 use crate::logging::Losses;
 use crate::monitor::canary::CanaryFigures;
 use crate::monitor::self_check::Findings;
@@ -67,6 +68,8 @@ pub(crate) struct Figures {
     pub(crate) check: Option<Arc<Findings>>,
     /// The machine's clock, seconds since 1970.
     pub(crate) now: i64,
+    /// What became of the tasks.
+    pub(crate) tasks: TaskFigures,
     /// Lines of our own log that were dropped.
     pub(crate) log_lines: Losses,
     /// The moment that certificates are judged at, seconds since 1970: the present, or where the clock is not trusted what has passed.
@@ -122,6 +125,8 @@ pub(crate) struct Front {
     pub(crate) fanned_out: u64,
     pub(crate) fanout_dropped: u64,
     pub(crate) fanout_alive: bool,
+    /// What of it has ended although it must not.
+    pub(crate) fault: Option<String>,
     pub(crate) retained: u64,
     pub(crate) retained_bytes: u64,
     pub(crate) retained_sent: u64,

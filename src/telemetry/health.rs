@@ -26,7 +26,12 @@ pub(crate) fn not_ready(look: &Look) -> Vec<String> {
 /// What only a restart fixes; empty = healthy.
 #[must_use]
 pub(crate) fn restart_helps(look: &Look) -> Vec<String> {
-    let mut broken = Vec::new();
+    let figures = &look.figures;
+    let dead = figures.tasks.dead.iter().map(ToString::to_string);
+    let mut broken: Vec<_> = dead.chain(figures.front.fault.clone()).collect();
+    for task in &mut broken {
+        task.push_str("; the gateway ends with exit code 70 and must be started again");
+    }
     if !look.figures.front.fanout_alive {
         broken.push("the fan-out to local subscribers has ended; restart the gateway (nothing acked is lost)".to_owned());
     }

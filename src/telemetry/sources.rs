@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_bridge::Handle;
 use forebay_broker::tls::CertificateClock;
@@ -13,6 +13,7 @@ use forebay_wal::{Audit, StartReport, SystemClock};
 use super::figures::{self, ByLabel, Cloud, Figures, Front, Log, Source, Stream};
 use crate::check::record_bytes;
 use crate::config::{Config, WhenFull};
+use crate::gateway::Tasks;
 use crate::monitor::canary::Canary;
 use crate::monitor::self_check::SelfCheck;
 use crate::monitor::signals::{Counters, Moment, Watch};
@@ -39,6 +40,8 @@ pub(crate) struct Sources {
     pub(crate) canary: Option<Canary>,
     /// The self-check.
     pub(crate) check: SelfCheck,
+    /// All tasks.
+    pub(crate) tasks: Tasks,
 }
 
 /// The running parts, and what the configuration says of them.
@@ -126,6 +129,7 @@ impl Source for Running {
             check: self.sources.check.findings(),
             now: i64::try_from(report.now.wall_ms / 1000).unwrap_or(i64::MAX),
             judged,
+            tasks: self.sources.tasks.figures(Instant::now()),
             log_lines: crate::logging::losses(),
         }
     }
@@ -194,6 +198,7 @@ fn front(view: &View) -> Front {
         fanned_out: value(&stats.fanned_out),
         fanout_dropped: value(&stats.fanout_dropped),
         fanout_alive: view.fanout_is_alive(),
+        fault: view.fault().map(str::to_owned),
         retained: value(&stats.retained),
         retained_bytes: value(&stats.retained_bytes),
         retained_sent: value(&stats.retained_sent),

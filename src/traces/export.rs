@@ -9,8 +9,7 @@ use opentelemetry::KeyValue;
 use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -59,8 +58,8 @@ impl Queue {
     }
 }
 
-/// Starts the task that exports.
-pub(super) fn start(otlp: &Otlp, gateway: &str, shutdown: CancellationToken) -> anyhow::Result<(Queue, JoinHandle<()>)> {
+/// The queue, and what exports it once it is run.
+pub(super) fn make(otlp: &Otlp, gateway: &str) -> anyhow::Result<(Queue, Exporting)> {
     let mut exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_http_client(Client)
@@ -84,7 +83,18 @@ pub(super) fn start(otlp: &Otlp, gateway: &str, shutdown: CancellationToken) -> 
         endpoint: otlp.endpoint.clone(),
         is_failing: false,
     };
-    Ok((Queue { sender, counts }, tokio::spawn(export.run(shutdown))))
+    Ok((Queue { sender, counts }, Exporting(Arc::new(Mutex::new(export)))))
+}
+
+/// The export of spans. Cheap to clone, so that it can be run again after a panic.
+#[derive(Clone)]
+pub(crate) struct Exporting(Arc<Mutex<Export>>);
+
+impl Exporting {
+    /// Exports until shutdown.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        self.0.lock().await.run(shutdown).await;
+    }
 }
 
 struct Export {
@@ -98,7 +108,7 @@ struct Export {
 }
 
 impl Export {
-    async fn run(mut self, shutdown: CancellationToken) {
+    async fn run(&mut self, shutdown: CancellationToken) {
         while let Some(batch) = shutdown.run_until_cancelled(self.batch()).await.flatten() {
             self.export(batch).await;
         }

@@ -28,8 +28,6 @@ use forebay_wal::{Clock, Epoch, Log, Offset, Record, StreamId};
 use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::Otlp;
 use crate::monitor::canary;
@@ -37,7 +35,7 @@ use export::Queue;
 use ids::{Prefix, RecordIds};
 use share::Share;
 
-pub(crate) use export::Counts;
+pub(crate) use export::{Counts, Exporting};
 
 /// Makes spans of what the parts report. None exists while `admin.otlp` is left out.
 #[derive(Debug)]
@@ -82,14 +80,8 @@ impl Tracer {
     ///
     /// # Errors
     /// An endpoint that the exporter does not take.
-    pub(crate) fn start(
-        otlp: &Otlp,
-        gateway: &str,
-        log: &Log,
-        clock: Arc<dyn Clock>,
-        shutdown: CancellationToken,
-    ) -> anyhow::Result<(Arc<Self>, JoinHandle<()>)> {
-        let (queue, task) = export::start(otlp, gateway, shutdown)?;
+    pub(crate) fn start(otlp: &Otlp, gateway: &str, log: &Log, clock: Arc<dyn Clock>) -> anyhow::Result<(Arc<Self>, Exporting)> {
+        let (queue, exporting) = export::make(otlp, gateway)?;
         let epoch = log.epoch();
         let stream = |stream: forebay_wal::StreamStatus| Traced {
             id: stream.id,
@@ -110,7 +102,7 @@ impl Tracer {
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .build(),
         };
-        Ok((Arc::new(tracer), task))
+        Ok((Arc::new(tracer), exporting))
     }
 
     /// What became of the spans so far.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -25,6 +26,8 @@ pub struct Gateway {
     prefix: Vec<String>,
     /// The argument of `--log`, if there is one.
     filter: Option<String>,
+    /// Variables of its environment.
+    environment: Vec<(String, String)>,
 }
 
 impl Gateway {
@@ -39,7 +42,14 @@ impl Gateway {
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             prefix: Vec::new(),
             filter: None,
+            environment: Vec::new(),
         }
+    }
+
+    /// With a variable in its environment.
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Logs what `--log` of this value wants.
@@ -152,6 +162,7 @@ impl Gateway {
         }
         Command::new(&words[0])
             .args(&words[1..])
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)
@@ -167,9 +178,19 @@ impl Gateway {
 
     /// SIGTERM; the exit code.
     pub async fn stop(&mut self) -> i32 {
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end; the exit code, -1 if a signal ended it.
+    pub async fn ended(&mut self) -> i32 {
         let mut child = self.child.take().unwrap();
-        let pid = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let status = tokio::time::timeout(DEADLINE, child.wait()).await.expect("stops in time").unwrap();
         status.code().unwrap_or(-1)
     }

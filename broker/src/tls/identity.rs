@@ -315,6 +315,24 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_holds_no_character_that_forges_or_hides() {
+        for hidden in [
+            '\n', '\u{1b}', '\u{7f}', '\u{85}', '\u{202e}', '\u{200b}', '\u{feff}', '\u{2028}', '\u{a0}', '\u{3000}',
+        ] {
+            let text = format!("board{hidden}1");
+            let refused = Identity::new(&text).unwrap_err();
+            assert!(
+                matches!(&refused, IdentityError::NotPlain { found, .. } if *found == hidden),
+                "{refused}"
+            );
+            assert!(!refused.to_string().contains(hidden), "the refusal shows it escaped: {refused}");
+        }
+        for plain in ["board 1", "Präge-7", "温度計"] {
+            assert_eq!(&*Identity::new(plain).unwrap(), plain);
+        }
+    }
+
+    #[test]
     fn an_identity_is_one_topic_level() {
         for bad in ["+", "#", "a/b", "a+", "a#b", "a\0b"] {
             assert!(

@@ -114,6 +114,11 @@ impl Watch {
         self.shared.engine.history(identity)
     }
 
+    /// Whether the thread runs; true once it was stopped.
+    pub(crate) fn is_alive(&self) -> bool {
+        lock(&self.shared.running).as_ref().is_none_or(|(_, thread)| !thread.is_finished())
+    }
+
     /// Ends the thread, and writes what is known. Blocks.
     pub(crate) fn stop(&self) {
         let Some((sender, thread)) = lock(&self.shared.running).take() else {
@@ -131,6 +136,7 @@ impl Worker {
         let mut saved = Instant::now();
         self.tick();
         while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            forebay_wal::panic_if_asked("watch");
             self.tick();
             if saved.elapsed() >= SAVE && self.shared.engine.take_changed() {
                 saved = Instant::now();

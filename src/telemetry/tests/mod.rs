@@ -13,6 +13,7 @@ use forebay_wal::{Audit, BootId, ClockReport, StartReport, Timestamp, TrustSourc
 use super::figures::{Clock, Cloud, Figures, Front, Log, Stream, Watch};
 use super::markdown::markdown;
 use super::*;
+use crate::gateway::TaskFigures;
 use crate::logging::Losses;
 use crate::monitor::canary::CanaryFigures;
 use crate::monitor::self_check::{Expiry, Findings};
@@ -152,6 +153,10 @@ pub(crate) fn figures() -> Figures {
         }),
         check: Some(Arc::new(Findings::default())),
         now: 1_800_000_000,
+        tasks: TaskFigures {
+            restarts: vec![("canary".to_owned(), 0), ("self-check".to_owned(), 0)],
+            ..TaskFigures::default()
+        },
         log_lines: Losses::default(),
         judged: 1_800_000_000,
     }

@@ -74,6 +74,7 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
         watch,
         canary: None,
         check: crate::monitor::self_check::SelfCheck::default(),
+        tasks: crate::gateway::Tasks::new(),
     };
     telemetry.observe(sources, &config).unwrap();
     (telemetry, opened.log, front)
