@@ -378,9 +378,7 @@ async fn a_wrong_time_on_disk_is_named_and_reset_or_gives_way() {
     last_trusted(&gateway, wrong);
     let kernel = KernelClock::new(gateway.folder());
     kernel.say("unsynchronised");
-    let variables = [format!("LD_PRELOAD={}", kernel.library()), kernel.variable()];
-    let words: Vec<&str> = std::iter::once("env").chain(variables.iter().map(String::as_str)).collect();
-    let mut gateway = gateway.through(&words);
+    let mut gateway = kernel.under(gateway);
     let shown = clock_command(&gateway, &[]).await;
     assert!(shown["last_trusted_ahead_seconds"].as_i64().unwrap() > 700 * 86_400, "{shown}");
     gateway.start().await;

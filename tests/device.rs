@@ -10,6 +10,7 @@ use forebay_virtual_device::{Credentials, Options, VirtualDevice};
 use serde_json::Value;
 use support::eventually;
 use support::gateway::{Gateway, forebay};
+use support::kernel_clock::KernelClock;
 use support::plant::Plant;
 use support::telemetry::{cloud, config};
 use tokio::task::LocalSet;
@@ -35,7 +36,9 @@ fn device(plant: &Plant, name: &str, gateway: SocketAddr) -> VirtualDevice {
 async fn restarts_of_the_gateway_cost_no_device_restart_and_no_sample() {
     let plant = Plant::new(&["board-1", "board-2"]);
     let (_cloud, ledger) = cloud().await;
-    let mut gateway = Gateway::new(&config(&plant, _cloud.address()));
+    let gateway = Gateway::new(&config(&plant, _cloud.address()));
+    // Only a trusted clock is told to devices.
+    let mut gateway = KernelClock::new(gateway.folder()).under(gateway);
     gateway.start().await;
     LocalSet::new()
         .run_until(async {

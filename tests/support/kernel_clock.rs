@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::gateway::Gateway;
+
 /// A library that answers `adjtimex` from a file, for a process to be started with.
 pub struct KernelClock {
     library: PathBuf,
@@ -33,6 +35,12 @@ impl KernelClock {
         let new = self.file.with_extension("new");
         std::fs::write(&new, answer).unwrap();
         std::fs::rename(new, &self.file).unwrap();
+    }
+
+    /// Runs the gateway with this kernel.
+    pub fn under(&self, gateway: Gateway) -> Gateway {
+        let preload = format!("LD_PRELOAD={}", self.library());
+        gateway.through(&["env", &preload, &self.variable()])
     }
 
     /// The library's path, for `LD_PRELOAD`.
