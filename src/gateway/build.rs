@@ -14,7 +14,7 @@ use super::tasks::{Task, Tasks};
 use super::{Exit, cloud, time};
 use crate::admin;
 use crate::config::Config;
-use crate::inspect::About;
+use crate::inspect::{About, warned_at};
 use crate::monitor::canary::{self, Canary};
 use crate::monitor::self_check::{Origin, SelfCheck};
 use crate::monitor::signals::{self, Watch};
@@ -86,7 +86,7 @@ pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdow
         check: self_check.clone(),
         tasks: tasks.clone(),
     };
-    let about = About::new(&config, machine);
+    let about = About::new(&config, Arc::clone(&machine));
     telemetry.observe(sources, &config).map_err(Exit::Internal)?;
     let state = admin::State::new(telemetry.clone(), config.admin.token.clone()).with_log(admin::LogPages::new(log.clone(), about));
     let address = admin.address();
@@ -108,9 +108,9 @@ pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdow
     let checked = log.clone();
     let make = move || {
         let (config, origin) = (Arc::clone(&config), Arc::clone(&origin));
-        self_check
-            .clone()
-            .run(config, origin, checked.clone(), judged.clone(), stop.clone())
+        let (machine, judged) = (Arc::clone(&machine), judged.clone());
+        let now = move || warned_at(&machine.report(), judged.judgement().at());
+        self_check.clone().run(config, origin, checked.clone(), now, stop.clone())
     };
     others.push(tasks.restarting("self-check", shutdown, make));
     Ok(Some(Gateway {

@@ -1,6 +1,8 @@
 //! The machine's clock as an operator sees it. `docs/status.md` describes the fields.
 
-use forebay_wal::{ClockReport, Timestamp};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use forebay_wal::{ClockReport, Doubt, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::wall;
@@ -42,6 +44,14 @@ pub(crate) fn clock(report: &ClockReport, last_trusted: Option<Timestamp>) -> Cl
         jumps: report.jumps,
         suspended_seconds: report.asleep.as_secs(),
     }
+}
+
+/// By when a person is warned of what expires: `judged`, or the wall clock where that is later and not known to be wrong. A warning
+/// that comes too early harms less than none.
+pub(crate) fn warned_at(report: &ClockReport, judged: SystemTime) -> SystemTime {
+    let is_wrong = report.trust.is_err_and(Doubt::is_wrong);
+    let wall = UNIX_EPOCH + Duration::from_millis(report.now.wall_ms);
+    if is_wrong { judged } else { judged.max(wall) }
 }
 
 /// How far a time on disk is ahead of the wall clock.

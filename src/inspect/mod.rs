@@ -9,7 +9,7 @@ mod selection;
 mod stat;
 
 pub(crate) use change::{Change, Changed, MAX_AT_ONCE, Numbers, change};
-pub(crate) use clock::{ClockLine, ahead_seconds, clock};
+pub(crate) use clock::{ClockLine, ahead_seconds, clock, warned_at};
 pub(crate) use line::{AuditLine, FileLine, Line, PartLine, Printable, RecordLine, State, salvaged, wall};
 pub(crate) use read::{audit, files, follow, letters, records, tail, verify};
 pub(crate) use selection::{Selection, moment};

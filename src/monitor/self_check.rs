@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use forebay_broker::tls::CertificateClock;
 use forebay_wal::Log;
 use tokio_util::sync::CancellationToken;
 
@@ -93,11 +92,11 @@ impl SelfCheck {
         config: Arc<Config>,
         origin: Arc<Origin>,
         log: Log,
-        clock: CertificateClock,
+        now: impl Fn() -> SystemTime + Send,
         shutdown: CancellationToken,
     ) {
         loop {
-            let (config, origin, log, now) = (Arc::clone(&config), Arc::clone(&origin), log.clone(), clock.judgement().at());
+            let (config, origin, log, now) = (Arc::clone(&config), Arc::clone(&origin), log.clone(), now());
             let found = tokio::task::spawn_blocking(move || check(&config, &origin, log.status().disk_bytes, now)).await;
             match found {
                 Ok(findings) => *self.lock() = Some(Arc::new(findings)),

@@ -72,7 +72,7 @@ pub(crate) struct Figures {
     pub(crate) tasks: TaskFigures,
     /// Lines of our own log that were dropped.
     pub(crate) log_lines: Losses,
-    /// The moment that certificates are judged at, seconds since 1970: the present, or where the clock is not trusted what has passed.
+    /// The moment that what expires is counted from, seconds since 1970: the present, or where the wall clock is wrong what has passed.
     pub(crate) judged: i64,
 }
 

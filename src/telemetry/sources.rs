@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use forebay_bridge::Handle;
 use forebay_broker::tls::CertificateClock;
@@ -14,6 +14,7 @@ use super::figures::{self, ByLabel, Cloud, Figures, Front, Log, Source, Stream};
 use crate::check::record_bytes;
 use crate::config::{Config, WhenFull};
 use crate::gateway::Tasks;
+use crate::inspect::warned_at;
 use crate::monitor::canary::Canary;
 use crate::monitor::self_check::SelfCheck;
 use crate::monitor::signals::{Counters, Moment, Watch};
@@ -108,7 +109,8 @@ impl Running {
 impl Source for Running {
     fn figures(&self) -> Figures {
         let report = self.sources.clock.report();
-        let judged = self.sources.judged.judged_seconds();
+        let judged = warned_at(&report, self.sources.judged.judgement().at());
+        let judged = judged.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().cast_signed();
         let left = |(listener, not_after): &(String, i64)| (listener.clone(), not_after.saturating_sub(judged));
         Figures {
             front: front(&self.sources.view),

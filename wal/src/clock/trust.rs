@@ -65,7 +65,7 @@ pub enum Doubt {
         /// By how much.
         by_ms: i64,
     },
-    /// It is synchronised, but farther ahead of the last trusted time than a gateway is ever off.
+    /// It is farther ahead of what is known to have passed than a gateway is ever off.
     FarAhead {
         /// By how much.
         by_ms: u64,
@@ -270,19 +270,21 @@ impl Judge {
 
     /// Judges while nothing is trusted yet in this boot.
     fn first(&mut self, sample: &Sample, pace: &Pace, agreed: bool) -> Result<TrustSource, Doubt> {
+        let far_ahead = self.far_ahead(sample.wall_ms).filter(|_| !agreed);
         let source = match sample.sync {
             _ if agreed => TrustSource::Cloud,
             Sync::Kernel => TrustSource::Kernel,
             Sync::TimesyncFile => TrustSource::TimesyncFile,
             Sync::No | Sync::Unknown(_) => {
                 self.candidate = None;
-                return Err(match sample.sync {
-                    Sync::Unknown(errno) => Doubt::Unknown { errno },
-                    _ => Doubt::NotSynchronised,
+                return Err(match (far_ahead, sample.sync) {
+                    (Some(by_ms), _) => Doubt::FarAhead { by_ms },
+                    (None, Sync::Unknown(errno)) => Doubt::Unknown { errno },
+                    (None, _) => Doubt::NotSynchronised,
                 });
             }
         };
-        if let Some(by_ms) = self.far_ahead(sample.wall_ms).filter(|_| !agreed)
+        if let Some(by_ms) = far_ahead
             && !self.has_stood(sample, pace)
         {
             return Err(Doubt::FarAhead { by_ms });
@@ -409,7 +411,7 @@ impl fmt::Display for Doubt {
                 Span(by_ms.unsigned_abs()),
                 way(by_ms, ("forward", "back"))
             ),
-            Self::FarAhead { by_ms } => write!(f, "it is {} ahead of the last trusted time", Span(by_ms)),
+            Self::FarAhead { by_ms } => write!(f, "it is {} ahead of the latest moment that is known to have passed", Span(by_ms)),
             Self::CloudDisagrees { by_ms } => write!(
                 f,
                 "it is {} {} the cloud's time",
