@@ -9,7 +9,7 @@ use crate::encoding::dead_letter::{self, DeadLetter};
 use crate::encoding::entry::RawBlock;
 use crate::encoding::record::{self, FIXED, View};
 use crate::encoding::row::{self, ROW_HEAD, decode_row, decode_row_at, encode_row};
-use crate::encoding::scan;
+use crate::encoding::scan::{Scan, Wanted};
 use crate::record::{Epoch, NewRecord, Offset, Partition, Record, RecordId, StreamId};
 use crate::testing::ManualClock;
 
@@ -66,8 +66,13 @@ fn raw(bytes: &[u8]) {
     for at in 0..bytes.len().min(64) {
         let _ = record::decode_at(bytes, at);
         let _ = decode_row_at(bytes, at);
-        let _ = scan::look(&bytes[at..]);
     }
+    let wanted = Wanted {
+        record: &|_, _| true,
+        rows: true,
+        by_blocks: true,
+    };
+    Scan::new(bytes, bytes.len(), wanted).for_each(drop);
 }
 
 /// Writes the length and then the checksum over all behind it.

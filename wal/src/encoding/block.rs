@@ -1,9 +1,12 @@
 //! Cutting records into blocks that fill their pages, and finding them again. The layout is in [`crate::format`].
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 
 use crate::encoding::entry::{Entry, Key, RawBlock};
-use crate::encoding::record::{self, Cursor, FIXED, View};
+use crate::encoding::record::{self, Cursor, View};
+use crate::encoding::scan::{Scan, Wanted, Whole};
 
 /// Bytes of the header before the index.
 pub(crate) const HEADER: usize = 16;
@@ -178,7 +181,7 @@ impl Block {
         let RawBlock { first, until, bytes } = raw;
         let index = index(&bytes).filter(|index| index.first == first);
         let is_unsure = index.is_none();
-        let Index { entries, distances, .. } = index.unwrap_or_else(|| found(first, scan(first, until, &bytes)));
+        let Index { entries, distances, .. } = index.unwrap_or_else(|| found(first, find(first, until, &bytes)));
         Self {
             first,
             until,
@@ -330,20 +333,20 @@ fn index(bytes: &[u8]) -> Option<Index> {
 }
 
 /// Finds the records from `first` up to `until` whose own CRC is right.
-fn scan(first: u64, until: u64, bytes: &[u8]) -> Vec<(u64, Entry)> {
+fn find(first: u64, until: u64, bytes: &[u8]) -> Vec<(u64, Entry)> {
+    let expected = Cell::new(first);
+    let is_in_place = |_: u8, offset: u64| (expected.get()..until).contains(&offset) && offset - first <= u64::from(u32::MAX);
+    let wanted = Wanted {
+        record: &is_in_place,
+        rows: false,
+        by_blocks: false,
+    };
     let mut found: Vec<(u64, Entry)> = Vec::new();
-    let mut at = 0;
-    while at + FIXED <= bytes.len() {
-        let expected = found.last().map_or(first, |(offset, _)| offset + 1);
-        let record = record::decode_at(bytes, at)
-            .filter(|view| (expected..until).contains(&view.offset) && view.offset - first <= u64::from(u32::MAX));
-        let Some(view) = record else {
-            at += 1;
-            continue;
-        };
-        let entry = record::entry_of(&view, at);
-        at += entry.len as usize;
-        found.push((view.offset, entry));
+    for piece in Scan::new(bytes, bytes.len(), wanted) {
+        if let Whole::Record(view) = piece.what {
+            expected.set(view.offset + 1);
+            found.push((view.offset, record::entry_of(&view, piece.at)));
+        }
     }
     found
 }

@@ -168,8 +168,12 @@ pub(crate) fn decode_at(bytes: &[u8], at: usize) -> Option<View<'_>> {
         return None;
     }
     let record = bytes.get(at..at.checked_add(len)?)?;
-    let flags = record[17];
-    let is_likely = flags & !(QOS | RETAIN | TRUSTED | EXPIRY | ORIGIN) == 0 && flags & QOS != QOS;
+    let (stream, flags) = (record[16], record[17]);
+    let names = [54, 56, 58].map(|at| usize::from(u16::from_le_bytes([record[at], record[at + 1]])));
+    let properties = u32::from_le_bytes([record[60], record[61], record[62], record[63]]) as usize;
+    let least = names.iter().sum::<usize>().saturating_add(properties).saturating_add(FIXED);
+    let are_flags = flags & !(QOS | RETAIN | TRUSTED | EXPIRY | ORIGIN) == 0 && flags & QOS != QOS;
+    let is_likely = are_flags && stream <= StreamId::DEAD.0 && least <= len;
     let view = if is_likely { decode(record)? } else { return None };
     (view.received.wall_ms < NO_TIME_MS && view.received.monotonic_ms < NO_TIME_MS).then_some(view)
 }
@@ -192,7 +196,7 @@ pub(crate) fn entry_of(view: &View<'_>, at: usize) -> Entry {
 
 impl View<'_> {
     /// What it takes, encoded.
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         FIXED
             + self.expiry.map_or(0, |_| 4)
             + self.origin.map_or(0, |_| ORIGIN_BYTES)

@@ -17,12 +17,14 @@ use crate::catalog::replay::read_state;
 use crate::catalog::state::State;
 use crate::encoding::block::{self, Block};
 use crate::encoding::entry::RawBlock;
-use crate::encoding::record::{FIXED, MAX_RECORD, View};
-use crate::encoding::scan::{self, Carved};
+use crate::encoding::record::View;
+use crate::encoding::row::RowKind;
+use crate::encoding::scan::{Wanted, Whole};
 use crate::io::directory::{Directory as _, Overlay, StorageFile};
 use crate::io::read_only::ReadOnly;
 use crate::record::{Epoch, Record};
 use crate::segment::database::{FileError, contained, open_db};
+use crate::segment::search::{Step, each_whole};
 use crate::segment::segments::CLOSED_CACHE;
 use crate::segment::table::{self, Next, Table};
 
@@ -104,9 +106,9 @@ pub fn salvage(file: &Path, see: &mut dyn FnMut(SalvageStep) -> bool) -> io::Res
     }
     if salvage.report.trouble.is_some() && !salvage.stopped {
         if salvage.state.is_none() {
-            salvage.state = find_snapshot(source.as_ref(), salvage.report.bytes);
+            salvage.state = find_snapshot(source.as_ref())?;
         }
-        salvage.through_bytes(source.as_ref());
+        salvage.through_bytes(source.as_ref())?;
     }
     Ok(salvage.report)
 }
@@ -176,75 +178,44 @@ impl Salvage<'_> {
         self.stopped |= !(self.see)(SalvageStep::Record(Box::new(salvaged)));
     }
 
-    fn through_bytes(&mut self, source: &dyn StorageFile) {
-        let len = self.report.bytes;
-        let mut at = 0;
-        while at < len && !self.stopped {
-            let window = read_around(source, at, len);
-            let end = WINDOW.min(window.len());
-            let mut here = 0;
-            while here < end && !self.stopped {
-                here += self.carve(&window, here);
-            }
-            // What begins in a window is whole in it, so the search may go on behind what it found.
-            at += here.max(1) as u64;
-            self.stopped |= !(self.see)(SalvageStep::Searched(at.min(len)));
-        }
-    }
-
-    /// Takes what begins here; gives how far to go on.
-    fn carve(&mut self, window: &Bytes, at: usize) -> usize {
-        match scan::look(&window[at..]) {
-            Carved::Nothing => 1,
-            Carved::Record(view, len) => {
-                self.take(view, window, true);
-                len
-            }
-            Carved::Block(lengths, header) => {
-                let mut behind = header;
-                for len in lengths {
-                    let Some(bytes) = window.get(at + behind..at + behind + len) else {
-                        break;
-                    };
-                    if let Some((view, _)) = scan::record(bytes).filter(|(_, found)| *found == len) {
+    fn through_bytes(&mut self, source: &dyn StorageFile) -> io::Result<()> {
+        let wanted = Wanted {
+            record: &|_, _| true,
+            rows: false,
+            by_blocks: true,
+        };
+        each_whole(source, WINDOW, wanted, &mut |step| {
+            match step {
+                Step::Found(piece, window, _) => {
+                    if let Whole::Record(view) = piece.what {
                         self.take(view, window, true);
                     }
-                    behind += len;
                 }
-                behind
+                Step::Searched(bytes) => self.stopped |= !(self.see)(SalvageStep::Searched(bytes)),
             }
-        }
+            !self.stopped
+        })
     }
 }
 
 /// The oldest whole snapshot in a file's raw bytes: it gives the streams their names and the ids their epoch.
-fn find_snapshot(source: &dyn StorageFile, len: u64) -> Option<State> {
-    let mut at = 0;
-    while at < len {
-        let window = read_around(source, at, len);
-        let end = WINDOW.min(window.len());
-        let found = (0..end).find_map(|here| scan::snapshot(&window[here..]));
-        if let Some(changes) = found {
-            return Some(State::of(&changes));
+fn find_snapshot(source: &dyn StorageFile) -> io::Result<Option<State>> {
+    let wanted = Wanted {
+        record: &|_, _| false,
+        rows: true,
+        by_blocks: false,
+    };
+    let mut found = None;
+    each_whole(source, WINDOW, wanted, &mut |step| {
+        if let Step::Found(piece, ..) = step
+            && let Whole::Row(row) = piece.what
+            && row.kind == RowKind::Snapshot
+        {
+            found = Some(State::of(&row.changes));
         }
-        at += end.max(1) as u64;
-    }
-    None
-}
-
-/// The window at `at`, with as much behind it as the largest record or block needs. What cannot be read is zeros.
-fn read_around(source: &dyn StorageFile, at: u64, len: u64) -> Bytes {
-    const SECTOR: usize = 4096;
-    let mut window = vec![0; ((WINDOW + MAX_RECORD + (1 << 16)) as u64).min(len - at) as usize];
-    if source.read(at, &mut window).is_err() {
-        window.fill(0);
-        for (nth, part) in window.chunks_mut(SECTOR).enumerate() {
-            if source.read(at + (nth * SECTOR) as u64, part).is_err() {
-                part.fill(0);
-            }
-        }
-    }
-    Bytes::from(window)
+        found.is_none()
+    })?;
+    Ok(found)
 }
 
 /// Which offsets were taken, as ranges: a file holds few.
@@ -269,8 +240,6 @@ impl Taken {
         true
     }
 }
-
-const _: () = assert!(FIXED < WINDOW);
 
 #[cfg(test)]
 mod tests {

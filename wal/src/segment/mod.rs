@@ -6,5 +6,6 @@ pub(crate) mod lock_file;
 pub(crate) mod page_fill;
 pub(crate) mod remains;
 pub(crate) mod reuse;
+pub(crate) mod search;
 pub(crate) mod segments;
 pub(crate) mod table;

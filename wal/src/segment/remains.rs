@@ -8,19 +8,16 @@ use bytes::Bytes;
 
 use crate::encoding::block::Block;
 use crate::encoding::change::Range;
-use crate::encoding::record::{self, MAX_RECORD};
-use crate::encoding::row::{self, Rows};
+use crate::encoding::record;
+use crate::encoding::row::Rows;
+use crate::encoding::scan::{Wanted, Whole};
 use crate::io::directory::StorageFile;
 use crate::record::StreamId;
+use crate::segment::search::{Step, each_whole, is_readable};
 use crate::segment::segments::Segments;
 
 /// How much is looked at at a time.
 const WINDOW: usize = 1 << 20;
-/// The smallest part that is given up when the disk cannot read it.
-const SECTOR: usize = 4096;
-/// How often it is read before that.
-const TRIES: usize = 3;
-
 /// The whole records of one segment.
 #[derive(Debug)]
 pub(crate) struct Remains {
@@ -52,15 +49,34 @@ impl Remains {
         Ok((remains, rows))
     }
 
-    fn scan(segments: &Segments, number: u64, is_wanted: &dyn Fn(u8, u64) -> bool, rows: Option<&mut Rows>) -> io::Result<Self> {
+    fn scan(segments: &Segments, number: u64, is_wanted: &dyn Fn(u8, u64) -> bool, mut rows: Option<&mut Rows>) -> io::Result<Self> {
         let mut records = BTreeMap::new();
         let file = match segments.raw(number) {
             Ok(file) => Some(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
+        let wanted = Wanted {
+            record: is_wanted,
+            rows: rows.is_some(),
+            by_blocks: false,
+        };
         if let Some(file) = &file {
-            each_whole(file.as_ref(), is_wanted, &mut records, rows)?;
+            each_whole(file.as_ref(), WINDOW, wanted, &mut |step| {
+                if let Step::Found(piece, _, begin) = step {
+                    match piece.what {
+                        Whole::Record(view) => {
+                            records.insert((view.stream.0, view.offset), (begin + piece.at as u64, piece.len as u32));
+                        }
+                        Whole::Row(row) => {
+                            if let Some(rows) = rows.as_mut() {
+                                rows.insert(row.number, row);
+                            }
+                        }
+                    }
+                }
+                true
+            })?;
         }
         Ok(Self { file, records })
     }
@@ -95,58 +111,4 @@ impl Remains {
         let block = (!found.is_empty()).then(|| Block::of_found(end, Bytes::from(buffer), found));
         (end, block)
     }
-}
-
-/// Notes every whole record and row in a segment.
-fn each_whole(
-    file: &dyn StorageFile,
-    is_wanted: &dyn Fn(u8, u64) -> bool,
-    records: &mut BTreeMap<(u8, u64), (u64, u32)>,
-    mut rows: Option<&mut Rows>,
-) -> io::Result<()> {
-    let len = file.len()?;
-    let mut window = Vec::new();
-    let mut begin = 0;
-    // What lies before was found to be whole.
-    let mut done = 0;
-    while begin < len {
-        let size = (len - begin).min((WINDOW + MAX_RECORD) as u64) as usize;
-        window.resize(size, 0);
-        read_what_can_be_read(file, begin, &mut window);
-        let mut at = done.max(begin) - begin;
-        while at < WINDOW.min(size) as u64 {
-            let here = at as usize;
-            let is_wanted = record::peek(&window, here).is_some_and(|(stream, offset)| is_wanted(stream, offset));
-            let row = rows.as_mut().and_then(|rows| Some((row::decode_row_at(&window, here)?, rows)));
-            if let Some(view) = record::decode_at(&window, here).filter(|_| is_wanted) {
-                let len = record::entry_of(&view, here).len;
-                records.insert((view.stream.0, view.offset), (begin + at, len));
-                at += u64::from(len);
-            } else if let Some(((row, len), rows)) = row {
-                rows.insert(row.number, row);
-                at += len as u64;
-            } else {
-                at += 1;
-            }
-        }
-        done = begin + at;
-        begin += WINDOW as u64;
-    }
-    Ok(())
-}
-
-/// Reads a window; what the disk cannot read of it is zeros.
-fn read_what_can_be_read(file: &dyn StorageFile, begin: u64, window: &mut [u8]) {
-    if file.read(begin, window).is_ok() {
-        return;
-    }
-    for (nth, sector) in window.chunks_mut(SECTOR).enumerate() {
-        if !is_readable(file, begin + (nth * SECTOR) as u64, sector) {
-            sector.fill(0);
-        }
-    }
-}
-
-fn is_readable(file: &dyn StorageFile, at: u64, out: &mut [u8]) -> bool {
-    (0..TRIES).any(|_| file.read(at, out).is_ok())
 }

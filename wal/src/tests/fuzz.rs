@@ -20,7 +20,7 @@ use crate::encoding::dead_letter::DeadLetter;
 use crate::encoding::entry::{Entry, RawBlock};
 use crate::encoding::record;
 use crate::encoding::row::{RowKind, decode_row, decode_row_at, encode_row};
-use crate::encoding::scan;
+use crate::encoding::scan::{Scan, Wanted};
 use crate::record::{Epoch, NewRecord, Offset, Partition, Record, RecordId, StreamId};
 
 const FIRST: u64 = 700;
@@ -188,8 +188,13 @@ fn decode_all(bytes: &[u8], known: &BTreeMap<&str, Vec<u8>>) {
     for at in 0..bytes.len().min(64) {
         record::decode_at(bytes, at);
         decode_row_at(bytes, at);
-        scan::look(&bytes[at..]);
     }
+    let wanted = Wanted {
+        record: &|_, _| true,
+        rows: true,
+        by_blocks: true,
+    };
+    Scan::new(bytes, bytes.len(), wanted).for_each(drop);
     let as_payload = Record {
         id: RecordId {
             epoch: Epoch(1),

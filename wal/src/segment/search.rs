@@ -1,0 +1,68 @@
+//! Looking through all bytes of a segment, past redb.
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::encoding::record::MAX_RECORD;
+use crate::encoding::scan::{Piece, Scan, Wanted};
+use crate::io::directory::StorageFile;
+
+/// What is read behind a window besides: the longest record, and a block's header before it.
+const BEYOND: usize = MAX_RECORD + (1 << 16);
+/// The smallest part that is given up when the disk cannot read it.
+const SECTOR: usize = 4096;
+/// How often it is read before that.
+const TRIES: usize = 3;
+
+/// How a search goes on.
+pub(crate) enum Step<'a> {
+    /// Something whole, the window in which it lies, and where the window begins.
+    Found(Piece<'a>, &'a Bytes, u64),
+    /// So many bytes were looked through.
+    Searched(u64),
+}
+
+/// Shows what is whole in a file, in order, until told to stop by false. It is read in windows of `size` bytes; what the disk
+/// cannot read of it is taken for zeros.
+///
+/// # Errors
+/// The file's length cannot be read.
+pub(crate) fn each_whole(file: &dyn StorageFile, size: usize, wanted: Wanted<'_>, see: &mut dyn FnMut(Step<'_>) -> bool) -> io::Result<()> {
+    let len = file.len()?;
+    let mut begin = 0;
+    while begin < len {
+        let mut window = vec![0; ((size + BEYOND) as u64).min(len - begin) as usize];
+        read_what_can_be_read(file, begin, &mut window);
+        let window = Bytes::from(window);
+        let mut scan = Scan::new(&window, size.min(window.len()), wanted);
+        while let Some(piece) = scan.next() {
+            if !see(Step::Found(piece, &window, begin)) {
+                return Ok(());
+            }
+        }
+        // What begins in a window is whole in it, so the search goes on behind what it found.
+        begin += scan.position().max(1) as u64;
+        if !see(Step::Searched(begin.min(len))) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Reads a window; what the disk cannot read of it is zeros.
+fn read_what_can_be_read(file: &dyn StorageFile, begin: u64, window: &mut [u8]) {
+    if file.read(begin, window).is_ok() {
+        return;
+    }
+    for (nth, sector) in window.chunks_mut(SECTOR).enumerate() {
+        if !is_readable(file, begin + (nth * SECTOR) as u64, sector) {
+            sector.fill(0);
+        }
+    }
+}
+
+/// Reads a few times, because a disk that fails once may not fail again.
+pub(crate) fn is_readable(file: &dyn StorageFile, at: u64, out: &mut [u8]) -> bool {
+    (0..TRIES).any(|_| file.read(at, out).is_ok())
+}
