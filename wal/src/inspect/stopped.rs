@@ -6,17 +6,16 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::catalog::replay::{Recovered, look_at, replay_rows};
+use crate::catalog::replay::look_at;
 use crate::catalog::state::State;
 use crate::inspect::source::InspectError;
 use crate::io::directory::Directory;
 use crate::io::read_only::ReadOnly;
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
+use crate::recovery::newest::{self, Readable};
 use crate::recovery::rebuild::{Newest, rebuild};
 use crate::segment::database::FileError;
-use crate::segment::lock_file::Note;
-use crate::segment::remains::Remains;
 use crate::segment::segments::{self, LOCK, Segments};
 use crate::stats::Stats;
 
@@ -49,48 +48,36 @@ impl Stopped {
         let Lock::Free(lock) = lock else {
             return Err(InspectError::Locked { path: path.join(LOCK) });
         };
-        let mut numbers: Vec<u64> = names.iter().filter_map(|name| segments::number(name)).collect();
+        let numbers: Vec<u64> = names.iter().filter_map(|name| segments::number(name)).collect();
         if numbers.is_empty() {
             return Err(InspectError::NoLog { path: path.to_owned() });
         }
         let segments = Segments::new(directory, Arc::default());
         let mut notes = Vec::new();
-        let (
-            Note {
-                segment: noted, last_row, ..
-            },
-            _,
-        ) = segments.noted();
-        if numbers.last().is_some_and(|newest| *newest < noted) {
+        let (note, _) = segments.noted();
+        if numbers.last().is_some_and(|newest| *newest < note.segment) {
             notes.push(format!(
                 "{} was the newest segment and is missing: records that were only in it are lost",
-                segments::name(noted)
+                segments::name(note.segment)
             ));
         }
-        while let Some(number) = numbers.pop() {
-            // As the gateway would: after a failed write the page cache may show what is not on the disk.
-            let last_row = if number == noted { last_row } else { u64::MAX };
-            let error = match look_at(&segments, number, last_row) {
-                Ok(recovered) => return Self::with(segments, number, recovered, None, notes, lock),
-                Err(error) if error.is_lasting() => error,
-                Err(FileError::Io(source)) => return Err(unusable(source)),
-                Err(error) => {
-                    return Err(InspectError::Unreadable {
-                        path: path.join(segments::name(number)),
-                        what: format!("{error}; ask the Forebay that wrote it"),
-                    });
-                }
-            };
+        let read = |number, last_row| look_at(&segments, number, last_row);
+        let tell = &mut |number, error: &FileError| {
             notes.push(format!(
                 "{} is the newest segment and does not open ({error}); when the gateway starts, its whole records are copied, and \
                  `forebay log salvage` shows it",
                 segments::name(number)
             ));
-            let (remains, mut rows) = Remains::look_for_all(&segments, number).map_err(unusable)?;
-            rows.retain(|row, _| *row <= last_row);
-            if let Ok(recovered) = replay_rows(number, rows) {
-                return Self::with(segments, number, recovered, Some(&remains), notes, lock);
-            }
+        };
+        let searched = newest::find(&segments, numbers, note, &read, tell).map_err(|(number, error)| match error {
+            FileError::Io(source) => unusable(source),
+            error => InspectError::Unreadable {
+                path: path.join(segments::name(number)),
+                what: format!("{error}; ask the Forebay that wrote it"),
+            },
+        })?;
+        if let Some(newest) = searched.newest {
+            return Self::with(segments, newest, notes, lock);
         }
         Err(InspectError::Unreadable {
             path: path.to_owned(),
@@ -98,24 +85,23 @@ impl Stopped {
         })
     }
 
-    fn with(
-        segments: Segments,
-        newest: u64,
-        recovered: Recovered,
-        remains: Option<&Remains>,
-        mut notes: Vec<String>,
-        lock: Option<File>,
-    ) -> Result<Self, InspectError> {
+    fn with(segments: Segments, newest: Readable, mut notes: Vec<String>, lock: Option<File>) -> Result<Self, InspectError> {
+        let Readable {
+            number,
+            recovered,
+            remains,
+            ..
+        } = newest;
         let path = segments.directory.path().to_owned();
         let mut state = recovered.state;
         if recovered.incomplete {
             notes.push(format!(
                 "rows of the catalogue in {} are damaged; what they said is rebuilt from the records, here in memory only",
-                segments::name(newest)
+                segments::name(number)
             ));
             let newest = Newest {
-                number: newest,
-                remains,
+                number,
+                remains: remains.as_ref(),
                 appended: recovered.appended,
                 began: recovered.began,
             };

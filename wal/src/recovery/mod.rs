@@ -1,5 +1,6 @@
 //! Opening a log, and repair of what a power cut or a damaged disk left.
 
+pub(crate) mod newest;
 pub(crate) mod open;
 pub(crate) mod rebuild;
 pub(crate) mod salvage;

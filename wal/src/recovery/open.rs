@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::catalog::replay::{Recovered, look_at, open_active, replay_rows};
+use crate::catalog::replay::{Recovered, look_at, open_active};
 use crate::catalog::state::State;
 use crate::clock::{Clock, random_u64};
 use crate::commit::background::Background;
@@ -27,9 +27,9 @@ use crate::options::Options;
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::record::{Batch, Epoch, StreamId};
+use crate::recovery::newest::{self, Readable, Search};
 use crate::recovery::rebuild::{Newest, rebuild};
 use crate::segment::database::FileError;
-use crate::segment::lock_file::Note;
 use crate::segment::remains::Remains;
 use crate::segment::segments::{self, LOCK, Provenance, Segments};
 use crate::shared::{Repairs, Shared};
@@ -209,7 +209,7 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
     for name in names.iter().filter(|name| name.ends_with(".tmp")) {
         segments.directory.remove(name).map_err(|source| unusable(options, source))?;
     }
-    let mut numbers: Vec<u64> = names.iter().filter_map(|name| segments::number(name)).collect();
+    let numbers: Vec<u64> = names.iter().filter_map(|name| segments::number(name)).collect();
     let highest = names
         .iter()
         .filter_map(|name| segments::number(name.split(".damaged").next().unwrap_or(name)))
@@ -228,12 +228,8 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
         reusable: false,
         failed: None,
     };
-    let (
-        Note {
-            segment: noted, last_row, ..
-        },
-        is_sure,
-    ) = segments.noted();
+    let (note, is_sure) = segments.noted();
+    let noted = note.segment;
     let is_lost = noted > highest;
     if is_lost {
         tracing::error!(
@@ -250,47 +246,31 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
         );
     }
     let is_behind = is_lost || provenance == Provenance::Elsewhere;
-    // Newer segments that say nothing of the log's state, but hold records.
-    let mut silent = Vec::new();
-    while let Some(number) = numbers.pop() {
-        // After a failed write the page cache may show what is not on the disk.
-        let last_row = if number == noted { last_row } else { u64::MAX };
-        let open = || {
+    let read = |number, last_row| {
+        patiently(|| {
             if last_row == u64::MAX && is_sure {
-                open_active(segments, number)
-            } else {
-                // A repair would write over what is still good in it.
-                let looked = look_at(segments, number, last_row)?;
-                Ok(Recovered {
-                    has_failed: true,
-                    clean: false,
-                    ..looked
-                })
+                return open_active(segments, number);
             }
-        };
-        let error = match patiently(open) {
-            Ok(mut recovered) => {
-                recovered.renew |= is_behind;
-                take_over(segments, options, &mut found, number, &numbers, recovered, None)?;
-                adopt(segments, options, &mut found, silent)?;
-                return Ok(found);
-            }
-            Err(error) if error.is_lasting() => error,
-            Err(error) => return Err(storage(options, number, error)),
-        };
+            // A repair would write over what is still good in it.
+            let looked = look_at(segments, number, last_row)?;
+            Ok(Recovered {
+                has_failed: true,
+                clean: false,
+                ..looked
+            })
+        })
+    };
+    let tell = &mut |number, error: &FileError| {
         tracing::error!(segment = number, %error, "the newest segment does not open; its records are searched for in its bytes");
         found.clean = false;
-        let looked = Remains::look_for_all(segments, number);
-        let (remains, mut rows) = looked.map_err(|error| storage(options, number, FileError::Io(error)))?;
-        rows.retain(|row, _| *row <= last_row);
-        match replay_rows(number, rows) {
-            Ok(recovered) => {
-                take_over(segments, options, &mut found, number, &numbers, recovered, Some(&remains))?;
-                adopt(segments, options, &mut found, silent)?;
-                return Ok(found);
-            }
-            Err(_) => silent.push((number, remains)),
-        }
+    };
+    let searched = newest::find(segments, numbers, note, &read, tell);
+    let Search { newest, silent } = searched.map_err(|(number, error)| storage(options, number, error))?;
+    if let Some(mut newest) = newest {
+        newest.recovered.renew |= is_behind;
+        take_over(segments, options, &mut found, newest)?;
+        adopt(segments, options, &mut found, silent)?;
+        return Ok(found);
     }
     for (number, _) in silent {
         tracing::error!(
@@ -340,17 +320,15 @@ fn adopt(segments: &Segments, options: &Options, found: &mut Found, silent: Vec<
     Ok(())
 }
 
-/// Takes over what the newest segment says, rebuilds what is lost of it, and checks it against what is there. `remains` are
-/// its records if it does not open.
-fn take_over(
-    segments: &Segments,
-    options: &Options,
-    found: &mut Found,
-    number: u64,
-    older: &[u64],
-    recovered: Recovered,
-    remains: Option<&Remains>,
-) -> Result<(), OpenError> {
+/// Takes over what the newest segment says, rebuilds what is lost of it, and checks it against what is there.
+fn take_over(segments: &Segments, options: &Options, found: &mut Found, newest: Readable) -> Result<(), OpenError> {
+    let Readable {
+        number,
+        recovered,
+        remains,
+        older,
+    } = newest;
+    let remains = remains.as_ref();
     let Recovered {
         appended,
         incomplete,
