@@ -24,6 +24,7 @@ use crate::intake::batch::OpenBatch;
 use crate::progress::stream::StreamTracker;
 use crate::progress::tracker::{Moving, Tracker};
 use crate::record::Batch;
+use crate::segment::blocks::{Blocks, each_entry};
 use crate::segment::database::FileError;
 use crate::segment::remains::Remains;
 use crate::sync::lock;
@@ -332,22 +333,14 @@ impl Writer {
     }
 
     fn read_part(&self, job: &mut Job, stream: u8, range: Range) -> Result<Part, FileError> {
-        let (segment, until) = (job.segment, range.end);
+        let segment = job.segment;
         if job.why == Why::Damaged && job.remains.is_none() {
             self.look_for_remains(job)?;
         }
+        let mut blocks = None;
         if job.remains.is_none() {
-            match self.shared.segments.blocks(segment, stream, range.first, until, PART) {
-                Ok(raw) => {
-                    // What the last block leaves over is for the next part.
-                    let end = raw.last().map_or(until, |last| last.until);
-                    return Ok(Part {
-                        segment,
-                        stream,
-                        range: Range { end, ..range },
-                        blocks: raw.into_iter().map(Block::parse).collect(),
-                    });
-                }
+            match self.shared.segments.blocks(segment, stream, range.first, range.end, PART) {
+                Ok(read) => blocks = Some(read),
                 Err(error) if error.is_lasting() => {
                     tracing::error!(segment, %error, "a segment cannot be read; its records are searched for in its bytes");
                     self.look_for_remains(job)?;
@@ -355,13 +348,17 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        let remains = job.remains.as_mut();
-        let (end, block) = remains.map_or((until, None), |remains| remains.next(stream, range, PART));
+        let remains = job.remains.as_ref();
+        let blocks = blocks.or_else(|| remains.map(|remains| remains.blocks(stream, range.first..range.end, PART)));
+        let Some(Blocks { list, until }) = blocks else {
+            return Err(FileError::Damaged("nothing of it can be read".into()));
+        };
         Ok(Part {
             segment,
             stream,
-            range: Range { end, ..range },
-            blocks: block.into_iter().collect(),
+            // What the last block leaves over is for the next part.
+            range: Range { end: until, ..range },
+            blocks: list,
         })
     }
 
@@ -483,16 +480,10 @@ impl Writer {
         };
         let mut found = 0;
         for (_, range) in self.ranges_of(segment).into_iter().filter(|(id, _)| *id == stream) {
-            let mut from = range.first;
-            while from < range.end {
-                let raw = self.shared.segments.blocks(segment, stream, from, range.end, PART)?;
-                let until = raw.last().map_or(range.end, |last| last.until);
-                for block in raw.into_iter().map(Block::parse) {
-                    let is_there = |nth: &usize| (from..range.end).contains(&block.offset(*nth)) && tracked.is_counted(&block, *nth);
-                    found += (0..block.entries.len()).filter(is_there).count() as u64;
-                }
-                from = until;
-            }
+            let read = |from| self.shared.segments.blocks(segment, stream, from, range.end, PART);
+            each_entry(range.first..range.end, read, |block, nth| {
+                found += u64::from(tracked.is_counted(block, nth));
+            })?;
         }
         Ok(found)
     }

@@ -5,10 +5,9 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use crate::commit::writer::Writer;
-use crate::encoding::block::Block;
 use crate::intake::batch::OpenBatch;
 use crate::options::WhenFull;
-use crate::read::reader::{fetch, place};
+use crate::read::stretch;
 use crate::record::StreamId;
 use crate::shared::{DEAD_BYTES, Shared};
 use crate::sync::lock;
@@ -209,16 +208,15 @@ impl Writer {
     fn evict_oldest_block(&mut self, stream: u8, before: u64) -> Option<u64> {
         let shared = self.shared.clone();
         let floor = lock(&shared.tracker).streams.get(&stream).map_or(0, |stream| stream.floor);
-        let place = place(&shared, stream, floor)?;
-        let from = floor.max(place.first);
-        if from >= before {
+        if floor >= before {
             return None;
         }
-        let block = Block::parse(fetch(&shared, stream, &place, from, 1).ok()??.into_iter().next()?);
+        let oldest = stretch::next(&shared, stream, floor, before, 1).ok()??;
+        let (segment, block) = (oldest.place.segment, oldest.blocks.first()?);
         if block.is_unsure {
-            shared.mark_unsure(place.segment, stream);
+            shared.mark_unsure(segment, stream);
         }
-        let (records, bytes) = lock(&shared.tracker).evict(stream, place.segment, &block);
+        let (records, bytes) = lock(&shared.tracker).evict(stream, segment, block);
         if records > 0 {
             tracing::debug!(stream, records, "evicted the oldest block");
         }
@@ -348,11 +346,9 @@ impl Shared {
         if let Some(known) = lock(&self.oldest).get(&stream).filter(|known| known.0 >= position) {
             return Some(*known);
         }
-        let place = place(self, stream, position)?;
-        let from = position.max(place.first);
-        let raw = self.segments.blocks(place.segment, stream, from, place.end, 1).ok()?.pop()?;
-        let block = Block::parse(raw);
-        (0..block.entries.len()).filter(|nth| block.offset(*nth) >= from).find_map(|nth| {
+        let next = stretch::next(self, stream, position, u64::MAX, 1).ok()??;
+        let block = next.blocks.first()?;
+        block.entries_within(next.from..u64::MAX).find_map(|nth| {
             let view = block.record(nth)?;
             Some((view.offset, view.received))
         })

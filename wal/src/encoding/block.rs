@@ -1,6 +1,7 @@
 //! Cutting records into blocks that fill their pages, and finding them again. The layout is in [`crate::format`].
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -220,6 +221,11 @@ impl Block {
             None => nth as u64,
         };
         self.first.saturating_add(distance)
+    }
+
+    /// The entries whose offsets are in a range, in order.
+    pub(crate) fn entries_within(&self, range: Range<u64>) -> impl Iterator<Item = usize> + '_ {
+        (0..self.entries.len()).filter(move |nth| range.contains(&self.offset(*nth)))
     }
 
     /// Where an offset's entry is.

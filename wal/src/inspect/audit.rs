@@ -7,7 +7,7 @@ use crate::encoding::block::Block;
 use crate::encoding::change::Count;
 use crate::error::ReadError;
 use crate::progress::stream::StreamTracker;
-use crate::read::reader::{fetch, place};
+use crate::read::stretch;
 use crate::record::{Partition, StreamId};
 use crate::shared::Shared;
 use crate::stats::{Status, StreamStatus};
@@ -149,19 +149,13 @@ fn count_waiting(shared: &Shared, moment: &Moment) -> Result<u64, ReadError> {
     let oldest = (0..Partition::COUNT).map(|p| tracker.delivered_up_to(p)).min().unwrap_or(0);
     let mut position = oldest.min(oldest_suspended).max(tracker.floor);
     let mut waiting = 0;
-    while let Some(place) = place(shared, moment.id, position).filter(|place| place.first < moment.end) {
-        let from = position.max(place.first);
-        let Some(blocks) = fetch(shared, moment.id, &place, from, 1 << 20)? else {
-            continue;
-        };
-        let end = place.end.min(moment.end);
-        position = blocks.last().map_or(place.end, |last| last.until.min(place.end));
-        for raw in blocks {
-            let block = Block::parse(raw);
-            waiting += (0..block.entries.len())
-                .filter(|nth| (from..end).contains(&block.offset(*nth)) && waits(tracker, &block, *nth))
-                .count() as u64;
+    while let Some(next) = stretch::next(shared, moment.id, position, moment.end, 1 << 20)? {
+        let end = next.place.end.min(moment.end);
+        for block in &next.blocks {
+            let waiting_in = block.entries_within(next.from..end).filter(|nth| waits(tracker, block, *nth));
+            waiting += waiting_in.count() as u64;
         }
+        position = next.until;
     }
     Ok(waiting)
 }

@@ -130,12 +130,11 @@ impl Cursor {
             .blocks(place.segment, self.stream.0, place.from, place.end, max_bytes.clamp(1, 1 << 20))
         {
             Ok(blocks) => {
-                let passed = blocks.last().map_or(place.end, |last| last.until.min(place.end));
-                for raw in blocks {
-                    chunk.bytes += raw.bytes.len() as u64;
-                    self.pass(&Block::parse(raw), &place, wanted, &mut chunk);
+                for block in &blocks.list {
+                    chunk.bytes += block.bytes.len() as u64;
+                    self.pass(block, &place, wanted, &mut chunk);
                 }
-                self.position = passed.max(place.from);
+                self.position = blocks.until.min(place.end).max(place.from);
             }
             // A running log may have copied it elsewhere in between: then the next step finds it there.
             Err(error) => {
@@ -169,11 +168,8 @@ impl Cursor {
                 what: "a block's index is damaged; what follows from it was found by its own checksums, the rest is lost".into(),
             }));
         }
-        for nth in 0..block.entries.len() {
+        for nth in block.entries_within(place.from..place.end) {
             let offset = block.offset(nth);
-            if !(place.from..place.end).contains(&offset) {
-                continue;
-            }
             let state = state_of(tracked, block, nth);
             chunk.waiting += u64::from(state != RecordState::Settled);
             let Some(view) = block.record(nth) else {

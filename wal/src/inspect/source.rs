@@ -1,10 +1,10 @@
 //! What is looked at: a running log, or a stopped directory.
 
 use crate::catalog::state::State;
-use crate::encoding::entry::RawBlock;
 use crate::inspect::stopped::Stopped;
 use crate::io::directory::Directory;
 use crate::progress::tracker::Tracker;
+use crate::segment::blocks::Blocks;
 use crate::segment::database::FileError;
 use crate::segment::segments::Segments;
 use crate::shared::Shared;
@@ -63,7 +63,7 @@ impl Source {
         }
     }
 
-    pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, bytes: usize) -> Result<Vec<RawBlock>, FileError> {
+    pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, bytes: usize) -> Result<Blocks, FileError> {
         self.segments_for(number).blocks(number, stream, from, end, bytes)
     }
 }

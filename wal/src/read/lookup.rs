@@ -24,11 +24,7 @@ impl Shared {
     }
 
     fn block_at(&self, segment: u64, stream: u8, offset: u64) -> Option<Block> {
-        self.segments
-            .blocks(segment, stream, offset, offset + 1, 1)
-            .ok()?
-            .pop()
-            .map(Block::parse)
+        self.segments.blocks(segment, stream, offset, offset + 1, 1).ok()?.list.pop()
     }
 
     /// One committed record; none = damaged or gone.

@@ -2,4 +2,5 @@
 
 pub(crate) mod lookup;
 pub(crate) mod reader;
+pub(crate) mod stretch;
 pub(crate) mod suspended;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::encoding::block::Block;
-use crate::encoding::entry::{Entry, RawBlock};
+use crate::encoding::entry::Entry;
 use crate::encoding::record::View;
 use crate::error::ReadError;
 use crate::progress::stream::{MAX_OUTSTANDING, Meet, Outcome, Outstanding, StreamTracker};
 use crate::progress::tracker::Tracker;
-use crate::record::{Epoch, Partition, PartitionSet, Record, StreamId};
-use crate::segment::segments::name;
+use crate::read::stretch::{self, Place};
+use crate::record::{Partition, PartitionSet, Record, StreamId};
 use crate::shared::Shared;
 use crate::sync::lock;
 
@@ -35,14 +35,6 @@ enum Passed {
     Moved,
 }
 
-/// Where a stream goes on in the catalogue.
-pub(crate) struct Place {
-    pub(crate) segment: u64,
-    pub(crate) epoch: Epoch,
-    pub(crate) first: u64,
-    pub(crate) end: u64,
-}
-
 impl Reader {
     pub(crate) fn new(shared: Arc<Shared>, stream: StreamId, partitions: PartitionSet) -> Self {
         let mut reader = Self {
@@ -63,26 +55,23 @@ impl Reader {
     pub fn read(&mut self, max_bytes: usize) -> Result<Vec<Record>, ReadError> {
         let mut records = Vec::new();
         let mut left = max_bytes;
-        while let Some(place) = place(&self.shared, self.stream.0, self.position) {
-            let from = self.position.max(place.first);
-            let blocks = match fetch(&self.shared, self.stream.0, &place, from, left.clamp(1, 1 << 20)) {
-                Ok(Some(blocks)) => blocks,
-                Ok(None) => continue,
-                // Whoever waits is woken when that is done.
-                Err(ReadError::Rescued { .. }) => break,
+        loop {
+            let bytes = left.clamp(1, 1 << 20);
+            let next = match stretch::next(&self.shared, self.stream.0, self.position, u64::MAX, bytes) {
+                Ok(Some(next)) => next,
+                // After a rescue the stream is woken.
+                Ok(None) | Err(ReadError::Rescued { .. }) => break,
                 Err(error) => return Err(error),
             };
-            let exhausted = blocks.is_empty();
             let mut passed = Passed::On;
-            for raw in blocks {
-                let block = Block::parse(raw);
-                passed = self.pass(&place, &block, &mut left, &mut records);
+            for block in &next.blocks {
+                passed = self.pass(&next.place, block, &mut left, &mut records);
                 if passed != Passed::On {
                     break;
                 }
             }
-            if exhausted {
-                self.passed(place.end);
+            if next.blocks.is_empty() {
+                self.passed(next.place.end);
             }
             if passed == Passed::Enough || (!records.is_empty() && left == 0) {
                 break;
@@ -194,37 +183,6 @@ impl fmt::Debug for Reader {
             .field("position", &self.position)
             .finish_non_exhaustive()
     }
-}
-
-/// The first range of the catalogue at or after `position` that may have anything waiting.
-pub(crate) fn place(shared: &Shared, stream: u8, position: u64) -> Option<Place> {
-    let (segment, range) = lock(&shared.state).place(stream, position)?;
-    Some(Place {
-        segment,
-        epoch: Epoch(range.epoch),
-        first: range.first,
-        end: range.end,
-    })
-}
-
-/// Reads blocks of a place; none = look at the catalogue again.
-pub(crate) fn fetch(shared: &Shared, stream: u8, place: &Place, from: u64, bytes: usize) -> Result<Option<Vec<RawBlock>>, ReadError> {
-    let error = match shared.segments.blocks(place.segment, stream, from, place.end, bytes) {
-        Ok(blocks) => return Ok(Some(blocks)),
-        Err(error) => error,
-    };
-    if !lock(&shared.state).lies_in(place.segment, stream, from) {
-        return Ok(None);
-    }
-    let path = shared.segments.directory.path().join(name(place.segment));
-    if error.is_lasting() {
-        shared.mark_damaged(place.segment, &error);
-        return Err(ReadError::Rescued { path });
-    }
-    Err(ReadError::Storage {
-        path,
-        source: Box::new(error),
-    })
 }
 
 /// What must become of a record without sending it.

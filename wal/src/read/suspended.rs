@@ -1,10 +1,10 @@
 //! Suspended pairs of route and device: finding and ending them.
 
 use crate::encoding::block::Block;
-use crate::encoding::entry::RawBlock;
 use crate::error::ReadError;
 use crate::progress::stream::Meet;
-use crate::read::reader::{Place, fetch, judge, outstanding, place};
+use crate::read::reader::{judge, outstanding};
+use crate::read::stretch::{self, Place};
 use crate::record::{Offset, Record, StreamId};
 use crate::shared::Shared;
 use crate::sync::lock;
@@ -118,20 +118,16 @@ enum Scanned {
 /// Goes on through what readers have passed, registering the pair's records, for as long as `more` says so.
 fn scan(shared: &Shared, key: &SuspensionKey, pair: u64, mut more: impl FnMut(Record) -> bool) -> Result<(), ReadError> {
     while let Some(standing) = standing(shared, key).filter(|standing| standing.scanned < standing.limit) {
-        let Some(place) = place(shared, key.stream.0, standing.scanned).filter(|place| place.first < standing.limit) else {
+        let Some(next) = stretch::next(shared, key.stream.0, standing.scanned, standing.limit, SCAN_BYTES)? else {
             move_on(shared, key, pair, standing.limit);
             return Ok(());
         };
-        let from = standing.scanned.max(place.first);
-        let Some(blocks) = fetch(shared, key.stream.0, &place, from, SCAN_BYTES)? else {
-            continue;
-        };
-        if blocks.is_empty() {
-            move_on(shared, key, pair, place.end.min(standing.limit));
+        if next.blocks.is_empty() {
+            move_on(shared, key, pair, next.until.min(standing.limit));
         }
-        for raw in blocks {
-            let until = raw.until.min(place.end).min(standing.limit);
-            match scan_block(shared, key, pair, &place, raw, (from, standing.limit), &mut more) {
+        for block in &next.blocks {
+            let until = block.until.min(next.until).min(standing.limit);
+            match scan_block(shared, key, pair, &next.place, block, (next.from, standing.limit), &mut more) {
                 Scanned::On => move_on(shared, key, pair, until),
                 Scanned::Enough => return Ok(()),
                 Scanned::Moved => break,
@@ -146,11 +142,10 @@ fn scan_block(
     key: &SuspensionKey,
     pair: u64,
     place: &Place,
-    raw: RawBlock,
+    block: &Block,
     (from, limit): (u64, u64),
     more: &mut impl FnMut(Record) -> bool,
 ) -> Scanned {
-    let block = Block::parse(raw);
     if block.is_unsure {
         shared.mark_unsure(place.segment, key.stream.0);
     }

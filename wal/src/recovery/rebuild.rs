@@ -18,6 +18,7 @@ use crate::encoding::change::{Change, Count, Range};
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::record::StreamId;
+use crate::segment::blocks::each_entry;
 use crate::segment::database::FileError;
 use crate::segment::remains::Remains;
 use crate::segment::segments::Segments;
@@ -92,7 +93,7 @@ fn count_older(
     let Some(part) = entry.part(stream) else { return Ok(None) };
     let mut counted = Counted::default();
     for range in part.ranges(entry.epoch) {
-        let visited = visit(segments, number, None, stream, (range.first, range.end), &mut |block, nth| {
+        let visited = visit(segments, number, None, stream, range.first..range.end, &mut |block, nth| {
             if is_waiting(block, nth) {
                 counted.waiting += 1;
                 counted.bytes += block.entries[nth].cost();
@@ -124,7 +125,7 @@ fn count_newest(
     let covers = |ranges: &[Range], offset: u64| ranges.iter().any(|range| (range.first..range.end).contains(&offset));
     let mut counted = Counted::default();
     let mut names = Vec::new();
-    visit(segments, newest.number, newest.remains, stream, (0, u64::MAX), &mut |block, nth| {
+    visit(segments, newest.number, newest.remains, stream, 0..u64::MAX, &mut |block, nth| {
         let offset = block.offset(nth);
         if offset >= began {
             counted.appended += 1;
@@ -159,33 +160,15 @@ fn visit(
     number: u64,
     remains: Option<&Remains>,
     stream: u8,
-    (mut from, end): (u64, u64),
+    range: std::ops::Range<u64>,
     see: &mut dyn FnMut(&Block, usize),
 ) -> Result<(), FileError> {
-    while from < end {
-        let range = Range {
-            first: from,
-            end,
-            epoch: 0,
-        };
-        let (until, blocks) = match remains {
-            Some(remains) => {
-                let (until, block) = remains.next(stream, range, CHUNK);
-                (until, block.into_iter().collect::<Vec<_>>())
-            }
-            None => {
-                let raw = segments.blocks(number, stream, from, end, CHUNK)?;
-                let until = raw.last().map_or(end, |last| last.until);
-                (until, raw.into_iter().map(Block::parse).collect())
-            }
-        };
-        for block in &blocks {
-            let there = (0..block.entries.len()).filter(|nth| (from..end).contains(&block.offset(*nth)));
-            there.for_each(|nth| see(block, nth));
-        }
-        from = until;
-    }
-    Ok(())
+    let end = range.end;
+    let read = |from| match remains {
+        Some(remains) => Ok(remains.blocks(stream, from..end, CHUNK)),
+        None => segments.blocks(number, stream, from, end, CHUNK),
+    };
+    each_entry(range, read, see)
 }
 
 /// A device whose slot was given in the lost row.
@@ -204,7 +187,7 @@ fn name_unknown_streams(segments: &Segments, state: &mut State, newest: &Newest<
         }
         let is_there = match newest.remains {
             Some(remains) => remains.has(stream),
-            None => !segments.blocks(newest.number, stream, 0, u64::MAX, 1)?.is_empty(),
+            None => !segments.blocks(newest.number, stream, 0, u64::MAX, 1)?.list.is_empty(),
         };
         if is_there {
             state.apply(&Change::Stream {

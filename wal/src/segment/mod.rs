@@ -1,5 +1,6 @@
 //! The redb files in which the log lies: one is appended to, one is made ahead, the others are read.
 
+pub(crate) mod blocks;
 pub(crate) mod database;
 pub(crate) mod life;
 pub(crate) mod lock_file;

@@ -13,6 +13,7 @@ use crate::encoding::row::Rows;
 use crate::encoding::scan::{Wanted, Whole};
 use crate::io::directory::StorageFile;
 use crate::record::StreamId;
+use crate::segment::blocks::Blocks;
 use crate::segment::search::{Step, each_whole, is_readable};
 use crate::segment::segments::Segments;
 
@@ -86,14 +87,14 @@ impl Remains {
         self.records.range((stream, 0)..=(stream, u64::MAX)).next().is_some()
     }
 
-    /// The next records of a range, about `max_bytes`, and up to where they are all that there is.
-    pub(crate) fn next(&self, stream: u8, range: Range, max_bytes: usize) -> (u64, Option<Block>) {
+    /// The next records of a range, about `max_bytes`, as a block.
+    pub(crate) fn blocks(&self, stream: u8, range: std::ops::Range<u64>, max_bytes: usize) -> Blocks {
         let mut buffer = Vec::new();
         let mut found = Vec::new();
-        let mut end = range.end;
-        for ((_, offset), (at, len)) in self.records.range((stream, range.first)..(stream, range.end)) {
+        let mut until = range.end;
+        for ((_, offset), (at, len)) in self.records.range((stream, range.start)..(stream, range.end)) {
             if buffer.len() >= max_bytes {
-                end = *offset;
+                until = *offset;
                 break;
             }
             let start = buffer.len();
@@ -108,7 +109,10 @@ impl Remains {
                 None => buffer.truncate(start),
             }
         }
-        let block = (!found.is_empty()).then(|| Block::of_found(end, Bytes::from(buffer), found));
-        (end, block)
+        let block = (!found.is_empty()).then(|| Block::of_found(until, Bytes::from(buffer), found));
+        Blocks {
+            list: block.into_iter().collect(),
+            until,
+        }
     }
 }

@@ -16,6 +16,7 @@ const SECTOR: usize = 4096;
 const TRIES: usize = 3;
 
 /// How a search goes on.
+#[expect(clippy::large_enum_variant, reason = "made and taken apart at once, never kept")]
 pub(crate) enum Step<'a> {
     /// Something whole, the window in which it lies, and where the window begins.
     Found(Piece<'a>, &'a Bytes, u64),
@@ -36,7 +37,7 @@ pub(crate) fn each_whole(file: &dyn StorageFile, size: usize, wanted: Wanted<'_>
         read_what_can_be_read(file, begin, &mut window);
         let window = Bytes::from(window);
         let mut scan = Scan::new(&window, size.min(window.len()), wanted);
-        while let Some(piece) = scan.next() {
+        for piece in scan.by_ref() {
             if !see(Step::Found(piece, &window, begin)) {
                 return Ok(());
             }

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use redb::Database;
 
 use crate::clock::random_u64;
-use crate::encoding::block::{self, NewBlock};
+use crate::encoding::block::{self, Block, NewBlock};
 use crate::encoding::change::Change;
 use crate::encoding::entry::RawBlock;
 use crate::encoding::row::{RowKind, encode_row};
 use crate::io::directory::{Backend, Directory, Overlay, StorageFile};
 use crate::io::metered::Metered;
+use crate::segment::blocks::Blocks;
 use crate::segment::database::{FileError, Store, contained, open_db};
 use crate::segment::life::{Life, Lives};
 use crate::segment::lock_file::{Note, Origin};
@@ -382,7 +383,15 @@ impl Segments {
 
     /// Blocks of a stream from the one that holds `from` on, up to `end`, until `max_bytes` are gathered; at least one
     /// that reaches beyond `from` if there is one. Copies out and closes the transaction before it returns.
-    pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, max_bytes: usize) -> Result<Vec<RawBlock>, FileError> {
+    pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, max_bytes: usize) -> Result<Blocks, FileError> {
+        let raw = self.raw_blocks(number, stream, from, end, max_bytes)?;
+        Ok(Blocks {
+            until: raw.last().map_or(end, |last| last.until),
+            list: raw.into_iter().map(Block::parse).collect(),
+        })
+    }
+
+    fn raw_blocks(&self, number: u64, stream: u8, from: u64, end: u64, max_bytes: usize) -> Result<Vec<RawBlock>, FileError> {
         self.read(number, |table| {
             let start = table.last_at(stream, from)?.unwrap_or((stream, from));
             let mut blocks: Vec<RawBlock> = Vec::new();

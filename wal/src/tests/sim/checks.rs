@@ -186,12 +186,8 @@ fn uneven(process: &Process) -> String {
         let Some(tracked) = tracker.streams.get(&part.stream) else {
             continue;
         };
-        for raw in shared
-            .segments
-            .blocks(segment, part.stream, 0, u64::MAX, usize::MAX)
-            .unwrap_or_default()
-        {
-            let block = crate::encoding::block::Block::parse(raw);
+        let blocks = shared.segments.blocks(segment, part.stream, 0, u64::MAX, usize::MAX);
+        for block in blocks.into_iter().flat_map(|blocks| blocks.list) {
             let entries =
                 (0..block.entries.len()).map(|nth| (block.offset(nth), tracked.is_counted(&block, nth), block.record(nth).is_some()));
             let entries: Vec<_> = entries.collect();
