@@ -111,7 +111,7 @@ fn a_running_log_is_seen_as_it_stands_and_is_not_changed_by_it() {
     // 190 of device-3 are held, and 10 of its last hundred.
     assert_eq!(
         states(&kept),
-        BTreeMap::from([("Held".into(), 200), ("Settled".into(), 1710), ("Waiting".into(), 90)])
+        BTreeMap::from([("Settled".into(), 1710), ("Suspended".into(), 200), ("Waiting".into(), 90)])
     );
     let letters = all(&inspector, StreamId::DEAD).0;
     let letter = DeadLetter::open(&letters[0].record).unwrap();
@@ -186,7 +186,7 @@ fn a_stopped_log_is_seen_alike_and_stays_byte_for_byte_what_it_was() {
         assert!(kept.len() <= running.len());
         if is_clean {
             assert_eq!(states(&kept)["Waiting"], 90);
-            assert_eq!(states(&kept)["Held"], 600);
+            assert_eq!(states(&kept)["Suspended"], 600);
             assert_eq!(inspector.audit().unwrap(), before);
         }
         assert!(inspector.audit().unwrap().balances());
