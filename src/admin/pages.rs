@@ -37,7 +37,7 @@ pub(super) fn answer<B>(request: &Request<B>, state: &State, is_local: bool) -> 
     }
     if matches!(path, "/" | "/status") && !is_local && !has_token(request, state) {
         let advice =
-            "wants the header `Authorization: Bearer TOKEN` with the token of admin.token_file; a browser asks for it as a password\n";
+            "needs the header `Authorization: Bearer TOKEN` with the token of admin.token_file; a browser asks for it as a password\n";
         let mut page = text(StatusCode::UNAUTHORIZED, advice.to_owned());
         let challenge = if path == "/" { "Basic realm=\"forebay\"" } else { "Bearer" };
         page.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

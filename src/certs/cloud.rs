@@ -118,7 +118,7 @@ fn check_gateway(gateway: &str) -> anyhow::Result<()> {
     let fits = (1..=64).contains(&gateway.len()) && gateway.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     ensure!(
         fits,
-        "--gateway \"{}\" must be 1 to 64 letters, digits, _ . - to stand in a client id and in a policy",
+        "--gateway \"{}\" must be 1 to 64 letters, digits, _ . - to be part of a client id and of a policy",
         gateway.escape_debug()
     );
     let placeholder = ["REGION", "ACCOUNT", "GATEWAY"].into_iter().find(|word| gateway.contains(word));

@@ -109,7 +109,7 @@ pub(crate) enum MakeError {
         reason: &'static str,
     },
     /// A clock that is before this program.
-    #[error("the clock says {now}, which cannot be; set it, or the certificate ends before it begins")]
+    #[error("the clock says {now}, which cannot be right; set it, or the certificate expires before it begins")]
     Clock {
         /// The date.
         now: String,

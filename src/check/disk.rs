@@ -76,7 +76,7 @@ pub(super) fn check(config: &Config, space: Result<&Space, &str>, report: &mut R
     if let Err(error) = space {
         report.error(
             AREA,
-            format!("the file system of gateway.data_dir cannot be asked: {error}"),
+            format!("the file system of gateway.data_dir cannot be read: {error}"),
             "make the directory, or name another",
         );
     }
@@ -168,7 +168,7 @@ fn streams(config: &Config, need: u64, report: &mut Report) {
 
 fn when_full(stream: &Stream) -> &'static str {
     match stream.when_full {
-        WhenFull::Refuse => "holds devices back",
+        WhenFull::Refuse => "refuses publishes",
         WhenFull::DropOldest => "drops the oldest",
     }
 }

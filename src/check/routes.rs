@@ -10,13 +10,13 @@ const AREA: &str = "routes";
 pub(super) fn check(config: &Config, report: &mut Report) {
     idle_rules(config, report);
     if config.cloud.is_none() && config.routes.iter().any(|route| route.cloud().is_some()) {
-        let text = "there are routes to the cloud but no `cloud`: what they take is stored and never sent";
+        let text = "there are routes to the cloud but no `cloud`: their publishes are stored and never sent";
         report.warn(AREA, text, "add `cloud`, or mark the routes `local: true`");
     }
     for (number, route) in config.routes.iter().enumerate() {
         if let Some(first) = config.routes[..number].iter().position(|earlier| earlier.from.covers(&route.from)) {
             let text = format!(
-                "{} never matches: {} stands before it and takes all its topics",
+                "{} never matches: {} comes before it and matches all its topics",
                 named(number, route),
                 named(first, &config.routes[first])
             );
@@ -56,7 +56,7 @@ fn idle_rules(config: &Config, report: &mut Report) {
             .position(|other| other.who == "*" || other.who == rule.who);
         if let Some(first) = earlier {
             let text = format!(
-                "access[{number}] (who: {}) never decides: access[{first}] (who: {}) stands before it",
+                "access[{number}] (who: {}) never decides: access[{first}] (who: {}) comes before it",
                 rule.who, config.access[first].who
             );
             report.warn("access", text, "put the narrower one first");

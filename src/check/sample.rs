@@ -43,7 +43,7 @@ fn permitted(config: &Config, topic: &str, identity: &str, report: &mut Report) 
         report.warn(
             AREA,
             format!("refused: no access rule is for `{identity}`"),
-            "add a rule whose `who` fits",
+            "add a rule whose `who` matches",
         );
         return false;
     };
@@ -112,10 +112,10 @@ fn routed(config: &Config, mapping: Option<&Mapping>, topic: &str, identity: &st
     };
     let name = named(number, route);
     let Some(cloud) = route.cloud() else {
-        report.ok(AREA, format!("2. {name} keeps it here on purpose: local subscribers only"));
+        report.ok(AREA, format!("2. {name} keeps it local: local subscribers only"));
         return;
     };
-    report.ok(AREA, format!("2. {name} takes it into the stream {}", stream_text(config, cloud)));
+    report.ok(AREA, format!("2. {name} stores it in the stream {}", stream_text(config, cloud)));
     report.ok(
         AREA,
         "3. a QoS 1 or 2 publish is acked when its record survives a power cut; then local subscribers get it",

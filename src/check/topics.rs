@@ -101,7 +101,7 @@ fn payload(config: &Config, mapping: &Mapping, report: &mut Report) {
     let (packet, payload) = (u64::from(config.limits.max_packet), mapping.limits().max_payload as u64);
     if packet > payload {
         let text = format!(
-            "limits.max_packet is {}, the cloud takes payloads of {}: larger ones are refused, or dead letters",
+            "limits.max_packet is {}, the cloud accepts payloads of {}: larger ones are refused, or dead letters",
             show_bytes(packet),
             show_bytes(payload)
         );
@@ -110,7 +110,7 @@ fn payload(config: &Config, mapping: &Mapping, report: &mut Report) {
         report.ok(
             AREA,
             format!(
-                "limits.max_packet ({}) is within what the cloud takes ({})",
+                "limits.max_packet ({}) is within the cloud's limit ({})",
                 show_bytes(packet),
                 show_bytes(payload)
             ),

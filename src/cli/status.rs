@@ -173,7 +173,7 @@ async fn fetch(target: &Target) -> anyhow::Result<String> {
     connection.abort();
     match code {
         StatusCode::OK => Ok(String::from_utf8(body.to_vec())?),
-        StatusCode::UNAUTHORIZED => bail!("{address} wants the token: name its file with --token-file (admin.token_file of the gateway)"),
+        StatusCode::UNAUTHORIZED => bail!("{address} needs the token: name its file with --token-file (admin.token_file of the gateway)"),
         code => bail!("{address} answers {code}: {}", String::from_utf8_lossy(&body).trim()),
     }
 }

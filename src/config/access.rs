@@ -7,7 +7,7 @@ use super::schema::{Reading, Section};
 const MAX_RULES: usize = 256;
 const MAX_FILTERS: usize = 256;
 
-/// One item of `access`; the first whose `who` fits decides.
+/// One item of `access`; the first whose `who` matches decides.
 ///
 /// Filters are valid topic filters in which `{device}` stands for the identity and `{gateway}` for the
 /// gateway's id.

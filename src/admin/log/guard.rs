@@ -20,7 +20,7 @@ pub(super) fn refusal<B>(request: &Request<B>, state: &State, is_local: bool, is
     let headers = request.headers();
     let is_trusted = has_token(request, state);
     if !is_trusted && !is_local {
-        let advice = "wants the header `Authorization: Bearer TOKEN` with the token of admin.token_file\n";
+        let advice = "needs the header `Authorization: Bearer TOKEN` with the token of admin.token_file\n";
         let mut page = text(StatusCode::UNAUTHORIZED, advice.to_owned());
         page.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return Some(page);
@@ -44,7 +44,7 @@ pub(super) fn refusal<B>(request: &Request<B>, state: &State, is_local: bool, is
         return Some(text(StatusCode::FORBIDDEN, advice.to_owned()));
     }
     if is_change && !headers.contains_key(CHANGE) {
-        let advice = format!("a change wants the header `{CHANGE}: yes`, which no web page can send\n");
+        let advice = format!("a change needs the header `{CHANGE}: yes`, which no web page can send\n");
         return Some(text(StatusCode::FORBIDDEN, advice));
     }
     None

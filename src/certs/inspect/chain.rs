@@ -99,7 +99,7 @@ fn broken_link<'c, 'a: 'c>(
         Ok(()) => {}
         Err(X509Error::SignatureUnsupportedAlgorithm) => {
             let text = format!(
-                "the signature of \"{}\" is of a kind that Forebay does not take; use ECDSA P-256 with SHA-256",
+                "the signature of \"{}\" is of a kind that Forebay does not accept; use ECDSA P-256 with SHA-256",
                 top.subject()
             );
             problems.push(Problem::serious("unsupported_signature", text));

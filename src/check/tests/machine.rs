@@ -78,7 +78,7 @@ fn a_file_system_too_small_is_an_error_and_one_too_full_a_warning() {
         forebay_wal::wall_clock(),
         Err("x: Permission denied"),
     );
-    found(&unknown, Severity::Error, "cannot be asked: x: Permission denied");
+    found(&unknown, Severity::Error, "cannot be read: x: Permission denied");
 }
 
 #[test]

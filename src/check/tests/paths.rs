@@ -54,7 +54,7 @@ fn a_rule_behind_one_for_everybody_never_decides() {
     let hint = found(
         &report,
         Severity::Warn,
-        "access[1] (who: plant-*) never decides: access[0] (who: *) stands before it",
+        "access[1] (who: plant-*) never decides: access[0] (who: *) comes before it",
     );
     assert_eq!(hint, "put the narrower one first");
 }
@@ -65,7 +65,7 @@ fn a_route_behind_a_wider_one_never_matches() {
     found(
         &report,
         Severity::Error,
-        "routes[1] (devices/+/alarm) never matches: routes[0] (devices/#) stands before it",
+        "routes[1] (devices/+/alarm) never matches: routes[0] (devices/#) comes before it",
     );
 }
 
@@ -137,7 +137,7 @@ fn packets_larger_than_the_cloud_takes_are_told() {
         found(
             &report,
             Severity::Warn,
-            "limits.max_packet is 1MiB, the cloud takes payloads of 128KiB"
+            "limits.max_packet is 1MiB, the cloud accepts payloads of 128KiB"
         ),
         "set limits.max_packet to 128KiB or less"
     );
@@ -157,7 +157,7 @@ fn a_sample_shows_every_step_and_why() {
     found(
         &report,
         Severity::Ok,
-        "2. routes[1] (devices/+/telemetry/#) takes it into the stream `telemetry` (priority 2, 1GiB, drops the oldest when full)",
+        "2. routes[1] (devices/+/telemetry/#) stores it in the stream `telemetry` (priority 2, 1GiB, drops the oldest when full)",
     );
     found(
         &report,
@@ -172,7 +172,7 @@ fn a_sample_shows_every_step_and_why() {
     found(
         &sample(&config, "devices/b1/debug", "b1"),
         Severity::Ok,
-        "routes[2] (devices/+/debug) keeps it here on purpose",
+        "routes[2] (devices/+/debug) keeps it local",
     );
     found(
         &sample(&config, "devices/b1/alarm", "local"),
