@@ -12,8 +12,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::context::{Context, Limits};
+use crate::context::Context;
 use crate::fanout::{self, Fanout};
+use crate::limits::Limits;
 use crate::listener::{self, Gates, Listener, ListenerConfig, PendingConnects};
 use crate::local_state::{Checkpointer, StateError, StateFile};
 use crate::observe::{Devices, Observer, Stats, WrongNames};

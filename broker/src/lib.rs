@@ -2,8 +2,11 @@
 //!
 //! # The promise
 //!
-//! A device gets PUBACK or PUBREC only after its publish is committed to the log. The answers of a connection leave in the
-//! order of its packets, and a publish whose commit failed is never acked.
+//! A publish that goes to the log is acked, by PUBACK or PUBREC, only after its record is committed. One whose commit failed
+//! is never acked. The answers of a connection leave in the order of its packets. (C1 in `docs/contracts.md`.)
+//!
+//! Acked without a record are publishes that match no route or a local one and are not retained, and on MQTT 3.1.1 those to
+//! a topic that is not allowed.
 //!
 //! 1. `listener` accepts and ends TLS in the connection's own task, under a deadline.
 //! 2. `connection/connect` reads CONNECT, derives the identity, and commits what the session's start changes before CONNACK.
@@ -23,7 +26,7 @@
 //! # Limits
 //!
 //! [`Limits`] has the bounds that the configuration sets; the defaults are in brackets. Connections (2000), bytes of a packet
-//! (128 KiB), unanswered publishes of a connection (100), connections before CONNECT (64), seconds to CONNECT (10), retained
+//! (128 KiB), bytes (1 KiB) and levels (32) of a topic or filter, unanswered publishes of a connection (100), connections before CONNECT (64), seconds to CONNECT (10), retained
 //! messages (100,000, of 256 MiB), uncommitted bytes (64 MiB). Fixed: 4 sessions for each connection, 100 subscriptions of a
 //! session, 20,000 distinct filters of 4 MiB, 32 topic aliases, client ids of 256 bytes, identities of 128, 1 MiB of unread
 //! deliveries and 64 KiB of unread answers of a connection, 16 MiB of parked publishes.
@@ -97,8 +100,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
-pub use context::Limits;
 pub use front::{Config, Front, FrontError, LocalFanout, Parts, View};
+pub use limits::Limits;
 pub use listener::ListenerConfig;
 pub use local_state::StateError;
 pub use observe::{
@@ -117,6 +120,7 @@ mod context;
 mod fanout;
 mod front;
 mod ingress;
+mod limits;
 mod listener;
 mod local_state;
 mod observe;

@@ -3,7 +3,7 @@
 //! The protocol allows 65,535 bytes, and so as many levels (MQTT-4.7.3-3). Each level of a filter is a node of memory and
 //! each level of a topic is a step of work, both on ground that all devices share.
 
-use crate::context::Limits;
+use crate::limits::Limits;
 
 /// `limits.max_levels` and `limits.max_topic`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
