@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::PeerText;
+use crate::peer_text::PeerText;
 
 /// How long repetitions are counted before the count is told.
 const WINDOW: Duration = Duration::from_secs(60);
