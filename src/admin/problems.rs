@@ -10,8 +10,8 @@ use crate::check::Severity;
 use crate::config::{show_bytes, show_duration};
 use crate::inspect::{ahead_seconds, wall};
 use crate::monitor::self_check::FileState;
-use crate::monitor::signals::{SIGNALS, rough};
-use crate::telemetry::{ByLabel, Cloud, Counted, Figures, Log, Look, not_ready};
+use crate::monitor::signals::{Counters, Report, SIGNALS, named, rough};
+use crate::telemetry::{Cloud, Counted, Figures, Look, not_ready};
 
 /// A certificate that ends sooner is a problem.
 const CERTIFICATE_DAYS: i64 = 30;
@@ -29,10 +29,10 @@ const SHOWN: usize = 3;
 const SYNCHRONISES: Duration = Duration::from_secs(60);
 
 /// The problems of the moment; empty = nothing to do.
-pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
+pub(super) fn problems(look: &Look, watch: &Counters, unrouted: &[UnroutedTopic]) -> Vec<String> {
     let figures = &look.figures;
     let mut list = not_ready(look);
-    lost(figures, &look.day_ago, &mut list);
+    lost(figures, &look.within_a_day, &mut list);
     if let Some(cloud) = &figures.cloud {
         link(cloud, figures, &mut list);
     }
@@ -42,23 +42,21 @@ pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
     certificates(figures, &mut list);
     clock(figures, &mut list);
     self_check(figures, &mut list);
-    devices(figures, &look.day_ago, unrouted, &mut list);
-    signals(figures, &mut list);
+    devices(&look.within_a_day, unrouted, &mut list);
+    signals(&figures.signals, &mut list);
+    pointers(watch, &mut list);
     list
 }
 
 /// What was lost within a day, or nearly.
-fn lost(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
-    let log = &figures.log;
-    let since = |read: fn(&Log) -> u64| read(log).saturating_sub(read(&day_ago.log));
-    let commits_failed = since(|log| log.commits_failed);
-    if commits_failed > 0 {
+fn lost(figures: &Figures, day: &Counted, list: &mut Vec<String>) {
+    if day.commits_failed > 0 {
         list.push(format!(
             "{} failed within a day; nothing of them was acked; check the disk (`dmesg`)",
-            count(commits_failed, "commit")
+            count(day.commits_failed, "commit")
         ));
     }
-    let damaged = since(|log| log.damaged).max(figures.start.damaged);
+    let damaged = day.damaged.max(figures.start.damaged);
     if damaged > 0 {
         let damaged = count(damaged, "record");
         list.push(format!(
@@ -71,25 +69,22 @@ fn lost(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
             count(figures.start.quarantined, "segment")
         ));
     }
-    let evicted = since(|log| log.evicted);
-    if evicted > 0 {
+    if day.evicted > 0 {
         list.push(format!(
             "{} dropped within a day because a bound was reached; raise max_bytes or gateway.max_disk",
-            count(evicted, "record")
+            count(day.evicted, "record")
         ));
     }
-    let expired = since(|log| log.expired);
-    if expired > 0 {
+    if day.expired > 0 {
         list.push(format!(
             "{} dropped within a day because they were older than allowed",
-            count(expired, "record")
+            count(day.expired, "record")
         ));
     }
-    let dead_lettered = since(|log| log.dead_lettered);
-    if dead_lettered > 0 {
+    if day.dead_lettered > 0 {
         list.push(format!(
             "{} became dead letters within a day: the cloud will never accept them; `forebay_cloud_dead_total` in /metrics has the reasons",
-            count(dead_lettered, "record")
+            count(day.dead_lettered, "record")
         ));
     }
 }
@@ -267,13 +262,11 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
 }
 
 /// What `watch` notices: of each signal the worst three.
-fn signals(figures: &Figures, list: &mut Vec<String>) {
-    let watch = &figures.watch;
+fn signals(report: &Report, list: &mut Vec<String>) {
     for signal in SIGNALS {
-        let all = watch.report.in_trouble(signal);
+        let all = report.in_trouble(signal);
         list.extend(
-            watch
-                .report
+            report
                 .of(signal)
                 .take(SHOWN)
                 .map(|trouble| format!("{} {}", trouble.device, trouble.text)),
@@ -282,8 +275,12 @@ fn signals(figures: &Figures, list: &mut Vec<String>) {
             list.push(format!("and {} more with the signal `{}`", all - SHOWN, signal.label()));
         }
     }
-    for (item, field, _) in watch.fields.iter().filter(|(_, _, values)| *values == 0) {
-        let seen = watch.seen.iter().find(|(known, _)| known == item).map_or(0, |(_, seen)| *seen);
+}
+
+/// Pointers of `watch` at which nothing was found.
+fn pointers(watch: &Counters, list: &mut Vec<String>) {
+    for (item, field, _) in watch.values().filter(|(_, _, values)| *values == 0) {
+        let seen = named(&watch.seen).find(|(known, _)| *known == item).map_or(0, |(_, seen)| seen);
         if seen >= ENOUGH {
             list.push(format!(
                 "none of {seen} publishes on `{item}` had a number at {field}; is the pointer in `watch` misspelt?"
@@ -292,10 +289,8 @@ fn signals(figures: &Figures, list: &mut Vec<String>) {
     }
 }
 
-fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
-    let (front, before) = (&figures.front, &day_ago.front);
-    let unrouted_within = front.unrouted.saturating_sub(before.unrouted);
-    if unrouted_within > 0 {
+fn devices(day: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
+    if day.unrouted > 0 {
         let worst = unrouted.first().map_or_else(String::new, |worst| {
             let near = worst.nearest.as_ref().map_or_else(String::new, |(route, off)| {
                 format!(", {} from `{route}`", count(*off as u64, "letter"))
@@ -304,7 +299,7 @@ fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], lis
         });
         list.push(format!(
             "{} matched no route within a day and stayed local{worst}",
-            count(unrouted_within, "publish")
+            count(day.unrouted, "publish")
         ));
     }
     let reasons = |counts: &[(String, u64)]| {
@@ -314,22 +309,16 @@ fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], lis
             .join(", ")
     };
     for (what, counts) in [
-        ("publishes were refused", since(&front.refused, &before.refused)),
-        ("QoS 0 publishes were dropped", since(&front.dropped, &before.dropped)),
-        (
-            "publishes with RETAIN were delivered but not retained",
-            since(&front.unretained, &before.unretained),
-        ),
-        ("TLS handshakes failed", since(&front.handshake_faults, &before.handshake_faults)),
+        ("publishes were refused", &day.refused),
+        ("QoS 0 publishes were dropped", &day.dropped),
+        ("publishes with RETAIN were delivered but not retained", &day.unretained),
+        ("TLS handshakes failed", &day.handshake_faults),
     ] {
         if counts.iter().any(|(_, count)| *count > 0) {
-            list.push(format!("{what} within a day: {}", reasons(&counts)));
+            list.push(format!("{what} within a day: {}", reasons(counts)));
         }
     }
-    for (name, handshakes) in since(&front.wrong_names, &before.wrong_names)
-        .iter()
-        .filter(|(_, handshakes)| *handshakes > 0)
-    {
+    for (name, handshakes) in day.wrong_names.iter().filter(|(_, handshakes)| *handshakes > 0) {
         let dialled = if name == "none" {
             "an address".to_owned()
         } else {
@@ -340,28 +329,18 @@ fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], lis
             count(*handshakes, "handshake")
         ));
     }
-    let unread = front.retained_unread.saturating_sub(before.retained_unread);
-    if unread > 0 {
+    if day.retained_unread > 0 {
         list.push(format!(
             "{} within a day did not get retained messages because state.redb could not be read; check the disk (`dmesg`)",
-            count(unread, "subscription")
+            count(day.retained_unread, "subscription")
         ));
     }
-    let dropped = front.fanout_dropped.saturating_sub(before.fanout_dropped);
-    if dropped > 0 {
+    if day.fanout_dropped > 0 {
         list.push(format!(
             "local subscribers were too slow for {} within a day",
-            count(dropped, "message")
+            count(day.fanout_dropped, "message")
         ));
     }
-}
-
-/// What was counted since `before`, by label.
-fn since(now: &ByLabel, before: &ByLabel) -> ByLabel {
-    let earlier = |label: &str| before.iter().find(|(known, _)| known == label).map_or(0, |(_, count)| *count);
-    now.iter()
-        .map(|(label, count)| (label.clone(), count.saturating_sub(earlier(label))))
-        .collect()
 }
 
 fn count(n: u64, one: &str) -> String {

@@ -266,9 +266,10 @@ impl Status {
     pub(super) fn new(identity: &Identity, source: &dyn Source, look: Look, now: Instant) -> Self {
         let devices = source.devices();
         let unrouted = source.unrouted(MAX_UNROUTED);
-        let problems = problems(&look, &unrouted);
+        let stats = source.stats();
+        let problems = problems(&look, stats.watch, &unrouted);
         let not_ready = not_ready(&look);
-        let report = Arc::clone(&look.figures.watch.report);
+        let report = Arc::clone(&look.figures.signals);
         let state = state(&look, &not_ready);
         let Look {
             figures,
@@ -303,7 +304,7 @@ impl Status {
                 list: worst_first(devices, &report, source, figures.now),
             },
             unrouted: Unrouted {
-                total: figures.front.unrouted,
+                total: telemetry::value(&stats.front.unrouted),
                 topics: unrouted.into_iter().map(topic).collect(),
             },
             ledger: ledger(source.ledger()),

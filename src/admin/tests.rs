@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{State, bind, pages, server};
 use crate::logging::Losses;
+use crate::telemetry::Counted;
 use crate::telemetry::tests::{Fake, everything, trouble, watching};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -258,12 +259,6 @@ async fn every_fault_names_itself_in_a_sentence() {
     let mut fake = Arc::into_inner(Fake::new()).unwrap();
     let figures = fake.figures.get_mut().unwrap();
     trouble(figures);
-    figures.front.unrouted = 7;
-    figures.front.refused = vec![("not_authorized".to_owned(), 3), ("log_full".to_owned(), 0)];
-    figures.front.unretained = vec![("max_topics".to_owned(), 4)];
-    figures.front.retained_unread = 1;
-    figures.front.handshake_faults = vec![("unknown_ca".to_owned(), 2)];
-    figures.log.evicted = 1;
     figures.log.streams[1].waiting_bytes = 1 << 20;
     figures.certificates = vec![("0.0.0.0:8883".to_owned(), 5 * 86_400)];
     figures.tasks.restarts = vec![("canary".to_owned(), 2)];
@@ -278,6 +273,15 @@ async fn every_fault_names_itself_in_a_sentence() {
         wall_ms: time.wall_ms + 30 * 86_400_000,
         ..time
     });
+    fake.counted = Counted {
+        unrouted: 7,
+        refused: vec![("not_authorized".to_owned(), 3), ("log_full".to_owned(), 0)],
+        unretained: vec![("max_topics".to_owned(), 4)],
+        retained_unread: 1,
+        handshake_faults: vec![("unknown_ca".to_owned(), 2)],
+        evicted: 1,
+        ..Counted::default()
+    };
     fake.unrouted = vec![UnroutedTopic {
         topic: "devices/d1/telemetri".to_owned(),
         count: 7,
@@ -354,8 +358,8 @@ async fn signals_and_the_self_check_are_told_and_a_device_in_trouble_stands_firs
     let figures = fake.figures.get_mut().unwrap();
     everything(figures);
     figures.front.wrong_names = vec![("gateway.local".to_owned(), 4)];
-    figures.watch.seen[0].1 = 10;
-    figures.watch.fields.push(("devices/+/t".to_owned(), "/tmep".to_owned(), 0));
+    fake.counted.wrong_names = vec![("gateway.local".to_owned(), 4)];
+    fake.watch.fields = [[("/temp".to_owned(), 9.into()), ("/tmep".to_owned(), 0.into())].into()].into();
     fake.devices = vec![DeviceStatus {
         identity: "a".to_owned(),
         connections: 1,

@@ -1,6 +1,6 @@
 //! The canary's instruments, and those that say what fails first.
 
-use super::{Instrument, Moment, Series, by, counter, gauge, labelled, listed, series};
+use super::{Instrument, Moment, Series, by, counter, gauge, labelled, listed, pairs, series};
 use crate::check::{AREAS, Severity};
 use crate::monitor::canary::CanaryFigures;
 use crate::monitor::self_check::{FILE_STATES, Findings};
@@ -9,11 +9,11 @@ use crate::monitor::self_check::{FILE_STATES, Findings};
 pub(super) const CANARY: &[Instrument] = &[
     gauge("forebay_canary_interval_seconds", "seconds", "Interval of the canary; 0 if it is off.", |m| vec![series(&[], m.figures.canary.as_ref().map_or(0.0, |canary| canary.interval.as_secs_f64()))]),
     counter("forebay_canary_sent_total", "canaries", "Canaries appended to the log.", |m| canary(m, |canary| canary.sent as f64)),
-    counter("forebay_canary_acked_total", "canaries", "Canaries acked by the cloud: does the whole path work?", |m| canary(m, |canary| canary.acked as f64)),
-    by(&["reason"], counter("forebay_canary_failed_total", "canaries", "Canaries that did not arrive: `refused` by the log, a `dead` letter, `expired`, or `lost` to a bound of their stream.", |m| m.figures.canary.iter().flat_map(|canary| labelled(&canary.failed)).collect())),
-    counter("forebay_canary_bytes_total", "bytes", "Bytes of topic and payload of the canaries acked; `forebay_cloud_sent_bytes_total` counts their whole packets.", |m| canary(m, |canary| canary.bytes as f64)),
-    gauge("forebay_canary_waiting_seconds", "seconds", "How long the present canary has waited for the cloud's ack; 0 if none waits. Is the path closed, whatever the cause? During a drain it is the backlog's age.", |m| canary(m, |canary| canary.waiting.unwrap_or_default().as_secs_f64())),
-    listed("forebay_canary_round_trip_seconds", "seconds", "Time from append to ack of the newest acked canary; no series before the first.", |m| m.figures.canary.iter().filter_map(|canary| Some(series(&[], canary.round_trip?.as_secs_f64()))).collect()),
+    counter("forebay_canary_acked_total", "canaries", "Canaries acked by the cloud: is the whole way open?", |m| canary(m, |canary| canary.acked as f64)),
+    by(&["reason"], counter("forebay_canary_failed_total", "canaries", "Canaries that did not arrive: `refused` by the log, a `dead` letter, `expired`, or `lost` to a bound of their stream.", |m| m.figures.canary.iter().flat_map(|canary| labelled(pairs(&canary.failed))).collect())),
+    counter("forebay_canary_bytes_total", "bytes", "Bytes of topic and payload of the canaries acked; `forebay_cloud_sent_bytes_total` counts them with all that goes along.", |m| canary(m, |canary| canary.bytes as f64)),
+    gauge("forebay_canary_waiting_seconds", "seconds", "How long the canary under way has waited for the cloud's ack; 0 = none is under way. Is the way closed, whatever the cause? During a drain it is the backlog's age.", |m| canary(m, |canary| canary.waiting.unwrap_or_default().as_secs_f64())),
+    listed("forebay_canary_round_trip_seconds", "seconds", "From append to ack, of the newest canary that was acked; no series before the first.", |m| m.figures.canary.iter().filter_map(|canary| Some(series(&[], canary.round_trip?.as_secs_f64()))).collect()),
 ];
 
 #[rustfmt::skip]
