@@ -231,7 +231,7 @@ async fn flaps_misspelt_topics_and_wrong_names_are_named() {
     assert_eq!(scene.gateway.stop().await, 0);
     let url = format!("http://{}", scene.gateway.admin);
     let (code, _, err) = forebay(&["status", "--url", &url], scene.gateway.folder()).await;
-    assert!(code == 1 && err.contains("no answer at"), "{err}");
+    assert!(code == 1 && err.contains("no gateway answers at"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

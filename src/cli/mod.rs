@@ -1,5 +1,6 @@
 //! The command line: one screen per command, `--help` with examples, exit codes 0 well, 1 failed, 70 us, 74 disk, 78 configuration.
 
+mod admin_api;
 mod check;
 #[cfg(feature = "demo")]
 mod device;
@@ -74,7 +75,7 @@ enum Command {
     Clock(log::ClockCommand),
     /// Show how a running gateway is, on one screen
     #[command(
-        after_help = "Exit code 0 if nothing is wrong, 1 if something is, or the gateway does not answer.\n\nExamples:\n  forebay status -c /etc/forebay/forebay.yaml\n  \
+        after_help = "Exit code 0 if nothing is wrong, 1 if something is wrong or no gateway answers.\n\nExamples:\n  forebay status -c /etc/forebay/forebay.yaml\n  \
                       forebay status --watch\n  forebay status --json\n  forebay status --url http://gateway:9464 --token-file admin.token"
     )]
     Status(status::StatusArgs),

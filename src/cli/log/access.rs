@@ -1,18 +1,17 @@
 //! Which log a command is about, and how it is reached: a running gateway's through its admin API, a stopped one's
 //! directory under its lock. Which of the two it is, the lock says.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use forebay_wal::{InspectError, Inspector, Log, Observer, OpenError};
 
 use super::client::Client;
 use super::failure::Failure;
 use crate::cli::ConfigArgs;
-use crate::config::{Config, Secret};
+use crate::cli::admin_api::UrlArgs;
+use crate::config::Config;
 use crate::gateway;
 use crate::inspect::{self, About, AuditLine, Change, Changed, ClockLine, Line, Selection, Stat};
 
@@ -21,12 +20,8 @@ use crate::inspect::{self, About, AuditLine, Change, Changed, ClockLine, Line, S
 pub(in crate::cli) struct PlaceArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
-    /// Ask the gateway at this address instead of reading a configuration
-    #[arg(long, value_name = "http://HOST:PORT")]
-    url: Option<String>,
-    /// The file with the admin API's token, for --url
-    #[arg(long, value_name = "FILE", requires = "url")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    url: UrlArgs,
 }
 
 /// Which log, and how to show it.
@@ -54,18 +49,9 @@ pub(super) struct StoppedLog {
 impl PlaceArgs {
     /// Finds the log, and how to reach it.
     pub(super) fn open(&self) -> Result<Access, Failure> {
-        if let Some(url) = &self.url {
-            let address = url
-                .strip_prefix("http://")
-                .map(|rest| rest.trim_end_matches('/'))
-                .filter(|address| address.contains(':') && !address.contains('/'))
-                .with_context(|| {
-                    format!("--url {url}: must be http://HOST:PORT, the address of admin.bind; the admin API speaks plain HTTP")
-                })
-                .map_err(Failure::Failed)?;
-            let token = self.token_file.as_deref().map(token).transpose()?;
-            let unreachable = format!("no answer at {url}");
-            return Ok(Access::Running(Box::new(Client::new(address.to_owned(), token, unreachable)?)));
+        if let Some(api) = self.url.api().map_err(Failure::Failed)? {
+            let unreachable = format!("no gateway answers at http://{}", api.address());
+            return Ok(Access::Running(Box::new(Client::new(api, unreachable)?)));
         }
         let config = self
             .config
@@ -83,14 +69,14 @@ impl PlaceArgs {
                 })))
             }
             Err(InspectError::Locked { path }) => {
-                let address = reachable(config.admin.bind);
+                let api = self.url.api_of(&config.admin).map_err(Failure::Failed)?;
                 let unreachable = format!(
-                    "a running Forebay holds {}, but its admin API does not answer at http://{address}; if it runs with another admin.bind, \
+                    "a running Forebay holds {}, but its admin API does not answer at http://{}; if it runs with another admin.bind, \
                      name that with --url http://HOST:PORT, and if it is only starting, try again",
-                    path.display()
+                    path.display(),
+                    api.address()
                 );
-                let client = Client::new(address.to_string(), config.admin.token.clone(), unreachable)?;
-                Ok(Access::Running(Box::new(client)))
+                Ok(Access::Running(Box::new(Client::new(api, unreachable)?)))
             }
             Err(error @ InspectError::NoLog { .. }) => {
                 let advice = format!("{error}: has the gateway run yet? gateway.data_dir or -c FILE may have to name another place");
@@ -229,20 +215,4 @@ fn failed(reason: String) -> Failure {
 
 fn disk(reason: String) -> Failure {
     Failure::Disk(anyhow!(reason))
-}
-
-/// Where a server that listens everywhere is reached.
-fn reachable(bind: SocketAddr) -> SocketAddr {
-    let ip = match bind.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, bind.port())
-}
-
-fn token(path: &std::path::Path) -> Result<Secret, Failure> {
-    crate::config::read_token(path)
-        .unwrap_or_else(|| Err(format!("{} cannot be read", path.display())))
-        .map_err(failed)
 }
