@@ -13,6 +13,7 @@ use serde_json::Value;
 use support::device::Device;
 use support::eventually;
 use support::gateway::{Gateway, forebay};
+use support::scene::Scene;
 
 const FAILED: i32 = 1;
 const DISK: i32 = 74;
@@ -23,15 +24,13 @@ async fn cloud() -> Standin {
 }
 
 fn gateway(cloud: &Standin) -> Gateway {
-    Gateway::new(&format!(
-        "gateway: {{id: plant-7, max_disk: 256MiB, keep_free: 0B}}\n\
-         listeners: [{{bind: \"127.0.0.1:0\", identity: \"{{client_id}}\"}}]\n\
-         streams: [{{name: alarms, max_bytes: 8MiB, when_full: refuse}}, {{name: telemetry, max_bytes: 64MiB, when_full: drop_oldest}}]\n\
-         routes: [{{from: \"devices/+/alarm\", to: \"alarms/{{device}}\", stream: alarms}}, {{from: \"devices/#\", to: \"dt/{{topic}}\", stream: telemetry}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}}}\n\
-         admin: {{bind: \"127.0.0.1:0\"}}\n",
-        cloud.address().port()
-    ))
+    Scene::new("plant-7")
+        .stream("name: alarms, max_bytes: 8MiB, when_full: refuse")
+        .stream("name: telemetry, max_bytes: 64MiB, when_full: drop_oldest")
+        .route("from: \"devices/+/alarm\", to: \"alarms/{device}\", stream: alarms")
+        .route("from: \"devices/#\", to: \"dt/{topic}\", stream: telemetry")
+        .cloud(cloud.address())
+        .gateway()
 }
 
 /// A command about this gateway's log: exit code, stdout, stderr.

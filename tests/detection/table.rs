@@ -20,8 +20,7 @@ const BEGIN_OTHER: &str = "<!-- the same faults against Mosquitto -->\n";
 const END_OTHER: &str = "<!-- end of the same faults against Mosquitto -->\n";
 
 /// The undisturbed run stands between these.
-const BEGIN_CALM: &str =
-    "<!-- undisturbed: FOREBAY_BLESS=1 FOREBAY_UNDISTURBED=3600 cargo test --test detection an_undisturbed -->\n";
+const BEGIN_CALM: &str = "<!-- undisturbed: FOREBAY_BLESS=1 FOREBAY_UNDISTURBED=3600 cargo test --test detection an_undisturbed -->\n";
 const END_CALM: &str = "<!-- end of undisturbed -->\n";
 const HOUR: Duration = Duration::from_secs(3600);
 
