@@ -196,8 +196,8 @@ def log_and_disk():
             rows("Expires", "Certificates and revocation lists, and when they expire.", "s", f"min by (instance, what, file) (forebay_expiry_seconds{AT})"),
             rows("Fails first", "What fails first if nothing is done, and when.", "s", f"min by (instance, what) (forebay_fails_in_seconds{AT})"),
             rows("Self-check", "What `forebay check` finds, hourly.", "none", f"sum by (instance, severity, area) (forebay_check_findings{AT})"),
-            tile("Start", "Records recovered at the last start, records found damaged, and files quarantined.", "none", thresholds((None, "green")),
-                 (f"sum(forebay_start_recovered_records{AT})", "recovered"), (f"sum(forebay_start_damaged_records{AT})", "damaged"), (f"sum(forebay_start_quarantined_files{AT})", "files quarantined"), width=12),
+            tile("Start", "Records recovered at the last start, records found damaged, and segments quarantined.", "none", thresholds((None, "green")),
+                 (f"sum(forebay_start_recovered_records{AT})", "recovered"), (f"sum(forebay_start_damaged_records{AT})", "damaged"), (f"sum(forebay_start_quarantined_segments{AT})", "segments quarantined"), width=12),
         ],
     )
 

@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::State;
 use super::pages::{JSON, text};
-use crate::inspect::{About, Line, Live, Selection, audit, files, follow, letters, records, stat, tail, verify};
+use crate::inspect::{About, Line, Live, Selection, audit, follow, letters, records, segments, stat, tail, verify};
 
 pub(crate) use guard::CHANGE;
 
@@ -52,7 +52,7 @@ type Answer = Response<AnswerBody>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Stat,
-    Files,
+    Segments,
     Records,
     Verify,
     Letters,
@@ -101,7 +101,7 @@ impl LogPages {
     fn answer_reader<B>(&self, request: &Request<B>, state: &State, is_local: bool, progress: Arc<Progress>) -> Answer {
         let what = match request.uri().path() {
             "/log/stat" => What::Stat,
-            "/log/files" => What::Files,
+            "/log/segments" => What::Segments,
             "/log/records" => What::Records,
             "/log/verify" => What::Verify,
             "/dead/records" => What::Letters,
@@ -139,7 +139,7 @@ impl LogPages {
             let see = &mut |line: Line| out.borrow_mut().put(&line);
             let gateway = pages.about.gateway.as_str();
             let result = match what {
-                What::Files => files(&inspector, see),
+                What::Segments => segments(&inspector, see),
                 What::Verify => {
                     verify(&inspector, see);
                     Ok(())

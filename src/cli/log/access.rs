@@ -116,10 +116,10 @@ impl Access {
         }
     }
 
-    pub(super) fn files(&self, see: &mut dyn FnMut(Line) -> bool) -> Result<(), Failure> {
+    pub(super) fn segments(&self, see: &mut dyn FnMut(Line) -> bool) -> Result<(), Failure> {
         match self {
-            Self::Running(client) => client.lines("/log/files", see),
-            Self::Stopped(stopped) => inspect::files(stopped.inspector()?, see).map_err(disk),
+            Self::Running(client) => client.lines("/log/segments", see),
+            Self::Stopped(stopped) => inspect::segments(stopped.inspector()?, see).map_err(disk),
         }
     }
 

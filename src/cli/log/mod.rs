@@ -79,7 +79,7 @@ impl LogCommand {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         match &self.action {
             Action::Stat(args) => show::stat(args),
-            Action::Ls(args) => show::files(args),
+            Action::Ls(args) => show::segments(args),
             Action::Tail(args) => show::tail(args),
             Action::Export(args) => show::export(args),
             Action::Verify(args) => show::verify(args),
