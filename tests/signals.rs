@@ -124,8 +124,8 @@ async fn what_a_device_does_wrong_is_named_and_ends_with_its_cause() {
     let (code, screen) = site.screen().await;
     for words in [
         "d1 has sent nothing on `devices/d1/telemetry`",
-        "/temp is 99, out of -40 to 85",
-        "16 messages on `devices/d1/telemetry` never came: 4-20",
+        "/temp is 99, outside -40 to 85",
+        "16 messages on `devices/d1/telemetry` are missing: 4-20",
     ] {
         let spaced = screen.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(spaced.contains(words), "{words}: {screen}");
@@ -185,7 +185,7 @@ async fn flaps_misspelt_topics_and_wrong_names_are_named() {
         let line = format!("forebay_expiry_seconds{{file=\"{}\",what=\"{what}\"}} ", site.plant.path(file));
         site.shows(&line).await;
     }
-    site.shows("forebay_fails_in_seconds{what=\"certificate\"} ").await;
+    site.shows("forebay_deadline_seconds{what=\"certificate\"} ").await;
     let (code, screen) = site.screen().await;
     assert!(code == 0 && screen.contains("Nothing is wrong"), "{screen}");
     let (_, page) = site.gateway.get("/").await.unwrap();
@@ -194,8 +194,7 @@ async fn flaps_misspelt_topics_and_wrong_names_are_named() {
     for lost in 1..=3 {
         drop(site.connect("d2").await);
         // The next one would take the session over if this end had not been seen.
-        site
-            .shows(&format!("forebay_device_flaps_total{{reason=\"connection_lost\"}} {lost}"))
+        site.shows(&format!("forebay_device_flaps_total{{reason=\"connection_lost\"}} {lost}"))
             .await;
     }
     site.shows("forebay_device_flaps{device=\"d2\",reason=\"connection_lost\"} 3").await;

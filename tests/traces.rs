@@ -240,5 +240,5 @@ async fn without_a_collector_spans_are_dropped_and_counted_and_nothing_waits() {
     assert_eq!(gateway.metric("forebay_trace_spans_total", &["outcome=\"exported\""]).await, 0.0);
     assert_eq!(gateway.stop().await, 0);
     let log = gateway.log();
-    assert_eq!(log.matches("takes no traces").count(), 1, "said once: {log}");
+    assert_eq!(log.matches("does not accept traces").count(), 1, "said once: {log}");
 }

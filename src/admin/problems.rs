@@ -52,7 +52,7 @@ pub(super) fn problems(look: &Look, watch: &Counters, unrouted: &[UnroutedTopic]
 fn lost(figures: &Figures, day: &Counted, list: &mut Vec<String>) {
     if day.commits_failed > 0 {
         list.push(format!(
-            "{} failed within a day; nothing of them was acked; check the disk (`dmesg`)",
+            "{} failed within a day; nothing of them was acked. Check the disk (`dmesg`)",
             count(day.commits_failed, "commit")
         ));
     }
@@ -60,30 +60,27 @@ fn lost(figures: &Figures, day: &Counted, list: &mut Vec<String>) {
     if damaged > 0 {
         let damaged = count(damaged, "record");
         list.push(format!(
-            "{damaged} could not be read; their segments are quarantined in the log's directory: check the disk (`dmesg`)"
+            "{damaged} could not be read; their segments are kept in the log's directory. Check the disk (`dmesg`)"
         ));
     }
     if figures.start.quarantined > 0 {
         list.push(format!(
-            "{} did not open at start; quarantined in the log's directory: check the disk (`dmesg`)",
+            "{} did not open at start and are quarantined in the log's directory. Check the disk (`dmesg`)",
             count(figures.start.quarantined, "segment")
         ));
     }
     if day.evicted > 0 {
         list.push(format!(
-            "{} dropped within a day because a bound was reached; raise max_bytes or gateway.max_disk",
+            "{} dropped within a day at a bound; raise max_bytes or gateway.max_disk",
             count(day.evicted, "record")
         ));
     }
     if day.expired > 0 {
-        list.push(format!(
-            "{} dropped within a day because they were older than allowed",
-            count(day.expired, "record")
-        ));
+        list.push(format!("{} expired within a day: older than max_age", count(day.expired, "record")));
     }
     if day.dead_lettered > 0 {
         list.push(format!(
-            "{} became dead letters within a day: the cloud will never accept them; `forebay_cloud_dead_total` in /metrics has the reasons",
+            "{} became dead letters within a day: the cloud will never accept them; `forebay dead ls` says why",
             count(day.dead_lettered, "record")
         ));
     }
@@ -95,12 +92,12 @@ fn own_log(figures: &Figures, list: &mut Vec<String>) {
     if lost.lasting {
         let lines = count(lost.total, "log line");
         let now = if lost.untold > 0 {
-            "stderr takes no more"
+            "stderr cannot be written"
         } else {
             "stderr was not read fast enough"
         };
         list.push(format!(
-            "{lines} dropped since the start: {now}; look at what reads it, and at the disk that it is written to"
+            "{lines} dropped since the start: {now}. Check the program that reads stderr, and the disk that it writes to"
         ));
     }
 }
@@ -122,7 +119,7 @@ fn link(cloud: &Cloud, figures: &Figures, list: &mut Vec<String>) {
     let waiting: u64 = figures.log.streams.iter().map(|stream| stream.waiting).sum();
     if cloud.is_stalled() {
         list.push(format!(
-            "the cloud is connected but has acked none of {} for five seconds",
+            "the cloud is connected and has acked none of {} for five seconds",
             count(status.in_flight as u64, "publish")
         ));
     } else if !cloud.is_connected() && status.state != State::Stopped {
@@ -138,19 +135,19 @@ fn link(cloud: &Cloud, figures: &Figures, list: &mut Vec<String>) {
         && waiting > canary.interval * 3
     {
         list.push(format!(
-            "the canary has waited {} for the cloud's ack although the cloud is connected: a backlog drains, or the path is closed",
+            "the canary has waited {} for the cloud's ack although the cloud is connected: either a backlog drains, or the way to the cloud is interrupted",
             rough(waiting)
         ));
     }
     if !status.suspended_routes.is_empty() {
         list.push(format!(
-            "the cloud's policy denies the routes {}; their records wait: allow iot:Publish on the topics they map to",
+            "the cloud's policy denies the routes {}; their records wait. Allow iot:Publish on their cloud topics",
             status.suspended_routes.join(", ")
         ));
     }
     if let Some(first) = status.suspended.first() {
         list.push(format!(
-            "the cloud's policy denies {} of route and device, `{}` of `{}` among them; their records wait: allow iot:Publish on the topics they map to",
+            "the cloud's policy denies {} of route and device, for example `{}` of `{}`; their records wait. Allow iot:Publish on their cloud topics",
             count(status.suspended.len() as u64, "pair"),
             first.route,
             first.identity
@@ -167,9 +164,9 @@ fn room(look: &Look, list: &mut Vec<String>) {
         .filter(|stream| stream.is_nearly_full() && !(stream.refuses && stream.is_full()))
     {
         let then = if stream.refuses {
-            "then publishes are refused"
+            "at the bound publishes are refused"
         } else {
-            "then its oldest records are dropped"
+            "at the bound its oldest records are dropped"
         };
         let (bytes, max) = (show_bytes(stream.waiting_bytes), show_bytes(stream.max_bytes));
         list.push(format!("stream `{}` has {bytes} of {max}; {then}", stream.name));
@@ -178,12 +175,12 @@ fn room(look: &Look, list: &mut Vec<String>) {
     if let Some(seconds) = look.autonomy.filter(|seconds| *seconds > 0.0 && *seconds < wanted.as_secs_f64()) {
         let hours = seconds / 3600.0;
         let wanted = show_duration(wanted);
-        list.push(format!("at the present rate the log lasts {hours:.1} h without the cloud; gateway.survive.outage is {wanted}: raise max_bytes or gateway.max_disk"));
+        list.push(format!("at the present rate the log has room for {hours:.1} h; gateway.survive.outage requires {wanted}. Raise max_bytes or gateway.max_disk"));
     }
     if figures.log.free_bytes < figures.log.keep_free {
         let (free, keep) = (show_bytes(figures.log.free_bytes), show_bytes(figures.log.keep_free));
         list.push(format!(
-            "the file system has {free} free, less than gateway.keep_free ({keep}); free some space"
+            "the file system has {free} free, less than gateway.keep_free ({keep}). Free some space"
         ));
     }
 }
@@ -231,8 +228,10 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
     let Some(check) = &figures.check else { return };
     match check.file {
         FileState::Same => {}
-        FileState::Differs => list.push("the configuration file is not the one that runs; restart to use it, or restore it".to_owned()),
-        FileState::Broken => list.push("a restart would fail: the configuration file cannot be used; `forebay check` says why".to_owned()),
+        FileState::Differs => {
+            list.push("the configuration file differs from the running configuration; restart to use it, or restore it".to_owned())
+        }
+        FileState::Broken => list.push("a restart would fail: the configuration file has faults; `forebay check` lists them".to_owned()),
     }
     // The listeners' certificates stand above.
     for expiry in check.expiries.iter().filter(|expiry| expiry.what != "certificate") {
@@ -240,9 +239,9 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
         let soon = if expiry.what == "crl" { CRL_DAYS } else { CERTIFICATE_DAYS } * DAY;
         let what = match expiry.what {
             "crl" => "the revocation list",
-            "device_ca" => "a CA of the devices",
-            "cloud_ca" => "a CA of the cloud",
-            _ => "the certificate for the cloud",
+            "device_ca" => "a device CA",
+            "cloud_ca" => "a cloud CA",
+            _ => "the cloud certificate",
         };
         if left < 0 {
             list.push(format!("{what} in {} expired {} ago; make a new one", expiry.file, days(-left)));
@@ -257,7 +256,7 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
         .take(MAX_FINDINGS)
     {
         let hint = finding.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
-        list.push(format!("the self-check of {}: {}{hint}", finding.area, finding.text));
+        list.push(format!("self-check, {}: {}{hint}", finding.area, finding.text));
     }
 }
 
@@ -283,7 +282,7 @@ fn pointers(watch: &Counters, list: &mut Vec<String>) {
         let seen = named(&watch.seen).find(|(known, _)| *known == item).map_or(0, |(_, seen)| seen);
         if seen >= ENOUGH {
             list.push(format!(
-                "none of {seen} publishes on `{item}` had a number at {field}; is the pointer in `watch` misspelt?"
+                "none of {seen} publishes on `{item}` has a number at {field}; is the pointer in `watch` misspelt?"
             ));
         }
     }
@@ -298,7 +297,7 @@ fn devices(day: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
             format!("; most on `{}`{near}", worst.topic)
         });
         list.push(format!(
-            "{} matched no route within a day and stayed local{worst}",
+            "{} matched no route within a day and did not go to the cloud{worst}",
             count(day.unrouted, "publish")
         ));
     }
@@ -325,19 +324,19 @@ fn devices(day: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
             format!("`{name}`")
         };
         list.push(format!(
-            "devices dial {dialled}, which our certificate lacks ({} failed); make one with `forebay certs server --name ...`",
+            "devices dial {dialled}, which is not in the server certificate ({} failed); make one with `forebay certs server --name ...`",
             count(*handshakes, "handshake")
         ));
     }
     if day.retained_unread > 0 {
         list.push(format!(
-            "{} within a day did not get retained messages because state.redb could not be read; check the disk (`dmesg`)",
+            "{} within a day did not get retained messages because state.redb could not be read. Check the disk (`dmesg`)",
             count(day.retained_unread, "subscription")
         ));
     }
     if day.fanout_dropped > 0 {
         list.push(format!(
-            "local subscribers were too slow for {} within a day",
+            "local subscribers read too slowly and lost {} within a day",
             count(day.fanout_dropped, "message")
         ));
     }

@@ -311,16 +311,16 @@ async fn every_fault_names_itself_in_a_sentence() {
         .map(|line| line.as_str().unwrap())
         .collect();
     for expected in [
-        "1 record dropped within a day because a bound was reached; raise max_bytes or gateway.max_disk",
+        "1 record dropped within a day at a bound; raise max_bytes or gateway.max_disk",
         "the cloud is not connected: the name cannot be resolved; check DNS (4 times in a row); 6 records in the log",
-        "denies 1 pair of route and device, `devices/+/t` of `d1`",
-        "stream `telemetry` has 1MiB of 1MiB; then its oldest records are dropped",
+        "denies 1 pair of route and device, for example `devices/+/t` of `d1`",
+        "stream `telemetry` has 1MiB of 1MiB; at the bound its oldest records are dropped",
         "the certificate of listener 0.0.0.0:8883 expires in 5 days",
         "the task `canary` ended unasked and was started again (2 times since the start)",
-        "3 log lines dropped since the start: stderr takes no more",
+        "3 log lines dropped since the start: stderr cannot be written",
         "the machine's clock is not trusted: it was set 20 days forward since it was last right; until it is right nothing expires by it",
         "the last trusted time on disk, 2027-02-14T08:00:00Z, is 30 days ahead of the machine's clock",
-        "7 publishes matched no route within a day and stayed local; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
+        "7 publishes matched no route within a day and did not go to the cloud; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
         "publishes were refused within a day: not_authorized 3",
         "publishes with RETAIN were delivered but not retained within a day: max_topics 4",
         "1 subscription within a day did not get retained messages",
@@ -344,7 +344,7 @@ async fn every_fault_names_itself_in_a_sentence() {
     assert_eq!(listed, ["b", "c", "a"], "those with trouble come first");
     assert_eq!(
         status["devices"]["list"][1]["trouble"],
-        "its last connection, from 127.0.0.1:0, ended: keep_alive"
+        "its last connection, from 127.0.0.1:0, ended with keep_alive"
     );
     assert_eq!(
         (&status["unrouted"]["topics"][0]["letters_off"], &status["ledger"]["delivered"]),
@@ -373,10 +373,10 @@ async fn signals_and_the_self_check_are_told_and_a_device_in_trouble_stands_firs
     let problems = status["problems"].to_string();
     for expected in [
         "d1 is in trouble: silent",
-        "none of 10 publishes on `devices/+/t` had a number at /tmep",
-        "devices dial `gateway.local`, which our certificate lacks (4 handshakes failed)",
-        "the configuration file is not the one that runs",
-        "the self-check of disk: it is too small; make it larger",
+        "none of 10 publishes on `devices/+/t` has a number at /tmep",
+        "devices dial `gateway.local`, which is not in the server certificate (4 handshakes failed)",
+        "the configuration file differs from the running configuration",
+        "self-check, disk: it is too small; make it larger",
         "the revocation list in devices.crl expires in 1 h",
     ] {
         assert!(problems.contains(expected), "{expected} is not in {problems}");
@@ -388,7 +388,10 @@ async fn signals_and_the_self_check_are_told_and_a_device_in_trouble_stands_firs
         (&list[1]["last_seen_seconds"], &list[1]["history"][0]["what"]),
         (&10.into(), &"keep_alive".into())
     );
-    assert_eq!(status["fails_first"][0], serde_json::json!({"what": "crl", "in_seconds": 3600}));
+    assert_eq!(
+        status["deadlines"][0],
+        serde_json::json!({"what": "crl", "in_seconds": 3600, "at": "2027-01-15T09:00:00Z"})
+    );
     assert_eq!(
         (&status["flowing"]["state"], &status["watch"]["in_trouble"]),
         (&"idle".into(), &30.into())

@@ -87,7 +87,7 @@ impl AdminApi {
 fn address(url: &str) -> anyhow::Result<String> {
     ensure!(
         !url.starts_with("https://"),
-        "--url {url}: the admin API speaks plain HTTP; write http://HOST:PORT, over a network that you trust"
+        "--url {url}: the admin API uses plain HTTP; write http://HOST:PORT, and use a network that you trust"
     );
     let rest = url.strip_prefix("http://").unwrap_or(url);
     let host = rest.split('/').next().unwrap_or_default();

@@ -74,7 +74,7 @@ async fn show(args: &StatusArgs, api: &AdminApi) -> anyhow::Result<ExitCode> {
     let body = tokio::time::timeout(PATIENCE, fetch(api))
         .await
         .with_context(|| format!("the gateway at {} did not answer within {PATIENCE:?}", api.address()))??;
-    let status: Value = serde_json::from_str(&body).context("what answers there is not a Forebay of this version")?;
+    let status: Value = serde_json::from_str(&body).context("the answer is not from a Forebay of this version")?;
     let mut out = std::io::stdout().lock();
     if args.json {
         out.write_all(body.as_bytes())?;

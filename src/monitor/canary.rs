@@ -166,7 +166,7 @@ impl Canary {
                 shared.offset.store(ticket.offset.0, Ordering::Release);
             }
             Err(error) => {
-                tracing::debug!(%error, "the log did not take the canary");
+                tracing::debug!(%error, "the log did not accept the canary");
                 shared.failed[0].fetch_add(1, Ordering::Relaxed);
             }
         }

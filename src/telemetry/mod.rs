@@ -40,7 +40,7 @@ use watchdog::{Progress, Watchdog};
 
 pub(crate) use figures::{Cloud, Figures, Source, Stream, value};
 pub(crate) use health::{not_ready, restart_helps};
-pub(crate) use outlook::Failing;
+pub(crate) use outlook::Deadline;
 pub(crate) use past::Counted;
 pub(crate) use rates::Flow;
 pub(crate) use sources::Sources;
@@ -94,8 +94,8 @@ pub(crate) struct Look {
     pub(crate) autonomy: Option<f64>,
     /// How long the log has taken records in without a commit; none = it is well.
     pub(crate) log_stalled: Option<Duration>,
-    /// What fails first, the nearest first.
-    pub(crate) outlook: Vec<Failing>,
+    /// The deadlines, the nearest first.
+    pub(crate) outlook: Vec<Deadline>,
     /// What was counted within a day.
     pub(crate) within_a_day: Counted,
 }

@@ -107,7 +107,7 @@ impl LogPages {
             "/dead/records" => What::Letters,
             "/audit" => What::Audit,
             _ => {
-                let there_are = "not found; docs/status.md lists the pages about the log\n";
+                let there_are = "not found; docs/status.md lists the paths of the log\n";
                 return whole(text(StatusCode::NOT_FOUND, there_are.to_owned()));
             }
         };
@@ -128,7 +128,7 @@ impl LogPages {
     /// Reads on a thread of its own.
     fn read(&self, state: &State, what: What, asked: Asked, inspector: Inspector, progress: Arc<Progress>) -> Answer {
         let Ok(place) = Arc::clone(&self.readers).try_acquire_owned() else {
-            let advice = format!("{MAX_READERS} readers of the log are at work already; try again when one has ended\n");
+            let advice = format!("{MAX_READERS} readers of the log run already; try again when one has ended\n");
             return whole(text(StatusCode::SERVICE_UNAVAILABLE, advice));
         };
         let (body, out) = body::lines(progress);
@@ -207,7 +207,7 @@ impl Asked {
             match (what, key.as_str()) {
                 (What::Records, "follow") => asked.follow = value == "true",
                 (What::Records, "tail") => asked.tail = Some(value.parse().map_err(|_| format!("tail={value}: must be a number"))?),
-                _ => return Err(format!("`{key}` is not known here")),
+                _ => return Err(format!("`{key}` is not known")),
             }
         }
         Ok(asked)

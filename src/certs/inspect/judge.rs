@@ -179,7 +179,7 @@ fn weakness(certificate: &X509Certificate<'_>) -> Option<Problem> {
     }
     let kind = rung::key_text(certificate);
     if kind.contains("unknown") || kind.contains("P-521") {
-        let text = format!("\"{subject}\" has a key that Forebay does not take ({kind}); use ECDSA P-256");
+        let text = format!("\"{subject}\" has a key that Forebay does not accept ({kind}); use ECDSA P-256");
         return Some(Problem::serious("unsupported_key", text));
     }
     let signature = &certificate.signature_algorithm.algorithm;

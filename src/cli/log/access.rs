@@ -79,11 +79,11 @@ impl PlaceArgs {
                 Ok(Access::Running(Box::new(Client::new(api, unreachable)?)))
             }
             Err(error @ InspectError::NoLog { .. }) => {
-                let advice = format!("{error}: has the gateway run yet? gateway.data_dir or -c FILE may have to name another place");
+                let advice = format!("{error}: has the gateway run yet? Is gateway.data_dir or -c FILE right?");
                 Err(Failure::Failed(anyhow!(advice)))
             }
             Err(error @ InspectError::Unreadable { .. }) => {
-                let advice = format!("`forebay log salvage {} --all` takes out what is whole", directory.display());
+                let advice = format!("`forebay log salvage {} --all` takes out the whole records", directory.display());
                 Err(Failure::Disk(anyhow!(error).context(advice)))
             }
             Err(error) => Err(Failure::Disk(error.into())),
@@ -144,7 +144,7 @@ impl Access {
         match self {
             Self::Running(client) => client.lines(&format!("/log/records?tail={count}&follow={follow}&{}", selection.query()), see),
             Self::Stopped(_) if follow => {
-                let advice = "the gateway is not running, so nothing new comes; leave --follow out, or start it with `forebay run`";
+                let advice = "the gateway is not running, so there are no new records; leave --follow out, or start it with `forebay run`";
                 Err(Failure::Failed(anyhow!(advice)))
             }
             Self::Stopped(stopped) => inspect::tail(&stopped.about.gateway, stopped.inspector()?, selection, count, see).map_err(failed),
@@ -192,7 +192,7 @@ impl StoppedLog {
         self.inspector = None;
         let opened = Log::open(gateway::log_options(&self.config), gateway::clock(), Arc::new(Unobserved), None);
         let opened = opened.map_err(|error| match error {
-            OpenError::Locked { .. } => Failure::Failed(anyhow!("{error}; it was started meanwhile: run this again")),
+            OpenError::Locked { .. } => Failure::Failed(anyhow!("{error}; the gateway was started meanwhile: run this again")),
             error => Failure::Disk(error.into()),
         })?;
         let changed = inspect::change(&opened.log, change).map_err(disk);

@@ -70,7 +70,7 @@ impl Client {
                 let mut look = searched;
                 while let Some(end) = rest[look..].iter().position(|byte| *byte == b'\n').map(|at| look + at) {
                     let line = serde_json::from_slice(&rest[from..end])
-                        .with_context(|| format!("{} sent a line that is not known here; is it another version?", self.api.address()))
+                        .with_context(|| format!("{} sent an unknown line; is it another version?", self.api.address()))
                         .map_err(Failure::Failed)?;
                     if let Line::Failed { error } = line {
                         return Err(Failure::Disk(anyhow!(error)));
@@ -120,7 +120,7 @@ impl Client {
             return Err(Failure::Disk(anyhow!(error)));
         }
         serde_json::from_slice(&body)
-            .with_context(|| format!("{} answered what is not known here; is it another version?", self.api.address()))
+            .with_context(|| format!("{} sent an unknown answer; is it another version?", self.api.address()))
             .map_err(Failure::Failed)
     }
 }

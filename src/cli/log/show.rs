@@ -20,10 +20,10 @@ pub(super) struct TailArgs {
     show: ShowArgs,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Go on with what comes, until Ctrl-C
+    /// Show new records as they come, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// How many to begin with, at most 10000
+    /// How many records to begin with, at most 10000
     #[arg(short = 'n', long = "lines", value_name = "COUNT", default_value_t = 10)]
     count: usize,
 }
@@ -37,7 +37,7 @@ pub(super) struct ExportArgs {
     /// Begin at this offset of each stream
     #[arg(long, value_name = "OFFSET")]
     from: Option<u64>,
-    /// At most so many
+    /// At most this many records
     #[arg(long, value_name = "COUNT")]
     limit: Option<u64>,
 }
@@ -47,7 +47,7 @@ pub(super) struct ExportArgs {
 pub(in crate::cli) struct AuditArgs {
     #[command(flatten)]
     show: ShowArgs,
-    /// Every device's line too
+    /// Show every device's line
     #[arg(long)]
     devices: bool,
 }
@@ -93,7 +93,7 @@ fn stat_text(stat: &Stat) -> String {
     }
     let state = match (stat.running, stat.clean) {
         (true, _) => "running",
-        (false, Some(false)) => "stopped, not closed properly: what is in it is repaired when the gateway starts",
+        (false, Some(false)) => "stopped, not closed properly: it is repaired when the gateway starts",
         (false, _) => "stopped, closed properly",
     };
     let free = stat.disk.free_bytes.map_or_else(|| "?".to_owned(), show_bytes);
@@ -109,7 +109,7 @@ fn stat_text(stat: &Stat) -> String {
     );
     for (count, what) in [
         (stat.segments.unclean, "not closed properly, repaired when read"),
-        (stat.segments.damaged, "missing or damaged: `forebay log verify` says more"),
+        (stat.segments.damaged, "missing or damaged: see `forebay log verify`"),
         (
             stat.segments.quarantined,
             "quarantined because they did not open: `forebay log salvage` reads them",
@@ -123,7 +123,7 @@ fn stat_text(stat: &Stat) -> String {
         text += &format!("\n{note}");
     }
     let (Some(accepted), Some(delivered), Some(since)) = (stat.accepted_per_second, stat.delivered_per_second, &stat.since_start) else {
-        return text + "\nrates and what was written are known while the gateway runs";
+        return text + "\nrates and bytes written are known only while the gateway runs";
     };
     let per_byte = since
         .written_per_payload_byte
@@ -366,7 +366,7 @@ fn audit_text(audit: &AuditLine) -> String {
     let verdict = if audit.balances {
         "balances: accepted + requeued = delivered + waiting + expired + evicted + dead + damaged"
     } else {
-        "DOES NOT BALANCE; `forebay log verify` names damaged and missing files, if that is why"
+        "DOES NOT BALANCE; `forebay log verify` names damaged and missing segments"
     };
     format!("{}\n\n{verdict}; `waiting` in the line of all was counted by reading", table(&rows))
 }

@@ -507,7 +507,7 @@ fn a_series_of_what_is_over_goes() {
         "forebay_watch_unlisted{signal=\"silent\"} 2",
         "forebay_cloud_denied{route=\"devices/+/t\"} 2",
         "forebay_expiry_seconds{file=\"devices.crl\",what=\"crl\"} 3600",
-        "forebay_fails_in_seconds{what=\"crl\"} 3600",
+        "forebay_deadline_seconds{what=\"crl\"} 3600",
     ] {
         assert!(during.lines().any(|found| found == line), "{line} is not in\n{during}");
     }
@@ -516,7 +516,7 @@ fn a_series_of_what_is_over_goes() {
     for name in [
         "forebay_device_silent_seconds{",
         "forebay_cloud_denied{",
-        "forebay_fails_in_seconds{",
+        "forebay_deadline_seconds{",
     ] {
         assert!(during.contains(name) && !after.contains(name), "{name}");
     }

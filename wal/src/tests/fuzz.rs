@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! FOREBAY_FUZZ=1000000 cargo test -p forebay-wal mutants        # more of them
-//! FOREBAY_BLESS=1 cargo test -p forebay-wal corpus         # writes the files of `tests/corpus` anew
+//! FOREBAY_BLESS=1 cargo test -p forebay-wal corpus              # writes the files of `tests/corpus` anew
 //! ```
 #![allow(clippy::unwrap_used)]
 
