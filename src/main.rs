@@ -9,6 +9,7 @@ mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod gateway;
+mod http;
 mod inspect;
 mod logging;
 mod monitor;

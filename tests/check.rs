@@ -1,6 +1,6 @@
 //! The command line as a person meets it: configurations that cannot be used, what `check` tells, helps.
 //!
-//! The texts are in `tests/snapshots/`; `FOREBAY_BLESS=1 cargo test --test check` accepts the present ones.
+//! The texts are in `tests/snapshots/`; `FOREBAY_BLESS=1 cargo test --test check` writes them anew.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -19,23 +19,22 @@ use support::gateway::{Gateway, forebay};
 use support::kernel_clock::KernelClock;
 use support::plant::Plant;
 use support::program::program;
+use support::scene::Scene;
 
 const BOARD: &str = "board-1";
 const TOPIC: &str = "devices/board-1/telemetry";
 /// Longer than the test, shorter than the jump of the clock.
 const EXPIRY: Duration = Duration::from_secs(3600);
 
-fn config(plant: &Plant, cloud: u16) -> String {
-    format!(
-        "gateway: {{id: clock, max_disk: 128MiB, keep_free: 0B}}\n\
-         listeners: [{{bind: \"127.0.0.1:0\", names: [localhost], tls: {}, identity: \"{{cn}}\"}}]\n\
-         streams: [{{name: telemetry, max_bytes: 32MiB, max_age: {}s, when_full: refuse}}]\n\
-         routes: [{{from: \"devices/+/telemetry\", to: \"dt/{{device}}\", stream: telemetry}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {cloud}, canary: off}}\n\
-         admin: {{bind: \"127.0.0.1:0\"}}\n",
-        plant.listener_tls(),
-        EXPIRY.as_secs()
-    )
+fn scene(plant: &Plant, cloud: u16, max_age: Duration) -> Scene {
+    Scene::new("clock")
+        .tls_listener(plant)
+        .stream(&format!(
+            "name: telemetry, max_bytes: 32MiB, max_age: {}s, when_full: refuse",
+            max_age.as_secs()
+        ))
+        .cloud_on(cloud)
+        .set("cloud", "canary", "off")
 }
 
 /// A wall clock that the test sets; monotonic clocks go on.
@@ -106,7 +105,7 @@ async fn a_clock_in_1970_that_jumps_to_now_expires_nothing_and_refuses_nothing()
     .await
     .unwrap();
     cloud.faults().stop_listening().await.unwrap();
-    let gateway = Gateway::new(&config(&plant, cloud.address().port()));
+    let gateway = scene(&plant, cloud.address().port(), EXPIRY).gateway();
     let file = gateway.folder().join("clock");
     let clock = Clock(&file);
     clock.set("@1970-01-01 00:00:10");
@@ -192,7 +191,7 @@ async fn age_that_can_be_proved_does_expire() {
     .await
     .unwrap();
     cloud.faults().stop_listening().await.unwrap();
-    let mut gateway = Gateway::new(&config(&plant, cloud.address().port()).replace("max_age: 3600s", "max_age: 2s"));
+    let mut gateway = scene(&plant, cloud.address().port(), Duration::from_secs(2)).gateway();
     gateway.start().await;
     let mut device = board(&gateway, &plant, Version::V5).await;
     publishes(&mut device, 1..10).await;
@@ -233,7 +232,7 @@ async fn no_step_of_the_clock_refuses_a_device_or_expires_a_record() {
     .await
     .unwrap();
     cloud.faults().stop_listening().await.unwrap();
-    let gateway = Gateway::new(&config(&plant, cloud.address().port()));
+    let gateway = scene(&plant, cloud.address().port(), EXPIRY).gateway();
     let file = gateway.folder().join("clock");
     let clock = Clock(&file);
     clock.set("+0");
@@ -371,7 +370,7 @@ async fn a_wrong_time_on_disk_is_named_and_reset_or_gives_way() {
     let two_years_ahead = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(2 * 365 * 86_400);
     let wrong = u64::try_from(two_years_ahead.as_millis()).unwrap();
     // A port that nothing listens on.
-    let config = config(&plant, 1);
+    let config = scene(&plant, 1, EXPIRY).config();
 
     // Nothing synchronises the clock: the time on disk stands, is named, and a person resets it.
     let gateway = Gateway::new(&config);

@@ -9,10 +9,10 @@ use std::time::Duration;
 use forebay_virtual_device::{Credentials, Options, VirtualDevice};
 use serde_json::Value;
 use support::eventually;
-use support::gateway::{Gateway, forebay};
+use support::gateway::forebay;
 use support::kernel_clock::KernelClock;
 use support::plant::Plant;
-use support::telemetry::{cloud, config};
+use support::telemetry::{cloud, scene};
 use tokio::task::LocalSet;
 
 fn device(plant: &Plant, name: &str, gateway: SocketAddr) -> VirtualDevice {
@@ -36,7 +36,7 @@ fn device(plant: &Plant, name: &str, gateway: SocketAddr) -> VirtualDevice {
 async fn restarts_of_the_gateway_cost_no_device_restart_and_no_sample() {
     let plant = Plant::new(&["board-1", "board-2"]);
     let (_cloud, ledger) = cloud().await;
-    let gateway = Gateway::new(&config(&plant, _cloud.address()));
+    let gateway = scene(&plant, _cloud.address()).gateway();
     // Only a trusted clock is told to devices.
     let mut gateway = KernelClock::new(gateway.folder()).under(gateway);
     gateway.start().await;
@@ -94,7 +94,7 @@ async fn restarts_of_the_gateway_cost_no_device_restart_and_no_sample() {
 async fn forebay_device_runs_devices_and_says_what_became_of_their_samples() {
     let plant = Plant::new(&["board-1", "board-2"]);
     let (_cloud, ledger) = cloud().await;
-    let mut gateway = Gateway::new(&config(&plant, _cloud.address()));
+    let mut gateway = scene(&plant, _cloud.address()).gateway();
     gateway.start().await;
     let address = format!("localhost:{}", gateway.listeners[0].port());
     let certs = plant.folder().display().to_string();

@@ -17,6 +17,7 @@ use support::device::Device;
 use support::disk::Disk;
 use support::eventually;
 use support::gateway::Gateway;
+use support::scene::Scene;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,19 +25,16 @@ const DISK: i32 = 74;
 /// Large, so that a disk is full soon.
 const PAYLOAD: usize = 16 << 10;
 
-fn config(data_dir: &str, keep_free: &str, streams: &str, cloud: SocketAddr) -> String {
-    format!(
-        "gateway: {{id: disk, data_dir: {data_dir}, max_disk: 256MiB, keep_free: {keep_free}}}\n\
-         listeners: [{{bind: \"127.0.0.1:0\", identity: \"{{client_id}}\"}}]\n\
-         streams: [{streams}]\n\
-         routes: [{{from: \"devices/+/telemetry\", to: \"dt/{{device}}\", stream: telemetry}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}, canary: off}}\n\
-         admin: {{bind: \"127.0.0.1:0\"}}\n",
-        cloud.port()
-    )
+fn scene(data_dir: &str, keep_free: &str, stream: &str, cloud: SocketAddr) -> Scene {
+    Scene::new("disk")
+        .set("gateway", "data_dir", data_dir)
+        .set("gateway", "keep_free", keep_free)
+        .stream(stream)
+        .cloud(cloud)
+        .set("cloud", "canary", "off")
 }
 
-const REFUSING: &str = "{name: telemetry, max_bytes: 128MiB, when_full: refuse}";
+const REFUSING: &str = "name: telemetry, max_bytes: 128MiB, when_full: refuse";
 
 /// A cloud that is away until it is told to come.
 async fn absent_cloud() -> (Standin, Arc<Ledger>) {
@@ -64,7 +62,7 @@ fn payload(device: &str, seq: u64, size: usize) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_that_is_missing_is_made() {
     let (cloud, _) = absent_cloud().await;
-    let mut gateway = Gateway::new(&config("not/yet/there", "0B", REFUSING, cloud.address()));
+    let mut gateway = scene("not/yet/there", "0B", REFUSING, cloud.address()).gateway();
     gateway.start().await;
     assert!(gateway.folder().join("not/yet/there/log").is_dir());
     assert_eq!(gateway.get("/readyz").await.unwrap().0, 200);
@@ -74,7 +72,7 @@ async fn a_data_directory_that_is_missing_is_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_that_cannot_be_written_ends_with_74_and_its_name() {
     let (cloud, _) = absent_cloud().await;
-    let mut gateway = Gateway::new(&config("file/data", "0B", REFUSING, cloud.address()));
+    let mut gateway = scene("file/data", "0B", REFUSING, cloud.address()).gateway();
     std::fs::write(gateway.folder().join("file"), b"not a directory").unwrap();
     assert_eq!(gateway.try_start().await, Some(DISK));
     let log = gateway.log();
@@ -83,7 +81,7 @@ async fn a_data_directory_that_cannot_be_written_ends_with_74_and_its_name() {
     let disk = Disk::new(32);
     disk.read_only();
     let data_dir = disk.path().join("data");
-    let mut gateway = Gateway::new(&config(&data_dir.display().to_string(), "0B", REFUSING, cloud.address()));
+    let mut gateway = scene(&data_dir.display().to_string(), "0B", REFUSING, cloud.address()).gateway();
     assert_eq!(gateway.try_start().await, Some(DISK));
     let log = gateway.log();
     assert!(log.contains("cannot be used") && log.contains("Read-only file system"), "{log}");
@@ -94,12 +92,7 @@ async fn a_full_disk_at_the_first_start_ends_with_74_and_starts_when_there_is_sp
     let (cloud, _) = absent_cloud().await;
     let disk = Disk::new(64);
     disk.fill(0);
-    let mut gateway = Gateway::new(&config(
-        &disk.path().join("data").display().to_string(),
-        "0B",
-        REFUSING,
-        cloud.address(),
-    ));
+    let mut gateway = scene(&disk.path().join("data").display().to_string(), "0B", REFUSING, cloud.address()).gateway();
     assert_eq!(gateway.try_start().await, Some(DISK));
     let log = gateway.log();
     assert!(log.contains("No space left on device") && log.contains("data/log"), "{log}");
@@ -113,12 +106,7 @@ async fn a_full_disk_at_the_first_start_ends_with_74_and_starts_when_there_is_sp
 async fn at_keep_free_devices_are_refused_or_parked_and_served_again_when_there_is_space() {
     let (cloud, ledger) = absent_cloud().await;
     let disk = Disk::new(192);
-    let mut gateway = Gateway::new(&config(
-        &disk.path().join("data").display().to_string(),
-        "32MiB",
-        REFUSING,
-        cloud.address(),
-    ));
+    let mut gateway = scene(&disk.path().join("data").display().to_string(), "32MiB", REFUSING, cloud.address()).gateway();
     gateway.start().await;
     let mut new = Device::connect(gateway.listeners[0], "new", Version::V5, true).await.unwrap();
     let mut old = Device::connect(gateway.listeners[0], "old", Version::V311, true).await.unwrap();
@@ -238,12 +226,7 @@ async fn a_disk_with_not_a_byte_left_costs_no_acked_message() {
     let (cloud, ledger) = absent_cloud().await;
     let disk = Disk::new(256);
     // Nothing is kept free: writes and syncs fail in earnest.
-    let mut gateway = Gateway::new(&config(
-        &disk.path().join("data").display().to_string(),
-        "0B",
-        REFUSING,
-        cloud.address(),
-    ));
+    let mut gateway = scene(&disk.path().join("data").display().to_string(), "0B", REFUSING, cloud.address()).gateway();
     gateway.start().await;
     let stop = CancellationToken::new();
     let counts = Arc::new(Counts::default());
@@ -289,12 +272,7 @@ async fn a_disk_with_not_a_byte_left_costs_no_acked_message() {
 async fn a_gateway_with_a_backlog_starts_on_a_full_disk_and_delivers() {
     let (cloud, ledger) = absent_cloud().await;
     let disk = Disk::new(128);
-    let mut gateway = Gateway::new(&config(
-        &disk.path().join("data").display().to_string(),
-        "0B",
-        REFUSING,
-        cloud.address(),
-    ));
+    let mut gateway = scene(&disk.path().join("data").display().to_string(), "0B", REFUSING, cloud.address()).gateway();
     gateway.start().await;
     let mut device = Device::connect(gateway.listeners[0], "d", Version::V5, true).await.unwrap();
     for seq in 1..=20_u16 {
@@ -323,12 +301,13 @@ async fn a_gateway_with_a_backlog_starts_on_a_full_disk_and_delivers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_stream_that_refuses_says_so_and_takes_more_when_the_cloud_is_back() {
     let (cloud, ledger) = absent_cloud().await;
-    let mut gateway = Gateway::new(&config(
+    let mut gateway = scene(
         "data",
         "0B",
-        "{name: telemetry, max_bytes: 256KiB, when_full: refuse}",
+        "name: telemetry, max_bytes: 256KiB, when_full: refuse",
         cloud.address(),
-    ));
+    )
+    .gateway();
     gateway.start().await;
     let mut device = Device::connect(gateway.listeners[0], "d", Version::V5, true).await.unwrap();
     let mut seq = 0;
@@ -374,12 +353,13 @@ async fn a_full_stream_that_refuses_says_so_and_takes_more_when_the_cloud_is_bac
 async fn a_full_stream_that_drops_its_oldest_counts_them_and_the_ledger_balances() {
     const MESSAGES: u64 = 2000;
     let (cloud, ledger) = absent_cloud().await;
-    let mut gateway = Gateway::new(&config(
+    let mut gateway = scene(
         "data",
         "0B",
-        "{name: telemetry, max_bytes: 512KiB, when_full: drop_oldest}",
+        "name: telemetry, max_bytes: 512KiB, when_full: drop_oldest",
         cloud.address(),
-    ));
+    )
+    .gateway();
     gateway.start().await;
     let mut device = Device::connect(gateway.listeners[0], "d", Version::V5, true).await.unwrap();
     for seq in 1..=MESSAGES {

@@ -13,9 +13,8 @@ use forebay_aws_standin::Ledger;
 use forebay_image::Slot;
 use support::board::{self, Board, CONFIRMED, image};
 use support::eventually;
-use support::gateway::Gateway;
 use support::plant::Plant;
-use support::telemetry::{self, cloud, config};
+use support::telemetry::{self, cloud, scene};
 
 /// A line of firmware/README.md's table of budgets, in bytes.
 fn budget(image: &str, what: &str) -> u32 {
@@ -42,7 +41,7 @@ async fn more_samples(ledger: &Ledger, than: usize) {
 async fn the_signed_device_publishes_over_restarts_of_everything() {
     let plant = Plant::new(&[board::NAME]);
     let (cloud, ledger) = cloud().await;
-    let mut gateway = Gateway::new(&config(&plant, cloud.address()));
+    let mut gateway = scene(&plant, cloud.address()).gateway();
     gateway.start().await;
     let mut board = Board::new(&plant, gateway.listeners[0]).await;
 

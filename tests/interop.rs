@@ -10,6 +10,7 @@ use support::eventually;
 use support::gateway::Gateway;
 use support::plant::Plant;
 use support::program::{Running, program, run};
+use support::scene::Scene;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -27,16 +28,12 @@ fn mosquitto_sub() -> PathBuf {
 }
 
 /// A TLS listener, a loopback listener whose clients are `local`, a cloud.
-fn config(plant: &Plant, cloud: &str) -> String {
-    format!(
-        "gateway: {{id: interop, max_disk: 128MiB, keep_free: 0B}}\n\
-         listeners:\n  - {{bind: \"127.0.0.1:0\", names: [localhost], tls: {}, identity: \"{{cn}}\"}}\n  - {{bind: \"127.0.0.1:0\", identity: local}}\n\
-         streams: [{{name: telemetry, max_bytes: 32MiB, when_full: refuse}}]\n\
-         routes: [{{from: \"devices/+/telemetry\", to: \"dt/{{device}}/{{1}}\", stream: telemetry}}, {{from: \"devices/+/commands/#\", local: true}}]\n\
-         cloud: {cloud}\n\
-         admin: {{bind: \"127.0.0.1:0\"}}\n",
-        plant.listener_tls()
-    )
+fn scene(plant: &Plant) -> Scene {
+    Scene::new("interop")
+        .tls_listener(plant)
+        .listener("identity: local")
+        .route("from: \"devices/+/telemetry\", to: \"dt/{device}/{1}\", stream: telemetry")
+        .route("from: \"devices/+/commands/#\", local: true")
 }
 
 fn owned(arguments: &[&str]) -> Vec<String> {
@@ -120,17 +117,18 @@ impl Cloud {
     }
 
     /// The gateway's `cloud`.
-    fn config(&self, protocol: &str) -> String {
+    /// A gateway with this cloud.
+    fn scene(&self, plant: &Plant, protocol: &str) -> Scene {
         let (ca, certificate, key) = (
             self.plant.path("devices-ca.pem"),
             self.plant.path("gateway.pem"),
             self.plant.path("gateway.key"),
         );
-        let tls = format!("{{ca: {ca}, certificate: {certificate}, key: {key}}}");
-        format!(
-            "{{profile: mqtt, endpoint: localhost, port: {}, protocol: \"{protocol}\", tls: {tls}}}",
-            self.port
-        )
+        scene(plant)
+            .cloud_on(self.port)
+            .set("cloud", "endpoint", "localhost")
+            .set("cloud", "protocol", format!("\"{protocol}\""))
+            .set("cloud", "tls", format!("{{ca: {ca}, certificate: {certificate}, key: {key}}}"))
     }
 
     async fn observer(&self) -> Running {
@@ -159,10 +157,7 @@ impl Cloud {
 async fn mosquitto_pub_is_a_device_at_every_version_and_qos_with_a_certificate_or_on_loopback() {
     let plant = Plant::new(&[BOARD]);
     let cloud = Standin::start(StandinConfig::default()).await.unwrap();
-    let mut gateway = Gateway::new(&config(
-        &plant,
-        &format!("{{profile: mqtt, endpoint: 127.0.0.1, port: {}}}", cloud.address().port()),
-    ));
+    let mut gateway = scene(&plant).cloud(cloud.address()).gateway();
     gateway.start().await;
 
     let mut sent = Vec::new();
@@ -196,7 +191,7 @@ async fn mosquitto_pub_is_a_device_at_every_version_and_qos_with_a_certificate_o
 #[tokio::test(flavor = "multi_thread")]
 async fn mosquitto_clients_reach_each_other_over_tls_and_loopback() {
     let plant = Plant::new(&[BOARD, OTHER]);
-    let mut gateway = Gateway::new(&config(&plant, "{profile: mqtt, endpoint: 127.0.0.1, port: 1}"));
+    let mut gateway = scene(&plant).cloud_on(1).gateway();
     gateway.start().await;
     let (board, loopback) = (over_tls(&gateway, &plant, BOARD), on_loopback(&gateway));
 
@@ -235,7 +230,7 @@ async fn mosquitto_clients_reach_each_other_over_tls_and_loopback() {
 #[tokio::test(flavor = "multi_thread")]
 async fn mosquitto_sub_gets_what_mosquitto_pub_retained_before_a_kill() {
     let plant = Plant::new(&[BOARD]);
-    let mut gateway = Gateway::new(&config(&plant, "{profile: mqtt, endpoint: 127.0.0.1, port: 1}"));
+    let mut gateway = scene(&plant).cloud_on(1).gateway();
     gateway.start().await;
     for version in VERSIONS {
         for qos in ["0", "1", "2"] {
@@ -276,7 +271,7 @@ async fn a_real_mosquitto_with_mutual_tls_receives_everything_as_the_cloud() {
         let cloud = Cloud::new().await;
         let _broker = cloud.start().await;
         let mut observer = cloud.observer().await;
-        let mut gateway = Gateway::new(&config(&plant, &cloud.config(protocol)));
+        let mut gateway = cloud.scene(&plant, protocol).gateway();
         gateway.start().await;
 
         // One process, one message a line.
@@ -309,7 +304,7 @@ async fn a_real_mosquitto_with_mutual_tls_receives_everything_as_the_cloud() {
 async fn what_mosquitto_pub_saw_acked_is_in_the_cloud_although_the_gateway_was_killed_in_between() {
     let plant = Plant::new(&[BOARD]);
     let cloud = Cloud::new().await;
-    let mut gateway = Gateway::new(&config(&plant, &cloud.config("5")));
+    let mut gateway = cloud.scene(&plant, "5").gateway();
     gateway.start().await;
     let mut sent = Vec::new();
     for (version, qos) in [("311", "1"), ("5", "1"), ("311", "2"), ("5", "2")] {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use forebay_aws_standin::{Flap, Ledger, LedgerConfig, Standin, StandinConfig};
 use forebay_broker::codec::{Packet, QoS, Version};
 use support::device::Device;
-use support::gateway::Gateway;
+use support::scene::Scene;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -41,16 +41,13 @@ fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn config(cloud: SocketAddr) -> String {
-    format!(
-        "gateway: {{id: kill, max_disk: 512MiB, keep_free: 0B}}\n\
-         listeners: [{{bind: \"127.0.0.1:0\", identity: \"{{client_id}}\"}}]\n\
-         streams: [{{name: telemetry, max_bytes: 256MiB, when_full: refuse}}]\n\
-         routes: [{{from: \"devices/+/telemetry\", to: \"dt/{{device}}\", stream: telemetry}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}, in_flight: {IN_FLIGHT}, canary: off}}\n\
-         admin: {{bind: \"127.0.0.1:0\"}}\n",
-        cloud.port()
-    )
+fn scene(cloud: SocketAddr) -> Scene {
+    Scene::new("kill")
+        .set("gateway", "max_disk", "512MiB")
+        .stream("name: telemetry, max_bytes: 256MiB, when_full: refuse")
+        .cloud(cloud)
+        .set("cloud", "in_flight", IN_FLIGHT)
+        .set("cloud", "canary", "off")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,7 +68,7 @@ async fn what_a_device_saw_acked_survives_sigkill_at_any_moment() {
     })
     .await
     .unwrap();
-    let mut gateway = Gateway::new(&config(cloud.address()));
+    let mut gateway = scene(cloud.address()).gateway();
     gateway.start().await;
 
     let stop = CancellationToken::new();

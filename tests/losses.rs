@@ -16,7 +16,7 @@ use forebay_virtual_device::module::Faults;
 use support::board::{self, Board, CONFIRMED};
 use support::gateway::Gateway;
 use support::plant::Plant;
-use support::telemetry::{self, Arrived, cloud, config};
+use support::telemetry::{self, Arrived, cloud, scene};
 
 const RESTARTS: u32 = 20;
 /// How many times faster the board's clock runs.
@@ -46,7 +46,7 @@ impl Plot {
     async fn new(speed: u8) -> Self {
         let plant = Plant::new(&[board::NAME]);
         let (cloud, ledger) = cloud().await;
-        let mut gateway = Gateway::new(&config(&plant, cloud.address()));
+        let mut gateway = scene(&plant, cloud.address()).gateway();
         gateway.start().await;
         let mut board = Board::new(&plant, gateway.listeners[0]).await;
         board.hasten(speed).unwrap();

@@ -5,7 +5,7 @@ mod support;
 
 use forebay_broker::codec::{QoS, Version};
 use support::device::Device;
-use support::gateway::Gateway;
+use support::scene::Scene;
 
 const CONNECTIONS: u64 = 500;
 /// Bytes of an idle connection, all in all, in a debug build; a read buffer of 16 KiB for each is beyond it.
@@ -13,9 +13,7 @@ const EACH: u64 = 12 << 10;
 
 #[tokio::test]
 async fn an_idle_connection_holds_no_buffers() {
-    let mut gateway = Gateway::new(
-        "gateway: {id: memory}\nlisteners: [{bind: \"127.0.0.1:0\", identity: \"{client_id}\"}]\nadmin: {bind: \"127.0.0.1:0\"}\n",
-    );
+    let mut gateway = Scene::new("memory").gateway();
     gateway.start().await;
     let before = gateway.resident();
     let mut devices = Vec::new();

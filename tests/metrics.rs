@@ -5,19 +5,14 @@ mod support;
 
 use std::process::Stdio;
 
-use support::gateway::Gateway;
 use support::program::program;
+use support::scene::Scene;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promtool_has_nothing_to_say_about_the_metrics() {
-    let mut gateway = Gateway::new(
-        "gateway: {id: metrics, max_disk: 64MiB, keep_free: 0B}\n\
-         listeners: [{bind: \"127.0.0.1:0\"}]\n\
-         cloud: {profile: mqtt, endpoint: 127.0.0.1, port: 9}\n\
-         admin: {bind: \"127.0.0.1:0\"}\n",
-    );
+    let mut gateway = Scene::new("metrics").cloud_on(9).gateway();
     gateway.start().await;
     let (code, text) = support::eventually("/metrics answers", || gateway.get("/metrics")).await;
     assert_eq!(code, 200);

@@ -14,6 +14,7 @@ use forebay_aws_standin::{Ledger, LedgerConfig, Standin, StandinConfig};
 use forebay_broker::codec::{QoS, ReasonCode, Version};
 use support::device::Device;
 use support::gateway::Gateway;
+use support::scene::Scene;
 use support::{eventually, within};
 use tokio::task::JoinSet;
 
@@ -24,16 +25,13 @@ const PAYLOAD: usize = 256;
 const COMPARED: u64 = 20_000;
 const MEMORY: u64 = 64 << 20;
 
-fn config(cloud: SocketAddr) -> String {
-    format!(
-        "gateway: {{id: outage, max_disk: 2GiB, keep_free: 0B}}\n\
-         listeners: [{{bind: \"127.0.0.1:0\", identity: \"{{client_id}}\"}}]\n\
-         streams: [{{name: telemetry, max_bytes: 1GiB, when_full: refuse}}]\n\
-         routes: [{{from: \"devices/+/telemetry\", to: \"dt/{{device}}\", stream: telemetry}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}, in_flight: 100, canary: off}}\n\
-         admin: {{bind: \"127.0.0.1:0\"}}\n",
-        cloud.port()
-    )
+fn scene(cloud: SocketAddr) -> Scene {
+    Scene::new("outage")
+        .set("gateway", "max_disk", "2GiB")
+        .stream("name: telemetry, max_bytes: 1GiB, when_full: refuse")
+        .cloud(cloud)
+        .set("cloud", "in_flight", 100)
+        .set("cloud", "canary", "off")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +48,7 @@ async fn an_outage_of_a_hundred_thousand_messages_costs_disk_and_nothing_else() 
     })
     .await
     .unwrap();
-    let mut gateway = Gateway::new(&config(cloud.address()));
+    let mut gateway = scene(cloud.address()).gateway();
     gateway.start().await;
 
     let mut fleet = Fleet::new(gateway.listeners[0]);

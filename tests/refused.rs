@@ -13,6 +13,7 @@ use rustls::ClientConfig;
 use support::device::{Device, NotConnected, publish};
 use support::gateway::Gateway;
 use support::plant::{Plant, client_tls};
+use support::scene::Scene;
 use support::{DEADLINE, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -29,16 +30,13 @@ const REFUSED: &str = "forebay_refused_total";
 
 /// A gateway with a TLS listener, a loopback one, and no cloud.
 async fn gateway(plant: &Plant) -> Gateway {
-    let mut gateway = Gateway::new(&format!(
-        "gateway: {{id: refused, max_disk: 128MiB, keep_free: 0B}}\n\
-         listeners:\n  - {{bind: \"127.0.0.1:0\", names: [localhost], tls: {}, identity: \"{{cn}}\"}}\n  - {{bind: \"127.0.0.1:0\", identity: \"{{client_id}}\"}}\n\
-         limits: {{max_packet: {MAX_PACKET}B}}\n\
-         streams: [{{name: telemetry, max_bytes: 32MiB, when_full: refuse}}]\n\
-         routes: [{{from: \"devices/#\", to: \"{{topic}}\", stream: telemetry}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: 1}}\n\
-         admin: {{bind: \"127.0.0.1:0\"}}\n",
-        plant.listener_tls()
-    ));
+    let mut gateway = Scene::new("refused")
+        .tls_listener(plant)
+        .listener("identity: \"{client_id}\"")
+        .set("limits", "max_packet", format!("{MAX_PACKET}B"))
+        .route("from: \"devices/#\", to: \"{topic}\", stream: telemetry")
+        .cloud_on(1)
+        .gateway();
     gateway.start().await;
     gateway
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use forebay_broker::codec::{Packet, Publish, QoS, Subscribe, SubscribeOptions, Subscription, Text, Version};
 use support::device::Device;
 use support::gateway::Gateway;
+use support::scene::Scene;
 
 /// As `limits.max_topics` by default.
 const MANY: usize = 100_000;
@@ -22,12 +23,10 @@ const WINDOW: usize = 100;
 const RESIDENT: u64 = 96 << 20;
 
 fn gateway() -> Gateway {
-    Gateway::new(
-        "gateway: {id: retained, max_disk: 1GiB, keep_free: 0B}\n\
-         listeners: [{bind: \"127.0.0.1:0\", identity: \"{client_id}\"}]\n\
-         access: [{who: \"*\", publish: [\"#\"], subscribe: [\"#\"]}]\n\
-         admin: {bind: \"127.0.0.1:0\"}\n",
-    )
+    Scene::new("retained")
+        .set("gateway", "max_disk", "1GiB")
+        .more("access: [{who: \"*\", publish: [\"#\"], subscribe: [\"#\"]}]\n")
+        .gateway()
 }
 
 fn retained(topic: &str, payload: &str, packet_id: usize) -> Packet {

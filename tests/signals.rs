@@ -12,31 +12,34 @@ use support::device::{Device, NotConnected};
 use support::eventually;
 use support::gateway::{Gateway, forebay};
 use support::plant::Plant;
+use support::scene::Scene;
 
 const TOPIC: &str = "devices/d1/telemetry/env";
 
-struct Scene {
+struct Site {
     gateway: Gateway,
     cloud: Standin,
     ledger: Arc<Ledger>,
     plant: Plant,
 }
 
-fn config(plant: &Plant, cloud: SocketAddr) -> String {
-    format!(
-        "gateway: {{id: signals, max_disk: 128MiB, keep_free: 0B, survive: {{outage: 1m, rate: 1/s}}}}\n\
-         listeners:\n  - {{bind: \"127.0.0.1:0\", identity: \"{{client_id}}\"}}\n  - {{bind: \"127.0.0.1:0\", names: [localhost], tls: {}}}\n\
-         streams: [{{name: telemetry, max_bytes: 32MiB}}]\n\
-         routes: [{{from: \"devices/+/alarm\"}}, {{from: \"devices/+/telemetry/#\"}}]\n\
-         watch:\n  - topic: devices/+/telemetry/#\n    every: 1s\n    sequence: {{counter: /seq, boot: /boot}}\n    fields: [{{at: /temp, range: [-40, 85]}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}, canary: 1s}}\n\
-         admin: {{bind: \"127.0.0.1:0\"}}\n",
-        plant.listener_tls(),
-        cloud.port()
-    )
+fn scene(plant: &Plant, cloud: SocketAddr) -> Scene {
+    Scene::new("signals")
+        .set("gateway", "survive", "{outage: 1m, rate: 1/s}")
+        .listener("identity: \"{client_id}\"")
+        .tls_listener(plant)
+        .stream("name: telemetry, max_bytes: 32MiB")
+        .route("from: \"devices/+/alarm\"")
+        .route("from: \"devices/+/telemetry/#\"")
+        .more(
+            "watch:\n  - topic: devices/+/telemetry/#\n    every: 1s\n    sequence: {counter: /seq, boot: /boot}\n    \
+             fields: [{at: /temp, range: [-40, 85]}]\n",
+        )
+        .cloud(cloud)
+        .set("cloud", "canary", "1s")
 }
 
-async fn scene() -> Scene {
+async fn site() -> Site {
     let ledger = Arc::new(Ledger::new(LedgerConfig::default()));
     let cloud = Standin::start(StandinConfig {
         ledger: Some(Arc::clone(&ledger)),
@@ -45,9 +48,9 @@ async fn scene() -> Scene {
     .await
     .unwrap();
     let plant = Plant::new(&["board-1"]);
-    let mut gateway = Gateway::new(&config(&plant, cloud.address()));
+    let mut gateway = scene(&plant, cloud.address()).gateway();
     gateway.start().await;
-    Scene {
+    Site {
         gateway,
         cloud,
         ledger,
@@ -55,7 +58,7 @@ async fn scene() -> Scene {
     }
 }
 
-impl Scene {
+impl Site {
     async fn connect(&self, name: &str) -> Device {
         Device::connect(self.gateway.listeners[0], name, Version::V5, true).await.unwrap()
     }
@@ -95,43 +98,42 @@ async fn say(device: &mut Device, topic: &str, seq: u64, boot: &str, temp: f64) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_device_does_wrong_is_named_and_ends_with_its_cause() {
-    let mut scene = scene().await;
-    let mut device = scene.connect("d1").await;
+    let mut site = site().await;
+    let mut device = site.connect("d1").await;
     for seq in 1..=3 {
         say(&mut device, TOPIC, seq, "a", 20.0).await;
     }
-    scene.shows("forebay_watch_series 1").await;
+    site.shows("forebay_watch_series 1").await;
     let topic = "topic=\"devices/d1/telemetry\"";
     let series = format!("{{device=\"d1\",{topic}");
 
     say(&mut device, TOPIC, 21, "a", 20.0).await;
-    scene
-        .shows(&format!("forebay_device_missing{{device=\"d1\",range=\"4-20\",{topic}}} 17"))
+    site.shows(&format!("forebay_device_missing{{device=\"d1\",range=\"4-20\",{topic}}} 17"))
         .await;
     say(&mut device, TOPIC, 21, "a", 20.0).await;
-    scene.shows(&format!("forebay_device_duplicates{series}}} 1")).await;
+    site.shows(&format!("forebay_device_duplicates{series}}} 1")).await;
     say(&mut device, TOPIC, 10, "a", 20.0).await;
-    scene.shows(&format!("forebay_device_reordered{series}}} 1")).await;
+    site.shows(&format!("forebay_device_reordered{series}}} 1")).await;
     say(&mut device, TOPIC, 1, "b", 99.0).await;
-    scene.shows(&format!("forebay_device_restarts{series}}} 1")).await;
+    site.shows(&format!("forebay_device_restarts{series}}} 1")).await;
     let range = format!("forebay_field_out_of_range{{device=\"d1\",field=\"/temp\",{topic}}} 99");
-    scene.shows(&range).await;
+    site.shows(&range).await;
 
     let silent = format!("forebay_device_silent_seconds{series}}} ");
-    scene.shows(&silent).await;
-    let (code, screen) = scene.screen().await;
+    site.shows(&silent).await;
+    let (code, screen) = site.screen().await;
     for words in [
         "d1 has sent nothing on `devices/d1/telemetry`",
-        "/temp is 99, out of -40 to 85",
-        "16 messages on `devices/d1/telemetry` never came: 4-20",
+        "/temp is 99, outside -40 to 85",
+        "16 messages on `devices/d1/telemetry` are missing: 4-20",
     ] {
         let spaced = screen.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(spaced.contains(words), "{words}: {screen}");
     }
     assert_eq!(code, 1);
     say(&mut device, TOPIC, 2, "b", 20.0).await;
-    scene.shows_no_more(&silent).await;
-    scene.shows_no_more(&range).await;
+    site.shows_no_more(&silent).await;
+    site.shows_no_more(&range).await;
     for (name, count) in [
         ("forebay_silences_total", 1.0),
         ("forebay_sequence_gaps_total", 1.0),
@@ -141,20 +143,19 @@ async fn what_a_device_does_wrong_is_named_and_ends_with_its_cause() {
         ("forebay_device_restarts_total", 1.0),
         ("forebay_field_out_of_range_total", 1.0),
     ] {
-        assert!(scene.gateway.metric(name, &[]).await >= count, "{name}");
+        assert!(site.gateway.metric(name, &[]).await >= count, "{name}");
     }
 
     // What is known survives a stop: the gap across it is told, its history too.
     drop(device);
-    assert_eq!(scene.gateway.stop().await, 0);
-    scene.gateway.start().await;
-    let mut device = scene.connect("d1").await;
+    assert_eq!(site.gateway.stop().await, 0);
+    site.gateway.start().await;
+    let mut device = site.connect("d1").await;
     say(&mut device, TOPIC, 5, "b", 20.0).await;
-    scene
-        .shows(&format!("forebay_device_missing{{device=\"d1\",range=\"3-4\",{topic}}} "))
+    site.shows(&format!("forebay_device_missing{{device=\"d1\",range=\"3-4\",{topic}}} "))
         .await;
     eventually("/status has the connections of both lives", || async {
-        let status = scene.gateway.status().await;
+        let status = site.gateway.status().await;
         let list = status["devices"]["list"].as_array()?;
         let history = list.iter().find(|device| device["identity"] == "d1")?["history"].as_array()?;
         let connects = history.iter().filter(|moment| moment["what"] == "connected").count();
@@ -162,126 +163,120 @@ async fn what_a_device_does_wrong_is_named_and_ends_with_its_cause() {
     })
     .await;
     // After a kill the first number is taken as it comes.
-    let gaps = scene.gateway.metric("forebay_sequence_gaps_total", &[]).await;
+    let gaps = site.gateway.metric("forebay_sequence_gaps_total", &[]).await;
     assert_eq!(gaps, 1.0);
-    scene.gateway.kill().await;
-    scene.gateway.start().await;
-    let mut device = scene.connect("d1").await;
+    site.gateway.kill().await;
+    site.gateway.start().await;
+    let mut device = site.connect("d1").await;
     say(&mut device, TOPIC, 500, "b", 20.0).await;
-    scene.shows("forebay_watch_seen_total{watch=\"devices/+/telemetry/#\"} 1").await;
-    assert_eq!(scene.gateway.metric("forebay_sequence_gaps_total", &[]).await, 0.0);
-    assert_eq!(scene.gateway.stop().await, 0);
+    site.shows("forebay_watch_seen_total{watch=\"devices/+/telemetry/#\"} 1").await;
+    assert_eq!(site.gateway.metric("forebay_sequence_gaps_total", &[]).await, 0.0);
+    assert_eq!(site.gateway.stop().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn flaps_misspelt_topics_and_wrong_names_are_named() {
-    let mut scene = scene().await;
+    let mut site = site().await;
     eventually("the first self-check has ended", || async {
-        (scene.gateway.metric("forebay_config_file", &["same"]).await == 1.0).then_some(())
+        (site.gateway.metric("forebay_config_file", &["same"]).await == 1.0).then_some(())
     })
     .await;
     for (file, what) in [("server.pem", "certificate"), ("devices-ca.pem", "device_ca")] {
-        let line = format!("forebay_expiry_seconds{{file=\"{}\",what=\"{what}\"}} ", scene.plant.path(file));
-        scene.shows(&line).await;
+        let line = format!("forebay_expiry_seconds{{file=\"{}\",what=\"{what}\"}} ", site.plant.path(file));
+        site.shows(&line).await;
     }
-    scene.shows("forebay_fails_in_seconds{what=\"certificate\"} ").await;
-    let (code, screen) = scene.screen().await;
+    site.shows("forebay_deadline_seconds{what=\"certificate\"} ").await;
+    let (code, screen) = site.screen().await;
     assert!(code == 0 && screen.contains("Nothing is wrong"), "{screen}");
-    let (_, page) = scene.gateway.get("/").await.unwrap();
+    let (_, page) = site.gateway.get("/").await.unwrap();
     assert!(page.contains("Nothing is wrong"), "{page}");
 
     for lost in 1..=3 {
-        drop(scene.connect("d2").await);
+        drop(site.connect("d2").await);
         // The next one would take the session over if this end had not been seen.
-        scene
-            .shows(&format!("forebay_device_flaps_total{{reason=\"connection_lost\"}} {lost}"))
+        site.shows(&format!("forebay_device_flaps_total{{reason=\"connection_lost\"}} {lost}"))
             .await;
     }
-    scene
-        .shows("forebay_device_flaps{device=\"d2\",reason=\"connection_lost\"} 3")
-        .await;
+    site.shows("forebay_device_flaps{device=\"d2\",reason=\"connection_lost\"} 3").await;
 
-    let mut device = scene.connect("d1").await;
+    let mut device = site.connect("d1").await;
     say(&mut device, "devices/d1/telemetri/env", 1, "a", 20.0).await;
-    scene
-        .shows("forebay_unrouted_topic_total{nearest=\"devices/+/telemetry/#\",topic=\"devices/d1/telemetri/env\"} 1")
+    site.shows("forebay_unrouted_topic_total{nearest=\"devices/+/telemetry/#\",topic=\"devices/d1/telemetri/env\"} 1")
         .await;
-    scene.shows("forebay_route_matched_total{route=\"devices/+/telemetry/#\"} 0").await;
+    site.shows("forebay_route_matched_total{route=\"devices/+/telemetry/#\"} 0").await;
     say(&mut device, TOPIC, 1, "a", 20.0).await;
-    scene.shows("forebay_route_matched_total{route=\"devices/+/telemetry/#\"} 1").await;
-    scene
-        .shows("forebay_route_last_match_seconds{route=\"devices/+/telemetry/#\"} ")
+    site.shows("forebay_route_matched_total{route=\"devices/+/telemetry/#\"} 1").await;
+    site.shows("forebay_route_last_match_seconds{route=\"devices/+/telemetry/#\"} ")
         .await;
-    scene
-        .shows_no_more("forebay_route_last_match_seconds{route=\"devices/+/alarm\"}")
+    site.shows_no_more("forebay_route_last_match_seconds{route=\"devices/+/alarm\"}")
         .await;
 
-    let tls = scene.plant.device("board-1");
-    let refused = Device::connect_tls(scene.gateway.listeners[1], "gateway.local", &tls, "x", Version::V5).await;
+    let tls = site.plant.device("board-1");
+    let refused = Device::connect_tls(site.gateway.listeners[1], "gateway.local", &tls, "x", Version::V5).await;
     assert!(
         matches!(refused, Err(NotConnected::Unreachable(_))),
         "our certificate is for localhost"
     );
-    scene.shows("forebay_wrong_name_total{name=\"gateway.local\"} 1").await;
-    let (code, screen) = scene.screen().await;
+    site.shows("forebay_wrong_name_total{name=\"gateway.local\"} 1").await;
+    let (code, screen) = site.screen().await;
     assert!(
         code == 1 && screen.contains("devices dial `gateway.local`") && screen.contains("lost its connection 3 times"),
         "{screen}"
     );
-    assert_eq!(scene.gateway.stop().await, 0);
-    let url = format!("http://{}", scene.gateway.admin);
-    let (code, _, err) = forebay(&["status", "--url", &url], scene.gateway.folder()).await;
-    assert!(code == 1 && err.contains("no answer at"), "{err}");
+    assert_eq!(site.gateway.stop().await, 0);
+    let url = format!("http://{}", site.gateway.admin);
+    let (code, _, err) = forebay(&["status", "--url", &url], site.gateway.folder()).await;
+    assert!(code == 1 && err.contains("no gateway answers at"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_canary_goes_the_whole_way_and_in_an_outage_one_waits() {
-    let mut scene = scene().await;
-    scene.shows("forebay_canary_round_trip_seconds ").await;
-    let arrived = scene.ledger.payloads("signals/canary");
+    let mut site = site().await;
+    site.shows("forebay_canary_round_trip_seconds ").await;
+    let arrived = site.ledger.payloads("signals/canary");
     assert!(arrived[0].starts_with(b"{\"gateway\":\"signals\",\"canary\":1}"), "{arrived:?}");
-    assert!(scene.gateway.metric("forebay_canary_bytes_total", &[]).await >= arrived[0].len() as f64);
+    assert!(site.gateway.metric("forebay_canary_bytes_total", &[]).await >= arrived[0].len() as f64);
 
-    scene.cloud.faults().stop_listening().await.unwrap();
+    site.cloud.faults().stop_listening().await.unwrap();
     eventually("one has waited for some intervals", || async {
-        (scene.gateway.metric("forebay_canary_waiting_seconds", &[]).await > 3.5).then_some(())
+        (site.gateway.metric("forebay_canary_waiting_seconds", &[]).await > 3.5).then_some(())
     })
     .await;
-    assert_eq!(scene.gateway.waiting().await, 1, "one waits, not one for each interval");
-    let acked = scene.gateway.metric("forebay_canary_acked_total", &[]).await;
-    assert_eq!(scene.gateway.metric("forebay_canary_sent_total", &[]).await, acked + 1.0);
-    assert_eq!(scene.gateway.metric("forebay_canary_failed_total", &[]).await, 0.0);
-    let (code, screen) = scene.screen().await;
+    assert_eq!(site.gateway.waiting().await, 1, "one waits, not one for each interval");
+    let acked = site.gateway.metric("forebay_canary_acked_total", &[]).await;
+    assert_eq!(site.gateway.metric("forebay_canary_sent_total", &[]).await, acked + 1.0);
+    assert_eq!(site.gateway.metric("forebay_canary_failed_total", &[]).await, 0.0);
+    let (code, screen) = site.screen().await;
     assert!(code == 1 && screen.contains("WAITING FOR THE CLOUD"), "{screen}");
 
-    scene.cloud.faults().resume_listening().await.unwrap();
+    site.cloud.faults().resume_listening().await.unwrap();
     eventually("it arrives", || async {
-        (scene.gateway.metric("forebay_canary_acked_total", &[]).await > acked).then_some(())
+        (site.gateway.metric("forebay_canary_acked_total", &[]).await > acked).then_some(())
     })
     .await;
-    let ledger = scene.gateway.status().await["ledger"].clone();
+    let ledger = site.gateway.status().await["ledger"].clone();
     let count = |name: &str| ledger[name].as_u64().unwrap();
     assert_eq!(
         count("accepted"),
         count("delivered") + count("waiting"),
         "it is an ordinary record: {ledger}"
     );
-    assert_eq!(scene.gateway.metric("forebay_accepted_total", &[]).await, 0.0, "no device sent it");
+    assert_eq!(site.gateway.metric("forebay_accepted_total", &[]).await, 0.0, "no device sent it");
 
     // No device gets into its route.
-    let mut device = scene.connect("signals").await;
+    let mut device = site.connect("signals").await;
     device.publish("signals/canary", b"x", QoS::AtLeastOnce, 1, false).await.unwrap();
     assert_eq!(device.puback().await, Some(ReasonCode::NOT_AUTHORIZED));
-    assert_eq!(scene.gateway.stop().await, 0);
-    assert_eq!(scene.cloud.violations(), Vec::<String>::new());
+    assert_eq!(site.gateway.stop().await, 0);
+    assert_eq!(site.cloud.violations(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_loopback_the_screen_wants_the_token() {
-    let mut gateway = Gateway::new(
-        "gateway: {id: far, max_disk: 64MiB, keep_free: 0B}\nlisteners: [{bind: \"127.0.0.1:0\"}]\n\
-         admin: {bind: \"0.0.0.0:0\", token_file: admin.token}\n",
-    );
+    let mut gateway = Scene::new("far")
+        .set("admin", "bind", "\"0.0.0.0:0\"")
+        .set("admin", "token_file", "admin.token")
+        .gateway();
     let token = gateway.folder().join("admin.token");
     std::fs::write(&token, "0123456789abcdef0123\n").unwrap();
     gateway.start().await;

@@ -80,7 +80,7 @@ async fn says_that_lines_are_lost(gateway: &Gateway) {
     })
     .await;
     let problems = gateway.status().await["problems"].to_string();
-    assert!(problems.contains("dropped since the start: stderr takes no more"), "{problems}");
+    assert!(problems.contains("dropped since the start: stderr cannot be written"), "{problems}");
 }
 
 /// A pipe with no room left.

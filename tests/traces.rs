@@ -18,17 +18,13 @@ use ring::digest::{SHA256, digest};
 use support::device::Device;
 use support::eventually;
 use support::gateway::Gateway;
+use support::scene::Scene;
 
-fn config(cloud: SocketAddr, collector: SocketAddr, sample: &str) -> String {
-    format!(
-        "gateway: {{id: traced, max_disk: 128MiB, keep_free: 0B}}\n\
-         listeners: [{{bind: \"127.0.0.1:0\", identity: \"{{client_id}}\"}}]\n\
-         streams: [{{name: telemetry, max_bytes: 64MiB}}]\n\
-         routes: [{{from: \"devices/#\", to: \"{{topic}}\", stream: telemetry}}]\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}}}\n\
-         admin: {{bind: \"127.0.0.1:0\", otlp: {{endpoint: \"http://{collector}\", sample: {sample}}}}}\n",
-        cloud.port()
-    )
+fn scene(cloud: SocketAddr, collector: SocketAddr, sample: &str) -> Scene {
+    Scene::new("traced")
+        .route("from: \"devices/#\", to: \"{topic}\", stream: telemetry")
+        .cloud(cloud)
+        .set("admin", "otlp", format!("{{endpoint: \"http://{collector}\", sample: {sample}}}"))
 }
 
 /// Publishes `count` messages of a new device and waits for their acks.
@@ -86,7 +82,7 @@ fn belongs_to_its_record(span: &Span) {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_record_has_its_spans_from_publish_to_the_clouds_ack() {
     let (cloud, collector) = (cloud().await, Collector::start().await);
-    let mut gateway = Gateway::new(&config(cloud.address(), collector.address, "100%"));
+    let mut gateway = scene(cloud.address(), collector.address, "100%").gateway();
     gateway.start().await;
     publish(&gateway, 5).await;
 
@@ -133,7 +129,7 @@ async fn each_record_has_its_spans_from_publish_to_the_clouds_ack() {
 async fn a_trace_goes_on_after_a_sigkill() {
     let (cloud, collector) = (cloud().await, Collector::start().await);
     cloud.faults().stop_listening().await.unwrap();
-    let mut gateway = Gateway::new(&config(cloud.address(), collector.address, "100%"));
+    let mut gateway = scene(cloud.address(), collector.address, "100%").gateway();
     gateway.start().await;
     publish(&gateway, 3).await;
     let publishes = has(&collector, "publish", 3).await;
@@ -170,7 +166,7 @@ async fn a_trace_goes_on_after_a_sigkill() {
 async fn a_cut_shows_as_a_try_without_an_answer() {
     let (cloud, collector) = (cloud().await, Collector::start().await);
     cloud.faults().drop_pubacks(forebay_aws_standin::Which::Next(1));
-    let mut gateway = Gateway::new(&config(cloud.address(), collector.address, "100%"));
+    let mut gateway = scene(cloud.address(), collector.address, "100%").gateway();
     gateway.start().await;
     publish(&gateway, 1).await;
     eventually("the cloud has it", || async { (cloud.ledger().count() == 1).then_some(()) }).await;
@@ -190,7 +186,7 @@ async fn a_cut_shows_as_a_try_without_an_answer() {
 async fn a_share_is_traced_whole_or_not_at_all() {
     const COUNT: u16 = 400;
     let (cloud, collector) = (cloud().await, Collector::start().await);
-    let mut gateway = Gateway::new(&config(cloud.address(), collector.address, "10%"));
+    let mut gateway = scene(cloud.address(), collector.address, "10%").gateway();
     gateway.start().await;
     publish(&gateway, COUNT).await;
     gateway.drained().await;
@@ -209,7 +205,7 @@ async fn the_next_process_traces_the_records_that_the_first_one_traced() {
     const COUNT: u16 = 400;
     let (cloud, collector) = (cloud().await, Collector::start().await);
     cloud.faults().stop_listening().await.unwrap();
-    let mut gateway = Gateway::new(&config(cloud.address(), collector.address, "10%"));
+    let mut gateway = scene(cloud.address(), collector.address, "10%").gateway();
     gateway.start().await;
     publish(&gateway, COUNT).await;
     assert_eq!(gateway.stop().await, 0);
@@ -231,7 +227,7 @@ async fn without_a_collector_spans_are_dropped_and_counted_and_nothing_waits() {
     const COUNT: u16 = 1000;
     let cloud = cloud().await;
     let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    let mut gateway = Gateway::new(&config(cloud.address(), nobody, "100%"));
+    let mut gateway = scene(cloud.address(), nobody, "100%").gateway();
     gateway.start().await;
     publish(&gateway, COUNT).await;
     publish(&gateway, COUNT).await;
@@ -244,5 +240,5 @@ async fn without_a_collector_spans_are_dropped_and_counted_and_nothing_waits() {
     assert_eq!(gateway.metric("forebay_trace_spans_total", &["outcome=\"exported\""]).await, 0.0);
     assert_eq!(gateway.stop().await, 0);
     let log = gateway.log();
-    assert_eq!(log.matches("takes no traces").count(), 1, "said once: {log}");
+    assert_eq!(log.matches("does not accept traces").count(), 1, "said once: {log}");
 }

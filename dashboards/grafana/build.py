@@ -194,10 +194,10 @@ def log_and_disk():
             graph("Commits", "Each second; each writes some 40 KiB.", "ops", (f"rate(forebay_commits_total{AT}[1m])", "{{instance}}"), (f"rate(forebay_failed_commits_total{AT}[1m])", "{{instance}} failed")),
             graph("Written", "Encoded bytes of records committed each second.", "Bps", (f"rate(forebay_committed_bytes_total{AT}[1m])", "{{instance}}")),
             rows("Expires", "Certificates and revocation lists, and when they expire.", "s", f"min by (instance, what, file) (forebay_expiry_seconds{AT})"),
-            rows("Fails first", "What fails first if nothing is done, and when.", "s", f"min by (instance, what) (forebay_fails_in_seconds{AT})"),
+            rows("Next deadlines", "What fails if nothing is done, and when.", "s", f"min by (instance, what) (forebay_deadline_seconds{AT})"),
             rows("Self-check", "What `forebay check` finds, hourly.", "none", f"sum by (instance, severity, area) (forebay_check_findings{AT})"),
-            tile("Start", "Records recovered at the last start, records found damaged, and files quarantined.", "none", thresholds((None, "green")),
-                 (f"sum(forebay_start_recovered_records{AT})", "recovered"), (f"sum(forebay_start_damaged_records{AT})", "damaged"), (f"sum(forebay_start_quarantined_files{AT})", "files quarantined"), width=12),
+            tile("Start", "Records recovered at the last start, records found damaged, and segments quarantined.", "none", thresholds((None, "green")),
+                 (f"sum(forebay_start_recovered_records{AT})", "recovered"), (f"sum(forebay_start_damaged_records{AT})", "damaged"), (f"sum(forebay_start_quarantined_segments{AT})", "segments quarantined"), width=12),
         ],
     )
 

@@ -12,7 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::{State, page, status};
 use crate::telemetry::{Look, not_ready, restart_helps};
 
-const PATHS: &str = "not found; there are /, /metrics, /healthz, /readyz and /status\n";
+const PATHS: &str = "not found; known paths: /, /metrics, /healthz, /readyz, /status\n";
 /// How often the page in a browser fetches itself anew, in seconds.
 const REFRESH: u32 = 5;
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -31,13 +31,13 @@ pub(super) fn answer<B>(request: &Request<B>, state: &State, is_local: bool) -> 
         return text(StatusCode::NOT_FOUND, PATHS.to_owned());
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut page = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
+        let mut page = text(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD\n".to_owned());
         page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return page;
     }
     if matches!(path, "/" | "/status") && !is_local && !has_token(request, state) {
         let advice =
-            "needs the header `Authorization: Bearer TOKEN` with the token of admin.token_file; a browser asks for it as a password\n";
+            "requires the header `Authorization: Bearer TOKEN` with the token of admin.token_file; a browser asks for it as a password\n";
         let mut page = text(StatusCode::UNAUTHORIZED, advice.to_owned());
         let challenge = if path == "/" { "Basic realm=\"forebay\"" } else { "Bearer" };
         page.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

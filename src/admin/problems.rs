@@ -10,8 +10,8 @@ use crate::check::Severity;
 use crate::config::{show_bytes, show_duration};
 use crate::inspect::{ahead_seconds, wall};
 use crate::monitor::self_check::FileState;
-use crate::monitor::signals::{SIGNALS, rough};
-use crate::telemetry::{ByLabel, Cloud, Counted, Figures, Log, Look, not_ready};
+use crate::monitor::signals::{Counters, Report, SIGNALS, named, rough};
+use crate::telemetry::{Cloud, Counted, Figures, Look, not_ready};
 
 /// A certificate that ends sooner is a problem.
 const CERTIFICATE_DAYS: i64 = 30;
@@ -29,10 +29,10 @@ const SHOWN: usize = 3;
 const SYNCHRONISES: Duration = Duration::from_secs(60);
 
 /// The problems of the moment; empty = nothing to do.
-pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
+pub(super) fn problems(look: &Look, watch: &Counters, unrouted: &[UnroutedTopic]) -> Vec<String> {
     let figures = &look.figures;
     let mut list = not_ready(look);
-    lost(figures, &look.day_ago, &mut list);
+    lost(figures, &look.within_a_day, &mut list);
     if let Some(cloud) = &figures.cloud {
         link(cloud, figures, &mut list);
     }
@@ -42,54 +42,46 @@ pub(super) fn problems(look: &Look, unrouted: &[UnroutedTopic]) -> Vec<String> {
     certificates(figures, &mut list);
     clock(figures, &mut list);
     self_check(figures, &mut list);
-    devices(figures, &look.day_ago, unrouted, &mut list);
-    signals(figures, &mut list);
+    devices(&look.within_a_day, unrouted, &mut list);
+    signals(&figures.signals, &mut list);
+    pointers(watch, &mut list);
     list
 }
 
 /// What was lost within a day, or nearly.
-fn lost(figures: &Figures, day_ago: &Counted, list: &mut Vec<String>) {
-    let log = &figures.log;
-    let since = |read: fn(&Log) -> u64| read(log).saturating_sub(read(&day_ago.log));
-    let commits_failed = since(|log| log.commits_failed);
-    if commits_failed > 0 {
+fn lost(figures: &Figures, day: &Counted, list: &mut Vec<String>) {
+    if day.commits_failed > 0 {
         list.push(format!(
-            "{} failed within a day; nothing of them was acked; check the disk (`dmesg`)",
-            count(commits_failed, "commit")
+            "{} failed within a day; nothing of them was acked. Check the disk (`dmesg`)",
+            count(day.commits_failed, "commit")
         ));
     }
-    let damaged = since(|log| log.damaged).max(figures.start.damaged);
+    let damaged = day.damaged.max(figures.start.damaged);
     if damaged > 0 {
         let damaged = count(damaged, "record");
         list.push(format!(
-            "{damaged} could not be read; their segments are quarantined in the log's directory: check the disk (`dmesg`)"
+            "{damaged} could not be read; their segments are kept in the log's directory. Check the disk (`dmesg`)"
         ));
     }
     if figures.start.quarantined > 0 {
         list.push(format!(
-            "{} did not open at start; quarantined in the log's directory: check the disk (`dmesg`)",
+            "{} did not open at start and are quarantined in the log's directory. Check the disk (`dmesg`)",
             count(figures.start.quarantined, "segment")
         ));
     }
-    let evicted = since(|log| log.evicted);
-    if evicted > 0 {
+    if day.evicted > 0 {
         list.push(format!(
-            "{} dropped within a day because a bound was reached; raise max_bytes or gateway.max_disk",
-            count(evicted, "record")
+            "{} dropped within a day at a bound; raise max_bytes or gateway.max_disk",
+            count(day.evicted, "record")
         ));
     }
-    let expired = since(|log| log.expired);
-    if expired > 0 {
-        list.push(format!(
-            "{} dropped within a day because they were older than allowed",
-            count(expired, "record")
-        ));
+    if day.expired > 0 {
+        list.push(format!("{} expired within a day: older than max_age", count(day.expired, "record")));
     }
-    let dead_lettered = since(|log| log.dead_lettered);
-    if dead_lettered > 0 {
+    if day.dead_lettered > 0 {
         list.push(format!(
-            "{} became dead letters within a day: the cloud will never accept them; `forebay_cloud_dead_total` in /metrics has the reasons",
-            count(dead_lettered, "record")
+            "{} became dead letters within a day: the cloud will never accept them; `forebay dead ls` says why",
+            count(day.dead_lettered, "record")
         ));
     }
 }
@@ -100,12 +92,12 @@ fn own_log(figures: &Figures, list: &mut Vec<String>) {
     if lost.lasting {
         let lines = count(lost.total, "log line");
         let now = if lost.untold > 0 {
-            "stderr takes no more"
+            "stderr cannot be written"
         } else {
             "stderr was not read fast enough"
         };
         list.push(format!(
-            "{lines} dropped since the start: {now}; look at what reads it, and at the disk that it is written to"
+            "{lines} dropped since the start: {now}. Check the program that reads stderr, and the disk that it writes to"
         ));
     }
 }
@@ -127,7 +119,7 @@ fn link(cloud: &Cloud, figures: &Figures, list: &mut Vec<String>) {
     let waiting: u64 = figures.log.streams.iter().map(|stream| stream.waiting).sum();
     if cloud.is_stalled() {
         list.push(format!(
-            "the cloud is connected but has acked none of {} for five seconds",
+            "the cloud is connected and has acked none of {} for five seconds",
             count(status.in_flight as u64, "publish")
         ));
     } else if !cloud.is_connected() && status.state != State::Stopped {
@@ -143,19 +135,19 @@ fn link(cloud: &Cloud, figures: &Figures, list: &mut Vec<String>) {
         && waiting > canary.interval * 3
     {
         list.push(format!(
-            "the canary has waited {} for the cloud's ack although the cloud is connected: a backlog drains, or the path is closed",
+            "the canary has waited {} for the cloud's ack although the cloud is connected: either a backlog drains, or the way to the cloud is interrupted",
             rough(waiting)
         ));
     }
     if !status.suspended_routes.is_empty() {
         list.push(format!(
-            "the cloud's policy denies the routes {}; their records wait: allow iot:Publish on the topics they map to",
+            "the cloud's policy denies the routes {}; their records wait. Allow iot:Publish on their cloud topics",
             status.suspended_routes.join(", ")
         ));
     }
     if let Some(first) = status.suspended.first() {
         list.push(format!(
-            "the cloud's policy denies {} of route and device, `{}` of `{}` among them; their records wait: allow iot:Publish on the topics they map to",
+            "the cloud's policy denies {} of route and device, for example `{}` of `{}`; their records wait. Allow iot:Publish on their cloud topics",
             count(status.suspended.len() as u64, "pair"),
             first.route,
             first.identity
@@ -172,9 +164,9 @@ fn room(look: &Look, list: &mut Vec<String>) {
         .filter(|stream| stream.is_nearly_full() && !(stream.refuses && stream.is_full()))
     {
         let then = if stream.refuses {
-            "then publishes are refused"
+            "at the bound publishes are refused"
         } else {
-            "then its oldest records are dropped"
+            "at the bound its oldest records are dropped"
         };
         let (bytes, max) = (show_bytes(stream.waiting_bytes), show_bytes(stream.max_bytes));
         list.push(format!("stream `{}` has {bytes} of {max}; {then}", stream.name));
@@ -183,12 +175,12 @@ fn room(look: &Look, list: &mut Vec<String>) {
     if let Some(seconds) = look.autonomy.filter(|seconds| *seconds > 0.0 && *seconds < wanted.as_secs_f64()) {
         let hours = seconds / 3600.0;
         let wanted = show_duration(wanted);
-        list.push(format!("at the present rate the log lasts {hours:.1} h without the cloud; gateway.survive.outage is {wanted}: raise max_bytes or gateway.max_disk"));
+        list.push(format!("at the present rate the log has room for {hours:.1} h; gateway.survive.outage requires {wanted}. Raise max_bytes or gateway.max_disk"));
     }
     if figures.log.free_bytes < figures.log.keep_free {
         let (free, keep) = (show_bytes(figures.log.free_bytes), show_bytes(figures.log.keep_free));
         list.push(format!(
-            "the file system has {free} free, less than gateway.keep_free ({keep}); free some space"
+            "the file system has {free} free, less than gateway.keep_free ({keep}). Free some space"
         ));
     }
 }
@@ -236,8 +228,10 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
     let Some(check) = &figures.check else { return };
     match check.file {
         FileState::Same => {}
-        FileState::Differs => list.push("the configuration file is not the one that runs; restart to use it, or restore it".to_owned()),
-        FileState::Broken => list.push("a restart would fail: the configuration file cannot be used; `forebay check` says why".to_owned()),
+        FileState::Differs => {
+            list.push("the configuration file differs from the running configuration; restart to use it, or restore it".to_owned())
+        }
+        FileState::Broken => list.push("a restart would fail: the configuration file has faults; `forebay check` lists them".to_owned()),
     }
     // The listeners' certificates stand above.
     for expiry in check.expiries.iter().filter(|expiry| expiry.what != "certificate") {
@@ -245,9 +239,9 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
         let soon = if expiry.what == "crl" { CRL_DAYS } else { CERTIFICATE_DAYS } * DAY;
         let what = match expiry.what {
             "crl" => "the revocation list",
-            "device_ca" => "a CA of the devices",
-            "cloud_ca" => "a CA of the cloud",
-            _ => "the certificate for the cloud",
+            "device_ca" => "a device CA",
+            "cloud_ca" => "a cloud CA",
+            _ => "the cloud certificate",
         };
         if left < 0 {
             list.push(format!("{what} in {} expired {} ago; make a new one", expiry.file, days(-left)));
@@ -262,18 +256,16 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
         .take(MAX_FINDINGS)
     {
         let hint = finding.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
-        list.push(format!("the self-check of {}: {}{hint}", finding.area, finding.text));
+        list.push(format!("self-check, {}: {}{hint}", finding.area, finding.text));
     }
 }
 
 /// What `watch` notices: of each signal the worst three.
-fn signals(figures: &Figures, list: &mut Vec<String>) {
-    let watch = &figures.watch;
+fn signals(report: &Report, list: &mut Vec<String>) {
     for signal in SIGNALS {
-        let all = watch.report.in_trouble(signal);
+        let all = report.in_trouble(signal);
         list.extend(
-            watch
-                .report
+            report
                 .of(signal)
                 .take(SHOWN)
                 .map(|trouble| format!("{} {}", trouble.device, trouble.text)),
@@ -282,20 +274,22 @@ fn signals(figures: &Figures, list: &mut Vec<String>) {
             list.push(format!("and {} more with the signal `{}`", all - SHOWN, signal.label()));
         }
     }
-    for (item, field, _) in watch.fields.iter().filter(|(_, _, values)| *values == 0) {
-        let seen = watch.seen.iter().find(|(known, _)| known == item).map_or(0, |(_, seen)| *seen);
+}
+
+/// Pointers of `watch` at which nothing was found.
+fn pointers(watch: &Counters, list: &mut Vec<String>) {
+    for (item, field, _) in watch.values().filter(|(_, _, values)| *values == 0) {
+        let seen = named(&watch.seen).find(|(known, _)| *known == item).map_or(0, |(_, seen)| seen);
         if seen >= ENOUGH {
             list.push(format!(
-                "none of {seen} publishes on `{item}` had a number at {field}; is the pointer in `watch` misspelt?"
+                "none of {seen} publishes on `{item}` has a number at {field}; is the pointer in `watch` misspelt?"
             ));
         }
     }
 }
 
-fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
-    let (front, before) = (&figures.front, &day_ago.front);
-    let unrouted_within = front.unrouted.saturating_sub(before.unrouted);
-    if unrouted_within > 0 {
+fn devices(day: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
+    if day.unrouted > 0 {
         let worst = unrouted.first().map_or_else(String::new, |worst| {
             let near = worst.nearest.as_ref().map_or_else(String::new, |(route, off)| {
                 format!(", {} from `{route}`", count(*off as u64, "letter"))
@@ -303,8 +297,8 @@ fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], lis
             format!("; most on `{}`{near}", worst.topic)
         });
         list.push(format!(
-            "{} matched no route within a day and stayed local{worst}",
-            count(unrouted_within, "publish")
+            "{} matched no route within a day and did not go to the cloud{worst}",
+            count(day.unrouted, "publish")
         ));
     }
     let reasons = |counts: &[(String, u64)]| {
@@ -314,54 +308,38 @@ fn devices(figures: &Figures, day_ago: &Counted, unrouted: &[UnroutedTopic], lis
             .join(", ")
     };
     for (what, counts) in [
-        ("publishes were refused", since(&front.refused, &before.refused)),
-        ("QoS 0 publishes were dropped", since(&front.dropped, &before.dropped)),
-        (
-            "publishes with RETAIN were delivered but not retained",
-            since(&front.unretained, &before.unretained),
-        ),
-        ("TLS handshakes failed", since(&front.handshake_faults, &before.handshake_faults)),
+        ("publishes were refused", &day.refused),
+        ("QoS 0 publishes were dropped", &day.dropped),
+        ("publishes with RETAIN were delivered but not retained", &day.unretained),
+        ("TLS handshakes failed", &day.handshake_faults),
     ] {
         if counts.iter().any(|(_, count)| *count > 0) {
-            list.push(format!("{what} within a day: {}", reasons(&counts)));
+            list.push(format!("{what} within a day: {}", reasons(counts)));
         }
     }
-    for (name, handshakes) in since(&front.wrong_names, &before.wrong_names)
-        .iter()
-        .filter(|(_, handshakes)| *handshakes > 0)
-    {
+    for (name, handshakes) in day.wrong_names.iter().filter(|(_, handshakes)| *handshakes > 0) {
         let dialled = if name == "none" {
             "an address".to_owned()
         } else {
             format!("`{name}`")
         };
         list.push(format!(
-            "devices dial {dialled}, which our certificate lacks ({} failed); make one with `forebay certs server --name ...`",
+            "devices dial {dialled}, which is not in the server certificate ({} failed); make one with `forebay certs server --name ...`",
             count(*handshakes, "handshake")
         ));
     }
-    let unread = front.retained_unread.saturating_sub(before.retained_unread);
-    if unread > 0 {
+    if day.retained_unread > 0 {
         list.push(format!(
-            "{} within a day did not get retained messages because state.redb could not be read; check the disk (`dmesg`)",
-            count(unread, "subscription")
+            "{} within a day did not get retained messages because state.redb could not be read. Check the disk (`dmesg`)",
+            count(day.retained_unread, "subscription")
         ));
     }
-    let dropped = front.fanout_dropped.saturating_sub(before.fanout_dropped);
-    if dropped > 0 {
+    if day.fanout_dropped > 0 {
         list.push(format!(
-            "local subscribers were too slow for {} within a day",
-            count(dropped, "message")
+            "local subscribers read too slowly and lost {} within a day",
+            count(day.fanout_dropped, "message")
         ));
     }
-}
-
-/// What was counted since `before`, by label.
-fn since(now: &ByLabel, before: &ByLabel) -> ByLabel {
-    let earlier = |label: &str| before.iter().find(|(known, _)| known == label).map_or(0, |(_, count)| *count);
-    now.iter()
-        .map(|(label, count)| (label.clone(), count.saturating_sub(earlier(label))))
-        .collect()
 }
 
 fn count(n: u64, one: &str) -> String {

@@ -96,9 +96,9 @@ impl Server {
                         let is_local = is_local(self.address, peer);
                         tasks.spawn(serve(socket, peer, is_local, state.clone(), self.limits));
                     }
-                    Ok((_, peer)) => tracing::debug!(%peer, "closed: {} admin connections are open", self.limits.connections),
+                    Ok((_, peer)) => tracing::debug!(%peer, "closed, because {} admin connections are open", self.limits.connections),
                     Err(error) => {
-                        tracing::warn!(%error, "the admin server cannot accept; raise the limit of open files if this goes on");
+                        tracing::warn!(%error, "the admin server cannot accept connections; raise the limit of open files if this repeats");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
@@ -106,12 +106,12 @@ impl Server {
         }
         let drained = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, drained).await.is_err() {
-            tracing::debug!("admin connections were cut at shutdown");
+            tracing::debug!("admin connections were closed at shutdown");
         }
     }
 }
 
-/// Whether the peer sits on this machine and nobody else could come by that address.
+/// Whether the peer is on this machine: no other peer can have that address.
 pub(super) fn is_local(bound: SocketAddr, peer: SocketAddr) -> bool {
     [bound, peer].iter().all(|address| address.ip().to_canonical().is_loopback())
 }
@@ -133,7 +133,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, is_local: bool, state: State
             tracing::debug!(%peer, %error, "an admin request failed");
         },
         () = overdue(&progress, limits.connection) => {
-            tracing::debug!(%peer, "an admin connection took nothing for {:?}", limits.connection);
+            tracing::debug!(%peer, "an admin client read nothing for {:?}; its connection was closed", limits.connection);
         }
     }
 }

@@ -27,7 +27,7 @@ const MAX_SUSPENDED: usize = 200;
 
 /// Troubles of devices listed.
 const MAX_TROUBLES: usize = 200;
-/// Nothing holds out for longer: ten years.
+/// No autonomy is said to be longer: ten years.
 const LONGEST: f64 = 10.0 * 365.0 * 86_400.0;
 
 /// The gateway at a glance.
@@ -41,7 +41,7 @@ pub(super) struct Status {
     not_ready: Vec<String>,
     problems: Vec<String>,
     flowing: Flowing,
-    fails_first: Vec<Failing>,
+    deadlines: Vec<Deadline>,
     streams: Vec<Stream>,
     disk: Disk,
     autonomy_seconds: Option<u64>,
@@ -151,9 +151,10 @@ struct Moment {
 }
 
 #[derive(Debug, Serialize)]
-struct Failing {
+struct Deadline {
     what: &'static str,
     in_seconds: i64,
+    at: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -266,9 +267,10 @@ impl Status {
     pub(super) fn new(identity: &Identity, source: &dyn Source, look: Look, now: Instant) -> Self {
         let devices = source.devices();
         let unrouted = source.unrouted(MAX_UNROUTED);
-        let problems = problems(&look, &unrouted);
+        let stats = source.stats();
+        let problems = problems(&look, stats.watch, &unrouted);
         let not_ready = not_ready(&look);
-        let report = Arc::clone(&look.figures.watch.report);
+        let report = Arc::clone(&look.figures.signals);
         let state = state(&look, &not_ready);
         let Look {
             figures,
@@ -286,7 +288,7 @@ impl Status {
             ready: not_ready.is_empty(),
             not_ready,
             problems,
-            fails_first: outlook.iter().map(failing).collect(),
+            deadlines: outlook.iter().map(|next| deadline(next, figures.judged)).collect(),
             survive_seconds: figures.survive_outage.as_secs(),
             survive_autonomy_seconds: (headroom / figures.survive_bytes.max(f64::MIN_POSITIVE)).min(LONGEST) as u64,
             flowing: Flowing {
@@ -303,7 +305,7 @@ impl Status {
                 list: worst_first(devices, &report, source, figures.now),
             },
             unrouted: Unrouted {
-                total: figures.front.unrouted,
+                total: telemetry::value(&stats.front.unrouted),
                 topics: unrouted.into_iter().map(topic).collect(),
             },
             ledger: ledger(source.ledger()),
@@ -412,10 +414,13 @@ fn state(look: &Look, not_ready: &[String]) -> &'static str {
     }
 }
 
-fn failing(failing: &telemetry::Failing) -> Failing {
-    Failing {
-        what: failing.what,
-        in_seconds: failing.seconds as i64,
+fn deadline(next: &telemetry::Deadline, now: i64) -> Deadline {
+    let in_seconds = next.seconds as i64;
+    let at = u64::try_from(now.saturating_add(in_seconds)).unwrap_or_default();
+    Deadline {
+        what: next.what,
+        in_seconds,
+        at: wall(at.saturating_mul(1000)),
     }
 }
 
@@ -519,7 +524,7 @@ fn absent(identity: &str) -> DeviceStatus {
 
 fn device(device: DeviceStatus, signals: &[&signals::Trouble], history: Vec<signals::Moment>, now: i64) -> Device {
     let trouble = match (device.last_end, device.refused) {
-        (Some((reason, address)), _) => Some(format!("its last connection, from {address}, ended: {}", reason.label())),
+        (Some((reason, address)), _) => Some(format!("its last connection, from {address}, ended with {}", reason.label())),
         (None, 0) => None,
         (None, refused) => Some(format!("{refused} of its publishes were refused or dropped")),
     };

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{State, bind, pages, server};
 use crate::logging::Losses;
+use crate::telemetry::Counted;
 use crate::telemetry::tests::{Fake, everything, trouble, watching};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -258,12 +259,6 @@ async fn every_fault_names_itself_in_a_sentence() {
     let mut fake = Arc::into_inner(Fake::new()).unwrap();
     let figures = fake.figures.get_mut().unwrap();
     trouble(figures);
-    figures.front.unrouted = 7;
-    figures.front.refused = vec![("not_authorized".to_owned(), 3), ("log_full".to_owned(), 0)];
-    figures.front.unretained = vec![("max_topics".to_owned(), 4)];
-    figures.front.retained_unread = 1;
-    figures.front.handshake_faults = vec![("unknown_ca".to_owned(), 2)];
-    figures.log.evicted = 1;
     figures.log.streams[1].waiting_bytes = 1 << 20;
     figures.certificates = vec![("0.0.0.0:8883".to_owned(), 5 * 86_400)];
     figures.tasks.restarts = vec![("canary".to_owned(), 2)];
@@ -278,6 +273,15 @@ async fn every_fault_names_itself_in_a_sentence() {
         wall_ms: time.wall_ms + 30 * 86_400_000,
         ..time
     });
+    fake.counted = Counted {
+        unrouted: 7,
+        refused: vec![("not_authorized".to_owned(), 3), ("log_full".to_owned(), 0)],
+        unretained: vec![("max_topics".to_owned(), 4)],
+        retained_unread: 1,
+        handshake_faults: vec![("unknown_ca".to_owned(), 2)],
+        evicted: 1,
+        ..Counted::default()
+    };
     fake.unrouted = vec![UnroutedTopic {
         topic: "devices/d1/telemetri".to_owned(),
         count: 7,
@@ -307,16 +311,16 @@ async fn every_fault_names_itself_in_a_sentence() {
         .map(|line| line.as_str().unwrap())
         .collect();
     for expected in [
-        "1 record dropped within a day because a bound was reached; raise max_bytes or gateway.max_disk",
+        "1 record dropped within a day at a bound; raise max_bytes or gateway.max_disk",
         "the cloud is not connected: the name cannot be resolved; check DNS (4 times in a row); 6 records in the log",
-        "denies 1 pair of route and device, `devices/+/t` of `d1`",
-        "stream `telemetry` has 1MiB of 1MiB; then its oldest records are dropped",
+        "denies 1 pair of route and device, for example `devices/+/t` of `d1`",
+        "stream `telemetry` has 1MiB of 1MiB; at the bound its oldest records are dropped",
         "the certificate of listener 0.0.0.0:8883 expires in 5 days",
         "the task `canary` ended unasked and was started again (2 times since the start)",
-        "3 log lines dropped since the start: stderr takes no more",
+        "3 log lines dropped since the start: stderr cannot be written",
         "the machine's clock is not trusted: it was set 20 days forward since it was last right; until it is right nothing expires by it",
         "the last trusted time on disk, 2027-02-14T08:00:00Z, is 30 days ahead of the machine's clock",
-        "7 publishes matched no route within a day and stayed local; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
+        "7 publishes matched no route within a day and did not go to the cloud; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",
         "publishes were refused within a day: not_authorized 3",
         "publishes with RETAIN were delivered but not retained within a day: max_topics 4",
         "1 subscription within a day did not get retained messages",
@@ -340,7 +344,7 @@ async fn every_fault_names_itself_in_a_sentence() {
     assert_eq!(listed, ["b", "c", "a"], "those with trouble come first");
     assert_eq!(
         status["devices"]["list"][1]["trouble"],
-        "its last connection, from 127.0.0.1:0, ended: keep_alive"
+        "its last connection, from 127.0.0.1:0, ended with keep_alive"
     );
     assert_eq!(
         (&status["unrouted"]["topics"][0]["letters_off"], &status["ledger"]["delivered"]),
@@ -354,8 +358,8 @@ async fn signals_and_the_self_check_are_told_and_a_device_in_trouble_stands_firs
     let figures = fake.figures.get_mut().unwrap();
     everything(figures);
     figures.front.wrong_names = vec![("gateway.local".to_owned(), 4)];
-    figures.watch.seen[0].1 = 10;
-    figures.watch.fields.push(("devices/+/t".to_owned(), "/tmep".to_owned(), 0));
+    fake.counted.wrong_names = vec![("gateway.local".to_owned(), 4)];
+    fake.watch.fields = [[("/temp".to_owned(), 9.into()), ("/tmep".to_owned(), 0.into())].into()].into();
     fake.devices = vec![DeviceStatus {
         identity: "a".to_owned(),
         connections: 1,
@@ -369,10 +373,10 @@ async fn signals_and_the_self_check_are_told_and_a_device_in_trouble_stands_firs
     let problems = status["problems"].to_string();
     for expected in [
         "d1 is in trouble: silent",
-        "none of 10 publishes on `devices/+/t` had a number at /tmep",
-        "devices dial `gateway.local`, which our certificate lacks (4 handshakes failed)",
-        "the configuration file is not the one that runs",
-        "the self-check of disk: it is too small; make it larger",
+        "none of 10 publishes on `devices/+/t` has a number at /tmep",
+        "devices dial `gateway.local`, which is not in the server certificate (4 handshakes failed)",
+        "the configuration file differs from the running configuration",
+        "self-check, disk: it is too small; make it larger",
         "the revocation list in devices.crl expires in 1 h",
     ] {
         assert!(problems.contains(expected), "{expected} is not in {problems}");
@@ -384,7 +388,10 @@ async fn signals_and_the_self_check_are_told_and_a_device_in_trouble_stands_firs
         (&list[1]["last_seen_seconds"], &list[1]["history"][0]["what"]),
         (&10.into(), &"keep_alive".into())
     );
-    assert_eq!(status["fails_first"][0], serde_json::json!({"what": "crl", "in_seconds": 3600}));
+    assert_eq!(
+        status["deadlines"][0],
+        serde_json::json!({"what": "crl", "in_seconds": 3600, "at": "2027-01-15T09:00:00Z"})
+    );
     assert_eq!(
         (&status["flowing"]["state"], &status["watch"]["in_trouble"]),
         (&"idle".into(), &30.into())

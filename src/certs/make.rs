@@ -109,7 +109,7 @@ pub(crate) enum MakeError {
         reason: &'static str,
     },
     /// A clock that is before this program.
-    #[error("the clock says {now}, which cannot be right; set it, or the certificate expires before it begins")]
+    #[error("the clock says {now}, which is wrong; set the clock first")]
     Clock {
         /// The date.
         now: String,
@@ -363,7 +363,7 @@ fn check_server_name(name: &str) -> Result<(), MakeError> {
         .next()
         .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()))
     {
-        "it looks like an address and is none"
+        "it looks like an address and is not a valid one"
     } else {
         return Ok(());
     };

@@ -72,8 +72,7 @@ enum Action {
     },
     /// Make the key and the request for AWS IoT, and print the commands to run; contacts nobody
     #[command(
-        after_help = "Writes cloud.key, cloud.csr and cloud-policy.json; the first printed commands yield cloud.pem. AWS does not know our CA, \
-                      so AWS signs this one.\n\nExample:\n  forebay certs cloud --gateway plant-7"
+        after_help = "Writes cloud.key, cloud.csr and cloud-policy.json; the first printed commands yield cloud.pem. AWS does not know the gateway's CA, so AWS signs this certificate.\n\nExample:\n  forebay certs cloud --gateway plant-7"
     )]
     Cloud(cloud::CloudArgs),
     /// Show certificates as a ladder from leaf to root, and the first thing wrong in plain words
@@ -111,7 +110,7 @@ impl CertsCommand {
                 if terms.force {
                     writeln!(
                         out,
-                        "note: certificates by an earlier CA are refused from now on; certs/README.md says how to rotate without that"
+                        "note: certificates of an earlier CA are refused from now on; certs/README.md says how to rotate without that"
                     )?;
                 }
             }

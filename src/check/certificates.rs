@@ -16,10 +16,10 @@ pub(super) fn check(config: &Config, now: SystemTime, report: &mut Report) {
     for listener in &config.listeners {
         match &listener.tls {
             Some(tls) => check_listener(listener, tls, now, report),
-            None if listener.bind.ip().is_loopback() => report.ok(AREA, format!("{}: plain, on loopback only", listener.bind)),
+            None if listener.bind.ip().is_loopback() => report.ok(AREA, format!("{}: plain TCP, on loopback only", listener.bind)),
             None => report.warn(
                 AREA,
-                format!("{}: plain TCP, every host on the network can read and write", listener.bind),
+                format!("{}: plain TCP: any host on the network can read and write", listener.bind),
                 "give the listener `tls`",
             ),
         }
@@ -40,8 +40,8 @@ fn check_listener(listener: &Listener, tls: &ListenerTls, now: SystemTime, repor
     tell(&place, &tls.certificate, &server, report);
     tell(&place, &tls.client_ca, &authorities, report);
     if listener.names.is_empty() {
-        let text = format!("{place}: `names` is left out, so it is unknown whether the certificate is for the names that devices dial");
-        report.warn(AREA, text, "list under `names` what devices dial");
+        let text = format!("{place}: `names` is missing, so the certificate's names cannot be checked");
+        report.warn(AREA, text, "list under `names` the names and addresses that devices dial");
     }
     // The rest, revocation lists among it, is what the listener itself reads at its start.
     let files = TlsFiles {
@@ -53,7 +53,7 @@ fn check_listener(listener: &Listener, tls: &ListenerTls, now: SystemTime, repor
     match ServerTls::load(&files, &CertificateClock::fixed(now)) {
         Ok(_) => {
             if let Some(crl) = &tls.crl {
-                report.ok(AREA, format!("{place}: {} is in force", crl.display()));
+                report.ok(AREA, format!("{place}: {} is used", crl.display()));
             }
         }
         Err(error) if sound => report.error(AREA, format!("{place}: {error}"), "without it the listener does not start"),

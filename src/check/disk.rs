@@ -77,7 +77,7 @@ pub(super) fn check(config: &Config, space: Result<&Space, &str>, report: &mut R
         report.error(
             AREA,
             format!("the file system of gateway.data_dir cannot be read: {error}"),
-            "make the directory, or name another",
+            "create the directory, or name another",
         );
     }
 }
@@ -161,7 +161,7 @@ fn streams(config: &Config, need: u64, report: &mut Report) {
                 show_duration(age),
                 show_duration(survive.outage)
             );
-            report.warn(AREA, text, "raise its max_age if they are still worth something then");
+            report.warn(AREA, text, "raise its max_age if they still have a value then");
         }
     }
 }
@@ -178,7 +178,7 @@ fn whole_disk(config: &Config, need: u64, space: Result<&Space, &str>, report: &
     let on_disk = on_disk(config, need);
     if on_disk > gateway.max_disk {
         let text = format!(
-            "on disk that takes {}, with the files being written; gateway.max_disk is {}",
+            "on disk that takes {}, including the segments being written; gateway.max_disk is {}",
             show_bytes(on_disk),
             show_bytes(gateway.max_disk)
         );
@@ -204,7 +204,7 @@ fn whole_disk(config: &Config, need: u64, space: Result<&Space, &str>, report: &
             "put gateway.data_dir on a larger disk, or lower keep_free or gateway.survive",
         );
     } else if wanted > space.free {
-        report.warn(AREA, text, "make room, or put gateway.data_dir on another disk");
+        report.warn(AREA, text, "free space, or put gateway.data_dir on another disk");
     } else {
         report.ok(AREA, text);
     }
@@ -224,14 +224,14 @@ fn bounds(config: &Config, report: &mut Report) {
     let together = on_disk(config, streams.saturating_add(DEAD_LETTERS));
     if together > config.gateway.max_disk {
         let text = format!(
-            "all streams at their bounds and the dead letters take {} on disk, more than gateway.max_disk ({}): that is reached first",
+            "all streams at their bounds and the dead letters take {} on disk, more than gateway.max_disk ({}), which is reached first",
             show_bytes(together),
             show_bytes(config.gateway.max_disk)
         );
         report.warn(
             AREA,
             text,
-            format!("set gateway.max_disk to {}, or the streams' max_bytes lower", rounded_up(together)),
+            format!("set gateway.max_disk to {}, or lower the streams' max_bytes", rounded_up(together)),
         );
     }
 }
@@ -245,14 +245,14 @@ fn writes(config: &Config, flash_card: bool, report: &mut Report) {
     let per_day = |per_commit: f64| records / per_commit * COMMIT + records * as_float(record_bytes(config)) * PAGES;
     let (now, patient) = (per_day(per_commit), per_day(1.0 + survive.rate * 0.5));
     let text = format!(
-        "at {}/s and commit_wait {} some {:.1} GB are written per day ({per_commit:.0} to a commit, each writes some 40KiB besides)",
+        "at {}/s and commit_wait {} the gateway writes about {:.1} GB per day (records per commit: {per_commit:.0}; each commit writes about 40KiB more)",
         survive.rate,
         show_duration(config.gateway.commit_wait),
         now / 1e9,
     );
     if wait < 0.1 && now > 2.0 * patient && now > 10e9 {
         let hint = format!(
-            "commit_wait: 500ms would write {:.1} GB; every ack is that much later",
+            "commit_wait: 500ms would write {:.1} GB; acks come later by that time",
             patient / 1e9
         );
         if flash_card {

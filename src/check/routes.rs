@@ -10,17 +10,17 @@ const AREA: &str = "routes";
 pub(super) fn check(config: &Config, report: &mut Report) {
     idle_rules(config, report);
     if config.cloud.is_none() && config.routes.iter().any(|route| route.cloud().is_some()) {
-        let text = "there are routes to the cloud but no `cloud`: their publishes are stored and never sent";
+        let text = "there are routes to the cloud but no `cloud`: their records are stored and never sent";
         report.warn(AREA, text, "add `cloud`, or mark the routes `local: true`");
     }
     for (number, route) in config.routes.iter().enumerate() {
         if let Some(first) = config.routes[..number].iter().position(|earlier| earlier.from.covers(&route.from)) {
             let text = format!(
-                "{} never matches: {} comes before it and matches all its topics",
+                "{} never matches: {} comes first and matches all its topics",
                 named(number, route),
                 named(first, &config.routes[first])
             );
-            report.error(AREA, text, "put the narrower one first");
+            report.error(AREA, text, "put the narrower filter first");
             continue;
         }
         reach(config, number, route, report);
@@ -33,7 +33,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
         if !used && config.cloud.is_some() {
             report.warn(
                 AREA,
-                format!("no route leads into the stream `{}`", stream.name),
+                format!("no route uses the stream `{}`", stream.name),
                 "remove the stream, or name it in a route",
             );
         }
@@ -56,10 +56,10 @@ fn idle_rules(config: &Config, report: &mut Report) {
             .position(|other| other.who == "*" || other.who == rule.who);
         if let Some(first) = earlier {
             let text = format!(
-                "access[{number}] (who: {}) never decides: access[{first}] (who: {}) comes before it",
+                "access[{number}] (who: {}) never decides: access[{first}] (who: {}) comes first and matches the same identities",
                 rule.who, config.access[first].who
             );
-            report.warn("access", text, "put the narrower one first");
+            report.warn("access", text, "put the narrower filter first");
         }
     }
 }
@@ -77,7 +77,7 @@ fn reach(config: &Config, number: usize, route: &Route, report: &mut Report) {
     let hint = near.map_or_else(
         || "add a `publish` filter under `access`, or remove the route".to_owned(),
         |(rule, right)| {
-            format!("the nearest right is `{right}` of access[{rule}]: spell the route's `from` like it, or add a `publish` filter")
+            format!("the nearest filter is `{right}` of access[{rule}]: write the route's `from` like it, or add a `publish` filter")
         },
     );
     let word = words(config).into_iter().find(|word| may_reach(config, route, word).is_some());
@@ -86,7 +86,7 @@ fn reach(config: &Config, number: usize, route: &Route, report: &mut Report) {
             report.warn(AREA, format!("{name}: no device may publish there, only `{word}`"), hint)
         }
         Some(word) => report.ok(AREA, format!("{name}: `{word}` may publish there")),
-        None => report.error(AREA, format!("{name}: no access rule lets anyone publish there"), hint),
+        None => report.error(AREA, format!("{name}: no access rule allows a publish there"), hint),
     }
 }
 

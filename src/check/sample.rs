@@ -14,7 +14,11 @@ const AREA: &str = "sample";
 
 pub(super) fn check(config: &Config, mapping: Option<&Mapping>, topic: &str, identity: Option<&str>, report: &mut Report) {
     let Some(identity) = identity else {
-        report.warn(AREA, format!("whose publish to `{topic}`?"), "name the publisher: --as IDENTITY");
+        report.warn(
+            AREA,
+            format!("which identity publishes to `{topic}`?"),
+            "name the publisher: --as IDENTITY",
+        );
         return;
     };
     if let Err(error) = validate_name(topic) {
@@ -42,7 +46,7 @@ fn permitted(config: &Config, topic: &str, identity: &str, report: &mut Report) 
     let Some(number) = deciding(config, identity) else {
         report.warn(
             AREA,
-            format!("refused: no access rule is for `{identity}`"),
+            format!("refused: no access rule matches `{identity}`"),
             "add a rule whose `who` matches",
         );
         return false;
@@ -95,7 +99,7 @@ fn routed(config: &Config, mapping: Option<&Mapping>, topic: &str, identity: &st
         };
         let near = nearest(topic, &Routes::new(config.routes.iter().map(broker).collect()));
         let hint = near.map_or_else(
-            || "add a route, or `local: true` if that is meant".to_owned(),
+            || "add a route, or one with `local: true` if it must not go to the cloud".to_owned(),
             |(filter, letters)| {
                 format!(
                     "the nearest route is `{filter}`, {letters} {} away",
@@ -112,10 +116,10 @@ fn routed(config: &Config, mapping: Option<&Mapping>, topic: &str, identity: &st
     };
     let name = named(number, route);
     let Some(cloud) = route.cloud() else {
-        report.ok(AREA, format!("2. {name} keeps it local: local subscribers only"));
+        report.ok(AREA, format!("2. {name} is `local: true`: it goes to local subscribers only"));
         return;
     };
-    report.ok(AREA, format!("2. {name} stores it in the stream {}", stream_text(config, cloud)));
+    report.ok(AREA, format!("2. {name} puts it into the stream {}", stream_text(config, cloud)));
     report.ok(
         AREA,
         "3. a QoS 1 or 2 publish is acked when its record survives a power cut; then local subscribers get it",
@@ -139,7 +143,7 @@ fn routed(config: &Config, mapping: Option<&Mapping>, topic: &str, identity: &st
         Err(problem) => report.warn(
             AREA,
             format!("4. it can never be delivered ({}): {}", problem.reason, problem.detail),
-            "it is refused on MQTT 5, a dead letter on 3.1.1",
+            "it is refused on MQTT 5 and becomes a dead letter on 3.1.1",
         ),
     }
 }

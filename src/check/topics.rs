@@ -32,7 +32,7 @@ pub(super) fn mapping(config: &Config) -> Option<Mapping> {
 
 pub(super) fn check(config: &Config, mapping: Option<&Mapping>, report: &mut Report) {
     let Some(mapping) = mapping else {
-        report.ok(AREA, "no cloud: a local broker");
+        report.ok(AREA, "no cloud: the gateway is a local broker");
         return;
     };
     for (number, route) in config.routes.iter().enumerate() {
@@ -53,7 +53,7 @@ fn check_route(mapping: &Mapping, name: &str, route: &Route, report: &mut Report
         Err(problem) => {
             report.error(
                 AREA,
-                format!("{name} can never be delivered: even its shortest topic is {}", problem.detail),
+                format!("{name} can never be delivered: even the shortest topic is {}", problem.detail),
                 "change `to`",
             );
             return;
@@ -62,8 +62,8 @@ fn check_route(mapping: &Mapping, name: &str, route: &Route, report: &mut Report
     if mapping.limits().reserved_dollar && mapped.starts_with('$') && route.cloud().is_some_and(|cloud| cloud.retain) {
         report.warn(
             AREA,
-            format!("{name}: RETAIN is not passed on to `$aws/rules/...`"),
-            "leave `retain: keep` out",
+            format!("{name}: RETAIN is not sent to `$aws/rules/...`"),
+            "remove `retain: keep`",
         );
     }
     let longest = (1..=MAX_IDENTITY)
@@ -101,7 +101,7 @@ fn payload(config: &Config, mapping: &Mapping, report: &mut Report) {
     let (packet, payload) = (u64::from(config.limits.max_packet), mapping.limits().max_payload as u64);
     if packet > payload {
         let text = format!(
-            "limits.max_packet is {}, the cloud accepts payloads of {}: larger ones are refused, or dead letters",
+            "limits.max_packet is {}, and the cloud accepts payloads of up to {}: larger ones are refused, or become dead letters",
             show_bytes(packet),
             show_bytes(payload)
         );
@@ -110,7 +110,7 @@ fn payload(config: &Config, mapping: &Mapping, report: &mut Report) {
         report.ok(
             AREA,
             format!(
-                "limits.max_packet ({}) is within the cloud's limit ({})",
+                "limits.max_packet ({}) is within the cloud's bound ({})",
                 show_bytes(packet),
                 show_bytes(payload)
             ),

@@ -22,9 +22,9 @@ const HEALTH_EVERY: Duration = Duration::from_secs(3600);
 /// Which devices, where to, how long.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Each device measures (simulated sensors), keeps what is not acked, reconnects for ever, and publishes to\n\
+    after_help = "Each device measures (simulated sensors), keeps what is not acked, reconnects without end, and publishes to\n\
                   devices/NAME/telemetry/env and devices/NAME/health. Stops on Ctrl-C or after --for, once all is acked.\n\
-                  Exit code 0 if every sample was acked, or waits in --flash.\n\nExamples:\n  \
+                  Exit code 0 if every sample is acked, or waits in --flash.\n\nExamples:\n  \
                   forebay certs device board-1 board-2 && forebay device --gateway localhost:8883 board-1 board-2\n  \
                   forebay device --gateway plant-7.local:8883 --every 100ms --for 1m --json board-1\n  \
                   forebay device --gateway 192.168.10.2:8883 --server-name plant-7.local --flash /var/tmp board-1"
@@ -45,10 +45,10 @@ pub(super) struct DeviceArgs {
     /// Time between two samples of a device
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     every: Duration,
-    /// How long devices measure; left out, until Ctrl-C
+    /// How long devices measure; until Ctrl-C by default
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     length: Option<Duration>,
-    /// Folder for the devices' flash, so that what waits outlives this command; left out, it is in memory
+    /// Folder for the devices' flash, so that waiting samples survive this command; in memory by default
     #[arg(long, value_name = "DIR")]
     flash: Option<PathBuf>,
     /// Print the result as one JSON line on stdout
@@ -69,7 +69,7 @@ struct Total {
 
 pub(super) fn run(args: &DeviceArgs) -> anyhow::Result<ExitCode> {
     if args.every.is_zero() {
-        bail!("--every must be longer than nothing");
+        bail!("--every must be more than 0");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let total = runtime.block_on(LocalSet::new().run_until(work(args)))?;

@@ -1,5 +1,6 @@
 //! The command line: one screen per command, `--help` with examples, exit codes 0 well, 1 failed, 70 us, 74 disk, 78 configuration.
 
+mod admin_api;
 mod check;
 #[cfg(feature = "demo")]
 mod device;
@@ -47,7 +48,7 @@ struct Cli {
 enum Command {
     /// Run the gateway
     #[command(
-        after_help = "Prints `ready listeners=... admin=...` on stdout once it serves, logs to stderr, and stops on SIGTERM or Ctrl-C after \
+        after_help = "Prints `ready listeners=... admin=...` on stdout when it serves, logs to stderr, and stops on SIGTERM or Ctrl-C after \
                       answering what is committed.\n\nExamples:\n  forebay run -c /etc/forebay/forebay.yaml\n  \
                       forebay run -c forebay.yaml --set gateway.commit_wait=500ms\n  FOREBAY__ADMIN__BIND=127.0.0.1:9999 forebay run -c forebay.yaml"
     )]
@@ -63,24 +64,24 @@ enum Command {
                       forebay check -c forebay.yaml --sample devices/board-1/telemetry/env --as board-1"
     )]
     Check(check::CheckArgs),
-    /// Look into the log: streams, files, records, damage; send settled records again
+    /// Look into the log: streams, segments, records, damage; send settled records again
     Log(log::LogCommand),
     /// Look at dead letters, put them back, drop them
     Dead(log::DeadCommand),
-    /// Recount the ledger by reading: what became of every record
+    /// Recount the ledger by reading: the fate of every record
     #[command(after_help = "Exit code 1 if it does not balance.\n\nExamples:\n  forebay audit\n  forebay audit --devices --json")]
     Audit(log::AuditArgs),
     /// Show whether the machine's clock is trusted, and the last trusted time on disk
     Clock(log::ClockCommand),
-    /// Show how a running gateway is, on one screen
+    /// Show the state of a running gateway on one screen
     #[command(
-        after_help = "Exit code 0 if nothing is wrong, 1 if something is, or the gateway does not answer.\n\nExamples:\n  forebay status -c /etc/forebay/forebay.yaml\n  \
+        after_help = "Exit code 0 if nothing is wrong, 1 if something is wrong or no gateway answers.\n\nExamples:\n  forebay status -c /etc/forebay/forebay.yaml\n  \
                       forebay status --watch\n  forebay status --json\n  forebay status --url http://gateway:9464 --token-file admin.token"
     )]
     Status(status::StatusArgs),
     /// Make and show certificates
     Certs(crate::certs::CertsCommand),
-    /// Show the gateway at work: devices, an outage, a kill, and the balance
+    /// Show the gateway at work: devices, an outage, a kill, and the ledger
     #[cfg(feature = "demo")]
     Demo(crate::demo::DemoArgs),
     /// Run virtual devices: the firmware's own logic, with certificates from `forebay certs device`

@@ -56,7 +56,7 @@ fn by_default() -> Vec<AccessRule> {
 fn read_one(section: &Section<'_>, reading: &mut Reading<'_>) -> AccessRule {
     let who = section.text("who").unwrap_or_default();
     if section.given("who").is_some() && (who.is_empty() || who.contains(['/', '+', '#', '\0'])) {
-        let reason = "a glob on the identity, which has no / + #: `*` stands for any characters, `?` for one";
+        let reason = "must be a glob for the identity, without / + #: `*` matches any characters, `?` matches one";
         reading.faults.push(section.fault("who", reason));
     }
     let rule = AccessRule {
@@ -93,7 +93,7 @@ fn placeholders(filter: &str) -> Option<String> {
         let name = &rest[open..=open + close];
         if name != "{device}" && name != "{gateway}" {
             return Some(format!(
-                "`{name}` is not a placeholder of access rules; there are {{device}} (the identity) and {{gateway}}"
+                "`{name}` is not a placeholder of access rules; known placeholders: {{device}} (the identity) and {{gateway}}"
             ));
         }
         rest = &rest[open + close + 1..];

@@ -60,7 +60,7 @@ pub(super) fn read(root: &Section<'_>, listeners: &[Listener], reading: &mut Rea
     let hint = "Make it with: openssl rand -hex 32 > FILE && chmod 600 FILE";
     let token_file = section.file("token_file", None, hint, reading);
     if token_file.is_none() && !section.has("token_file") && !bind.ip().is_loopback() {
-        let reason = format!("required, because {bind} can be reached from the network. {hint}");
+        let reason = format!("required, because the network can reach {bind}. {hint}");
         reading.faults.push(section.fault("token_file", reason));
     }
     let token = token_file.as_deref().and_then(|path| match read_token(path)? {
@@ -89,7 +89,7 @@ fn otlp(section: &Section<'_>, reading: &mut Reading<'_>) -> Option<Otlp> {
     let uri = endpoint.parse::<hyper::Uri>().ok();
     let is_plain = uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none());
     if !is_plain {
-        let reason = "must be like http://127.0.0.1:4318: OTLP goes over plain HTTP to a collector beside the gateway, which can send it on over TLS";
+        let reason = "must be like http://127.0.0.1:4318: OTLP goes over plain HTTP to a collector near the gateway; the collector can forward it over TLS";
         reading.faults.push(section.fault("endpoint", reason));
     }
     Some(Otlp {

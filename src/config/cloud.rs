@@ -124,15 +124,15 @@ fn read_tls(section: &Section<'_>, profile: Profile, endpoint: Option<&str>, rea
             return None;
         }
         if profile == Profile::Mqtt {
-            let reason = "left out, and the cloud is beyond loopback: add `tls: {}` (with `ca`, `certificate` and `key` as the broker wants), \
-                          or say `insecure: true` if anybody on the way may read and write everything";
+            let reason = "left out, and the cloud is beyond loopback: add `tls: {}` (with `ca`, `certificate` and `key` as the broker requires), \
+                          or set `insecure: true` if any host on the way may read and write everything";
             reading.faults.push(section.fault("tls", reason));
             return None;
         }
     } else if insecure {
         reading
             .faults
-            .push(section.fault("insecure", "stands beside `tls`: keep one of the two"));
+            .push(section.fault("insecure", "given together with `tls`: keep one of the two"));
     }
     let tls = section.section("tls");
     let convention = |default| (profile == Profile::AwsIot).then_some(default);
@@ -167,7 +167,7 @@ fn read_client_id(section: &Section<'_>, gateway: &GatewayId, reading: &mut Read
         Some(format!("must be 1 to {MAX_CLIENT_ID} bytes, not {} (as {filled})", filled.len()))
     } else if filled.starts_with('$') || filled.contains(['+', '#']) || filled.chars().any(char::is_control) {
         Some(
-            "must not begin with $ nor contain + # or control characters: the cloud refuses it or tells no one of its connections"
+            "must not begin with $ or contain + # or control characters: the cloud would refuse it, or publish no connection events for it"
                 .to_owned(),
         )
     } else {
@@ -182,7 +182,7 @@ fn read_client_id(section: &Section<'_>, gateway: &GatewayId, reading: &mut Read
 fn read_in_flight(section: &Section<'_>, profile: Profile, reading: &mut Reading<'_>) -> u16 {
     let value = section.integer("in_flight").unwrap_or_default();
     if profile == Profile::AwsIot && value > AWS_IN_FLIGHT {
-        let reason = format!("AWS IoT Core takes at most {AWS_IN_FLIGHT} unacked publishes per connection; 32 is a good value");
+        let reason = format!("AWS IoT Core accepts at most {AWS_IN_FLIGHT} unacked publishes per connection; 32 is a good value");
         reading.faults.push(section.fault("in_flight", reason));
     }
     u16::try_from(value).unwrap_or_default()

@@ -22,7 +22,7 @@ impl GatewayId {
         let fits = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
         if text.is_empty() || text.len() > MAX_ID || !text.chars().all(fits) {
             return Err(format!(
-                "must be 1 to {MAX_ID} of A-Z a-z 0-9 _ - . : (it stands in topics, client ids and metrics)"
+                "must be 1 to {MAX_ID} of A-Z a-z 0-9 _ - . : (topics, client ids and metrics contain it)"
             ));
         }
         Ok(Self(text.to_owned()))
@@ -53,7 +53,7 @@ pub(crate) struct Gateway {
     pub(crate) max_disk: u64,
     /// Bytes that the file system must keep free. Default 512 MiB.
     pub(crate) keep_free: u64,
-    /// How long an ack may wait for company. Default zero, at most 10 s.
+    /// How long publishes are collected for one commit. Default zero, at most 10 s.
     pub(crate) commit_wait: Duration,
     /// What the disk is measured against.
     pub(crate) survive: Survive,

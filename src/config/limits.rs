@@ -60,7 +60,7 @@ pub(super) fn read_sessions(root: &Section<'_>, reading: &mut Reading<'_>) -> Se
     };
     if sessions.per_session > sessions.max_bytes {
         let reason = format!(
-            "one session may not have more than all together (sessions.max_bytes, {})",
+            "one session must not have more than all sessions together (sessions.max_bytes, {})",
             show_bytes(sessions.max_bytes)
         );
         reading.faults.push(section.fault("per_session", reason));

@@ -50,7 +50,7 @@ pub(crate) enum Identity {
     SanUri,
     /// `{san_dns}`: its first DNS name.
     SanDns,
-    /// `{client_id}`: the client id, which whoever connects chooses freely.
+    /// `{client_id}`: the client id, which any client chooses freely.
     ClientId,
     /// The same word for everybody.
     Fixed(String),
@@ -63,7 +63,7 @@ impl Identity {
             "{san_uri}" => Ok(Self::SanUri),
             "{san_dns}" => Ok(Self::SanDns),
             "{client_id}" => Ok(Self::ClientId),
-            _ if text.contains(['{', '}']) => Err(format!("no such template; there are {TEMPLATES}")),
+            _ if text.contains(['{', '}']) => Err(format!("unknown template; known templates: {TEMPLATES}")),
             _ if text.is_empty() || text.len() > MAX_IDENTITY || text.contains(['/', '+', '#', '\0']) => Err(format!(
                 "an identity is one topic level: 1 to {MAX_IDENTITY} bytes without / + # and NUL"
             )),
@@ -105,8 +105,7 @@ pub(super) fn read(root: &Section<'_>, reading: &mut Reading<'_>) -> Vec<Listene
         }
         if let Some(other) = listeners.iter().find(|other| lends_identity(other, &listener)) {
             let reason = format!(
-                "the word `{}` is the identity on {} too, and one of the two is open to the network: \
-                 a client of that listener would have the other's rights; give each its own word",
+                "the word `{}` is the identity on {} too, and one of the two is open to the network: its clients would have the rights of the other listener; give each its own word",
                 listener.identity, other.bind
             );
             reading.faults.push(section.fault("identity", reason));
@@ -149,7 +148,7 @@ fn wants_tls(section: &Section<'_>, bind: SocketAddr, insecure: bool, reading: &
         if insecure {
             reading
                 .faults
-                .push(section.fault("insecure", "stands beside `tls`: keep one of the two"));
+                .push(section.fault("insecure", "given together with `tls`: keep one of the two"));
         }
         return true;
     }
@@ -157,7 +156,7 @@ fn wants_tls(section: &Section<'_>, bind: SocketAddr, insecure: bool, reading: &
         return false;
     }
     if bind.port() == PLAIN_PORT {
-        let reason = "plain TCP beyond loopback: bind 127.0.0.1:1883, or add `tls`, or say `insecure: true` if the network may read and write everything";
+        let reason = "plain TCP beyond loopback: bind 127.0.0.1:1883, or add `tls`, or set `insecure: true` if every host on the network may read and write everything";
         reading.faults.push(section.fault("bind", reason));
         return false;
     }
@@ -170,7 +169,7 @@ fn read_tls(section: &Section<'_>, reading: &mut Reading<'_>) -> ListenerTls {
         let plain = if section.has("tls") {
             ""
         } else {
-            " (without `tls` a listener beyond loopback takes the files in certs/; `insecure: true` makes it plain)"
+            " (without `tls` a listener beyond loopback uses the files in certs/; `insecure: true` makes it plain)"
         };
         let hint = format!("{make}{plain}");
         tls.file(name, Some(default), &hint, reading).unwrap_or_default()
@@ -200,7 +199,7 @@ fn read_names(section: &Section<'_>, tls: bool, reading: &mut Reading<'_>) -> Ve
     if !names.is_empty() && !tls {
         reading.faults.push(section.fault(
             "names",
-            "names are for TLS, and this listener is plain: add `tls` or leave them out",
+            "`names` requires TLS, and this listener is plain: add `tls` or leave `names` out",
         ));
     }
     for (index, name) in names.iter().enumerate() {
@@ -208,7 +207,7 @@ fn read_names(section: &Section<'_>, tls: bool, reading: &mut Reading<'_>) -> Ve
             let reason = "must be a host name or an address, without scheme and port";
             reading.faults.push(section.item_fault("names", index, reason));
         } else if names[..index].iter().any(|other| other.eq_ignore_ascii_case(name)) {
-            reading.faults.push(section.item_fault("names", index, "is listed twice"));
+            reading.faults.push(section.item_fault("names", index, "is given twice"));
         }
     }
     names

@@ -42,7 +42,7 @@ use yaml::{Node, Value};
 /// The exit code of a configuration that cannot be used (`EX_CONFIG`).
 pub(crate) const EXIT_CODE: u8 = 78;
 
-/// A validated configuration: whoever holds one need check nothing again.
+/// A validated configuration: nothing of it has to be checked again.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
     /// The gateway's name and disk.
@@ -80,7 +80,7 @@ pub(crate) fn load(path: &Path, overrides: &Overrides) -> Result<Config, ConfigE
     };
     let bytes = std::fs::read(path).map_err(|error| {
         failed(format!(
-            "cannot be read: {error}. `-c FILE` names another; config/minimal.yaml is one to begin with"
+            "cannot be read: {error}. `-c FILE` names another file; config/minimal.yaml is an example"
         ))
     })?;
     let text = String::from_utf8(bytes).map_err(|error| failed(format!("is not UTF-8 text: {error}")))?;

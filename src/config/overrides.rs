@@ -63,7 +63,7 @@ impl Overrides {
         }
         for entry in &self.set {
             let Some((path, value)) = entry.split_once('=') else {
-                let reason = "a setting is written key.path=value, as in gateway.id=plant-7";
+                let reason = "a setting is key.path=value, for example gateway.id=plant-7";
                 faults.push(Fault {
                     origin: Some("a flag".to_owned()),
                     value: shorten(entry),

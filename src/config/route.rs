@@ -72,7 +72,7 @@ pub(super) fn read(root: &Section<'_>, streams: &[Stream], cloud: bool, reading:
             continue;
         };
         if let Some(first) = routes.iter().position(|other| other.from == route.from) {
-            let reason = format!("the same filter as another route (number {first}, counted from 0), which would always win");
+            let reason = format!("the same filter as route {first} (counted from 0), which always matches first");
             reading.faults.push(section.fault("from", reason));
         }
         routes.push(route);
@@ -85,7 +85,7 @@ fn by_default(root: &Section<'_>, streams: &[Stream], cloud: bool, reading: &mut
         return Vec::new();
     }
     if streams.len() > 1 {
-        let reason = "left out, but there are several streams: say with `routes` what goes into which";
+        let reason = "missing, but there are several streams: `routes` must say which stream each filter goes to";
         reading.faults.push(root.fault("routes", reason));
     }
     let (Ok(from), Ok(topic)) = (TopicFilter::parse("devices/#"), Template::parse("{topic}")) else {
@@ -115,7 +115,7 @@ fn read_one(section: &Section<'_>, streams: &[Stream], reading: &mut Reading<'_>
             if section.has(name) {
                 reading
                     .faults
-                    .push(section.fault(name, "the route is `local: true` and leads nowhere; leave this out"));
+                    .push(section.fault(name, "a route with `local: true` does not go to the cloud; leave this out"));
             }
         }
         return Some(Route {
@@ -169,7 +169,7 @@ fn literal_problem(template: &str) -> Option<String> {
         }
     });
     let wrong = outside.into_iter().any(|part| part.contains(['+', '#', '\0']));
-    wrong.then(|| "a topic has no wildcards; `{1}` stands for what the first + matched, `{#}` for the tail".to_owned())
+    wrong.then(|| "a topic has no wildcards; `{1}` is what the first + matched, `{#}` what # matched".to_owned())
 }
 
 fn unknown_placeholder(template: &str) -> Option<String> {
@@ -188,7 +188,7 @@ fn read_stream(section: &Section<'_>, streams: &[Stream], reading: &mut Reading<
     let Some(written) = section.text("stream") else {
         if streams.len() > 1 && !section.has("stream") {
             let reason = format!(
-                "left out, but there are several streams: name one of {}",
+                "missing, but there are several streams: name one of {}",
                 names().collect::<Vec<_>>().join(", ")
             );
             reading.faults.push(section.fault("stream", reason));
@@ -197,7 +197,7 @@ fn read_stream(section: &Section<'_>, streams: &[Stream], reading: &mut Reading<
     };
     let found = streams.iter().position(|stream| stream.name == written);
     if found.is_none() {
-        let reason = format!("no such stream; there are {}", names().collect::<Vec<_>>().join(", "));
+        let reason = format!("no such stream; known streams: {}", names().collect::<Vec<_>>().join(", "));
         let nearest = nearest(&written, names()).map(str::to_owned);
         reading.faults.push(Fault {
             nearest,

@@ -43,7 +43,7 @@ pub(super) fn read(root: &Section<'_>, reading: &mut Reading<'_>) -> Vec<Stream>
     let sections = root.list("streams").unwrap_or_default();
     if sections.len() > MAX_STREAMS || (sections.is_empty() && root.given("streams").is_some()) {
         let reason = format!(
-            "must be 1 to {MAX_STREAMS} streams, not {}: a stream is a kind of message, never a device",
+            "must be 1 to {MAX_STREAMS} streams, not {}: a stream is for a kind of message, not for a device",
             sections.len()
         );
         reading.faults.push(root.fault("streams", reason));
@@ -79,5 +79,5 @@ fn name_problem(name: &str) -> Option<String> {
     }
     TAKEN
         .contains(&name)
-        .then(|| format!("the log keeps a stream `{name}` for itself; choose another name"))
+        .then(|| format!("`{name}` is a stream of the log's own; choose another name"))
 }

@@ -133,10 +133,10 @@ fn scaled(text: &str, units: &[(&str, u64)], example: &str) -> Result<u64, Strin
         } else if unit.is_empty() {
             format!("the unit is missing: write {example}")
         } else {
-            format!("`{unit}` is no unit; the units are {known}")
+            format!("`{unit}` is not a unit; known units: {known}")
         });
     };
-    let too_large = || format!("{} is larger than this machine can count", shown(text));
+    let too_large = || format!("{} is too large", shown(text));
     if let Ok(whole) = number.parse::<u64>() {
         return whole.checked_mul(*scale).ok_or_else(too_large);
     }

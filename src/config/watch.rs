@@ -81,7 +81,7 @@ fn read_one(section: &Section<'_>, reading: &mut Reading<'_>) -> Option<Watch> {
         }
     };
     if !["every", "sequence", "fields"].iter().any(|name| section.has(name)) {
-        let reason = "nothing is watched here: add `every`, `sequence` or `fields`";
+        let reason = "the item checks nothing: add `every`, `sequence` or `fields`";
         reading.faults.push(section.fault("topic", reason));
     }
     let sequence = section.has("sequence").then(|| {

@@ -87,7 +87,7 @@ impl Balance {
             format!("evicted {:>11}", self.evicted),
             format!("dead {:>14}", self.dead),
             format!("damaged {:>11}", self.damaged),
-            format!("refused {:>11}   told so, never acked", self.refused),
+            format!("refused {:>11}   the device was told; never acked", self.refused),
             format!("lost {:>14}   acked to a device, and not in the cloud", self.lost),
             format!(
                 "duplicates {:>8}   sent twice around the kill and the outage: at least once",

@@ -92,6 +92,6 @@ impl Devices {
         };
         tokio::time::timeout(DRAIN, all)
             .await
-            .context("the devices could not send what they had measured")?
+            .context("the devices could not send all their samples")?
     }
 }

@@ -26,7 +26,7 @@ const TAIL: Duration = Duration::from_secs(5);
 /// How the story goes.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Exit code 0 only if the ledger balances and nothing was lost or came out of order.\n\nExamples:\n  forebay demo\n  \
+    after_help = "Exit code 0 only if the ledger balances, nothing is lost and nothing is out of order.\n\nExamples:\n  forebay demo\n  \
                   forebay demo --devices 100 --rate 20 --for 2m --outage 45s\n  forebay demo --for 20s --outage 5s --json"
 )]
 pub(crate) struct DemoArgs {

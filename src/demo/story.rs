@@ -34,7 +34,7 @@ pub(super) async fn tell(args: &DemoArgs) -> anyhow::Result<Balance> {
     let result = teller.play().await;
     if result.is_err() {
         let kept = folder.keep();
-        teller.say(&format!("the demo failed; what it left is in {}", kept.display()));
+        teller.say(&format!("the demo failed; its files are in {}", kept.display()));
     }
     result
 }
@@ -145,7 +145,7 @@ impl<'a> Teller<'a> {
         let away_at = (self.args.length / 4).max(CALM);
         self.rows_until(away_at).await?;
 
-        self.say("the cloud goes away; devices notice nothing");
+        self.say("the cloud goes away; devices are not affected");
         self.cloud.faults().stop_listening().await?;
         self.cloud_is_there = false;
         self.rows_until(away_at + self.args.outage / 2).await?;
@@ -154,7 +154,7 @@ impl<'a> Teller<'a> {
         }
         self.rows_until(away_at + self.args.outage).await?;
 
-        self.say("the cloud is back; what waited goes first, in each device's order");
+        self.say("the cloud is back; waiting records go first, in each device's order");
         self.cloud.faults().resume_listening().await?;
         self.cloud_is_there = true;
         self.rows_until(self.args.length).await?;
@@ -166,7 +166,7 @@ impl<'a> Teller<'a> {
     }
 
     async fn kill_and_return(&mut self) -> anyhow::Result<()> {
-        self.say("SIGKILL: the gateway is gone in the middle of everything");
+        self.say("SIGKILL: the gateway is killed under load");
         let mut gateway = self.gateway.take().context("there is no gateway to kill")?;
         gateway.kill().await?;
         self.row(None);
@@ -188,7 +188,7 @@ impl<'a> Teller<'a> {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                self.say("the log did not drain in time; what waits is counted as waiting");
+                self.say("the log did not drain in time; the rest is counted as waiting");
                 return Ok(());
             }
             sleep_until(Instant::now() + ROW).await;

@@ -58,7 +58,7 @@ pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdow
         .transpose();
     let bridge = bridge.map_err(Exit::Configuration)?;
     let (watch, witness) = signals::start(&config, Arc::clone(&clock), telemetry.broker_observer())
-        .context("the watch's thread cannot be started")
+        .context("the thread of `watch` cannot be started")
         .map_err(Exit::Internal)?;
     let parts = forebay_broker::Parts {
         log: log.clone(),
@@ -170,7 +170,7 @@ async fn bind_admin(config: &Config) -> Result<admin::Server, Exit> {
     let bind = config.admin.bind;
     let bound = admin::bind(bind).await;
     bound
-        .with_context(|| format!("admin cannot listen on {bind}: is another gateway running? give admin.bind another port"))
+        .with_context(|| format!("admin cannot listen on {bind}: is another gateway running? Give admin.bind another port"))
         .map_err(Exit::Configuration)
 }
 

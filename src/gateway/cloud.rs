@@ -143,7 +143,7 @@ fn roots_from(path: &Path) -> anyhow::Result<RootCertStore> {
     for certificate in certificates(path)? {
         roots
             .add(certificate)
-            .with_context(|| format!("{} holds a certificate that cannot be a CA", path.display()))?;
+            .with_context(|| format!("{} has a certificate that cannot be a CA", path.display()))?;
     }
     Ok(roots)
 }
@@ -171,7 +171,7 @@ fn roots(cloud: &Cloud, tls: &CloudTls) -> anyhow::Result<RootCertStore> {
     }
     if roots.is_empty() {
         bail!(
-            "there is no CA to judge the cloud's certificate by; name one with cloud.tls.ca, or install the system's (package ca-certificates)"
+            "no CA is known for the cloud's certificate; name one with cloud.tls.ca, or install the system's CAs (package ca-certificates)"
         );
     }
     Ok(roots)

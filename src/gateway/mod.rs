@@ -26,7 +26,7 @@ pub(crate) use time::clock;
 /// How long a gateway that must end still serves, so that its pages can say why.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
-/// Why the gateway ended, sorted by who can act.
+/// Why the gateway ended, by what has to be fixed.
 pub(crate) enum Exit {
     /// The operator: a file or a setting.
     Configuration(anyhow::Error),

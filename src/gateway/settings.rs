@@ -84,10 +84,7 @@ fn routes(config: &Config, log: &Log) -> anyhow::Result<Routes> {
             None => None,
             Some(cloud) => {
                 let name = &config.streams[cloud.stream].name;
-                Some(
-                    log.stream(name)
-                        .with_context(|| format!("the log does not know the stream `{name}`"))?,
-                )
+                Some(log.stream(name).with_context(|| format!("the log has no stream `{name}`"))?)
             }
         };
         routes.push(Route {

@@ -59,7 +59,7 @@ impl Running {
         let (watch, log) = (self.watch, self.log);
         let stopped = tokio::task::spawn_blocking(move || watch.stop());
         if let Some(Err(error)) = wait("the watch", by, stopped).await {
-            tracing::error!(%error, "the watch did not end well");
+            tracing::error!(%error, "the thread of `watch` failed at its end");
         }
         let closed = wait("the log", by, tokio::task::spawn_blocking(move || log.close())).await;
         if let Some(dead) = self.tasks.first_dead() {

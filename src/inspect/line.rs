@@ -20,8 +20,8 @@ pub(crate) enum Line {
     Record(Box<RecordLine>),
     /// Records that cannot be read.
     Damaged(DamageLine),
-    /// A file.
-    File(FileLine),
+    /// A segment.
+    Segment(SegmentLine),
     /// A fault that `verify` found.
     Finding(FindingLine),
     /// What `verify` checked; the last line.
@@ -46,7 +46,7 @@ pub(crate) enum State {
     Waiting,
     /// Its route or pair is suspended.
     Suspended,
-    /// Done with, but its file is still there.
+    /// Done with, but its segment is still there.
     Settled,
     /// It cannot be read.
     Damaged,
@@ -89,21 +89,21 @@ pub(crate) struct DamageLine {
     pub(crate) stream: String,
     pub(crate) first_offset: u64,
     pub(crate) end_offset: u64,
-    pub(crate) file: String,
+    pub(crate) segment: String,
     pub(crate) what: String,
 }
 
-/// A file of the directory.
+/// A segment, or another file of the directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct FileLine {
-    pub(crate) file: String,
+pub(crate) struct SegmentLine {
+    pub(crate) segment: String,
     pub(crate) condition: String,
     pub(crate) epoch: Option<String>,
     pub(crate) bytes: u64,
     pub(crate) streams: Vec<PartLine>,
 }
 
-/// What a file holds of a stream.
+/// What a segment has of a stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PartLine {
     pub(crate) stream: String,
@@ -117,7 +117,7 @@ pub(crate) struct PartLine {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FindingLine {
     pub(crate) finding: String,
-    pub(crate) file: Option<String>,
+    pub(crate) segment: Option<String>,
     pub(crate) stream: Option<String>,
     pub(crate) offset: Option<u64>,
 }
@@ -127,7 +127,7 @@ pub(crate) struct FindingLine {
 pub(crate) struct VerifiedLine {
     pub(crate) verified: bool,
     pub(crate) findings: u64,
-    pub(crate) files: u64,
+    pub(crate) segments: u64,
     pub(crate) rows: u64,
     pub(crate) blocks: u64,
     pub(crate) records: u64,
@@ -213,12 +213,12 @@ impl Names<'_> {
             stream: self.stream(damage.stream),
             first_offset: damage.offsets.start,
             end_offset: damage.offsets.end,
-            file: damage.segment.clone(),
+            segment: damage.segment.clone(),
             what: damage.what.clone(),
         }
     }
 
-    pub(crate) fn file(&self, file: SegmentReport) -> FileLine {
+    pub(crate) fn segment(&self, file: SegmentReport) -> SegmentLine {
         let condition = match file.condition {
             SegmentCondition::Active => "active",
             SegmentCondition::Clean => "clean",
@@ -228,8 +228,8 @@ impl Names<'_> {
             SegmentCondition::Quarantined => "quarantined",
             SegmentCondition::Stray => "stray",
         };
-        FileLine {
-            file: file.name,
+        SegmentLine {
+            segment: file.name,
             condition: condition.to_owned(),
             epoch: file.epoch.map(|epoch| epoch.to_string()),
             bytes: file.bytes,
@@ -250,7 +250,7 @@ impl Names<'_> {
     pub(crate) fn finding(&self, finding: Finding) -> FindingLine {
         FindingLine {
             finding: finding.what,
-            file: finding.segment,
+            segment: finding.segment,
             stream: finding.at.map(|(stream, _)| self.stream(stream)),
             offset: finding.at.map(|(_, offset)| offset),
         }
@@ -262,7 +262,7 @@ impl From<&Verified> for VerifiedLine {
         Self {
             verified: verified.findings == 0,
             findings: verified.findings,
-            files: verified.segments,
+            segments: verified.segments,
             rows: verified.rows,
             blocks: verified.blocks,
             records: verified.records,

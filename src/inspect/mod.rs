@@ -10,7 +10,7 @@ mod stat;
 
 pub(crate) use change::{Change, Changed, MAX_AT_ONCE, Numbers, change};
 pub(crate) use clock::{ClockLine, ahead_seconds, clock, warned_at};
-pub(crate) use line::{AuditLine, FileLine, Line, PartLine, Printable, RecordLine, State, salvaged, wall};
-pub(crate) use read::{audit, files, follow, letters, records, tail, verify};
+pub(crate) use line::{AuditLine, Line, PartLine, Printable, RecordLine, SegmentLine, State, salvaged, wall};
+pub(crate) use read::{audit, follow, letters, records, segments, tail, verify};
 pub(crate) use selection::{Selection, moment};
 pub(crate) use stat::{About, Live, Stat, stat};

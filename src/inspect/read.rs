@@ -83,7 +83,7 @@ pub(crate) fn records(gateway: &str, inspector: &Inspector, selection: &Selectio
     Ok(())
 }
 
-/// Tells copies apart whose first one is still in a file.
+/// Tells copies apart whose first one is still in a segment.
 struct FirstOnes {
     stream: StreamId,
     epochs: Vec<(u64, u64, String)>,
@@ -264,11 +264,11 @@ pub(crate) fn letters(gateway: &str, inspector: &Inspector, selection: &Selectio
     }
 }
 
-/// The directory's files.
+/// The segments.
 ///
 /// # Errors
 /// The directory cannot be listed.
-pub(crate) fn files(inspector: &Inspector, see: &mut See<'_>) -> Result<(), String> {
+pub(crate) fn segments(inspector: &Inspector, see: &mut See<'_>) -> Result<(), String> {
     let streams = inspector.streams();
     let names = Names {
         gateway: "",
@@ -278,7 +278,7 @@ pub(crate) fn files(inspector: &Inspector, see: &mut See<'_>) -> Result<(), Stri
         .segments()
         .map_err(|error| format!("{} cannot be listed: {error}", inspector.directory().display()))?;
     for file in files {
-        if !see(Line::File(names.file(file))) {
+        if !see(Line::Segment(names.segment(file))) {
             break;
         }
     }

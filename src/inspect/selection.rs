@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::State;
 
-/// Which records are meant; what is empty lets all through.
+/// Which records match; an empty filter matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Selection {
     /// Names of streams; none = all that are not internal.

@@ -42,7 +42,7 @@ pub(crate) struct Stat {
     pub(crate) clean: Option<bool>,
     pub(crate) notes: Vec<String>,
     pub(crate) streams: Vec<StreamStat>,
-    pub(crate) files: FilesStat,
+    pub(crate) segments: SegmentsStat,
     pub(crate) disk: DiskStat,
     pub(crate) accepted_per_second: Option<f64>,
     pub(crate) delivered_per_second: Option<f64>,
@@ -64,9 +64,9 @@ pub(crate) struct StreamStat {
     pub(crate) next_offset: u64,
 }
 
-/// The files.
+/// The segments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct FilesStat {
+pub(crate) struct SegmentsStat {
     pub(crate) count: u64,
     pub(crate) unclean: u64,
     pub(crate) damaged: u64,
@@ -136,15 +136,15 @@ pub(crate) fn stat(about: &About, inspector: &Inspector, live: Option<&Live<'_>>
             name: stream.name,
         }
     };
-    let mut files = FilesStat::default();
+    let mut segments = SegmentsStat::default();
     for file in inspector.segments().unwrap_or_default() {
-        files.bytes += file.bytes;
+        segments.bytes += file.bytes;
         match file.condition {
-            SegmentCondition::Quarantined => files.quarantined += 1,
+            SegmentCondition::Quarantined => segments.quarantined += 1,
             condition => {
-                files.count += 1;
-                files.unclean += u64::from(condition == SegmentCondition::Unclean);
-                files.damaged += u64::from(matches!(condition, SegmentCondition::Damaged | SegmentCondition::Missing));
+                segments.count += 1;
+                segments.unclean += u64::from(condition == SegmentCondition::Unclean);
+                segments.damaged += u64::from(matches!(condition, SegmentCondition::Damaged | SegmentCondition::Missing));
             }
         }
     }
@@ -156,7 +156,7 @@ pub(crate) fn stat(about: &About, inspector: &Inspector, live: Option<&Live<'_>>
         clean: inspector.is_clean(),
         notes: inspector.notes().to_vec(),
         streams: inspector.streams().into_iter().map(stream).collect(),
-        files,
+        segments,
         disk: DiskStat {
             max_bytes: about.max_disk,
             free_bytes: inspector.free_bytes(),

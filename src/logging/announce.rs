@@ -14,7 +14,7 @@ pub(crate) fn announce(line: String) {
             .try_clone_to_owned()
             .and_then(|stdout| File::from(stdout).write_all(format!("{line}\n").as_bytes()));
         if let Err(error) = written {
-            tracing::debug!(%error, "stdout did not take the ready line");
+            tracing::debug!(%error, "the ready line could not be written to stdout");
         }
     };
     let started = std::thread::Builder::new().name("announce".to_owned()).spawn(write);

@@ -1,22 +1,28 @@
 //! All figures at one moment: what `/metrics`, `/status` and the health checks are made from, so that they never disagree.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_bridge::BridgeStatus;
 use forebay_broker::{DeviceStatus, RouteStatus, UnroutedTopic};
 use forebay_wal::{Audit, ClockReport, StartReport, Timestamp};
 
+use super::past::Counted;
 use crate::gateway::TaskFigures;
 use crate::logging::Losses;
 use crate::monitor::canary::CanaryFigures;
 use crate::monitor::self_check::Findings;
-use crate::monitor::signals::{Moment, Report};
+use crate::monitor::signals::{Counters, Moment, Report};
 
 /// Where figures come from; a trait so that a test can make them up.
 pub(crate) trait Source: Send + Sync {
     /// All figures now, from memory. Called every second.
     fn figures(&self) -> Figures;
+    /// The counters.
+    fn stats(&self) -> Stats<'_>;
+    /// Those of them that problems tell of.
+    fn counted(&self) -> Counted;
     /// All devices seen since start, by identity.
     fn devices(&self) -> Vec<DeviceStatus>;
     /// The unrouted topics seen most.
@@ -34,6 +40,19 @@ pub(crate) struct Clock {
     pub(crate) report: ClockReport,
     /// The last trusted time on disk.
     pub(crate) last_trusted: Option<Timestamp>,
+}
+
+/// The counters since start, where the parts count them. A new one needs a line there and one in the catalogue.
+#[derive(Clone, Copy)]
+pub(crate) struct Stats<'a> {
+    /// The device side's.
+    pub(crate) front: &'a forebay_broker::Stats,
+    /// The log's.
+    pub(crate) log: &'a forebay_wal::Stats,
+    /// The bridge's, if there is a cloud.
+    pub(crate) cloud: Option<&'a forebay_bridge::Stats>,
+    /// Those of `watch`.
+    pub(crate) watch: &'a Counters,
 }
 
 /// Counters by reason.
@@ -60,8 +79,8 @@ pub(crate) struct Figures {
     pub(crate) traces: Option<Arc<crate::traces::Counts>>,
     /// Bytes per second that the rate and size of `gateway.survive` make.
     pub(crate) survive_bytes: f64,
-    /// What is watched.
-    pub(crate) watch: Watch,
+    /// The devices in trouble.
+    pub(crate) signals: Arc<Report>,
     /// The canary; none = off.
     pub(crate) canary: Option<CanaryFigures>,
     /// The newest self-check; none = the first has not ended.
@@ -76,88 +95,22 @@ pub(crate) struct Figures {
     pub(crate) judged: i64,
 }
 
-/// What is watched.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Watch {
-    /// Who is in trouble.
-    pub(crate) report: Arc<Report>,
-    /// Publishes by item.
-    pub(crate) seen: ByLabel,
-    /// Values found, by item and field.
-    pub(crate) fields: Vec<(String, String, u64)>,
-    pub(crate) unreadable: ByLabel,
-    pub(crate) flaps: ByLabel,
-    pub(crate) unfollowed: u64,
-    pub(crate) forgotten: u64,
-    pub(crate) checkpoint_failures: u64,
-    pub(crate) silences: u64,
-    pub(crate) gaps: u64,
-    pub(crate) missing: u64,
-    pub(crate) duplicates: u64,
-    pub(crate) reordered: u64,
-    pub(crate) restarts: u64,
-    pub(crate) out_of_range: u64,
-    pub(crate) stuck: u64,
-    pub(crate) drifts: u64,
-}
-
-/// The device side.
+/// The device side, apart from its counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Front {
-    pub(crate) accepted: u64,
-    pub(crate) acked: u64,
-    pub(crate) refused: ByLabel,
-    pub(crate) dropped: ByLabel,
-    pub(crate) unrouted: u64,
-    pub(crate) local: u64,
-    pub(crate) qos2_duplicates: u64,
-    pub(crate) resent_by_devices: u64,
-    pub(crate) payload_bytes: u64,
-    pub(crate) connects: u64,
-    pub(crate) connections: u64,
     pub(crate) sessions: u64,
-    pub(crate) clean_disconnects: u64,
-    pub(crate) disconnects: ByLabel,
-    pub(crate) handshake_faults: ByLabel,
-    pub(crate) handshakes_pending: u64,
-    pub(crate) subscriptions_granted: u64,
-    pub(crate) subscriptions_refused: u64,
-    pub(crate) fanned_out: u64,
-    pub(crate) fanout_dropped: u64,
     pub(crate) fanout_alive: bool,
     /// What of it has ended although it must not.
     pub(crate) fault: Option<String>,
-    pub(crate) retained: u64,
-    pub(crate) retained_bytes: u64,
-    pub(crate) retained_sent: u64,
-    pub(crate) retained_expired: u64,
-    pub(crate) retained_unread: u64,
-    pub(crate) unretained: ByLabel,
-    pub(crate) parked: u64,
     /// In their order.
     pub(crate) routes: Vec<RouteStatus>,
-    /// Names that were dialled in vain.
+    /// Names that devices dialled and our certificates lack.
     pub(crate) wrong_names: ByLabel,
 }
 
-/// The log.
+/// The log, apart from its counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
-    pub(crate) records_committed: u64,
-    pub(crate) bytes_committed: u64,
-    pub(crate) commits: u64,
-    pub(crate) commits_failed: u64,
-    pub(crate) delivered: u64,
-    pub(crate) expired: u64,
-    pub(crate) evicted: u64,
-    pub(crate) dead_lettered: u64,
-    pub(crate) damaged: u64,
-    pub(crate) quarantined: u64,
-    pub(crate) compacted: u64,
-    pub(crate) device_bytes: u64,
-    pub(crate) device_syncs: u64,
-    pub(crate) late_settlements: u64,
-    pub(crate) rotations: u64,
     /// In order of priority.
     pub(crate) streams: Vec<Stream>,
     pub(crate) disk_bytes: u64,
@@ -183,25 +136,10 @@ pub(crate) struct Stream {
     pub(crate) refuses: bool,
 }
 
-/// The cloud side.
+/// The cloud side, apart from its counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cloud {
     pub(crate) status: BridgeStatus,
-    pub(crate) sent: u64,
-    pub(crate) sent_bytes: u64,
-    pub(crate) delivered: u64,
-    pub(crate) expired: u64,
-    pub(crate) retried: u64,
-    pub(crate) replayed: u64,
-    pub(crate) replayed_perhaps: u64,
-    pub(crate) duplicates_suspected: u64,
-    pub(crate) late_acks: u64,
-    pub(crate) connects: u64,
-    pub(crate) probes: u64,
-    pub(crate) read_errors: u64,
-    pub(crate) reconnects: ByLabel,
-    pub(crate) refused: ByLabel,
-    pub(crate) dead: ByLabel,
 }
 
 impl Cloud {
@@ -253,4 +191,9 @@ impl Log {
         let disk = self.max_disk.min(grows_to).saturating_sub(self.disk_bytes) / 3 * 2;
         streams.min(disk)
     }
+}
+
+/// A counter now.
+pub(crate) fn value(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }

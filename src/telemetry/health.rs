@@ -40,7 +40,7 @@ pub(crate) fn restart_helps(look: &Look) -> Vec<String> {
     }
     if let Some(waited) = look.log_stalled {
         let seconds = waited.as_secs();
-        broken.push(format!("records have waited {seconds} s for a commit; the log's writer is gone or the disk hangs: see `dmesg`, restart the gateway (nothing acked is lost)"));
+        broken.push(format!("records have waited {seconds} s for a commit: the log's writer has ended or the disk hangs. Check the disk (`dmesg`) and restart the gateway (nothing acked is lost)"));
     }
     broken
 }

@@ -6,13 +6,13 @@ const HEAD: &str = "# Metrics
 
 <!-- Made from src/telemetry/catalogue/mod.rs: FOREBAY_BLESS=1 cargo test --bin forebay metrics_page -->
 
-`/metrics` on `admin.bind` (127.0.0.1:9464 by default), for Prometheus. Counters count since the process started; the
-ledger that outlives restarts is in `/status` ([status.md](status.md)). A series with the label `reason`, `code` or
-`stream` exists for every value that is known; without a `cloud` in the configuration the cloud's are missing.
+`/metrics` on `admin.bind` (127.0.0.1:9464 by default), for Prometheus. Counters count since the process started. The
+ledger, which survives restarts, is in `/status` ([status.md](status.md)). Series with the label `reason`, `code` or
+`stream` exist for every known value. Without a `cloud` in the configuration the cloud's metrics are missing.
 
-A *listed* instrument has a series for each thing that is so now, and none otherwise: `forebay_device_silent_seconds > 0` is
-an alert that resolves by itself. Only these hold names of devices or topics; each has at most 300 series, those of the
-signals 100, the worst first. The others are bounded by the configuration: some 350 series.
+A *listed* metric has a series for each thing that is so now, and no other: an alert on `forebay_device_silent_seconds > 0`
+resolves by itself. Only listed metrics have names of devices or topics as labels. Each has at most 300 series, those of
+the signals 100, the worst first. The configuration bounds the others: about 350 series.
 ";
 
 /// The catalogue as a page.

@@ -30,6 +30,7 @@ use prometheus::{Registry, TextEncoder};
 use crate::config::Config;
 use crate::traces::Tracer;
 use catalogue::{ACK_LATENCY, COMMIT_LATENCY, DELIVERY_AGE, Instrument, Kind, Moment, Read, instruments};
+use figures::Log;
 use forebay_broker::UnroutedTopic;
 use observers::Observers;
 use past::Past;
@@ -37,9 +38,9 @@ use rates::{Rates, Totals};
 use sources::Running;
 use watchdog::{Progress, Watchdog};
 
-pub(crate) use figures::{ByLabel, Cloud, Figures, Log, Source, Stream};
+pub(crate) use figures::{Cloud, Figures, Source, Stream, value};
 pub(crate) use health::{not_ready, restart_helps};
-pub(crate) use outlook::Failing;
+pub(crate) use outlook::Deadline;
 pub(crate) use past::Counted;
 pub(crate) use rates::Flow;
 pub(crate) use sources::Sources;
@@ -76,7 +77,7 @@ struct Inner {
     registry: Registry,
     // Instruments work as long as their provider lives.
     _provider: SdkMeterProvider,
-    source: OnceLock<Box<dyn Source>>,
+    source: Arc<Watched>,
     sampled: Mutex<(Rates, Watchdog, Past)>,
     /// What the instruments read during one scrape.
     scraped: Arc<Scraped>,
@@ -93,10 +94,10 @@ pub(crate) struct Look {
     pub(crate) autonomy: Option<f64>,
     /// How long the log has taken records in without a commit; none = it is well.
     pub(crate) log_stalled: Option<Duration>,
-    /// What fails first, the nearest first.
-    pub(crate) outlook: Vec<Failing>,
-    /// The counters of a day ago.
-    pub(crate) day_ago: Arc<Counted>,
+    /// The deadlines, the nearest first.
+    pub(crate) outlook: Vec<Deadline>,
+    /// What was counted within a day.
+    pub(crate) within_a_day: Counted,
 }
 
 /// What one scrape reads from.
@@ -107,6 +108,7 @@ struct Scrape {
 }
 
 type Scraped = Mutex<Option<Scrape>>;
+type Watched = OnceLock<Box<dyn Source>>;
 
 impl Telemetry {
     /// Telemetry of this process; `fingerprint` is a hash of the configuration.
@@ -127,8 +129,9 @@ impl Telemetry {
         let provider = SdkMeterProvider::builder().with_reader(exporter).with_view(view).build();
         let meter = provider.meter("forebay");
         let scraped = Arc::<Scraped>::default();
+        let source = Arc::<Watched>::default();
         for instrument in instruments() {
-            register(&meter, instrument, &scraped);
+            register(&meter, instrument, &scraped, &source);
         }
         let histogram = |name| {
             let (description, unit) = instruments()
@@ -155,7 +158,7 @@ impl Telemetry {
             identity,
             registry,
             _provider: provider,
-            source: OnceLock::new(),
+            source,
             sampled: Mutex::default(),
             scraped,
         };
@@ -222,29 +225,30 @@ impl Telemetry {
 
     /// All figures now, and a sample for the rates. To be called every second or so.
     pub(crate) fn look(&self, now: Instant) -> Option<Look> {
-        let mut figures = self.source()?.figures();
+        let source = self.source()?;
+        let (mut figures, stats) = (source.figures(), source.stats());
         if let Some(tracer) = self.observers.tracer.get() {
             figures.traces = Some(tracer.counts());
         }
         let totals = Totals {
-            accepted: figures.front.accepted,
-            delivered: figures.log.delivered,
-            bytes: figures.log.bytes_committed,
+            accepted: value(&stats.front.accepted),
+            delivered: value(&stats.log.delivered),
+            bytes: value(&stats.log.bytes_committed),
             waiting: figures.log.streams.iter().map(|stream| stream.waiting_bytes).sum(),
         };
         let mut sampled = lock(&self.inner.sampled);
         let (rates, watchdog, past) = &mut *sampled;
         let flow = rates.flow(now, totals);
         rates.note(now, totals);
-        watchdog.note(now, progress(&figures.log));
+        watchdog.note(now, progress(&figures.log, stats.log));
         let log_stalled = watchdog.stalled(now);
-        let day_ago = past.look(now, &figures);
+        let within_a_day = past.look(now, source.counted());
         drop(sampled);
         let autonomy = autonomy(figures.log.headroom(), flow.bytes);
         let outlook = outlook::outlook(&figures, &flow);
         Some(Look {
             outlook,
-            day_ago,
+            within_a_day,
             figures,
             flow,
             autonomy,
@@ -271,21 +275,29 @@ impl Telemetry {
 }
 
 impl Scrape {
-    fn moment(&self) -> Moment<'_> {
+    fn moment<'a>(&'a self, source: &'a dyn Source) -> Moment<'a> {
         Moment {
             identity: &self.identity,
             look: &self.look,
             figures: &self.look.figures,
+            stats: source.stats(),
             unrouted: &self.unrouted,
         }
     }
 }
 
-fn progress(log: &Log) -> Progress {
+fn progress(log: &Log, stats: &forebay_wal::Stats) -> Progress {
     let waiting: u64 = log.streams.iter().map(|stream| stream.waiting).sum();
+    let settled = [
+        &stats.delivered,
+        &stats.expired,
+        &stats.evicted,
+        &stats.dead_lettered,
+        &stats.damaged,
+    ];
     Progress {
-        commits: log.commits + log.commits_failed,
-        taken_in: waiting + log.delivered + log.expired + log.evicted + log.dead_lettered + log.damaged,
+        commits: value(&stats.commits) + value(&stats.commits_failed),
+        taken_in: waiting + settled.into_iter().map(value).sum::<u64>(),
     }
 }
 
@@ -297,11 +309,11 @@ fn autonomy(headroom: u64, bytes_per_second: f64) -> Option<f64> {
     (bytes_per_second > 0.0).then(|| headroom as f64 / bytes_per_second)
 }
 
-fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scraped>) {
-    let scraped = scraped.clone();
+fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scraped>, source: &Arc<Watched>) {
+    let (scraped, source) = (Arc::clone(scraped), Arc::clone(source));
     match instrument.kind {
         Kind::Counter(read) | Kind::ListedCounter(read) => {
-            let read = move |observer: &dyn AsyncInstrument<f64>| observe(observer, instrument, read, &scraped);
+            let read = move |observer: &dyn AsyncInstrument<f64>| observe(observer, instrument, read, &scraped, &source);
             meter
                 .f64_observable_counter(instrument.name)
                 .with_description(instrument.question)
@@ -310,7 +322,7 @@ fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scrape
                 .build();
         }
         Kind::Gauge(read) | Kind::ListedGauge(read) => {
-            let read = move |observer: &dyn AsyncInstrument<f64>| observe(observer, instrument, read, &scraped);
+            let read = move |observer: &dyn AsyncInstrument<f64>| observe(observer, instrument, read, &scraped, &source);
             meter
                 .f64_observable_gauge(instrument.name)
                 .with_description(instrument.question)
@@ -322,10 +334,12 @@ fn register(meter: &Meter, instrument: &'static Instrument, scraped: &Arc<Scrape
     }
 }
 
-fn observe(observer: &dyn AsyncInstrument<f64>, instrument: &Instrument, read: Read, scraped: &Scraped) {
+fn observe(observer: &dyn AsyncInstrument<f64>, instrument: &Instrument, read: Read, scraped: &Scraped, source: &Watched) {
     let scraped = lock(scraped);
-    let Some(scrape) = scraped.as_ref() else { return };
-    for series in read(&scrape.moment()) {
+    let (Some(scrape), Some(source)) = (scraped.as_ref(), source.get()) else {
+        return;
+    };
+    for series in read(&scrape.moment(source.as_ref())) {
         let values = series.labels.into_iter().map(Value::from);
         let labels: Vec<_> = instrument
             .labels

@@ -1,11 +1,11 @@
-//! What fails first, if nothing is done.
+//! The deadlines: what fails if nothing is done, and when.
 
 use super::figures::{Cloud, Figures};
 use super::rates::Flow;
 
 /// Something that fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Failing {
+pub(crate) struct Deadline {
     /// `disk`, `quota`, `certificate`, `device_ca`, `crl`, `cloud_certificate` or `cloud_ca`.
     pub(crate) what: &'static str,
     /// In how many seconds; negative = it has.
@@ -19,33 +19,33 @@ const NOISE: f64 = 0.1;
 /// Beyond ten years nothing is in sight.
 const SIGHT: f64 = 10.0 * 365.0 * 86_400.0;
 
-/// All that is in sight, the nearest first.
-pub(super) fn outlook(figures: &Figures, flow: &Flow) -> Vec<Failing> {
+/// All deadlines in sight, the nearest first.
+pub(super) fn outlook(figures: &Figures, flow: &Flow) -> Vec<Deadline> {
     let mut all = Vec::new();
     // What waits goes up and down a little all the time.
     if flow.growth > flow.bytes * NOISE {
         let seconds = figures.log.headroom() as f64 / flow.growth;
-        all.push(Failing { what: "disk", seconds });
+        all.push(Deadline { what: "disk", seconds });
         if figures.cloud.as_ref().is_some_and(|cloud| is_at_quota(cloud, flow)) {
-            all.push(Failing { what: "quota", seconds });
+            all.push(Deadline { what: "quota", seconds });
         }
     } else if figures.log.headroom() == 0 {
-        all.push(Failing {
+        all.push(Deadline {
             what: "disk",
             seconds: 0.0,
         });
     }
     for expiry in figures.check.iter().flat_map(|check| &check.expiries) {
         let seconds = expiry.ends.saturating_sub(figures.judged) as f64;
-        match all.iter_mut().find(|failing| failing.what == expiry.what) {
-            Some(failing) => failing.seconds = failing.seconds.min(seconds),
-            None => all.push(Failing {
+        match all.iter_mut().find(|deadline| deadline.what == expiry.what) {
+            Some(deadline) => deadline.seconds = deadline.seconds.min(seconds),
+            None => all.push(Deadline {
                 what: expiry.what,
                 seconds,
             }),
         }
     }
-    all.retain(|failing| failing.seconds < SIGHT);
+    all.retain(|deadline| deadline.seconds < SIGHT);
     all.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
     all
 }
@@ -71,8 +71,8 @@ mod tests {
         }
     }
 
-    fn seconds(all: &[Failing], what: &str) -> Option<f64> {
-        all.iter().find(|failing| failing.what == what).map(|failing| failing.seconds)
+    fn seconds(all: &[Deadline], what: &str) -> Option<f64> {
+        all.iter().find(|deadline| deadline.what == what).map(|deadline| deadline.seconds)
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
             ..Findings::default()
         }));
         let all = outlook(&figures, &flow(0.0, 0.0));
-        assert_eq!(all.iter().map(|failing| failing.what).collect::<Vec<_>>(), ["crl", "certificate"]);
+        assert_eq!(all.iter().map(|deadline| deadline.what).collect::<Vec<_>>(), ["crl", "certificate"]);
         assert_eq!((seconds(&all, "crl"), seconds(&all, "certificate")), (Some(-500.0), Some(49_000.0)));
     }
 }

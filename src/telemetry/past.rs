@@ -1,72 +1,134 @@
-//! The counters of a day ago: what happened since then is worth a sentence, what happened before was told for a day.
+//! What was counted within a day: that is worth a sentence; what happened before was told for a day.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::figures::{Figures, Front, Log};
+use forebay_broker::{Refusal, Unretained};
+
+use super::figures::{ByLabel, Stats, value};
 
 /// How far back it looks.
 const DAY: Duration = Duration::from_secs(86_400);
 /// How often counters are kept.
 const APART: Duration = Duration::from_secs(900);
 
-/// Counters at one moment; zero before the start.
-#[derive(Clone, Debug, Default)]
+/// The counters that problems tell of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
-    /// The device side's.
-    pub(crate) front: Front,
-    /// The log's.
-    pub(crate) log: Log,
+    pub(crate) unrouted: u64,
+    pub(crate) refused: ByLabel,
+    pub(crate) dropped: ByLabel,
+    pub(crate) unretained: ByLabel,
+    pub(crate) retained_unread: u64,
+    pub(crate) fanout_dropped: u64,
+    pub(crate) handshake_faults: ByLabel,
+    pub(crate) wrong_names: ByLabel,
+    pub(crate) commits_failed: u64,
+    pub(crate) damaged: u64,
+    pub(crate) evicted: u64,
+    pub(crate) expired: u64,
+    pub(crate) dead_lettered: u64,
+}
+
+impl Counted {
+    /// The counters now.
+    pub(super) fn of(stats: Stats<'_>, wrong_names: ByLabel) -> Self {
+        let (front, log) = (stats.front, stats.log);
+        let refusals = |count: &dyn Fn(Refusal) -> u64| {
+            let all = Refusal::ALL.iter();
+            all.map(|reason| (reason.label().to_owned(), count(*reason))).collect()
+        };
+        let unretained = Unretained::ALL.iter();
+        let handshake_faults = front.handshake_faults().into_iter();
+        Self {
+            unrouted: value(&front.unrouted),
+            refused: refusals(&|reason| front.refused(reason)),
+            dropped: refusals(&|reason| front.dropped(reason)),
+            unretained: unretained
+                .map(|reason| (reason.label().to_owned(), front.unretained(*reason)))
+                .collect(),
+            retained_unread: value(&front.retained_unread),
+            fanout_dropped: value(&front.fanout_dropped),
+            handshake_faults: handshake_faults.map(|(label, count)| (label.to_owned(), count)).collect(),
+            wrong_names,
+            commits_failed: value(&log.commits_failed),
+            damaged: value(&log.damaged),
+            evicted: value(&log.evicted),
+            expired: value(&log.expired),
+            dead_lettered: value(&log.dead_lettered),
+        }
+    }
+
+    /// What was counted since `before`.
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            unrouted: self.unrouted.saturating_sub(before.unrouted),
+            refused: since(&self.refused, &before.refused),
+            dropped: since(&self.dropped, &before.dropped),
+            unretained: since(&self.unretained, &before.unretained),
+            retained_unread: self.retained_unread.saturating_sub(before.retained_unread),
+            fanout_dropped: self.fanout_dropped.saturating_sub(before.fanout_dropped),
+            handshake_faults: since(&self.handshake_faults, &before.handshake_faults),
+            wrong_names: since(&self.wrong_names, &before.wrong_names),
+            commits_failed: self.commits_failed.saturating_sub(before.commits_failed),
+            damaged: self.damaged.saturating_sub(before.damaged),
+            evicted: self.evicted.saturating_sub(before.evicted),
+            expired: self.expired.saturating_sub(before.expired),
+            dead_lettered: self.dead_lettered.saturating_sub(before.dead_lettered),
+        }
+    }
+}
+
+/// What was counted since `before`, by label.
+fn since(now: &ByLabel, before: &ByLabel) -> ByLabel {
+    let earlier = |label: &str| before.iter().find(|(known, _)| known == label).map_or(0, |(_, count)| *count);
+    now.iter()
+        .map(|(label, count)| (label.clone(), count.saturating_sub(earlier(label))))
+        .collect()
 }
 
 /// The counters of the last day.
 #[derive(Debug, Default)]
-pub(super) struct Past(VecDeque<(Instant, Arc<Counted>)>);
+pub(super) struct Past(VecDeque<(Instant, Counted)>);
 
 impl Past {
-    /// Keeps the counters now and then; gives those of a day ago.
-    pub(super) fn look(&mut self, now: Instant, figures: &Figures) -> Arc<Counted> {
-        if self.0.back().is_none_or(|(last, _)| now.duration_since(*last) >= APART) {
-            let counted = Counted {
-                front: Front {
-                    routes: vec![],
-                    ..figures.front.clone()
-                },
-                log: Log {
-                    streams: vec![],
-                    unavailable: None,
-                    ..figures.log.clone()
-                },
-            };
-            self.0.push_back((now, Arc::new(counted)));
-        }
+    /// Keeps the counters now and then; gives what was counted within a day.
+    pub(super) fn look(&mut self, now: Instant, counted: Counted) -> Counted {
         while self.0.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= DAY) {
             self.0.pop_front();
         }
-        let oldest = self.0.front().filter(|(at, _)| now.duration_since(*at) >= DAY);
-        oldest.map_or_else(Arc::default, |(_, counted)| Arc::clone(counted))
+        let day_ago = self.0.front().filter(|(at, _)| now.duration_since(*at) >= DAY);
+        let within_a_day = day_ago.map_or_else(|| counted.clone(), |(_, before)| counted.since(before));
+        if self.0.back().is_none_or(|(last, _)| now.duration_since(*last) >= APART) {
+            self.0.push_back((now, counted));
+        }
+        within_a_day
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::figures;
     use super::*;
 
     #[test]
     fn what_was_counted_more_than_a_day_ago_is_past_and_little_is_kept() {
-        let (start, mut past, mut figures) = (Instant::now(), Past::default(), figures());
+        let (start, mut past) = (Instant::now(), Past::default());
         let mut at = |hour: u64, unrouted: u64| {
-            figures.front.unrouted = unrouted;
-            past.look(start + Duration::from_secs(hour * 3600), &figures).front.unrouted
+            let counted = Counted {
+                unrouted,
+                refused: vec![("log_full".to_owned(), unrouted)],
+                ..Counted::default()
+            };
+            let within = past.look(start + Duration::from_secs(hour * 3600), counted);
+            assert_eq!(within.refused[0].1, within.unrouted);
+            within.unrouted
         };
-        assert_eq!(at(0, 7), 0, "since the start all counts");
-        assert_eq!(at(23, 9), 0);
-        assert_eq!(at(25, 9), 7);
-        assert_eq!(at(48, 9), 9);
+        assert_eq!(at(0, 7), 7, "since the start all counts");
+        assert_eq!(at(23, 9), 9);
+        assert_eq!(at(25, 9), 2);
+        assert_eq!(at(48, 9), 0);
         for minute in 0..10_000 {
-            past.look(start + Duration::from_secs(50 * 3600 + minute * 60), &figures);
+            past.look(start + Duration::from_secs(50 * 3600 + minute * 60), Counted::default());
         }
         assert!(past.0.len() <= 98, "{}", past.0.len());
     }

@@ -20,7 +20,7 @@ use crate::config::Otlp;
 const QUEUE: usize = 4096;
 /// Spans of one request.
 const BATCH: usize = 512;
-/// How long spans wait for company.
+/// How long spans are collected for one request.
 const LINGER: Duration = Duration::from_millis(500);
 /// How long what waits at the end may take to leave.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -123,7 +123,7 @@ impl Export {
             }
         };
         if timeout(FAREWELL, farewell).await.is_err() {
-            tracing::warn!("the last traces did not reach the collector in time");
+            tracing::warn!("the collector did not accept the last traces in time");
         }
     }
 
@@ -153,10 +153,10 @@ impl Export {
         counter.fetch_add(count, Ordering::Relaxed);
         let fails = result.is_err();
         match result {
-            Ok(()) if self.is_failing => tracing::info!("the collector at {} takes traces again", self.endpoint),
+            Ok(()) if self.is_failing => tracing::info!("the collector at {} accepts traces again", self.endpoint),
             Err(error) if !self.is_failing => tracing::warn!(
                 %error,
-                "the collector at {} takes no traces; they are dropped and counted until it does: is it running, and does it take OTLP over HTTP there?",
+                "the collector at {} does not accept traces; they are dropped and counted. Is it running, and does it accept OTLP over HTTP there?",
                 self.endpoint
             ),
             _ => {}

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::expiry;
 use super::fleet::Board;
 use super::judge::{Expected, Judge, Row};
-use super::plants::{ROUTES, Site, Sites};
+use super::plants::{Site, Sites, TELEMETRY};
 use super::support::device::Device;
 use super::support::eventually;
 
@@ -164,7 +164,7 @@ async fn mistyped_route(sites: &Sites, judge: &Judge) -> Row {
     let board = Board::start(*site.gateway.listeners.last().unwrap(), "board-1", Duration::from_secs(1));
     let named = judge.names(&expected, caused).await;
     let cured = Instant::now();
-    site.reroute("mistyped", ROUTES).await;
+    site.reroute("mistyped", TELEMETRY).await;
     let row = judge.is_over(&expected, named, cured).await;
     // It goes on until its site stops, so that it does not fall silent.
     site.boards.push(board);

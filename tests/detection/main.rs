@@ -6,7 +6,7 @@
 //! system. A gateway that nothing is done to, under load, with a cloud that restarts as AWS does, raises nothing: for five
 //! minutes, or for as many seconds as `FOREBAY_UNDISTURBED` says.
 //!
-//! `FOREBAY_DETECTION=write cargo test --test detection` also writes the tables of docs/detection.md.
+//! `FOREBAY_BLESS=1 cargo test --test detection` also writes the tables of docs/detection.md.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../support/mod.rs"]

@@ -12,6 +12,7 @@ use super::fleet::Board;
 use super::support::gateway::Gateway;
 use super::support::plant::Plant;
 use super::support::prometheus::Prometheus;
+use super::support::scene::Scene;
 use super::support::within;
 
 /// A reading a second.
@@ -59,13 +60,23 @@ impl Sites {
             .collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         Self {
-            field: Site::start("plant-7", &tls(&plant, false), ROUTES, "1GiB", &names, SECOND / 2).await,
-            mistyped: Mutex::new(Site::start("mistyped", "", &ROUTES.replacen("telemetry", "telemtry", 1), "256MiB", &[], SECOND).await),
-            deaf: Site::start("deaf", "", ROUTES, "256MiB", &["board-1"], SECOND).await,
-            lossy: Site::start("lossy", "", ROUTES, "2GiB", &["board-1"], SECOND / 10).await,
-            denied: Site::start("denied", "", ROUTES, "256MiB", &["board-1"], SECOND).await,
-            filling: Site::start("filling", "", ROUTES, "64MiB", &["board-1"], SECOND).await,
-            expiring: Mutex::new(Site::start("expiring", &tls(&plant_that_expires, true), ROUTES, "256MiB", &["board-1"], SECOND).await),
+            field: Site::start("plant-7", Some(&tls(&plant, false)), TELEMETRY, "1GiB", &names, SECOND / 2).await,
+            mistyped: Mutex::new(Site::start("mistyped", None, "devices/+/telemtry", "256MiB", &[], SECOND).await),
+            deaf: Site::start("deaf", None, TELEMETRY, "256MiB", &["board-1"], SECOND).await,
+            lossy: Site::start("lossy", None, TELEMETRY, "2GiB", &["board-1"], SECOND / 10).await,
+            denied: Site::start("denied", None, TELEMETRY, "256MiB", &["board-1"], SECOND).await,
+            filling: Site::start("filling", None, TELEMETRY, "64MiB", &["board-1"], SECOND).await,
+            expiring: Mutex::new(
+                Site::start(
+                    "expiring",
+                    Some(&tls(&plant_that_expires, true)),
+                    TELEMETRY,
+                    "256MiB",
+                    &["board-1"],
+                    SECOND,
+                )
+                .await,
+            ),
             plant_that_expires,
             plant,
         }
@@ -102,8 +113,8 @@ impl Sites {
     }
 }
 
-/// The routes of every site; `mistyped` gets another `telemetry`.
-pub(crate) const ROUTES: &str = "[{from: \"devices/+/telemetry\", to: \"dt/{device}\", stream: telemetry}, {from: \"devices/+/alarm\", to: \"alarm/{device}\", stream: telemetry}]";
+/// What the first route of every site takes; `mistyped` gets another.
+pub(crate) const TELEMETRY: &str = "devices/+/telemetry";
 
 /// A TLS listener with the plant's certificate.
 fn tls(plant: &Plant, revokes: bool) -> String {
@@ -111,11 +122,11 @@ fn tls(plant: &Plant, revokes: bool) -> String {
     if revokes {
         tls = tls.replace('}', &format!(", crl: {}}}", plant.path(expiry::LIST)));
     }
-    format!("{{bind: \"127.0.0.1:0\", names: [localhost], tls: {tls}, identity: \"{{cn}}\"}}, ")
+    format!("names: [localhost], tls: {tls}, identity: \"{{cn}}\"")
 }
 
 impl Site {
-    async fn start(id: &str, listener: &str, routes: &str, max_bytes: &str, boards: &[&str], every: Duration) -> Self {
+    async fn start(id: &str, listener: Option<&str>, telemetry: &str, max_bytes: &str, boards: &[&str], every: Duration) -> Self {
         let ledger = Ledger::new(LedgerConfig {
             keep_entries: 0,
             keep_payload_bytes: 0,
@@ -127,7 +138,7 @@ impl Site {
         })
         .await
         .unwrap();
-        let mut gateway = Gateway::new(&config(id, listener, routes, max_bytes, cloud.address().port()));
+        let mut gateway = Gateway::new(&config(id, listener, telemetry, max_bytes, cloud.address().port()));
         gateway.start().await;
         let plain = *gateway.listeners.last().unwrap();
         let boards = boards.iter().map(|name| Board::start(plain, name, every)).collect();
@@ -137,7 +148,7 @@ impl Site {
     /// One that nothing will be done to: 50 publishes a second, one of its boards the reference of the others.
     pub(crate) async fn calm() -> Self {
         let boards = ["board-1", "board-2", "board-3", "board-4", "ref-1"];
-        Self::start("calm", "", ROUTES, "2GiB", &boards, SECOND / 10).await
+        Self::start("calm", None, TELEMETRY, "2GiB", &boards, SECOND / 10).await
     }
 
     /// Its label in Prometheus.
@@ -145,9 +156,9 @@ impl Site {
         self.gateway.admin.to_string()
     }
 
-    /// Goes on with other routes, as after a correction.
-    pub(crate) async fn reroute(&mut self, id: &str, routes: &str) {
-        let config = config(id, "", routes, "256MiB", self.cloud.address().port());
+    /// Goes on with another first route, as after a correction.
+    pub(crate) async fn reroute(&mut self, id: &str, telemetry: &str) {
+        let config = config(id, None, telemetry, "256MiB", self.cloud.address().port());
         std::fs::write(self.gateway.folder().join("forebay.yaml"), config).unwrap();
         assert_eq!(self.gateway.stop().await, 0);
         self.gateway.start().await;
@@ -161,24 +172,28 @@ impl Site {
 }
 
 /// A gateway's configuration. It plans for an outage of twelve hours at the rate that its boards have.
-pub(crate) fn config(id: &str, listener: &str, routes: &str, max_bytes: &str, cloud: u16) -> String {
+pub(crate) fn config(id: &str, listener: Option<&str>, telemetry: &str, max_bytes: &str, cloud: u16) -> String {
     // Only these sites have a reference.
     let fields = if ["plant-7", "calm"].contains(&id) {
         "    fields: [{at: /temp, drift: {topic: devices/ref-1/telemetry, at: /temp, more_than: 1.0}}]\n"
     } else {
         ""
     };
-    format!(
-        "gateway: {{id: {id}, max_disk: 4GiB, keep_free: 0B, survive: {{outage: 12h, rate: 2/s, size: 256B}}}}\n\
-         listeners: [{listener}{{bind: \"127.0.0.1:0\", identity: \"{{client_id}}\"}}]\n\
-         streams: [{{name: telemetry, max_bytes: {max_bytes}}}]\n\
-         routes: {routes}\n\
-         watch:\n\
-         \x20 - topic: devices/+/telemetry\n\
-         \x20   every: 4s\n\
-         \x20   sequence: {{counter: /seq, boot: /boot}}\n\
-         {fields}\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {cloud}, canary: 1m}}\n\
-         admin: {{bind: \"127.0.0.1:0\"}}\n"
-    )
+    let mut scene = Scene::new(id)
+        .set("gateway", "max_disk", "4GiB")
+        .set("gateway", "survive", "{outage: 12h, rate: 2/s, size: 256B}")
+        .stream(&format!("name: telemetry, max_bytes: {max_bytes}"))
+        .more(&format!(
+            "watch:\n  - topic: devices/+/telemetry\n    every: 4s\n    sequence: {{counter: /seq, boot: /boot}}\n{fields}"
+        ))
+        .cloud_on(cloud)
+        .set("cloud", "canary", "1m");
+    if let Some(keys) = listener {
+        scene = scene.listener(keys);
+    }
+    scene
+        .listener("identity: \"{client_id}\"")
+        .route(&format!("from: \"{telemetry}\", to: \"dt/{{device}}\", stream: telemetry"))
+        .route("from: \"devices/+/alarm\", to: \"alarm/{device}\", stream: telemetry")
+        .config()
 }

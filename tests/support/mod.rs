@@ -10,6 +10,7 @@ pub mod kernel_clock;
 pub mod plant;
 pub mod program;
 pub mod prometheus;
+pub mod scene;
 pub mod telemetry;
 
 use std::future::Future;

@@ -7,20 +7,15 @@ use forebay_aws_standin::{Ledger, LedgerConfig, Standin, StandinConfig};
 use serde_json::Value;
 
 use super::plant::Plant;
+use super::scene::Scene;
 
-/// The configuration of a gateway with this plant's certificates and this cloud.
-pub fn config(plant: &Plant, cloud: SocketAddr) -> String {
-    format!(
-        "gateway: {{id: plant, max_disk: 256MiB, keep_free: 0B}}\n\
-         listeners: [{{bind: \"127.0.0.1:0\", names: [localhost], tls: {}}}]\n\
-         streams: [{{name: telemetry, max_bytes: 128MiB, when_full: refuse}}]\n\
-         routes:\n  - {{from: \"devices/+/telemetry/#\", to: \"dt/{{device}}/{{#}}\", stream: telemetry}}\n  \
-         - {{from: \"devices/+/health\", to: \"dt/{{device}}/health\", stream: telemetry}}\n\
-         cloud: {{profile: mqtt, endpoint: 127.0.0.1, port: {}}}\n\
-         admin: {{bind: \"127.0.0.1:0\"}}\n",
-        plant.listener_tls(),
-        cloud.port()
-    )
+/// A gateway with this plant's certificates and this cloud.
+pub fn scene(plant: &Plant, cloud: SocketAddr) -> Scene {
+    Scene::new("plant")
+        .tls_listener(plant)
+        .route("from: \"devices/+/telemetry/#\", to: \"dt/{device}/{#}\", stream: telemetry")
+        .route("from: \"devices/+/health\", to: \"dt/{device}/health\", stream: telemetry")
+        .cloud(cloud)
 }
 
 /// A cloud and its ledger.

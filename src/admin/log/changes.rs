@@ -59,21 +59,24 @@ where
     };
     let count = numbers.numbers.len();
     if count == 0 || count > MAX_AT_ONCE {
-        return text(StatusCode::BAD_REQUEST, format!("{count} numbers; 1 to {MAX_AT_ONCE} go at once\n"));
+        return text(
+            StatusCode::BAD_REQUEST,
+            format!("{count} numbers; a request may have 1 to {MAX_AT_ONCE}\n"),
+        );
     }
     let _turn = pages.turn.lock().await;
     let (log, wanted) = (pages.log.clone(), make(numbers));
     let done = tokio::task::spawn_blocking(move || change(&log, &wanted)).await;
     match done {
         Ok(Ok(changed)) => {
-            tracing::info!(%peer, path, changed = changed.changed, kept = changed.kept.len(), "the log was changed, as asked over HTTP");
+            tracing::info!(%peer, path, changed = changed.changed, kept = changed.kept.len(), "the log was changed over the admin API");
             match serde_json::to_string(&changed) {
                 Ok(json) => page(StatusCode::OK, JSON, json + "\n"),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}; please report it\n")),
             }
         }
         Ok(Err(reason)) => {
-            tracing::warn!(%peer, path, reason, "a change of the log, asked for over HTTP, failed");
+            tracing::warn!(%peer, path, reason, "a change of the log over the admin API failed");
             text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n")
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}; please report it\n")),

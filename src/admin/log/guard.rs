@@ -20,7 +20,7 @@ pub(super) fn refusal<B>(request: &Request<B>, state: &State, is_local: bool, is
     let headers = request.headers();
     let is_trusted = has_token(request, state);
     if !is_trusted && !is_local {
-        let advice = "needs the header `Authorization: Bearer TOKEN` with the token of admin.token_file\n";
+        let advice = "requires the header `Authorization: Bearer TOKEN` with the token of admin.token_file\n";
         let mut page = text(StatusCode::UNAUTHORIZED, advice.to_owned());
         page.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return Some(page);
@@ -35,16 +35,16 @@ pub(super) fn refusal<B>(request: &Request<B>, state: &State, is_local: bool, is
     if headers.contains_key(ORIGIN) {
         return Some(text(
             StatusCode::FORBIDDEN,
-            "not for web pages: the request has an Origin\n".to_owned(),
+            "refused: the request has an Origin, so it comes from a web page\n".to_owned(),
         ));
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !is_trusted && !is_numeric(host) {
-        let advice = "without the token the Host must be an address or localhost, so that no web page can ask under a name of its own\n";
+        let advice = "without the token the Host must be an address or localhost, so that a web page cannot send the request under a name of its own\n";
         return Some(text(StatusCode::FORBIDDEN, advice.to_owned()));
     }
     if is_change && !headers.contains_key(CHANGE) {
-        let advice = format!("a change needs the header `{CHANGE}: yes`, which no web page can send\n");
+        let advice = format!("a change requires the header `{CHANGE}: yes`, which a web page cannot send\n");
         return Some(text(StatusCode::FORBIDDEN, advice));
     }
     None

@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::State;
 use super::pages::{JSON, text};
-use crate::inspect::{About, Line, Live, Selection, audit, files, follow, letters, records, stat, tail, verify};
+use crate::inspect::{About, Line, Live, Selection, audit, follow, letters, records, segments, stat, tail, verify};
 
 pub(crate) use guard::CHANGE;
 
@@ -52,7 +52,7 @@ type Answer = Response<AnswerBody>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Stat,
-    Files,
+    Segments,
     Records,
     Verify,
     Letters,
@@ -101,13 +101,13 @@ impl LogPages {
     fn answer_reader<B>(&self, request: &Request<B>, state: &State, is_local: bool, progress: Arc<Progress>) -> Answer {
         let what = match request.uri().path() {
             "/log/stat" => What::Stat,
-            "/log/files" => What::Files,
+            "/log/segments" => What::Segments,
             "/log/records" => What::Records,
             "/log/verify" => What::Verify,
             "/dead/records" => What::Letters,
             "/audit" => What::Audit,
             _ => {
-                let there_are = "not found; docs/status.md lists the pages about the log\n";
+                let there_are = "not found; docs/status.md lists the paths of the log\n";
                 return whole(text(StatusCode::NOT_FOUND, there_are.to_owned()));
             }
         };
@@ -128,7 +128,7 @@ impl LogPages {
     /// Reads on a thread of its own.
     fn read(&self, state: &State, what: What, asked: Asked, inspector: Inspector, progress: Arc<Progress>) -> Answer {
         let Ok(place) = Arc::clone(&self.readers).try_acquire_owned() else {
-            let advice = format!("{MAX_READERS} readers of the log are at work already; try again when one has ended\n");
+            let advice = format!("{MAX_READERS} readers of the log run already; try again when one has ended\n");
             return whole(text(StatusCode::SERVICE_UNAVAILABLE, advice));
         };
         let (body, out) = body::lines(progress);
@@ -139,7 +139,7 @@ impl LogPages {
             let see = &mut |line: Line| out.borrow_mut().put(&line);
             let gateway = pages.about.gateway.as_str();
             let result = match what {
-                What::Files => files(&inspector, see),
+                What::Segments => segments(&inspector, see),
                 What::Verify => {
                     verify(&inspector, see);
                     Ok(())
@@ -207,7 +207,7 @@ impl Asked {
             match (what, key.as_str()) {
                 (What::Records, "follow") => asked.follow = value == "true",
                 (What::Records, "tail") => asked.tail = Some(value.parse().map_err(|_| format!("tail={value}: must be a number"))?),
-                _ => return Err(format!("`{key}` is not known here")),
+                _ => return Err(format!("`{key}` is not known")),
             }
         }
         Ok(asked)

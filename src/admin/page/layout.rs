@@ -1,9 +1,11 @@
-//! What stands on the screen, from top to bottom in the order in which it is asked for: does it flow, what waits, how long
-//! can it hold out, what is wrong, what fails first, which device has trouble.
+//! The parts of the screen from top to bottom: does it flow, what waits, autonomy and deadlines, what is wrong, which device
+//! has trouble.
 
 use std::time::Duration;
 
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::{Line, Style};
 use crate::config::show_bytes;
@@ -14,7 +16,9 @@ const WIDTH: usize = 100;
 const DEVICES: usize = 20;
 /// Problems shown.
 const PROBLEMS: usize = 20;
-/// What fails sooner is coloured, in seconds: a day, and thirty.
+/// A deadline further away than two days is shown as a date, in seconds.
+const DATED: f64 = 2.0 * 86_400.0;
+/// A deadline nearer than this is coloured, in seconds: a day, and thirty.
 const SOON: f64 = 86_400.0;
 const BEFORE_LONG: f64 = 30.0 * 86_400.0;
 
@@ -25,6 +29,7 @@ pub(crate) fn page(status: &Value) -> Vec<Line> {
     head(status, &mut lines);
     waiting(status, &mut lines);
     autonomy(status, &mut lines);
+    deadlines(status, &mut lines);
     problems(status, &mut lines);
     devices(status, &mut lines);
     lines
@@ -69,7 +74,7 @@ fn head(status: &Value, lines: &mut Vec<Line>) {
         other => other.to_owned(),
     };
     let canary = match (&status["canary"]["waiting_seconds"], &status["canary"]["round_trip_ms"]) {
-        (Value::Number(_), _) => format!(", the canary waits for {}", ago(&status["canary"]["waiting_seconds"])),
+        (Value::Number(_), _) => format!(", the canary has waited {}", ago(&status["canary"]["waiting_seconds"])),
         (_, Value::Number(took)) => format!(", the canary took {took} ms"),
         _ => String::new(),
     };
@@ -110,54 +115,64 @@ fn waiting(status: &Value, lines: &mut Vec<Line>) {
 
 fn autonomy(status: &Value, lines: &mut Vec<Line>) {
     let wanted = seconds(&status["survive_seconds"]);
-    let mut line = vec![(Style::Bold, "Autonomy: ".to_owned())];
+    let mut line = vec![(Style::Bold, "Autonomy ".to_owned())];
     line.push(match status["autonomy_seconds"].as_f64() {
         None => plain(format!(
-            "no publishes now; {} without the cloud at the rate of gateway.survive ({} planned)",
+            "without the cloud: no publishes at present; {} at the rate of gateway.survive (required: {})",
             ago(&status["survive_autonomy_seconds"]),
             rough(wanted)
         )),
         Some(left) => (
             if left < wanted { Style::Bad } else { Style::Good },
-            format!("{} without the cloud at the present rate ({} planned)", rough(left), rough(wanted)),
+            format!(
+                "{} without the cloud at the present rate (required: {})",
+                rough(left),
+                rough(wanted)
+            ),
         ),
     });
     lines.push(line);
+}
+
+fn deadlines(status: &Value, lines: &mut Vec<Line>) {
     let mut line = vec![(Style::Bold, "Next deadline: ".to_owned())];
-    for (place, failing) in items(&status["fails_first"]).iter().take(4).enumerate() {
-        let left = seconds(&failing["in_seconds"]);
+    for (place, deadline) in items(&status["deadlines"]).iter().take(4).enumerate() {
+        let left = seconds(&deadline["in_seconds"]);
         let style = match left {
             _ if left < SOON => Style::Bad,
             _ if left < BEFORE_LONG => Style::Warn,
             _ => Style::Plain,
         };
-        let what = deadline(text(&failing["what"]));
-        let separator = if place == 0 { "" } else { ", " };
-        let text = if left < 0.0 {
-            format!("{separator}{what} expired {} ago", rough(-left))
-        } else {
-            format!("{separator}{what} in {}", rough(left))
+        let (what, ends) = match text(&deadline["what"]) {
+            "disk" => ("disk full", "disk is full"),
+            "quota" => ("disk full, at the cloud's quota", "disk is full"),
+            "certificate" => ("server certificate", "server certificate expired"),
+            "device_ca" => ("device CA", "device CA expired"),
+            "crl" => ("revocation list", "revocation list expired"),
+            "cloud_certificate" => ("cloud certificate", "cloud certificate expired"),
+            "cloud_ca" => ("cloud CA", "cloud CA expired"),
+            other => (other, other),
+        };
+        let separator = if place == 0 { "" } else { "; " };
+        let text = match date(text(&deadline["at"])) {
+            _ if left < 0.0 => format!("{separator}{ends} {} ago", rough(-left)),
+            Some(date) if left >= DATED => format!("{separator}{what}, {date}"),
+            _ => format!("{separator}{what} in {}", rough(left)),
         };
         line.push((style, text));
     }
     if line.len() == 1 {
-        line.push(plain("none expected"));
+        line.push(plain("none within ten years"));
     }
     lines.push(line);
     lines.push(vec![]);
 }
 
-/// What a word of `fails_first[].what` is called on the screen.
-fn deadline(what: &str) -> String {
-    match what {
-        "disk" => "disk full".to_owned(),
-        "quota" => "log full over the quota".to_owned(),
-        "certificate" => "server certificate".to_owned(),
-        "device_ca" => "device CA".to_owned(),
-        "crl" => "revocation list".to_owned(),
-        "cloud_ca" => "cloud CA".to_owned(),
-        other => other.replace('_', " "),
-    }
+/// The date of a moment in RFC 3339: `30 Nov 2031`.
+fn date(moment: &str) -> Option<String> {
+    let date = OffsetDateTime::parse(moment, &Rfc3339).ok()?.date();
+    let month = date.month().to_string();
+    Some(format!("{} {} {}", date.day(), month.get(..3)?, date.year()))
 }
 
 fn problems(status: &Value, lines: &mut Vec<Line>) {

@@ -10,12 +10,12 @@ fn status() -> Value {
         "flowing": {"state": "flowing", "accepted_per_second": 40.0, "delivered_per_second": 39.9},
         "streams": [{"name": "telemetry", "waiting": 1_234_567, "waiting_bytes": 10 << 20, "max_bytes": 1 << 30, "oldest_seconds": 200}],
         "autonomy_seconds": 111_600, "survive_seconds": 43_200, "survive_autonomy_seconds": 90_000,
-        "fails_first": [{"what": "crl", "in_seconds": 90_000}, {"what": "cloud_certificate", "in_seconds": 8_640_000}],
+        "deadlines": [{"what": "crl", "in_seconds": 90_000, "at": "2027-01-18T11:53:20Z"}, {"what": "certificate", "in_seconds": 8_640_000, "at": "2027-04-27T10:53:20Z"}],
         "cloud": {"state": "connected", "since": "2027-01-15T08:00:00Z"},
         "canary": {"round_trip_ms": 82, "waiting_seconds": null},
         "devices": {"known": 25, "connected": 24, "list": [
             {"identity": "board-1", "last_seen_seconds": 3, "troubles": []},
-            {"identity": "board-2", "last_seen_seconds": 300, "troubles": ["has sent nothing on `devices/board-2/telemetry` for 5 min; it should each 1m"]},
+            {"identity": "board-2", "last_seen_seconds": 300, "troubles": ["has sent nothing on `devices/board-2/telemetry` for 5 min; it should send every 1m"]},
         ]},
     })
 }
@@ -34,14 +34,15 @@ plant-7  FLOWING   up 3 days, forebay 0.1.0
 Waiting
   telemetry    1,234,567 records, 10MiB of 1GiB, the oldest for 3 min
 
-Autonomy: 31 h without the cloud at the present rate (12 h planned)
-Next deadline: revocation list in 25 h, cloud certificate in 100 days
+Autonomy 31 h without the cloud at the present rate (required: 12 h)
+Next deadline: revocation list in 25 h; server certificate, 27 Apr 2027
 
 Nothing is wrong
 
 Device   last seen    trouble
 board-1  3 s ago      none
-board-2  5 min ago    has sent nothing on `devices/board-2/telemetry` for 5 min; it should each 1m
+board-2  5 min ago    has sent nothing on `devices/board-2/telemetry` for 5 min; it should send
+                      every 1m
 and 23 more, those with trouble first: --json
 ";
     assert_eq!(shown(&status()), expected);
@@ -91,16 +92,16 @@ fn what_devices_chose_steers_neither_terminal_nor_browser() {
 #[test]
 fn what_has_expired_and_what_is_empty_are_said_so() {
     let mut status = status();
-    status["fails_first"] = json!([{"what": "certificate", "in_seconds": -90_000}]);
+    status["deadlines"] = json!([{"what": "certificate", "in_seconds": -90_000}]);
     assert!(shown(&status).contains("Next deadline: server certificate expired 25 h ago"));
-    status["fails_first"] = json!([]);
+    status["deadlines"] = json!([]);
     status["autonomy_seconds"] = Value::Null;
     status["devices"] = json!({"known": 0, "connected": 0, "list": []});
     status["cloud"] = Value::Null;
     let text = shown(&status);
     for words in [
-        "none expected",
-        "no publishes now; 25 h without the cloud at the rate",
+        "none within ten years",
+        "no publishes at present; 25 h at the rate",
         "No device has been seen yet",
         "no cloud is configured",
     ] {

@@ -18,7 +18,8 @@ pub(super) fn climb<'c, 'a>(
         return Vec::new();
     };
     if top.is_ca() && file.iter().any(|certificate| !certificate.is_ca()) {
-        let text = "the file begins with a CA's certificate; put the own one first, then each one's issuer".to_owned();
+        let text =
+            "the file begins with a CA's certificate; put the server's or device's own certificate first, then its issuers".to_owned();
         problems.push(Problem::serious("order", text));
     }
     let mut ladder = vec![top];
@@ -29,7 +30,7 @@ pub(super) fn climb<'c, 'a>(
         };
         if at != used.len() && problems.iter().all(|problem| problem.label != "order") {
             let text = format!(
-                "certificate {} of the file signs \"{}\" and should follow it; some devices do not sort",
+                "certificate {} of the file signs \"{}\" and should follow it; some devices do not sort certificates",
                 at + 1,
                 top.subject()
             );
@@ -99,14 +100,14 @@ fn broken_link<'c, 'a: 'c>(
         Ok(()) => {}
         Err(X509Error::SignatureUnsupportedAlgorithm) => {
             let text = format!(
-                "the signature of \"{}\" is of a kind that Forebay does not accept; use ECDSA P-256 with SHA-256",
+                "Forebay does not accept the signature algorithm of \"{}\"; use ECDSA P-256 with SHA-256",
                 top.subject()
             );
             problems.push(Problem::serious("unsupported_signature", text));
         }
         Err(_) => {
             let text = format!(
-                "\"{}\" names \"{}\" as its CA, but another key has signed it: that CA was probably made anew under the same name; issue the certificate again",
+                "\"{}\" names \"{}\" as its CA, but another key has signed it: that CA was probably replaced by one of the same name; issue the certificate again",
                 top.subject(),
                 top.issuer()
             );

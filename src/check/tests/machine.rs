@@ -69,7 +69,7 @@ fn a_file_system_too_small_is_an_error_and_one_too_full_a_warning() {
     );
     assert_eq!(
         found(&with(8 << 30, 1 << 30), Severity::Warn, "the file system of"),
-        "make room, or put gateway.data_dir on another disk"
+        "free space, or put gateway.data_dir on another disk"
     );
     found(&with(8 << 30, 4 << 30), Severity::Ok, "the file system of");
     let unknown = run_with(
@@ -96,7 +96,7 @@ fn what_is_written_per_day_is_told_with_what_waiting_saves() {
     let hint = found(
         &eager,
         Severity::Ok,
-        "at 40/s and commit_wait 0ms some 143.2 GB are written per day (1 to a commit",
+        "at 40/s and commit_wait 0ms the gateway writes about 143.2 GB per day (records per commit: 1;",
     );
     assert!(hint.contains("commit_wait: 500ms would write 8.3 GB"), "{hint}");
     let card = run_with(
@@ -111,7 +111,7 @@ fn what_is_written_per_day_is_told_with_what_waiting_saves() {
         found(
             &patient,
             Severity::Ok,
-            "at 40/s and commit_wait 500ms some 8.3 GB are written per day (21 to a commit"
+            "at 40/s and commit_wait 500ms the gateway writes about 8.3 GB per day (records per commit: 21;"
         ),
         ""
     );
@@ -153,7 +153,7 @@ fn a_name_that_devices_dial_and_the_certificate_lacks_is_an_error() {
     found(
         &check(&with_certificates(none.path(), forebay_wal::wall_clock(), "[]")),
         Severity::Warn,
-        "`names` is left out",
+        "`names` is missing",
     );
 }
 
@@ -188,6 +188,6 @@ fn a_revocation_list_that_cannot_be_read_is_an_error() {
 fn plain_listeners_are_told_and_warned_of_beyond_loopback() {
     let config = super::read("gateway: {id: g}\nlisteners: [{bind: 0.0.0.0:1883, insecure: true}, {bind: 127.0.0.1:1884}]\n");
     let report = check(&config);
-    found(&report, Severity::Warn, "0.0.0.0:1883: plain TCP, every host on the network");
-    found(&report, Severity::Ok, "127.0.0.1:1884: plain, on loopback only");
+    found(&report, Severity::Warn, "0.0.0.0:1883: plain TCP: any host on the network");
+    found(&report, Severity::Ok, "127.0.0.1:1884: plain TCP, on loopback only");
 }

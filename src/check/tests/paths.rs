@@ -11,9 +11,9 @@ fn a_route_that_nobody_reaches_is_an_error_with_the_nearest_right() {
     let hint = found(
         &report,
         Severity::Error,
-        "routes[0] (device/+/alarm): no access rule lets anyone publish there",
+        "routes[0] (device/+/alarm): no access rule allows a publish there",
     );
-    assert!(hint.contains("the nearest right is `devices/{device}/#` of access[0]"), "{hint}");
+    assert!(hint.contains("the nearest filter is `devices/{device}/#` of access[0]"), "{hint}");
     found(
         &report,
         Severity::Ok,
@@ -43,7 +43,7 @@ fn a_denied_route_is_not_reached() {
     let report = check(&config(
         "access: [{who: \"*\", publish: [\"devices/{device}/#\"], deny: [\"devices/{device}/factory/#\"]}]\nroutes: [{from: \"devices/+/factory/#\"}]\n",
     ));
-    found(&report, Severity::Error, "no access rule lets anyone publish there");
+    found(&report, Severity::Error, "no access rule allows a publish there");
 }
 
 #[test]
@@ -54,9 +54,9 @@ fn a_rule_behind_one_for_everybody_never_decides() {
     let hint = found(
         &report,
         Severity::Warn,
-        "access[1] (who: plant-*) never decides: access[0] (who: *) comes before it",
+        "access[1] (who: plant-*) never decides: access[0] (who: *) comes first",
     );
-    assert_eq!(hint, "put the narrower one first");
+    assert_eq!(hint, "put the narrower filter first");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_route_behind_a_wider_one_never_matches() {
     found(
         &report,
         Severity::Error,
-        "routes[1] (devices/+/alarm) never matches: routes[0] (devices/#) comes before it",
+        "routes[1] (devices/+/alarm) never matches: routes[0] (devices/#) comes first",
     );
 }
 
@@ -74,7 +74,7 @@ fn a_stream_without_a_route_is_told() {
     let report = check(&config(
         "streams: [{name: a}, {name: b}]\nroutes: [{from: \"devices/#\", stream: a}]\n",
     ));
-    found(&report, Severity::Warn, "no route leads into the stream `b`");
+    found(&report, Severity::Warn, "no route uses the stream `b`");
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn packets_larger_than_the_cloud_takes_are_told() {
         found(
             &report,
             Severity::Warn,
-            "limits.max_packet is 1MiB, the cloud accepts payloads of 128KiB"
+            "limits.max_packet is 1MiB, and the cloud accepts payloads of up to 128KiB"
         ),
         "set limits.max_packet to 128KiB or less"
     );
@@ -157,7 +157,7 @@ fn a_sample_shows_every_step_and_why() {
     found(
         &report,
         Severity::Ok,
-        "2. routes[1] (devices/+/telemetry/#) stores it in the stream `telemetry` (priority 2, 1GiB, drops the oldest when full)",
+        "2. routes[1] (devices/+/telemetry/#) puts it into the stream `telemetry` (priority 2, 1GiB, drops the oldest when full)",
     );
     found(
         &report,
@@ -172,7 +172,7 @@ fn a_sample_shows_every_step_and_why() {
     found(
         &sample(&config, "devices/b1/debug", "b1"),
         Severity::Ok,
-        "routes[2] (devices/+/debug) keeps it local",
+        "routes[2] (devices/+/debug) is `local: true`",
     );
     found(
         &sample(&config, "devices/b1/alarm", "local"),
@@ -197,7 +197,7 @@ fn a_sample_that_is_refused_names_the_reason() {
             "b1",
             "refused: access[0] (who: b*) denies `devices/{device}/factory/#` to `b1`",
         ),
-        ("devices/c1/x", "c1", "refused: no access rule is for `c1`"),
+        ("devices/c1/x", "c1", "refused: no access rule matches `c1`"),
         ("devices/+/x", "b1", "`devices/+/x` is refused"),
         ("devices/b1/x", "b/1", "`b/1` is refused at CONNECT"),
     ] {
@@ -222,7 +222,7 @@ fn a_sample_needs_to_know_who() {
     };
     let report = super::run_with(&config, &options, forebay_wal::wall_clock(), Ok(&super::ROOM));
     assert_eq!(
-        found(&report, Severity::Warn, "whose publish to `a`?"),
+        found(&report, Severity::Warn, "which identity publishes to `a`?"),
         "name the publisher: --as IDENTITY"
     );
 }

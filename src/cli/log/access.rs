@@ -1,18 +1,17 @@
 //! Which log a command is about, and how it is reached: a running gateway's through its admin API, a stopped one's
 //! directory under its lock. Which of the two it is, the lock says.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use forebay_wal::{InspectError, Inspector, Log, Observer, OpenError};
 
 use super::client::Client;
 use super::failure::Failure;
 use crate::cli::ConfigArgs;
-use crate::config::{Config, Secret};
+use crate::cli::admin_api::UrlArgs;
+use crate::config::Config;
 use crate::gateway;
 use crate::inspect::{self, About, AuditLine, Change, Changed, ClockLine, Line, Selection, Stat};
 
@@ -21,12 +20,8 @@ use crate::inspect::{self, About, AuditLine, Change, Changed, ClockLine, Line, S
 pub(in crate::cli) struct PlaceArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
-    /// Ask the gateway at this address instead of reading a configuration
-    #[arg(long, value_name = "http://HOST:PORT")]
-    url: Option<String>,
-    /// The file with the admin API's token, for --url
-    #[arg(long, value_name = "FILE", requires = "url")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    url: UrlArgs,
 }
 
 /// Which log, and how to show it.
@@ -54,18 +49,9 @@ pub(super) struct StoppedLog {
 impl PlaceArgs {
     /// Finds the log, and how to reach it.
     pub(super) fn open(&self) -> Result<Access, Failure> {
-        if let Some(url) = &self.url {
-            let address = url
-                .strip_prefix("http://")
-                .map(|rest| rest.trim_end_matches('/'))
-                .filter(|address| address.contains(':') && !address.contains('/'))
-                .with_context(|| {
-                    format!("--url {url}: must be http://HOST:PORT, the address of admin.bind; the admin API speaks plain HTTP")
-                })
-                .map_err(Failure::Failed)?;
-            let token = self.token_file.as_deref().map(token).transpose()?;
-            let unreachable = format!("no answer at {url}");
-            return Ok(Access::Running(Box::new(Client::new(address.to_owned(), token, unreachable)?)));
+        if let Some(api) = self.url.api().map_err(Failure::Failed)? {
+            let unreachable = format!("no gateway answers at http://{}", api.address());
+            return Ok(Access::Running(Box::new(Client::new(api, unreachable)?)));
         }
         let config = self
             .config
@@ -83,21 +69,21 @@ impl PlaceArgs {
                 })))
             }
             Err(InspectError::Locked { path }) => {
-                let address = reachable(config.admin.bind);
+                let api = self.url.api_of(&config.admin).map_err(Failure::Failed)?;
                 let unreachable = format!(
-                    "a running Forebay holds {}, but its admin API does not answer at http://{address}; if it runs with another admin.bind, \
+                    "a running Forebay holds {}, but its admin API does not answer at http://{}; if it runs with another admin.bind, \
                      name that with --url http://HOST:PORT, and if it is only starting, try again",
-                    path.display()
+                    path.display(),
+                    api.address()
                 );
-                let client = Client::new(address.to_string(), config.admin.token.clone(), unreachable)?;
-                Ok(Access::Running(Box::new(client)))
+                Ok(Access::Running(Box::new(Client::new(api, unreachable)?)))
             }
             Err(error @ InspectError::NoLog { .. }) => {
-                let advice = format!("{error}: has the gateway run yet? gateway.data_dir or -c FILE may have to name another place");
+                let advice = format!("{error}: has the gateway run yet? Is gateway.data_dir or -c FILE right?");
                 Err(Failure::Failed(anyhow!(advice)))
             }
             Err(error @ InspectError::Unreadable { .. }) => {
-                let advice = format!("`forebay log salvage {} --all` takes out what is whole", directory.display());
+                let advice = format!("`forebay log salvage {} --all` takes out the whole records", directory.display());
                 Err(Failure::Disk(anyhow!(error).context(advice)))
             }
             Err(error) => Err(Failure::Disk(error.into())),
@@ -130,10 +116,10 @@ impl Access {
         }
     }
 
-    pub(super) fn files(&self, see: &mut dyn FnMut(Line) -> bool) -> Result<(), Failure> {
+    pub(super) fn segments(&self, see: &mut dyn FnMut(Line) -> bool) -> Result<(), Failure> {
         match self {
-            Self::Running(client) => client.lines("/log/files", see),
-            Self::Stopped(stopped) => inspect::files(stopped.inspector()?, see).map_err(disk),
+            Self::Running(client) => client.lines("/log/segments", see),
+            Self::Stopped(stopped) => inspect::segments(stopped.inspector()?, see).map_err(disk),
         }
     }
 
@@ -158,7 +144,7 @@ impl Access {
         match self {
             Self::Running(client) => client.lines(&format!("/log/records?tail={count}&follow={follow}&{}", selection.query()), see),
             Self::Stopped(_) if follow => {
-                let advice = "the gateway is not running, so nothing new comes; leave --follow out, or start it with `forebay run`";
+                let advice = "the gateway is not running, so there are no new records; leave --follow out, or start it with `forebay run`";
                 Err(Failure::Failed(anyhow!(advice)))
             }
             Self::Stopped(stopped) => inspect::tail(&stopped.about.gateway, stopped.inspector()?, selection, count, see).map_err(failed),
@@ -206,7 +192,7 @@ impl StoppedLog {
         self.inspector = None;
         let opened = Log::open(gateway::log_options(&self.config), gateway::clock(), Arc::new(Unobserved), None);
         let opened = opened.map_err(|error| match error {
-            OpenError::Locked { .. } => Failure::Failed(anyhow!("{error}; it was started meanwhile: run this again")),
+            OpenError::Locked { .. } => Failure::Failed(anyhow!("{error}; the gateway was started meanwhile: run this again")),
             error => Failure::Disk(error.into()),
         })?;
         let changed = inspect::change(&opened.log, change).map_err(disk);
@@ -229,20 +215,4 @@ fn failed(reason: String) -> Failure {
 
 fn disk(reason: String) -> Failure {
     Failure::Disk(anyhow!(reason))
-}
-
-/// Where a server that listens everywhere is reached.
-fn reachable(bind: SocketAddr) -> SocketAddr {
-    let ip = match bind.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, bind.port())
-}
-
-fn token(path: &std::path::Path) -> Result<Secret, Failure> {
-    crate::config::read_token(path)
-        .unwrap_or_else(|| Err(format!("{} cannot be read", path.display())))
-        .map_err(failed)
 }

@@ -34,7 +34,7 @@ pub(super) struct ChangeArgs {
     /// Every dead letter
     #[arg(long, conflicts_with = "letters")]
     all: bool,
-    /// Do it; without it, only say what would be done
+    /// Do it; without it, only print what would be done
     #[arg(long)]
     yes: bool,
 }
@@ -51,7 +51,7 @@ pub(super) struct ReplayArgs {
     /// Every settled record
     #[arg(long, conflicts_with = "ids")]
     all: bool,
-    /// Do it; without it, only say what would be done
+    /// Do it; without it, only print what would be done
     #[arg(long)]
     yes: bool,
 }
@@ -71,7 +71,7 @@ pub(super) fn letters(what: What, args: &ChangeArgs) -> Result<ExitCode, Failure
     let selection = args.filter.selection();
     if args.letters.is_empty() && selection == Selection::default() && !args.all {
         return Err(Failure::Failed(anyhow!(
-            "which ones? name their numbers or ids, give a filter, or --all"
+            "name dead letters by number or id, give a filter, or --all"
         )));
     }
     let mut access = args.place.open()?;
@@ -119,11 +119,11 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {
     };
     let is_unbounded = args.filter.selection() == Selection::default();
     if args.ids.is_empty() && is_unbounded && !args.all {
-        return Err(Failure::Failed(anyhow!("which ones? name their ids, give a filter, or --all")));
+        return Err(Failure::Failed(anyhow!("name records by id, give a filter, or --all")));
     }
     if !args.filter.state.is_empty() {
         return Err(Failure::Failed(anyhow!(
-            "--state has no meaning here: only settled records are sent again"
+            "--state cannot be used here: only settled records are sent again"
         )));
     }
     let mut access = args.place.open()?;
@@ -143,9 +143,9 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {
             let offsets = gathering.settled(&selection, id)?;
             if let Some(id) = id.filter(|_| offsets.is_empty()) {
                 missing = true;
-                gathering
-                    .out
-                    .text(format!("no settled record {id} is in the log: it waits, or its file is gone"));
+                gathering.out.text(format!(
+                    "no settled record {id} is in the log: it still waits, or its segment is deleted"
+                ));
             }
             gathering.portion(stream.clone(), &offsets)?;
             match offsets.last() {
@@ -187,7 +187,7 @@ fn by_stream<'a>(access: &Access, selection: &Selection) -> Result<Vec<Portion<'
 fn by_id<'a>(id: &'a str, selection: &Selection) -> Result<Portion<'a>, Failure> {
     let wrong = || {
         Failure::Failed(anyhow!(
-            "{id} is no record's id; they look like plant-7/0123456789abcdef/telemetry/17"
+            "{id} is not a record id; a record id is like plant-7/0123456789abcdef/telemetry/17"
         ))
     };
     let parts: Vec<&str> = id.split('/').collect();
@@ -261,13 +261,13 @@ impl<'a> Gathering<'a> {
         let (verb, noun) = self.verb;
         if !self.yes {
             self.out.text(match self.meant {
-                0 => format!("no {noun} are meant"),
+                0 => format!("No {noun} match"),
                 meant => format!("{meant} {noun} would be {verb}; --yes does it"),
             });
             return Ok(true);
         }
         for kept in self.done.kept.iter().take(SHOWN) {
-            self.out.text(format!("{} stays as it is: {}", kept.number, kept.reason));
+            self.out.text(format!("{} is not changed: {}", kept.number, kept.reason));
         }
         self.out.text(format!("{} of {} {noun} were {verb}", self.done.changed, self.meant));
         Ok(self.done.changed == self.meant)

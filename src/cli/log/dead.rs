@@ -45,13 +45,13 @@ enum Action {
     },
     /// Put dead letters back into their streams, under their first ids
     #[command(
-        after_help = "Fix first what made them dead letters: a route, a limit, the cloud's policy. Without --yes it only prints what it would do.\n\n\
+        after_help = "Fix the cause first: a route, a limit, the cloud's policy. Without --yes it only prints what it would do.\n\n\
                       Examples:\n  forebay dead requeue 17 18 --yes\n  forebay dead requeue --identity board-1 --reason no-route"
     )]
     Requeue(ChangeArgs),
     /// Drop dead letters for good
     #[command(
-        after_help = "Says what it would do until --yes is given; `forebay dead export` first keeps a copy.\n\nExamples:\n  \
+        after_help = "Without --yes it only prints what it would do. `forebay dead export` makes a copy first.\n\nExamples:\n  \
                       forebay dead drop 17 --yes\n  forebay dead drop --until 30d"
     )]
     Drop(ChangeArgs),

@@ -14,7 +14,7 @@ pub(in crate::cli) enum Failure {
     Disk(anyhow::Error),
     /// 70.
     Internal(anyhow::Error),
-    /// The reader of our output has gone: no failure at all.
+    /// The reader of stdout has closed it: no failure at all.
     Unwanted,
 }
 

@@ -22,7 +22,7 @@ pub(super) struct FilterArgs {
     /// Received before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) until: Option<u64>,
-    /// Only these: waiting, suspended or settled
+    /// Only records in this state: waiting, suspended or settled
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     pub(super) state: Vec<State>,
 }

@@ -28,8 +28,7 @@ pub(super) use show::AuditArgs;
 /// Look into the log.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A running gateway is asked through its admin API, a stopped one's files are read under its lock; nothing is changed but by \
-                  replay.\n\nExamples:\n  forebay log stat\n  forebay log tail --follow --identity board-1\n  \
+    after_help = "A running gateway is read through its admin API, a stopped one's segments under the log's lock. Only replay changes anything.\n\nExamples:\n  forebay log stat\n  forebay log tail --follow --identity board-1\n  \
                   forebay log export --stream telemetry --since 2h\n  forebay log verify"
 )]
 pub(super) struct LogCommand {
@@ -39,13 +38,13 @@ pub(super) struct LogCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Streams, files, bytes, rates, and what is written per day
+    /// Streams, segments, bytes, rates, and bytes written per day
     #[command(after_help = "Examples:\n  forebay log stat\n  forebay log stat -c /etc/forebay/forebay.yaml --json")]
     Stat(ShowArgs),
-    /// List the segments with what they hold
+    /// List the segments with their contents
     #[command(after_help = "Examples:\n  forebay log ls\n  forebay log ls --json")]
     Ls(ShowArgs),
-    /// Show the newest records, and with --follow those that come
+    /// Show the newest records, and new ones with --follow
     #[command(
         after_help = "Examples:\n  forebay log tail\n  forebay log tail --follow --topic devices/+/alarm\n  \
                       forebay log tail -n 100 --identity board-1 --json"
@@ -53,22 +52,22 @@ enum Action {
     Tail(TailArgs),
     /// Write records as JSON lines; docs/log.md describes the fields
     #[command(
-        after_help = "Nothing is taken out of the log.\n\nExamples:\n  forebay log export --state waiting\n  \
+        after_help = "Removes nothing from the log.\n\nExamples:\n  forebay log export --state waiting\n  \
                       forebay log export --stream telemetry --topic devices/+/env --since 2026-11-26 --until 1h"
     )]
     Export(ExportArgs),
     /// Check every block, checksum and count; exit code 1 if anything is wrong
     #[command(after_help = "Examples:\n  forebay log verify\n  forebay log verify --json")]
     Verify(ShowArgs),
-    /// Take what is whole out of a file that does not open, as JSON lines; the file is not touched
+    /// Take the whole records out of a segment that does not open, as JSON lines; the file is not changed
     #[command(
         after_help = "Examples:\n  forebay log salvage data/log\n  forebay log salvage data/log/0000000007.redb.damaged\n  \
                       forebay log salvage backup/log --all"
     )]
     Salvage(SalvageArgs),
-    /// Send settled records again that are still in a file, under their first ids
+    /// Send settled records again that are still in a segment, under their first ids
     #[command(
-        after_help = "Says what it would do until --yes is given. The cloud sees these ids a second time.\n\nExamples:\n  \
+        after_help = "Without --yes it only prints what it would do. The cloud gets these ids a second time.\n\nExamples:\n  \
                       forebay log replay plant-7/0123456789abcdef/telemetry/17 --yes\n  \
                       forebay log replay --identity board-1 --since 2h"
     )]
@@ -79,7 +78,7 @@ impl LogCommand {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         match &self.action {
             Action::Stat(args) => show::stat(args),
-            Action::Ls(args) => show::files(args),
+            Action::Ls(args) => show::segments(args),
             Action::Tail(args) => show::tail(args),
             Action::Export(args) => show::export(args),
             Action::Verify(args) => show::verify(args),

@@ -14,13 +14,13 @@ use crate::inspect::{Line, salvaged};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SalvageArgs {
-    /// A segment, or a directory with some
+    /// A segment, or a directory with segments
     #[arg(value_name = "DIR_OR_FILE")]
     from: PathBuf,
-    /// Of a directory, every segment, not only quarantined files
+    /// Every segment of the directory, not only quarantined ones
     #[arg(long)]
     all: bool,
-    /// The gateway's id, for the records' ids; default the configuration's
+    /// The gateway's id, for the record ids; the configuration's by default
     #[arg(long, value_name = "ID")]
     gateway: Option<String>,
     #[command(flatten)]
@@ -91,9 +91,9 @@ fn files(from: &Path, all: bool) -> Result<Vec<PathBuf>, Failure> {
     files.sort();
     if files.is_empty() {
         let advice = if all {
-            "there is no segment in it"
+            "it has no segment"
         } else {
-            "there are no quarantined files in it; --all takes every segment"
+            "it has no quarantined segment; --all reads every segment"
         };
         return Err(Failure::Failed(anyhow!("{}: {advice}", from.display())));
     }

@@ -9,7 +9,7 @@ use super::filter::FilterArgs;
 use super::output::{Output, table};
 use crate::cli::FAILED;
 use crate::config::{show_bytes, show_duration};
-use crate::inspect::{AuditLine, FileLine, Line, Printable, RecordLine, Selection, Stat};
+use crate::inspect::{AuditLine, Line, Printable, RecordLine, SegmentLine, Selection, Stat};
 
 /// Characters of a payload on a person's line.
 const PAYLOAD: usize = 60;
@@ -20,10 +20,10 @@ pub(super) struct TailArgs {
     show: ShowArgs,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Go on with what comes, until Ctrl-C
+    /// Show new records as they come, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// How many to begin with, at most 10000
+    /// How many records to begin with, at most 10000
     #[arg(short = 'n', long = "lines", value_name = "COUNT", default_value_t = 10)]
     count: usize,
 }
@@ -37,7 +37,7 @@ pub(super) struct ExportArgs {
     /// Begin at this offset of each stream
     #[arg(long, value_name = "OFFSET")]
     from: Option<u64>,
-    /// At most so many
+    /// At most this many records
     #[arg(long, value_name = "COUNT")]
     limit: Option<u64>,
 }
@@ -47,7 +47,7 @@ pub(super) struct ExportArgs {
 pub(in crate::cli) struct AuditArgs {
     #[command(flatten)]
     show: ShowArgs,
-    /// Every device's line too
+    /// Show every device's line
     #[arg(long)]
     devices: bool,
 }
@@ -93,37 +93,37 @@ fn stat_text(stat: &Stat) -> String {
     }
     let state = match (stat.running, stat.clean) {
         (true, _) => "running",
-        (false, Some(false)) => "stopped, not closed properly: what is in it is repaired when the gateway starts",
+        (false, Some(false)) => "stopped, not closed properly: it is repaired when the gateway starts",
         (false, _) => "stopped, closed properly",
     };
     let free = stat.disk.free_bytes.map_or_else(|| "?".to_owned(), show_bytes);
     let mut text = format!(
-        "{} in {}, {state}\n\n{}\n\n{} files, {} of {}; {free} free in the file system, of which {} stay free",
+        "{} in {}, {state}\n\n{}\n\n{} segments, {} of {}; {free} free in the file system, of which {} stay free",
         stat.gateway,
         stat.directory,
         table(&rows),
-        stat.files.count,
-        show_bytes(stat.files.bytes),
+        stat.segments.count,
+        show_bytes(stat.segments.bytes),
         show_bytes(stat.disk.max_bytes),
         show_bytes(stat.disk.keep_free_bytes),
     );
     for (count, what) in [
-        (stat.files.unclean, "not closed properly, repaired when read"),
-        (stat.files.damaged, "missing or damaged: `forebay log verify` says more"),
+        (stat.segments.unclean, "not closed properly, repaired when read"),
+        (stat.segments.damaged, "missing or damaged: see `forebay log verify`"),
         (
-            stat.files.quarantined,
+            stat.segments.quarantined,
             "quarantined because they did not open: `forebay log salvage` reads them",
         ),
     ] {
         if count > 0 {
-            text += &format!("\n{count} of the files {what}");
+            text += &format!("\n{count} of the segments {what}");
         }
     }
     for note in &stat.notes {
         text += &format!("\n{note}");
     }
     let (Some(accepted), Some(delivered), Some(since)) = (stat.accepted_per_second, stat.delivered_per_second, &stat.since_start) else {
-        return text + "\nrates and what was written are known while the gateway runs";
+        return text + "\nrates and bytes written are known only while the gateway runs";
     };
     let per_byte = since
         .written_per_payload_byte
@@ -140,14 +140,22 @@ fn stat_text(stat: &Stat) -> String {
     )
 }
 
-pub(super) fn files(args: &ShowArgs) -> Result<ExitCode, Failure> {
+pub(super) fn segments(args: &ShowArgs) -> Result<ExitCode, Failure> {
     let access = args.place.open()?;
     let mut out = Output::new();
-    let mut rows = vec![row(["file", "condition", "bytes", "stream", "offsets", "waiting", "bytes waiting"])];
-    access.files(&mut |line| match line {
-        Line::File(file) if args.json => out.json(&file),
-        Line::File(file) => {
-            rows.extend(file_rows(&file));
+    let mut rows = vec![row([
+        "segment",
+        "condition",
+        "bytes",
+        "stream",
+        "offsets",
+        "waiting",
+        "bytes waiting",
+    ])];
+    access.segments(&mut |line| match line {
+        Line::Segment(segment) if args.json => out.json(&segment),
+        Line::Segment(segment) => {
+            rows.extend(segment_rows(&segment));
             true
         }
         _ => true,
@@ -163,9 +171,9 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
 }
 
-fn file_rows(file: &FileLine) -> Vec<Vec<String>> {
-    let head = vec![file.file.clone(), file.condition.clone(), show_bytes(file.bytes)];
-    if file.streams.is_empty() {
+fn segment_rows(segment: &SegmentLine) -> Vec<Vec<String>> {
+    let head = vec![segment.segment.clone(), segment.condition.clone(), show_bytes(segment.bytes)];
+    if segment.streams.is_empty() {
         return vec![head];
     }
     let part = |(nth, part): (usize, &crate::inspect::PartLine)| {
@@ -178,7 +186,7 @@ fn file_rows(file: &FileLine) -> Vec<Vec<String>> {
         ]);
         cells
     };
-    file.streams.iter().enumerate().map(part).collect()
+    segment.streams.iter().enumerate().map(part).collect()
 }
 
 pub(super) fn tail(args: &TailArgs) -> Result<ExitCode, Failure> {
@@ -223,7 +231,7 @@ pub(super) fn person(out: &mut Output, line: &Line) -> bool {
         Line::Record(record) => out.text(record_text(record)),
         Line::Damaged(damage) => out.text(format!(
             "damaged: {} {}..{} in {}: {}",
-            damage.stream, damage.first_offset, damage.end_offset, damage.file, damage.what
+            damage.stream, damage.first_offset, damage.end_offset, damage.segment, damage.what
         )),
         _ => true,
     }
@@ -267,10 +275,10 @@ pub(super) fn verify(args: &ShowArgs) -> Result<ExitCode, Failure> {
         match &line {
             _ if args.json => out.json(&line),
             Line::Finding(finding) => {
-                let file = finding.file.as_ref().map(|file| format!("{file}: ")).unwrap_or_default();
+                let segment = finding.segment.as_ref().map(|segment| format!("{segment}: ")).unwrap_or_default();
                 let stream = finding.stream.as_ref().map(|stream| format!("{stream}/")).unwrap_or_default();
                 let offset = finding.offset.map(|offset| format!("{offset}: ")).unwrap_or_default();
-                out.text(format!("wrong: {file}{stream}{offset}{}", finding.finding))
+                out.text(format!("wrong: {segment}{stream}{offset}{}", finding.finding))
             }
             Line::Verified(all) => {
                 let ledger = match all.balances {
@@ -279,9 +287,9 @@ pub(super) fn verify(args: &ShowArgs) -> Result<ExitCode, Failure> {
                     None => "the ledger could not be recounted",
                 };
                 out.text(format!(
-                    "{} findings in {} files: {} blocks, {} records with {}, {} rows of state read; {ledger}",
+                    "{} findings in {} segments: {} blocks, {} records with {}, {} rows of state read; {ledger}",
                     all.findings,
-                    all.files,
+                    all.segments,
                     all.blocks,
                     all.records,
                     show_bytes(all.bytes),
@@ -358,7 +366,7 @@ fn audit_text(audit: &AuditLine) -> String {
     let verdict = if audit.balances {
         "balances: accepted + requeued = delivered + waiting + expired + evicted + dead + damaged"
     } else {
-        "DOES NOT BALANCE; `forebay log verify` names damaged and missing files, if that is why"
+        "DOES NOT BALANCE; `forebay log verify` names damaged and missing segments"
     };
     format!("{}\n\n{verdict}; `waiting` in the line of all was counted by reading", table(&rows))
 }

@@ -39,8 +39,8 @@ fn check_map(node: &Node, generic: &str, path: &str, faults: &mut Vec<Fault>) {
         let child_path = join(path, &key.name);
         if let Some(first) = seen.iter().find(|first| first.name == key.name) {
             let reason = match first.origin {
-                Origin::File(Some(line)) => format!("the key appears twice, first in line {line}; keep one"),
-                _ => "the key appears twice; keep one".to_owned(),
+                Origin::File(Some(line)) => format!("the key is given twice, first in line {line}; keep one"),
+                _ => "the key is given twice; keep one".to_owned(),
             };
             faults.push(key_fault(key, child, &child_path, reason));
             continue;
@@ -70,7 +70,7 @@ fn check_value(node: &Node, doc: &KeyDoc, path: &str, faults: &mut Vec<Fault>) {
     if let (Built::Only(built), Some(text)) = (doc.built, node.scalar())
         && !built.contains(&text.as_str())
     {
-        faults.push(fault(node, path, format!("{NOT_IN_THIS_VERSION}; it has {}", built.join(", "))));
+        faults.push(fault(node, path, format!("{NOT_IN_THIS_VERSION}; possible: {}", built.join(", "))));
     }
     match doc.kind {
         Kind::Map => check_map(node, doc.path, path, faults),
@@ -91,7 +91,7 @@ fn check_value(node: &Node, doc: &KeyDoc, path: &str, faults: &mut Vec<Fault>) {
 
 fn check_item(item: &Node, path: &str, faults: &mut Vec<Fault>) {
     if item.value == Value::Null {
-        let reason = "nothing stands here: a bare `#` begins a comment; quote it, as in \"#\"".to_owned();
+        let reason = "no value: a bare `#` begins a comment; quote it, as in \"#\"".to_owned();
         faults.push(fault(item, path, reason));
     } else if let Err(reason) = Kind::Text.check(item) {
         faults.push(fault(item, path, reason));
@@ -101,10 +101,10 @@ fn check_item(item: &Node, path: &str, faults: &mut Vec<Fault>) {
 fn unknown(key: &Key, child: &Node, generic: &str, path: &str) -> Fault {
     let known: Vec<_> = children(generic).map(KeyDoc::name).collect();
     let near = nearest(&key.name, known.iter().copied()).map(str::to_owned);
-    let place = if generic.is_empty() { "at the top" } else { "here" };
+    let place = if generic.is_empty() { " at the top" } else { "" };
     let reason = match elsewhere(&key.name, generic) {
-        Some(other) if near.is_none() => format!("unknown key {place}; there is `{other}`"),
-        _ => format!("unknown key; {place} stand {}", known.join(", ")),
+        Some(other) if near.is_none() => format!("unknown key{place}; there is `{other}`"),
+        _ => format!("unknown key; known keys{place}: {}", known.join(", ")),
     };
     Fault {
         nearest: near,
@@ -133,7 +133,7 @@ fn missing(entries: &[(Key, Node)], generic: &str, path: &str, node: &Node, faul
         // A misspelt key is already reported; that it is therefore missing would be said twice.
         if near.is_none() {
             let line = if path.is_empty() { None } else { node.line() };
-            let reason = format!("required, and missing: {}", doc.doc);
+            let reason = format!("required and missing: {}", doc.doc);
             faults.push(Fault {
                 path: join(path, doc.name()),
                 line,

@@ -6,14 +6,14 @@ const HEAD: &str = "# Configuration
 
 <!-- Made from src/config/schema/reference.rs: FOREBAY_BLESS=1 cargo test --bin forebay configuration_reference -->
 
-Forebay reads one YAML file (`-c`/`--config`). `config/minimal.yaml` is the shortest one, `config/forebay.yaml` shows
-every key of this version with comments. `forebay check` reads it without starting anything and lists all faults at
-once, each with its key, line, value and reason; the exit code of a configuration that cannot be used is 78.
+Forebay reads one YAML file (`-c`/`--config`). `config/minimal.yaml` is the shortest one. `config/forebay.yaml` shows
+every key of this version with comments. `forebay check` reads the file without starting anything and lists all faults,
+each with its key, line, value and reason. The exit code of a configuration that cannot be used is 78.
 
-* Settings: file < environment < flags. `FOREBAY__SECTION__KEY=value` sets a key (double underscores between the
-  names, items of lists by number from 0: `FOREBAY__LISTENERS__0__BIND`), the value is read as YAML.
-* Durations have a unit (`500ms`, `30s`, `20m`, `12h`, `7d`), sizes too (`5000B`, `128KiB`, `4GiB`; `KB` is 1000),
-  rates and bandwidths are `50/s` and `64KiB/s`. Only 0 needs none.
+* The environment overrides the file, and flags override both. `FOREBAY__SECTION__KEY=value` sets a key: double underscores
+  between the names, items of lists by number from 0 (`FOREBAY__LISTENERS__0__BIND`). The value is read as YAML.
+* Durations need a unit (`500ms`, `30s`, `20m`, `12h`, `7d`), and so do sizes (`5000B`, `128KiB`, `4GiB`; `KB` is 1000),
+  rates (`50/s`) and bandwidths (`64KiB/s`). Only 0 needs none.
 * Relative paths start at the folder of the file.
 * Quote what begins with `#` or `*`, and anything with braces: `\"#\"`, `\"*\"`, `\"{cn}\"`.
 ";
@@ -25,8 +25,8 @@ pub(crate) fn markdown() -> String {
     let top = reference().iter().filter(|key| key.parent().is_empty());
     for section in top.filter(|key| key.built != Built::No) {
         let within = |key: &&KeyDoc| key.path.split(['.', '[']).next() == Some(section.path);
-        page += &format!("\n## `{}`\n\n{} Left out: {}.\n\n", section.path, section.doc, default(section));
-        page += "| key | value | left out | meaning |\n|---|---|---|---|\n";
+        page += &format!("\n## `{}`\n\n{} Default: {}.\n\n", section.path, section.doc, default(section));
+        page += "| key | value | default | meaning |\n|---|---|---|---|\n";
         let keys = reference().iter().filter(within).filter(|key| key.path != section.path);
         for key in keys.filter(|key| key.built != Built::No) {
             page += &format!(
@@ -39,7 +39,7 @@ pub(crate) fn markdown() -> String {
             );
         }
     }
-    page += "\n## Not in this version\n\nThese keys keep their place and are refused with \"not in this version\":\n\n";
+    page += "\n## Not in this version\n\nThese keys are reserved. They are refused with \"not in this version\":\n\n";
     for key in reference() {
         match key.built {
             Built::No => page += &format!("* `{}`: {}\n", key.path, key.doc),

@@ -33,7 +33,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
     let shown = the_fault(&minimal_and("limits:\n  max_packets: 128KiB\n"));
     assert_eq!(
         shown,
-        "limits.max_packets (line 5)\n    value:  128KiB\n    reason: unknown key; here stand max_connections, max_packet, max_in_flight, max_keep_alive, max_levels, max_topic, max_topics\n    did you mean `max_packet`?"
+        "limits.max_packets (line 5)\n    value:  128KiB\n    reason: unknown key; known keys: max_connections, max_packet, max_in_flight, max_keep_alive, max_levels, max_topic, max_topics\n    did you mean `max_packet`?"
     );
     assert!(the_fault(&minimal_and("listner: []\n")).ends_with("did you mean `listeners`?"));
 }
@@ -56,7 +56,7 @@ fn a_misspelt_required_key_is_reported_once() {
 fn a_key_that_stands_twice_is_refused_with_both_lines() {
     let shown = the_fault(&minimal_and("limits:\n  max_packet: 1KiB\n  max_packet: 2KiB\n"));
     assert!(
-        shown.contains("limits.max_packet (line 6)") && shown.contains("the key appears twice, first in line 5"),
+        shown.contains("limits.max_packet (line 6)") && shown.contains("the key is given twice, first in line 5"),
         "{shown}"
     );
     assert!(the_fault(&minimal_and("gateway: {id: other}\n")).contains("gateway (line 4)"));
@@ -69,7 +69,7 @@ fn required_keys_are_named_with_their_meaning() {
     assert_eq!(paths, ["gateway", "listeners"]);
     assert!(
         the_fault(&MINIMAL.replace("{endpoint: cloud.example}", "{port: 1}"))
-            .contains("cloud.endpoint (line 3)\n    reason: required, and missing: Host name")
+            .contains("cloud.endpoint (line 3)\n    reason: required and missing: The host name")
     );
 }
 
@@ -122,8 +122,8 @@ fn wrong_types_say_what_is_wanted_and_what_stands_there() {
     assert!(the_fault("- a\n").contains("must be a map of keys, beginning with `gateway:`"));
     for (survive, expected) in [
         ("{rate: 40}", "`40` is not a rate such as 50/s or 30/m"),
-        ("{outage: 12 hours}", "`hours` is no unit; the units are ms, s, m, h, d"),
-        ("{size: 256b}", "`b` is no unit; the units are B, KiB"),
+        ("{outage: 12 hours}", "`hours` is not a unit; known units: ms, s, m, h, d"),
+        ("{size: 256b}", "`b` is not a unit; known units: B, KiB"),
     ] {
         let shown = the_fault(&MINIMAL.replace("id: plant-7", &format!("id: plant-7, survive: {survive}")));
         assert!(shown.contains(expected), "{shown}");
@@ -286,7 +286,7 @@ fn traces_go_over_plain_http() {
 fn what_cannot_be_watched_is_told() {
     for (item, path, reason) in [
         ("{topic: \"a/#/b\", every: 60s}", "watch[0].topic", "#"),
-        ("{topic: a}", "watch[0].topic", "nothing is watched here"),
+        ("{topic: a}", "watch[0].topic", "the item checks nothing"),
         ("{topic: a, every: 10ms}", "watch[0].every", "must be from 1s to 30d"),
         ("{topic: a, sequence: {counter: seq}}", "watch[0].sequence.counter", "JSON pointer"),
         ("{topic: a, sequence: {boot: /b}}", "watch[0].sequence.counter", "required"),

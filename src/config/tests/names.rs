@@ -12,13 +12,13 @@ fn a_route_names_an_existing_stream() {
     let text = minimal_and("streams: [{name: alarms}, {name: telemetry}]\nroutes:\n  - from: a\n    stream: telemetri\n");
     assert_eq!(
         the_fault(&text),
-        "routes[0].stream (line 7)\n    value:  telemetri\n    reason: no such stream; there are alarms, telemetry\n    did you mean `telemetry`?"
+        "routes[0].stream (line 7)\n    value:  telemetri\n    reason: no such stream; known streams: alarms, telemetry\n    did you mean `telemetry`?"
     );
     assert!(
         the_fault(&minimal_and("streams: [{name: a}, {name: b}]\nroutes: [{from: x}]\n"))
-            .contains("left out, but there are several streams: name one of a, b")
+            .contains("missing, but there are several streams: name one of a, b")
     );
-    assert!(the_fault(&minimal_and("streams: [{name: a}, {name: b}]\n")).contains("say with `routes` what goes into which"));
+    assert!(the_fault(&minimal_and("streams: [{name: a}, {name: b}]\n")).contains("`routes` must say which stream each filter goes to"));
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn stream_names_are_unique_well_formed_and_few() {
             "streams: [{name: Alarms}]\n",
             "must be 1 to 32 of a-z 0-9 _ -, beginning with a letter",
         ),
-        ("streams: [{name: dead}]\n", "the log keeps a stream `dead` for itself"),
+        ("streams: [{name: dead}]\n", "`dead` is a stream of the log's own"),
         ("streams: []\n", "must be 1 to 8 streams, not 0"),
         (
             "streams: [{name: a}, {name: b}, {name: c}, {name: d}, {name: e}, {name: f}, {name: g}, {name: h}, {name: i}]\nroutes: []\n",
@@ -56,11 +56,11 @@ fn routes_have_filters_and_templates_that_fit_them() {
         ("{from: a, to: \"\"}", "is empty; leave it out for {topic}"),
         (
             "{from: a, local: true, to: b}",
-            "routes[0].to (line 4)\n    value:  b\n    reason: the route is `local: true` and leads nowhere",
+            "routes[0].to (line 4)\n    value:  b\n    reason: a route with `local: true` does not go to the cloud",
         ),
         (
             "{from: a}, {from: a}",
-            "routes[1].from (line 4)\n    value:  a\n    reason: the same filter as another route (number 0, counted from 0)",
+            "routes[1].from (line 4)\n    value:  a\n    reason: the same filter as route 0 (counted from 0)",
         ),
     ] {
         let shown = the_fault(&minimal_and(&format!("routes: [{route}]\n")));
@@ -71,7 +71,7 @@ fn routes_have_filters_and_templates_that_fit_them() {
 #[test]
 fn access_rules_have_globs_and_filters() {
     for (rule, expected) in [
-        ("{who: a/b}", "a glob on the identity, which has no / + #"),
+        ("{who: a/b}", "a glob for the identity, without / + #"),
         (
             "{who: a, publish: [\"a/{cn}\"]}",
             "access[0].publish[0] (line 4)\n    value:  a/{cn}\n    reason: `{cn}` is not a placeholder of access rules",
@@ -86,13 +86,13 @@ fn access_rules_have_globs_and_filters() {
 
 #[test]
 fn plain_tcp_beyond_loopback_must_be_asked_for() {
-    assert!(the_fault(&with_listeners("{bind: 0.0.0.0:1883}")).contains("listeners[0].bind (line 2)\n    value:  0.0.0.0:1883\n    reason: plain TCP beyond loopback: bind 127.0.0.1:1883, or add `tls`, or say `insecure: true`"));
+    assert!(the_fault(&with_listeners("{bind: 0.0.0.0:1883}")).contains("listeners[0].bind (line 2)\n    value:  0.0.0.0:1883\n    reason: plain TCP beyond loopback: bind 127.0.0.1:1883, or add `tls`, or set `insecure: true`"));
     let config = read(&with_listeners("{bind: 0.0.0.0:1883, insecure: true}")).unwrap();
     assert_eq!(
         (&config.listeners[0].tls, &config.listeners[0].identity),
         (&None, &Identity::ClientId)
     );
-    assert!(the_fault(&with_listeners("{bind: 0.0.0.0:8883, insecure: true, tls: {}}")).contains("stands beside `tls`"));
+    assert!(the_fault(&with_listeners("{bind: 0.0.0.0:8883, insecure: true, tls: {}}")).contains("given together with `tls`"));
     assert!(
         the_fault("gateway: {id: g}\nlisteners: [{bind: 127.0.0.1:0}]\ncloud: {profile: mqtt, endpoint: b.example}\n")
             .contains("cloud.tls (line 3)\n    reason: left out, and the cloud is beyond loopback")
@@ -124,7 +124,7 @@ fn identities_come_from_where_the_listener_can_know_them() {
     );
     let shown = the_fault(&with_listeners("{bind: 127.0.0.1:0, identity: \"{clientid}\"}"));
     assert!(
-        shown.contains("no such template; there are {cn}") && shown.ends_with("did you mean `{client_id}`?"),
+        shown.contains("unknown template; known templates: {cn}") && shown.ends_with("did you mean `{client_id}`?"),
         "{shown}"
     );
     assert!(the_fault(&with_listeners("{bind: 127.0.0.1:0, identity: {cn}}")).contains("must be text, not a map; quote what has braces"));
@@ -142,12 +142,14 @@ fn a_local_word_is_not_lent_to_the_network() {
 
 #[test]
 fn names_belong_to_tls_and_are_names() {
-    assert!(the_fault(&with_listeners("{bind: 127.0.0.1:0, names: [a.local]}")).contains("names are for TLS, and this listener is plain"));
+    assert!(
+        the_fault(&with_listeners("{bind: 127.0.0.1:0, names: [a.local]}")).contains("`names` requires TLS, and this listener is plain")
+    );
     assert!(
         the_fault(&with_listeners("{bind: 0.0.0.0:8883, names: [\"mqtts://a\"]}"))
             .contains("listeners[0].names[0] (line 2)\n    value:  mqtts://a\n    reason: must be a host name or an address")
     );
-    assert!(the_fault(&with_listeners("{bind: 0.0.0.0:8883, names: [a.local, A.local]}")).contains("is listed twice"));
+    assert!(the_fault(&with_listeners("{bind: 0.0.0.0:8883, names: [a.local, A.local]}")).contains("is given twice"));
 }
 
 #[test]
@@ -160,7 +162,7 @@ fn the_cloud_is_a_host_with_limits_of_its_own() {
         ("endpoint: \"c.example:8883\"", "must be a host name or an address"),
         (
             "endpoint: c.example, in_flight: 101",
-            "AWS IoT Core takes at most 100 unacked publishes",
+            "AWS IoT Core accepts at most 100 unacked publishes",
         ),
         ("endpoint: c.example, port: 0", "must be a whole number from 1 to 65535"),
         ("endpoint: c.example, client_id: \"$x\"", "must not begin with $"),
@@ -188,7 +190,7 @@ fn the_cloud_is_a_host_with_limits_of_its_own() {
 fn admin_beyond_loopback_wants_a_token() {
     assert!(
         the_fault(&minimal_and("admin: {bind: 0.0.0.0:9464}\n"))
-            .contains("admin.token_file (line 4)\n    reason: required, because 0.0.0.0:9464 can be reached from the network")
+            .contains("admin.token_file (line 4)\n    reason: required, because the network can reach 0.0.0.0:9464")
     );
 }
 
@@ -196,7 +198,7 @@ fn admin_beyond_loopback_wants_a_token() {
 fn a_session_has_no_more_than_all_of_them() {
     assert!(
         the_fault(&minimal_and("sessions: {per_session: 512MiB}\n"))
-            .contains("one session may not have more than all together (sessions.max_bytes, 256MiB)")
+            .contains("one session must not have more than all sessions together (sessions.max_bytes, 256MiB)")
     );
 }
 

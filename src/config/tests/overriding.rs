@@ -78,7 +78,7 @@ fn faults_name_the_variable_or_the_flag() {
         the_fault(&[], &["limits.max_topics=1"])
             .starts_with("limits.max_topics (from --set limits.max_topics)\n    value:  1\n    reason: must be a whole number from 100")
     );
-    assert!(the_fault(&[], &["nonsense"]).contains("a setting is written key.path=value"));
+    assert!(the_fault(&[], &["nonsense"]).contains("a setting is key.path=value"));
     assert!(the_fault(&[], &["gateway..id=x"]).contains("the name of a key is empty"));
     assert!(the_fault(&[], &["listeners.5.bind=127.0.0.1:1"]).contains("listeners has 1 items: the next one is number 1"));
     assert!(the_fault(&[], &["listeners.bind=127.0.0.1:1"]).contains("listeners is a list: give the number of an item, not `bind`"));

@@ -81,7 +81,7 @@ struct Saved {
     monotonic_ms: u64,
 }
 
-/// Why a checkpoint could not be used; it is set aside.
+/// Why a checkpoint could not be used; it is quarantined.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
     #[error("it cannot be read")]
@@ -164,7 +164,7 @@ pub(super) fn save(path: &Path, engine: &Engine, now: &Timestamp, clean: bool) -
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Puts a file that cannot be used out of the way, for whoever wants to look at it.
+/// Renames a file that cannot be used, so that it is kept for a look and not read again.
 pub(super) fn quarantine(path: &Path) -> io::Result<()> {
     std::fs::rename(path, path.with_extension("json.unusable"))
 }

@@ -30,8 +30,8 @@ const LISTED: usize = 100;
 /// A series silent for seven days is forgotten: its device is gone.
 const FORGET: Ms = 7 * 86_400_000;
 
-/// All that is known. Each connection looks at its own publishes; each series has a lock of its own, which nobody else wants
-/// but the watch's thread for a moment each second.
+/// All that is known. Each connection looks at its own publishes; each series has a lock of its own, which only the
+/// thread of `watch` takes too, for a moment each second.
 pub(super) struct Engine {
     items: Vec<Item>,
     /// By topic.
@@ -448,7 +448,7 @@ fn flaps(identity: &str, flapping: Flapping<'_>, now: Ms) -> Trouble {
         weight: count,
         lasts: std::time::Duration::from_millis((now - flapping.since).unsigned_abs()),
         text: format!(
-            "lost its connection {} times within two minutes, lastly by {}",
+            "lost its connection {} times within two minutes; last reason: {}",
             flapping.count, flapping.reason
         ),
     }

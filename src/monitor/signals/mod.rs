@@ -30,7 +30,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use connections::Moment;
-pub(crate) use report::{Counters, Report, SIGNALS, Signal, Trouble};
+pub(crate) use report::{Counters, Report, SIGNALS, Signal, Trouble, named};
 pub(crate) use series::rough;
 pub(crate) use worker::{Watch, start};
 

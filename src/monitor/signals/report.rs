@@ -182,6 +182,12 @@ impl Counters {
         }
     }
 
+    /// Values found, by item and field.
+    pub(crate) fn values(&self) -> impl Iterator<Item = (&str, &str, u64)> {
+        let items = self.seen.iter().zip(&self.fields);
+        items.flat_map(|((item, _), fields)| named(fields).map(move |(field, count)| (item.as_str(), field, count)))
+    }
+
     /// Publishes that could not be read in full, by why.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         UNREADABLE
@@ -202,6 +208,11 @@ pub(super) fn add(counter: &AtomicU64, count: u64) {
     if count > 0 {
         counter.fetch_add(count, Ordering::Relaxed);
     }
+}
+
+/// The counters with their names.
+pub(crate) fn named(counters: &[(String, AtomicU64)]) -> impl Iterator<Item = (&str, u64)> {
+    counters.iter().map(|(name, count)| (name.as_str(), value(count)))
 }
 
 pub(super) fn value(counter: &AtomicU64) -> u64 {

@@ -33,7 +33,7 @@ pub(super) struct Series {
     pub(super) fields: Vec<Field>,
     /// Their pointers, to find them again after the configuration changed.
     pub(super) pointers: Vec<String>,
-    /// It is no longer in the table: whoever holds it has to find it anew.
+    /// It is no longer in the table: a connection that still has it looks it up again.
     #[serde(skip)]
     pub(super) is_forgotten: bool,
 }
@@ -191,7 +191,7 @@ impl Series {
         if let (true, Some(every)) = (self.silent, item.every) {
             let lasts = length(now - self.last_seen);
             let text = format!(
-                "has sent nothing on `{topic}` for {}; it should each {}",
+                "has sent nothing on `{topic}` for {}; it should send every {}",
                 rough(lasts),
                 show_duration(every)
             );
@@ -202,7 +202,7 @@ impl Series {
             let (first, last) = self.newest_gap.unwrap_or_default();
             let range = format!("{first}-{last}");
             let text = format!(
-                "{} on `{topic}` never came: {}",
+                "{} on `{topic}` are missing: {}",
                 count(missing, "message"),
                 ranges(self.sequence.missing(), &range)
             );
@@ -211,7 +211,7 @@ impl Series {
         for (signal, recent, noun, what) in [
             (Signal::Duplicate, self.duplicates, "message", "came twice on"),
             (Signal::Reorder, self.reordered, "message", "came out of order on"),
-            (Signal::Restart, self.restarts, "restart", "lately, told by what it sends on"),
+            (Signal::Restart, self.restarts, "restart", "recently, seen on"),
         ] {
             let times = recent.count(now);
             if times > 0 {
@@ -223,7 +223,7 @@ impl Series {
             let at = &config.at;
             if let (Some(value), Some((lowest, highest))) = (field.out_of_range(), config.range) {
                 let off = (lowest - value).max(value - highest) / (highest - lowest);
-                let text = format!("{at} is {value}, out of {lowest} to {highest}");
+                let text = format!("{at} is {value}, outside {lowest} to {highest}");
                 say(Signal::Range, at, value, off, self.last_seen, text);
             }
             if let Some(value) = field.stuck() {
@@ -234,7 +234,7 @@ impl Series {
             let Some(drift) = &config.drift else { continue };
             if let Some(found) = field.drift.drifted() {
                 let text = format!(
-                    "{at} is {found:+.2} off its reference `{}`, more than {}",
+                    "{at} differs from its reference `{}` by {found:+.2}, more than {}",
                     drift.topic, drift.more_than
                 );
                 say(Signal::Drift, at, found, found.abs() / drift.more_than, now, text);
@@ -242,7 +242,7 @@ impl Series {
             if let Some(since) = field.blind_since.filter(|since| now - since > patience(item.every)) {
                 let lasts = length(now - field.paired.unwrap_or(since));
                 let text = format!(
-                    "{at} cannot be compared: its reference `{}` has not come for {}",
+                    "{at} cannot be compared: its reference `{}` has been missing for {}",
                     drift.topic,
                     rough(lasts)
                 );

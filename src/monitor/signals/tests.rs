@@ -123,7 +123,7 @@ fn silence_is_told_after_three_misses_and_ends_with_the_next_message() {
     watched.now += 3 * 60 + 15;
     assert_eq!(watched.texts(Signal::Silent), Vec::<String>::new());
     watched.now += 1;
-    let text = "d1 has sent nothing on `devices/d1/telemetry` for 3 min; it should each 1m";
+    let text = "d1 has sent nothing on `devices/d1/telemetry` for 3 min; it should send every 1m";
     assert_eq!(watched.texts(Signal::Silent), [text]);
     watched.now += 3600;
     let report = watched.report();

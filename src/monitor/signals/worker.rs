@@ -65,8 +65,8 @@ pub(crate) fn start(config: &Config, clock: Arc<dyn Clock>, inner: Arc<dyn Obser
         Ok(found) => found,
         Err(error) => {
             add(&counters.checkpoint_failures, 1);
-            let aside = checkpoint::quarantine(&path);
-            tracing::warn!(file = %path.display(), %error, quarantined = aside.is_ok(), "the watch's state is not used and begins anew");
+            let quarantined = checkpoint::quarantine(&path);
+            tracing::warn!(file = %path.display(), %error, quarantined = quarantined.is_ok(), "the state of `watch` cannot be used; it begins anew");
             false
         }
     };
@@ -126,7 +126,7 @@ impl Watch {
         };
         drop(sender);
         if thread.join().is_err() {
-            tracing::error!("the watch's thread failed");
+            tracing::error!("the thread of `watch` failed");
         }
     }
 }
@@ -163,7 +163,7 @@ impl Worker {
             Err(error) => {
                 add(&self.shared.counters.checkpoint_failures, 1);
                 if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!(file = %self.path.display(), %error, "the watch's state could not be written; it would be lost with a restart");
+                    tracing::warn!(file = %self.path.display(), %error, "the state of `watch` could not be written; a restart would lose it");
                 }
             }
         }

@@ -5,23 +5,29 @@ mod running;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use forebay_bridge::{BridgeStatus, LastError, State, Suspension};
 use forebay_broker::{DeviceStatus, RouteStatus, UnroutedTopic};
 use forebay_wal::{Audit, BootId, ClockReport, StartReport, Timestamp, TrustSource};
 
-use super::figures::{Clock, Cloud, Figures, Front, Log, Stream, Watch};
+use super::figures::{Clock, Cloud, Figures, Front, Log, Stats, Stream};
 use super::markdown::markdown;
 use super::*;
 use crate::gateway::TaskFigures;
 use crate::logging::Losses;
 use crate::monitor::canary::CanaryFigures;
 use crate::monitor::self_check::{Expiry, Findings};
-use crate::monitor::signals::{Moment, Report, SIGNALS, Trouble};
+use crate::monitor::signals::{Counters, Moment, Report, SIGNALS, Trouble};
 
 /// A source that says what a test wants.
 pub(crate) struct Fake {
     pub(crate) figures: Mutex<Figures>,
+    pub(crate) front: forebay_broker::Stats,
+    pub(crate) log: forebay_wal::Stats,
+    pub(crate) bridge: forebay_bridge::Stats,
+    pub(crate) watch: Counters,
+    pub(crate) counted: Counted,
     pub(crate) devices: Vec<DeviceStatus>,
     pub(crate) unrouted: Vec<UnroutedTopic>,
     pub(crate) ledger: Audit,
@@ -29,8 +35,18 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn new() -> Arc<Self> {
+        let front = forebay_broker::Stats::default();
+        front.accepted.store(1234, Ordering::Relaxed);
+        let mut watch = Counters::default();
+        watch.seen = [("devices/+/t".to_owned(), 10.into())].into();
+        watch.fields = [[("/temp".to_owned(), 9.into())].into()].into();
         Arc::new(Self {
             figures: Mutex::new(figures()),
+            front,
+            log: forebay_wal::Stats::default(),
+            bridge: forebay_bridge::Stats::default(),
+            watch,
+            counted: Counted::default(),
             devices: vec![],
             unrouted: vec![],
             ledger: Audit::default(),
@@ -41,6 +57,18 @@ impl Fake {
 impl Source for Arc<Fake> {
     fn figures(&self) -> Figures {
         lock(&self.figures).clone()
+    }
+    fn stats(&self) -> Stats<'_> {
+        let has_cloud = lock(&self.figures).cloud.is_some();
+        Stats {
+            front: &self.front,
+            log: &self.log,
+            cloud: has_cloud.then_some(&self.bridge),
+            watch: &self.watch,
+        }
+    }
+    fn counted(&self) -> Counted {
+        self.counted.clone()
     }
     fn devices(&self) -> Vec<DeviceStatus> {
         self.devices.clone()
@@ -91,12 +119,6 @@ pub(crate) fn figures() -> Figures {
     };
     Figures {
         front: Front {
-            accepted: 1234,
-            refused: by("log_full", 0),
-            unretained: by("max_topics", 0),
-            dropped: by("log_full", 0),
-            disconnects: by("keep_alive", 0),
-            handshake_faults: by("unknown_ca", 0),
             fanout_alive: true,
             routes: vec![route("devices/+/alarm", 5), route("devices/+/telemetry", 0)],
             wrong_names: by("gateway.local", 0),
@@ -117,10 +139,6 @@ pub(crate) fn figures() -> Figures {
                 messages_per_second: Some(90.0),
                 ..BridgeStatus::default()
             },
-            reconnects: by("dns", 0),
-            refused: by("0x97", 0),
-            dead: by("no-route", 0),
-            ..Cloud::default()
         }),
         start: StartReport {
             clean: true,
@@ -143,7 +161,7 @@ pub(crate) fn figures() -> Figures {
         survive_outage: Duration::from_secs(12 * 3600),
         traces: Some(Arc::default()),
         survive_bytes: 16_000.0,
-        watch: Watch::default(),
+        signals: Arc::default(),
         canary: Some(CanaryFigures {
             interval: Duration::from_secs(300),
             sent: 3,
@@ -193,7 +211,7 @@ pub(crate) fn look() -> Look {
         autonomy: None,
         log_stalled: None,
         outlook: vec![],
-        day_ago: Arc::default(),
+        within_a_day: Counted::default(),
     }
 }
 
@@ -216,18 +234,11 @@ pub(crate) fn everything(figures: &mut Figures) {
         lasts: Duration::from_secs(60),
         text: format!("is in trouble: {}", signal.label()),
     });
-    figures.watch = Watch {
-        report: Arc::new(Report {
-            series: 4,
-            troubles: troubles.into(),
-            count: SIGNALS.into_iter().map(|signal| (signal, 3)).collect(),
-        }),
-        seen: by("devices/+/t", 9),
-        fields: vec![("devices/+/t".to_owned(), "/temp".to_owned(), 9)],
-        unreadable: by("not_json", 0),
-        flaps: by("keep_alive", 3),
-        ..Watch::default()
-    };
+    figures.signals = Arc::new(Report {
+        series: 4,
+        troubles: troubles.into(),
+        count: SIGNALS.into_iter().map(|signal| (signal, 3)).collect(),
+    });
     figures.check = Some(Arc::new(Findings {
         at: 1_800_000_000,
         report: crate::check::Report {
@@ -451,7 +462,7 @@ fn autonomy_is_what_fits_at_the_rate_that_comes() {
     let fake = Fake::new();
     let (telemetry, start) = (watching(&fake), Instant::now());
     assert_eq!(telemetry.look(start).unwrap().autonomy, None);
-    lock(&fake.figures).log.bytes_committed = 2000 * 10;
+    fake.log.bytes_committed.store(2000 * 10, Ordering::Relaxed);
     let headroom = 2.0 * ((1 << 20) - 4096) as f64;
     let autonomy = telemetry.look(start + Duration::from_secs(10)).unwrap().autonomy;
     assert_eq!(autonomy, Some(headroom / 2000.0));
@@ -496,7 +507,7 @@ fn a_series_of_what_is_over_goes() {
         "forebay_watch_unlisted{signal=\"silent\"} 2",
         "forebay_cloud_denied{route=\"devices/+/t\"} 2",
         "forebay_expiry_seconds{file=\"devices.crl\",what=\"crl\"} 3600",
-        "forebay_fails_in_seconds{what=\"crl\"} 3600",
+        "forebay_deadline_seconds{what=\"crl\"} 3600",
     ] {
         assert!(during.lines().any(|found| found == line), "{line} is not in\n{during}");
     }
@@ -505,7 +516,7 @@ fn a_series_of_what_is_over_goes() {
     for name in [
         "forebay_device_silent_seconds{",
         "forebay_cloud_denied{",
-        "forebay_fails_in_seconds{",
+        "forebay_deadline_seconds{",
     ] {
         assert!(during.contains(name) && !after.contains(name), "{name}");
     }
