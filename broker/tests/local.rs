@@ -6,10 +6,11 @@ mod support;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
+use forebay_broker::Limits;
 use forebay_broker::codec::{
     Packet, Property, Publish, PublishProperties, QoS, ReasonCode, SubscribeOptions, Text, UnsubAck, Unsubscribe, Version, travelling,
 };
-use support::{Bench, Client, connect_5, connect_311, id, publish, until};
+use support::{Bench, Client, Setup, connect_5, connect_311, id, publish, until};
 
 const OK: ReasonCode = ReasonCode::SUCCESS;
 
@@ -256,7 +257,16 @@ async fn what_travels_with_a_message_arrives_and_311_gets_the_message_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_a_topic_keep_their_order_on_the_way_to_a_subscriber() {
-    let bench = Bench::new().await;
+    // No QoS 2 publish is released here.
+    let limits = Limits {
+        max_in_flight: 600,
+        ..Limits::default()
+    };
+    let bench = Bench::start(Setup {
+        limits,
+        ..Setup::default()
+    })
+    .await;
     let mut subscriber = Client::connected(bench.address(), connect_5("s")).await;
     subscriber.subscribe(1, "#").await;
     let mut device = Client::connected(bench.address(), connect_5("d")).await;

@@ -317,7 +317,15 @@ async fn a_will_is_retained_if_it_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acked_survives_a_kill_by_the_log_and_a_restart_by_the_checkpoint() {
-    let mut bench = Bench::new().await;
+    let limits = Limits {
+        max_topic: 65_535,
+        ..Limits::default()
+    };
+    let mut bench = Bench::start(Setup {
+        limits,
+        ..Setup::default()
+    })
+    .await;
     let long = "l".repeat(65_535);
     let mut expected = BTreeMap::new();
     for round in 0..4 {

@@ -462,7 +462,10 @@ fn keys(path: &str, value: &Value, into: &mut Vec<String>) {
             for (name, value) in fields {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 into.push(path.clone());
-                keys(&path, value, into);
+                // Its keys are the names of tasks.
+                if path != "tasks.restarts" {
+                    keys(&path, value, into);
+                }
             }
         }
         Value::Array(items) => {

@@ -294,13 +294,14 @@ mod tests {
         let (tasks, stop) = (Tasks::with_pause(Duration::from_millis(1)), CancellationToken::new());
         let mut lives = 0;
         let (done, mut lived) = tokio::sync::mpsc::unbounded_channel();
+        let asked = stop.clone();
         let task = tasks.restarting("canary", &stop, move || {
             lives += 1;
-            let (life, done) = (lives, done.clone());
+            let (life, done, asked) = (lives, done.clone(), asked.clone());
             async move {
                 done.send(life).ok();
                 assert!(life >= 3, "for a test");
-                std::future::pending::<()>().await;
+                asked.cancelled().await;
             }
         });
         let restarts = |count| vec![("canary".to_owned(), count)];
