@@ -65,6 +65,11 @@ impl Context {
         self.peer_log.is_first_from(address, reason, Instant::now())
     }
 
+    /// As [`Context::is_first_from`], for a peer that claims these names in its handshake.
+    pub(crate) fn is_first_claiming(&self, address: IpAddr, names: &str, reason: &'static str) -> bool {
+        self.peer_log.is_first_claiming(address, names, reason, Instant::now())
+    }
+
     /// Writes the counts of the lines that were not written in full, until shutdown.
     pub(crate) async fn tell_repeated_lines(&self) {
         while tokio::time::timeout(TELL, self.shutdown.cancelled()).await.is_err() {

@@ -1,6 +1,6 @@
 //! The configuration: from YAML to validated types, once.
 //!
-//! [`load`] reads the file, lays the environment and the flags over it, and reports *everything* that is wrong with
+//! `load` reads the file, lays the environment and the flags over it, and reports *everything* that is wrong with
 //! the result at once. `schema/reference.rs` lists every key; checks, defaults and `docs/configuration.md` come from it.
 
 mod access;

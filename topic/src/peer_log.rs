@@ -82,6 +82,11 @@ impl PeerLog {
         self.is_first(&network(address).to_string(), reason, now)
     }
 
+    /// As [`PeerLog::is_first_from`], for peers behind one address that `names` tells apart: what they claim, unproved.
+    pub fn is_first_claiming(&self, address: IpAddr, names: &str, reason: &'static str, now: Instant) -> bool {
+        self.is_first(&format!("{} {}", network(address), PeerText::new(names)), reason, now)
+    }
+
     /// The counts of the minutes that are over, as many as may be written now. To be called every few seconds.
     pub fn due(&self, now: Instant) -> Vec<Repeated> {
         let mut state = self.lock();
@@ -201,6 +206,15 @@ mod tests {
         assert_eq!(at_once, BURST as usize);
         let later = (100..200).filter(|peer| log.is_first(&peer.to_string(), "refused", start + SECOND));
         assert_eq!(later.count(), 4);
+    }
+
+    #[test]
+    fn two_devices_behind_one_address_are_told_apart_by_what_they_claim() {
+        let (log, now) = (PeerLog::default(), Instant::now());
+        let from = |names| log.is_first_claiming("192.0.2.1".parse().unwrap(), names, "tls", now);
+        assert!(from("board-1"));
+        assert!(from("board-2"));
+        assert!(!from("board-1"));
     }
 
     #[test]

@@ -157,7 +157,7 @@ async fn handshake(
             context.wrong_names.note(&failure);
             if failure.fault.is_noise() {
                 tracing::debug!(peer = %address, "a TLS handshake failed: {failure}");
-            } else if context.is_first_from(address.ip(), failure.fault.label()) {
+            } else if context.is_first_claiming(address.ip(), &failure.claimed(), failure.fault.label()) {
                 let sni = PeerText::new(failure.sni.as_deref().unwrap_or("none"));
                 tracing::warn!(peer = %address, ?sni, "a TLS handshake failed: {failure}");
             }

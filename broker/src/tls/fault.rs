@@ -218,6 +218,12 @@ impl fmt::Display for HandshakeFailure {
 impl std::error::Error for HandshakeFailure {}
 
 impl HandshakeFailure {
+    /// The names that the peer used: the one it connected to, and the one of its certificate. Nothing of it is proved.
+    pub(crate) fn claimed(&self) -> String {
+        let subject = self.presented.as_ref().map_or("", |certificate| &certificate.subject);
+        format!("{} {subject}", self.sni.as_deref().unwrap_or_default())
+    }
+
     fn write_names(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ours = if self.names.is_empty() {
             "no name at all".to_owned()
