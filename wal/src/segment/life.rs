@@ -105,10 +105,17 @@ mod tests {
         let lives = Arc::new(Lives::default());
         lives.enter(1, Life::Closing);
         let is_closed = Arc::new(AtomicBool::new(false));
+        let (begun, begins) = std::sync::mpsc::channel();
         let reader = std::thread::spawn({
             let (lives, is_closed) = (Arc::clone(&lives), Arc::clone(&is_closed));
-            move || lives.wait_until_closed(1) && is_closed.load(Ordering::SeqCst)
+            move || {
+                begun.send(()).unwrap();
+                lives.wait_until_closed(1) && is_closed.load(Ordering::SeqCst)
+            }
         });
+        begins.recv().unwrap();
+        // A reader that did not wait would be through by then.
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
         is_closed.store(true, Ordering::SeqCst);
         lives.enter(1, Life::Closed);
         assert!(reader.join().unwrap());

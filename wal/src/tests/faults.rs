@@ -439,12 +439,16 @@ fn a_reader_at_the_tail_never_opens_a_segment_that_is_being_closed() {
                 }
             }
         });
-        let payload = vec![b'.'; 200 << 10];
-        let mut stored = 0;
+        // Commits follow each other without a pause, so that the reader is still at the records of one when the next rotates.
+        let payload = vec![b'.'; 30 << 10];
+        let (mut stored, mut waiting) = (0, std::collections::VecDeque::new());
         while stats.rotations.load(Ordering::Relaxed) < 12 {
-            let batch = rig.append(&payload).unwrap();
-            stored += usize::from(rig.outcome(batch));
+            waiting.push_back(rig.append(&payload).unwrap());
+            if waiting.len() > 64 {
+                stored += usize::from(waiting.pop_front().is_some_and(|batch| rig.outcome(batch)));
+            }
         }
+        stored += waiting.into_iter().filter(|batch| rig.outcome(*batch)).count();
         is_done.store(true, Ordering::SeqCst);
         (stored, reading.join().unwrap())
     });
