@@ -86,7 +86,7 @@ reasons! {
         BadClientId = "bad_client_id",
         /// The certificate's name cannot be an identity (C12).
         BadIdentity = "bad_identity",
-        /// A publish or will outside the access rules on MQTT 3.1.1, which has no other answer to a publish.
+        /// A will outside the access rules or the bounds of topics, or enhanced authentication.
         NotAuthorized = "not_authorized",
         /// No packet within 1.5 times the keep-alive (MQTT-3.1.2-24).
         KeepAlive = "keep_alive",
