@@ -35,6 +35,7 @@ pub enum Input {
 /// 2. What is decoded can be encoded, and decodes to the same.
 /// 3. Changes that are decoded can be applied, and the state's snapshot decodes to itself.
 /// 4. What a block yields lies within it.
+/// 5. Of what is decoded, no bit can be changed without being noticed.
 ///
 /// # Panics
 /// When one of these does not hold.
@@ -103,6 +104,16 @@ fn record(bytes: &[u8]) {
     let again = encoded(&view);
     assert_eq!(record::decode(&again), Some(view));
     let _ = view.to_record(&buffer, Epoch(1));
+    notices_changes(bytes, |bytes| record::decode(bytes).is_some());
+}
+
+/// The checksum is the only guard against a disk that returns wrong bytes.
+fn notices_changes(bytes: &[u8], is_decoded: impl Fn(&[u8]) -> bool) {
+    for at in [0, 4, bytes.len() / 2, bytes.len() - 1] {
+        let mut wrong = bytes.to_vec();
+        wrong[at] ^= 1;
+        assert!(!is_decoded(&wrong), "a changed bit at {at} was not noticed");
+    }
 }
 
 fn encoded(view: &View<'_>) -> Vec<u8> {
@@ -126,6 +137,7 @@ fn encoded(view: &View<'_>) -> Vec<u8> {
 fn row(bytes: &[u8]) {
     let Some(row) = decode_row(bytes) else { return };
     assert_eq!(decode_row(&encode_row(row.kind, row.number, &row.changes)).as_ref(), Some(&row));
+    notices_changes(bytes, |bytes| decode_row(bytes).is_some());
     let mut state = State::default();
     row.changes.iter().for_each(|change| state.apply(change));
     let snapshot = state.snapshot();
