@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::record::Offset;
-use crate::segment::database::{FileError, contained};
+use crate::segment::database::{SegmentError, contained};
 
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -18,7 +18,7 @@ const VERSION: u64 = 1;
 /// What is read and written here comes in the order of its keys, so a larger one is hardly faster.
 const CACHE: usize = 1 << 20;
 
-/// A key and its new value; none = the key goes.
+/// A key and its new value; `None` if the key goes.
 pub type Write = (Vec<u8>, Option<Vec<u8>>);
 
 /// A map of bytes to bytes in a file of its own, applied *behind* the stream [`crate::StreamId::LOCAL`]: the log stays
@@ -92,7 +92,7 @@ impl Checkpoint {
             });
         }
         if is_new {
-            sync_parent(path).map_err(|error| fail(FileError::Io(error)))?;
+            sync_parent(path).map_err(|error| fail(SegmentError::Io(error)))?;
         }
         Ok(Self {
             path: path.to_owned(),
@@ -207,7 +207,7 @@ impl fmt::Debug for Checkpoint {
     }
 }
 
-fn storage(path: &Path, error: FileError) -> CheckpointError {
+fn storage(path: &Path, error: SegmentError) -> CheckpointError {
     CheckpointError::Storage {
         path: path.to_owned(),
         source: Box::new(error),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::catalog::state::State;
+use crate::catalog::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::encoding::block::{self, Block, HEADER, INDEX};
 use crate::encoding::dead_letter::{self, DeadLetter};
@@ -138,7 +138,7 @@ fn row(bytes: &[u8]) {
     let Some(row) = decode_row(bytes) else { return };
     assert_eq!(decode_row(&encode_row(row.kind, row.number, &row.changes)).as_ref(), Some(&row));
     notices_changes(bytes, |bytes| decode_row(bytes).is_some());
-    let mut state = State::default();
+    let mut state = Catalogue::default();
     row.changes.iter().for_each(|change| state.apply(change));
     let snapshot = state.snapshot();
     let encoded = encode_row(row.kind, row.number, &snapshot);

@@ -108,7 +108,7 @@ impl Log {
     /// The name of a stream, for ids and labels.
     #[must_use]
     pub fn stream_name(&self, stream: StreamId) -> Option<String> {
-        lock(&self.shared().state).stream(stream.0).map(|stream| stream.name.clone())
+        lock(&self.shared().catalogue).stream(stream.0).map(|stream| stream.name.clone())
     }
 
     /// The directory's epoch.
@@ -287,7 +287,7 @@ impl Log {
     /// The ledger's lines, one per device and one named `other` for those beyond `max_devices`, as of the last commit.
     #[must_use]
     pub fn ledger(&self) -> Vec<LedgerLine> {
-        audit::lines(&lock(&self.shared().state))
+        audit::lines(&lock(&self.shared().catalogue))
     }
 
     /// Looks at the running log without changing it.

@@ -28,7 +28,7 @@ pub struct StreamOptions {
     pub name: String,
     /// Bound on the encoded bytes of waiting records.
     pub max_bytes: u64,
-    /// Records older than this expire; none = never.
+    /// Records older than this expire; `None` if never.
     pub max_age: Option<Duration>,
     /// What happens at the bound.
     pub when_full: WhenFull,

@@ -1,6 +1,6 @@
 //! What the handle, the producers, the readers and the writer thread have in common.
 //!
-//! Locks are taken in this order: `tracker`, then `state`, then `repairs`. `intake` is never held together with another
+//! Locks are taken in this order: `tracker`, then `catalogue`, then `repairs`. `intake` is never held together with another
 //! but, under `repairs`, by [`Shared::mark_dirty`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-use crate::catalog::state::State;
+use crate::catalog::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::error::CommitError;
 use crate::intake::batch::Intake;
@@ -17,7 +17,7 @@ use crate::options::{Options, StreamOptions};
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::record::{Epoch, StreamId};
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 use crate::segment::segments::Segments;
 use crate::stats::{Observer, Stats};
 use crate::sync::lock;
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) is_marked: AtomicBool,
     pub(crate) tracker: Mutex<Tracker>,
     /// As of the last successful commit.
-    pub(crate) state: Mutex<State>,
+    pub(crate) catalogue: Mutex<Catalogue>,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) wakes: Mutex<Vec<(StreamId, Wake)>>,
@@ -97,7 +97,7 @@ impl Shared {
     }
 
     /// Tells the writer of a segment that cannot be read as it should.
-    pub(crate) fn mark_damaged(&self, segment: u64, error: &FileError) {
+    pub(crate) fn mark_damaged(&self, segment: u64, error: &SegmentError) {
         let is_new = lock(&self.repairs).damaged.insert(segment, error.to_string()).is_none();
         if is_new {
             self.mark_dirty();

@@ -75,7 +75,7 @@ pub struct Status {
     pub disk_bytes: u64,
     /// Bytes free in the file system.
     pub free_bytes: u64,
-    /// Why the log cannot write now; none = it can.
+    /// Why the log cannot write now; `None` if it can.
     pub unavailable: Option<String>,
     /// The newest trusted time on disk.
     pub last_trusted: Option<Timestamp>,

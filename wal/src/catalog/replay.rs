@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use redb::Database;
 
-use crate::catalog::state::State;
+use crate::catalog::catalogue::Catalogue;
 use crate::encoding::change::Change;
 use crate::encoding::row::{self, Row, RowKind, Rows};
 use crate::record::StreamId;
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 use crate::segment::segments::Segments;
 use crate::segment::table::{Next, Table};
 
 /// What an opened newest segment says.
 pub(crate) struct Recovered {
-    pub(crate) state: State,
+    pub(crate) state: Catalogue,
     pub(crate) last_row: u64,
     pub(crate) clean: bool,
     /// Rows of the state that could not be read.
@@ -32,19 +32,19 @@ pub(crate) struct Recovered {
 }
 
 /// Opens the newest segment for appending and reads the state in it.
-pub(crate) fn open_active(segments: &Segments, number: u64) -> Result<Recovered, FileError> {
+pub(crate) fn open_active(segments: &Segments, number: u64) -> Result<Recovered, SegmentError> {
     let (recovered, clean) = segments.open_active(number, |db| read_state(db, u64::MAX))?;
     Ok(Recovered { clean, ..recovered })
 }
 
 /// Reads the state in a segment up to the row `last`, and leaves every byte of it as it is.
-pub(crate) fn look_at(segments: &Segments, number: u64, last: u64) -> Result<Recovered, FileError> {
+pub(crate) fn look_at(segments: &Segments, number: u64, last: u64) -> Result<Recovered, SegmentError> {
     let (recovered, clean) = segments.look_at(number, |db| read_state(db, last))?;
     Ok(Recovered { clean, ..recovered })
 }
 
 /// Replays the newest snapshot of a segment and the deltas after it. Rows of another version are an error, not damage.
-pub(crate) fn read_state(db: &Database, last: u64) -> Result<Recovered, FileError> {
+pub(crate) fn read_state(db: &Database, last: u64) -> Result<Recovered, SegmentError> {
     let mut replay = Replay::default();
     let mut foreign = None;
     Table::open(db)?.each_row(last, |number, value| {
@@ -56,14 +56,14 @@ pub(crate) fn read_state(db: &Database, last: u64) -> Result<Recovered, FileErro
         if foreign.is_none() { Next::More } else { Next::Stop }
     })?;
     match foreign {
-        Some(version) => Err(FileError::Version(version)),
+        Some(version) => Err(SegmentError::Version(version)),
         None => replay.into_recovered(),
     }
 }
 
 /// Replays the rows that were found in the bytes of a segment that does not open. What followed the last one is not known; what
 /// comes before the first snapshot that names the segment is of an older one that lay in its place.
-pub(crate) fn replay_rows(segment: u64, mut rows: Rows) -> Result<Recovered, FileError> {
+pub(crate) fn replay_rows(segment: u64, mut rows: Rows) -> Result<Recovered, SegmentError> {
     let names_it = |change: &Change| matches!(change, Change::Segment { segment: named, .. } if *named == segment);
     let begins = |row: &Row| row.kind == RowKind::Snapshot && row.changes.iter().any(names_it);
     let first = rows.iter().find(|(_, row)| begins(row)).map_or(u64::MAX, |(number, _)| *number);
@@ -78,7 +78,7 @@ pub(crate) fn replay_rows(segment: u64, mut rows: Rows) -> Result<Recovered, Fil
 /// Rows on their way to a state.
 #[derive(Default)]
 struct Replay {
-    state: Option<State>,
+    state: Option<Catalogue>,
     last_row: u64,
     damaged_rows: u64,
     incomplete: bool,
@@ -93,7 +93,7 @@ impl Replay {
         let row = row.filter(|row| row.number == number);
         match (row, &mut self.state) {
             (Some(row), _) if row.kind == RowKind::Snapshot => {
-                let state = State::of(&row.changes);
+                let state = Catalogue::of(&row.changes);
                 self.began = state.streams.iter().map(|stream| (stream.id, stream.next)).collect();
                 self.state = Some(state);
                 self.incomplete = false;
@@ -119,8 +119,8 @@ impl Replay {
         }
     }
 
-    fn into_recovered(self) -> Result<Recovered, FileError> {
-        let missing = || FileError::Damaged("it holds no readable snapshot of the catalogue".into());
+    fn into_recovered(self) -> Result<Recovered, SegmentError> {
+        let missing = || SegmentError::Damaged("it holds no readable snapshot of the catalogue".into());
         Ok(Recovered {
             state: self.state.ok_or_else(missing)?,
             last_row: self.last_row,

@@ -147,7 +147,7 @@ impl Sample {
 }
 
 impl Pace {
-    /// How far the later `other` is ahead of this one; none = not by more than what slewing explains.
+    /// How far the later `other` is ahead of this one; `None` if not by more than what slewing explains.
     const fn parted(&self, other: &Self) -> Option<i64> {
         let slewed = (other.seen_ms.saturating_sub(self.seen_ms) / 1_000) as i64;
         let by = other.offset_ms - self.offset_ms;

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::catalog::range_set::RangeSet;
-use crate::commit::write::Beside;
+use crate::commit::write::Extra;
 use crate::commit::writer::Writer;
 use crate::encoding::block::{self, Block, NewBlock};
 use crate::encoding::change::{Change, Range};
@@ -25,7 +25,7 @@ use crate::progress::stream::StreamTracker;
 use crate::progress::tracker::{Moving, Tracker};
 use crate::record::Batch;
 use crate::segment::blocks::{Blocks, each_entry};
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 use crate::segment::remains::Remains;
 use crate::sync::lock;
 
@@ -214,7 +214,7 @@ impl Writer {
             return Some(job(segment, Why::Damaged));
         }
         let is_waited_in = |segment: &&u64| {
-            lock(&self.shared.state)
+            lock(&self.shared.catalogue)
                 .segment(**segment)
                 .is_some_and(|segment| segment.waiting() > 0)
         };
@@ -228,7 +228,7 @@ impl Writer {
 
     /// The oldest closed segment of which less than a quarter waits and has waited for a while.
     fn stands_still(&mut self) -> Option<u64> {
-        let state = lock(&self.shared.state);
+        let state = lock(&self.shared.catalogue);
         let mut found = None;
         for segment in state.segments.iter().filter(|segment| segment.number != self.number) {
             let waiting = segment.waiting();
@@ -245,7 +245,7 @@ impl Writer {
 
     /// Bytes that wait in a segment.
     fn live(&self, segment: u64) -> u64 {
-        let state = lock(&self.shared.state);
+        let state = lock(&self.shared.catalogue);
         state
             .segment(segment)
             .map_or(0, |segment| segment.parts.iter().map(|part| part.bytes).sum())
@@ -261,7 +261,7 @@ impl Writer {
             return false;
         }
         let sparsest = {
-            let state = lock(&self.shared.state);
+            let state = lock(&self.shared.catalogue);
             let closed = state.segments.iter().filter(|segment| segment.number != self.number);
             closed
                 .map(|segment| {
@@ -318,13 +318,13 @@ impl Writer {
         };
         job.damaged |= part.blocks.iter().any(|block| block.is_unsure);
         let empty = OpenBatch::new(Batch(0));
-        let stored = self.store(&empty, &Beside::Part(&part));
+        let stored = self.store(&empty, &Extra::Part(&part));
         stored.map(|()| true).map_err(|failure| self.fail(empty, failure))
     }
 
     /// The first range of the segment that may hold something that waits.
     fn next_range(&self, segment: u64) -> Option<(u8, Range)> {
-        let state = lock(&self.shared.state);
+        let state = lock(&self.shared.catalogue);
         let entry = state.segment(segment)?;
         let parts = entry.parts.iter().filter(|part| part.waiting > 0);
         parts
@@ -332,7 +332,7 @@ impl Writer {
             .next()
     }
 
-    fn read_part(&self, job: &mut Job, stream: u8, range: Range) -> Result<Part, FileError> {
+    fn read_part(&self, job: &mut Job, stream: u8, range: Range) -> Result<Part, SegmentError> {
         let segment = job.segment;
         if job.why == Why::Damaged && job.remains.is_none() {
             self.look_for_remains(job)?;
@@ -351,7 +351,7 @@ impl Writer {
         let remains = job.remains.as_ref();
         let blocks = blocks.or_else(|| remains.map(|remains| remains.blocks(stream, range.first..range.end, PART)));
         let Some(Blocks { list, until }) = blocks else {
-            return Err(FileError::Damaged("nothing of it can be read".into()));
+            return Err(SegmentError::Damaged("nothing of it can be read".into()));
         };
         Ok(Part {
             segment,
@@ -362,15 +362,15 @@ impl Writer {
         })
     }
 
-    fn look_for_remains(&self, job: &mut Job) -> Result<(), FileError> {
+    fn look_for_remains(&self, job: &mut Job) -> Result<(), SegmentError> {
         let ranges = self.ranges_of(job.segment);
-        job.remains = Some(Remains::look_for(&self.shared.segments, job.segment, &ranges).map_err(FileError::Io)?);
+        job.remains = Some(Remains::look_for(&self.shared.segments, job.segment, &ranges).map_err(SegmentError::Io)?);
         job.damaged = true;
         Ok(())
     }
 
     fn ranges_of(&self, segment: u64) -> Vec<(u8, Range)> {
-        let state = lock(&self.shared.state);
+        let state = lock(&self.shared.catalogue);
         let parts = state.segment(segment).into_iter().flat_map(|entry| {
             let ranges = entry.parts.iter().map(|part| (part, part.ranges(entry.epoch)));
             ranges.flat_map(|(part, ranges)| ranges.map(|range| (part.stream, range)))
@@ -385,7 +385,7 @@ impl Writer {
         let lost = self.lose_rest(segment);
         self.commit_progress()?;
         let keep = job.damaged || job.why == Why::Damaged || lost > 0;
-        if keep && lock(&self.shared.state).segment(segment).is_some() {
+        if keep && lock(&self.shared.catalogue).segment(segment).is_some() {
             tracing::error!(
                 segment,
                 lost,
@@ -415,7 +415,7 @@ impl Writer {
     fn lose_rest(&self, segment: u64) -> u64 {
         let mut tracker = lock(&self.shared.tracker);
         let parts: BTreeMap<u8, (u64, u64)> = {
-            let state = lock(&self.shared.state);
+            let state = lock(&self.shared.catalogue);
             let parts = state.segment(segment).into_iter().flat_map(|entry| &entry.parts);
             parts.map(|part| (part.stream, (part.waiting, part.bytes))).collect()
         };
@@ -437,10 +437,10 @@ impl Writer {
     fn count_passed_by(&mut self) {
         let passed: Vec<(u64, u8)> = {
             let tracker = lock(&self.shared.tracker);
-            let state = lock(&self.shared.state);
+            let state = lock(&self.shared.catalogue);
             let segments = state.segments.iter().filter(|segment| segment.number != self.number);
             let parts = segments.flat_map(|segment| segment.parts.iter().map(|part| (segment.number, part)));
-            let is_passed = |(segment, part): &(u64, &crate::catalog::state::SegmentPart)| {
+            let is_passed = |(segment, part): &(u64, &crate::catalog::catalogue::SegmentPart)| {
                 let settled = tracker.settled_in(*segment, part.stream);
                 let tracked = tracker.streams.get(&part.stream).filter(|tracked| !tracked.internal);
                 part.waiting > settled && tracked.is_some_and(|tracked| tracked.is_done_below(part.last_end()))
@@ -457,7 +457,7 @@ impl Writer {
         let tracker = lock(&self.shared.tracker);
         let found = self.count_in(&tracker, segment, stream);
         let waiting = {
-            let state = lock(&self.shared.state);
+            let state = lock(&self.shared.catalogue);
             let part = state.segment(segment).and_then(|entry| entry.part(stream));
             part.map_or(0, |part| part.waiting)
                 .saturating_sub(tracker.settled_in(segment, stream))
@@ -465,7 +465,7 @@ impl Writer {
         drop(tracker);
         match found {
             Ok(found) if found < waiting => {
-                let missing = FileError::Damaged(format!("{} records are not where they were", waiting - found));
+                let missing = SegmentError::Damaged(format!("{} records are not where they were", waiting - found));
                 self.shared.mark_damaged(segment, &missing);
             }
             Err(error) if error.is_lasting() => self.shared.mark_damaged(segment, &error),
@@ -474,7 +474,7 @@ impl Writer {
     }
 
     /// Counts the records of a stream in a segment that are among those the catalogue counts as waiting.
-    pub(crate) fn count_in(&self, tracker: &Tracker, segment: u64, stream: u8) -> Result<u64, FileError> {
+    pub(crate) fn count_in(&self, tracker: &Tracker, segment: u64, stream: u8) -> Result<u64, SegmentError> {
         let Some(tracked) = tracker.streams.get(&stream) else {
             return Ok(0);
         };

@@ -6,7 +6,7 @@
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use crate::commit::write::Beside;
+use crate::commit::write::Extra;
 use crate::commit::writer::Writer;
 use crate::encoding::dead_letter::DeadLetter;
 use crate::intake::batch::OpenBatch;
@@ -70,7 +70,7 @@ impl Shared {
 
     /// A record of a stream, wherever it lies, with its segment and what it takes there.
     fn find(&self, stream: StreamId, offset: Offset) -> Option<(u64, Result<Record, ()>)> {
-        let segment = lock(&self.state).segment_of(stream.0, offset.0)?;
+        let segment = lock(&self.catalogue).segment_of(stream.0, offset.0)?;
         Some((segment, self.record_at(segment, stream.0, offset.0).ok_or(())))
     }
 }
@@ -88,9 +88,9 @@ impl Writer {
     }
 
     fn forget_time(&mut self) -> Result<Requeued, RequeueError> {
-        let is_known = lock(&self.shared.state).trusted.is_some();
+        let is_known = lock(&self.shared.catalogue).trusted.is_some();
         if is_known {
-            let stored = self.commit_beside(OpenBatch::new(Batch(0)), &Beside::Forgetting);
+            let stored = self.commit_beside(OpenBatch::new(Batch(0)), &Extra::Forgetting);
             stored.map_err(|error| RequeueError::NotStored { reason: error.reason })?;
         }
         Ok(Requeued {
@@ -209,7 +209,7 @@ impl Writer {
             }
             self.swap(&mut intake)
         };
-        self.commit_beside(batch, &Beside::Leaving(&leaving))
+        self.commit_beside(batch, &Extra::Leaving(&leaving))
             .map(|()| put)
             .map_err(|error| RequeueError::NotStored { reason: error.reason })
     }
@@ -219,7 +219,7 @@ impl Writer {
         for chunk in letters.chunks(1000) {
             let leaving: Vec<Leaving> = chunk.iter().filter_map(|offset| Some(self.leaving(*offset)?.0)).collect();
             let empty = OpenBatch::new(Batch(0));
-            self.commit_beside(empty, &Beside::Leaving(&leaving))
+            self.commit_beside(empty, &Extra::Leaving(&leaving))
                 .map_err(|error| RequeueError::NotStored { reason: error.reason })?;
             done.requeued += leaving.len() as u64;
         }

@@ -203,7 +203,7 @@ impl Writer {
         }
     }
 
-    /// Evicts what waits in the oldest block of a stream that begins before `before`, and gives its bytes; none = there
+    /// Evicts what waits in the oldest block of a stream that begins before `before`, and gives its bytes; `None` if there
     /// is no such block.
     fn evict_oldest_block(&mut self, stream: u8, before: u64) -> Option<u64> {
         let shared = self.shared.clone();
@@ -266,7 +266,7 @@ impl Writer {
     }
 
     fn oldest_droppable(&self) -> Option<Vec<(u8, u64)>> {
-        let state = lock(&self.shared.state);
+        let state = lock(&self.shared.catalogue);
         let droppable = |stream: u8| {
             stream == StreamId::DEAD.0
                 || self
@@ -293,7 +293,7 @@ impl Writer {
 
     /// What lies in the directory when the log is opened.
     pub(crate) fn measure(space: &mut Space, shared: &Shared) -> io::Result<()> {
-        let segments: Vec<u64> = lock(&shared.state).segments.iter().map(|segment| segment.number).collect();
+        let segments: Vec<u64> = lock(&shared.catalogue).segments.iter().map(|segment| segment.number).collect();
         let active = shared.segments.active_number();
         for segment in segments.into_iter().filter(|segment| Some(*segment) != active) {
             if let Ok(allocated) = shared.segments.directory.allocated(&crate::segment::segments::name(segment)) {

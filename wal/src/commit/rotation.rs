@@ -8,7 +8,7 @@ use crate::encoding::change::Change;
 use crate::error::CommitError;
 use crate::intake::batch::OpenBatch;
 use crate::record::Batch;
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 use crate::shared::Shared;
 use crate::sync::lock;
 
@@ -24,7 +24,7 @@ pub(crate) struct Broken {
 
 impl Writer {
     /// After an error nothing about the segment is believed any more, so it is never written again.
-    pub(crate) fn leave(&mut self, error: &FileError) -> CommitError {
+    pub(crate) fn leave(&mut self, error: &SegmentError) -> CommitError {
         let reason = if error.is_full() {
             format!("the disk is full: {error}")
         } else {
@@ -66,7 +66,7 @@ impl Writer {
                 })
                 .collect()
         };
-        let attached = self.shared.segments.attach_again().map_err(FileError::Io);
+        let attached = self.shared.segments.attach_again().map_err(SegmentError::Io);
         match attached.and_then(|()| self.begin_segment(&next)) {
             Ok(()) => {
                 tracing::info!(segment = self.number, "the log writes again");
@@ -90,7 +90,7 @@ impl Writer {
         }
     }
 
-    pub(crate) fn rotate_if_due(&mut self) -> Result<(), FileError> {
+    pub(crate) fn rotate_if_due(&mut self) -> Result<(), SegmentError> {
         self.space.active = self.shared.segments.active_allocated();
         let filled = self.shared.segments.active_filled();
         if filled >= self.space.segment_bytes {
@@ -127,10 +127,10 @@ impl Writer {
     }
 
     /// Switches to a new segment that begins with the state as it is after `first`.
-    pub(crate) fn begin_segment(&mut self, first: &[Change]) -> Result<(), FileError> {
+    pub(crate) fn begin_segment(&mut self, first: &[Change]) -> Result<(), SegmentError> {
         self.left_behind();
         self.number += 1;
-        let mut state = lock(&self.shared.state).clone();
+        let mut state = lock(&self.shared.catalogue).clone();
         first.iter().for_each(|change| state.apply(change));
         let segment = Change::Segment {
             segment: self.number,
@@ -140,7 +140,7 @@ impl Writer {
         self.shared.segments.switch(self.number, self.row + 1, &state.snapshot())?;
         self.row += 2;
         self.page_fill.clear();
-        let mut state = lock(&self.shared.state);
+        let mut state = lock(&self.shared.catalogue);
         first.iter().for_each(|change| state.apply(change));
         state.apply(&segment);
         drop(state);
@@ -153,5 +153,5 @@ impl Writer {
 }
 
 fn lock_ids(shared: &Shared) -> Vec<u8> {
-    lock(&shared.state).streams.iter().map(|stream| stream.id).collect()
+    lock(&shared.catalogue).streams.iter().map(|stream| stream.id).collect()
 }

@@ -27,7 +27,7 @@ const FORGOTTEN: Timestamp = Timestamp {
 };
 
 /// What a commit does besides storing a batch and what became of earlier records.
-pub(crate) enum Beside<'a> {
+pub(crate) enum Extra<'a> {
     Nothing,
     /// A part of a segment is copied to the active one.
     Part(&'a Part),
@@ -38,7 +38,7 @@ pub(crate) enum Beside<'a> {
 }
 
 impl Writer {
-    pub(crate) fn store(&mut self, batch: &OpenBatch, beside: &Beside<'_>) -> Result<(), Failure> {
+    pub(crate) fn store(&mut self, batch: &OpenBatch, beside: &Extra<'_>) -> Result<(), Failure> {
         if let Some(broken) = &self.broken {
             return Err(Failure::Refused(broken.reason.clone()));
         }
@@ -48,16 +48,16 @@ impl Writer {
         let mut blocks = Vec::new();
         let (mut changes, dead) = {
             let mut tracker = lock(&self.shared.tracker);
-            let state = lock(&self.shared.state);
+            let state = lock(&self.shared.catalogue);
             let (mut changes, dead) = tracker.collect(&state);
             match beside {
-                Beside::Nothing | Beside::Forgetting => {}
-                Beside::Part(part) => {
+                Extra::Nothing | Extra::Forgetting => {}
+                Extra::Part(part) => {
                     let (change, moving) = part.select(&tracker, self.number, &mut blocks);
                     changes.push(change);
                     tracker.freeze(moving);
                 }
-                Beside::Leaving(letters) => changes.extend(tracker.take_out(letters)),
+                Extra::Leaving(letters) => changes.extend(tracker.take_out(letters)),
             }
             (changes, dead)
         };
@@ -72,7 +72,7 @@ impl Writer {
         let dead = by_stream(&letter_records);
         self.cut(&letters, &dead, &mut blocks, &mut changes);
         count_accepted(batch, &mut changes);
-        let forgets = matches!(beside, Beside::Forgetting);
+        let forgets = matches!(beside, Extra::Forgetting);
         if blocks.is_empty() && changes.is_empty() && !forgets {
             self.settled_with(&[], &[]);
             return Ok(());
@@ -164,7 +164,7 @@ impl Writer {
     fn trusted(&self, changes: &mut Vec<Change>, forgets: bool) {
         let now = self.shared.clock.now();
         let lasting = self.shared.clock.lasting();
-        let state = lock(&self.shared.state);
+        let state = lock(&self.shared.catalogue);
         let is_news = |at: &Timestamp| {
             state
                 .trusted
@@ -185,7 +185,7 @@ impl Writer {
         let mut more = false;
         {
             let mut tracker = lock(&self.shared.tracker);
-            let mut state = lock(&self.shared.state);
+            let mut state = lock(&self.shared.catalogue);
             for change in changes {
                 match change {
                     Change::Settled {

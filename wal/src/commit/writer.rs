@@ -10,13 +10,13 @@ use crate::commit::compaction::Compaction;
 use crate::commit::idle_commit::IdleCommit;
 use crate::commit::retention::{Room, Space};
 use crate::commit::rotation::Broken;
-use crate::commit::write::Beside;
+use crate::commit::write::Extra;
 use crate::error::CommitError;
 use crate::intake::batch::{OpenBatch, WRITER_STOPPED};
 use crate::intake::job::Job;
 use crate::listener::{CommittedBatch, Tap};
 use crate::record::{Batch, StreamId};
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 use crate::segment::page_fill::PageFill;
 use crate::shared::Shared;
 use crate::sync::{guarded, lock};
@@ -66,7 +66,7 @@ pub(crate) enum Failure {
     /// Nothing was written.
     Refused(String),
     /// The segment failed.
-    Segment(FileError),
+    Segment(SegmentError),
 }
 
 impl Writer {
@@ -245,10 +245,10 @@ impl Writer {
     /// 3. the state in memory takes those changes over,
     /// 4. the listeners hear of it, then the tap, then the readers.
     pub(crate) fn commit(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
-        self.commit_beside(batch, &Beside::Nothing)
+        self.commit_beside(batch, &Extra::Nothing)
     }
 
-    pub(crate) fn commit_beside(&mut self, batch: OpenBatch, beside: &Beside<'_>) -> Result<(), CommitError> {
+    pub(crate) fn commit_beside(&mut self, batch: OpenBatch, beside: &Extra<'_>) -> Result<(), CommitError> {
         if let Some(broken) = &self.broken {
             let reason = broken.reason.clone();
             return Err(self.fail(batch, Failure::Refused(reason)));
@@ -270,7 +270,7 @@ impl Writer {
     pub(crate) fn commit_progress(&mut self) -> Result<(), CommitError> {
         let empty = OpenBatch::new(Batch(0));
         self.evict_over_bound();
-        self.store(&empty, &Beside::Nothing).map_err(|failure| self.fail(empty, failure))
+        self.store(&empty, &Extra::Nothing).map_err(|failure| self.fail(empty, failure))
     }
 
     pub(crate) fn wake(&self, is_meant: impl Fn(StreamId) -> bool) {

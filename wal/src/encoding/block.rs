@@ -165,7 +165,7 @@ pub(crate) struct Block {
     pub(crate) is_unsure: bool,
     /// Its records were found one by one.
     is_found: bool,
-    /// Each entry's distance from `first`; none = consecutive.
+    /// Each entry's distance from `first`; `None` if consecutive.
     distances: Option<Vec<u32>>,
 }
 
@@ -237,14 +237,14 @@ impl Block {
         }
     }
 
-    /// The bytes of an entry; none = they reach beyond the block.
+    /// The bytes of an entry; `None` if they reach beyond the block.
     pub(crate) fn stored(&self, nth: usize) -> Option<&[u8]> {
         let entry = self.entries.get(nth)?;
         self.bytes
             .get(entry.at as usize..(entry.at as usize).checked_add(entry.len as usize)?)
     }
 
-    /// The record of an entry, checked; none = damaged.
+    /// The record of an entry, checked; `None` if damaged.
     pub(crate) fn record(&self, nth: usize) -> Option<View<'_>> {
         record::decode(self.stored(nth)?).filter(|view| view.offset == self.offset(nth))
     }

@@ -32,7 +32,7 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Opens the envelope of a record of [`StreamId::DEAD`]; none = it is not one.
+    /// Opens the envelope of a record of [`StreamId::DEAD`]; `None` if it is not one.
     #[must_use]
     pub fn open(record: &Record) -> Option<Self> {
         let mut rest = Cursor(&record.payload);

@@ -106,7 +106,7 @@ pub(crate) struct View<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// Reads the record that fills `bytes` exactly; none = damaged.
+/// Reads the record that fills `bytes` exactly; `None` if damaged.
 pub(crate) fn decode(bytes: &[u8]) -> Option<View<'_>> {
     let mut rest = Cursor(bytes);
     let crc = rest.u32()?;
@@ -235,7 +235,7 @@ fn shared(buffer: &Bytes, part: &[u8]) -> Bytes {
     if part.is_empty() { Bytes::new() } else { buffer.slice_ref(part) }
 }
 
-/// Takes little-endian values off the front; none = too short.
+/// Takes little-endian values off the front; `None` if too short.
 pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Cursor<'a> {
@@ -271,7 +271,7 @@ impl<'a> Cursor<'a> {
         self.array().map(u128::from_le_bytes)
     }
 
-    /// A number of seven bits a byte, the lowest first; none = it does not fit 64 bits, too.
+    /// A number of seven bits a byte, the lowest first; `None` if it does not fit 64 bits, too.
     pub(crate) fn number(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(7) {

@@ -54,7 +54,7 @@ pub(crate) fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(b"row"), bytes)
 }
 
-/// Reads the row that fills `bytes` exactly; none = damaged or of a later version.
+/// Reads the row that fills `bytes` exactly; `None` if damaged or of a later version.
 pub(crate) fn decode_row(bytes: &[u8]) -> Option<Row> {
     let mut rest = Cursor(bytes);
     let crc = rest.u32()?;
@@ -82,7 +82,7 @@ pub(crate) fn foreign_version(bytes: &[u8]) -> Option<u8> {
     rest.u8().filter(|version| is_whole && *version != VERSION)
 }
 
-/// Reads a row that begins at `at`, with its length; none = there is none.
+/// Reads a row that begins at `at`, with its length; `None` if there is none.
 pub(crate) fn decode_row_at(bytes: &[u8], at: usize) -> Option<(Row, usize)> {
     let head = bytes.get(at + 4..at + ROW_HEAD)?;
     let len = u32::from_le_bytes(*head.first_chunk()?) as usize;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::catalog::state::State;
+use crate::catalog::catalogue::Catalogue;
 use crate::encoding::block::Block;
 use crate::encoding::change::Count;
 use crate::error::ReadError;
@@ -105,7 +105,7 @@ pub(crate) fn audit(shared: &Shared) -> Result<Audit, ReadError> {
 /// Has every segment counted again, by the writer, because the ledger does not balance.
 fn doubt_all(shared: &Shared) {
     let parts: Vec<(u64, u8)> = {
-        let state = lock(&shared.state);
+        let state = lock(&shared.catalogue);
         let parts = state
             .segments
             .iter()
@@ -118,7 +118,7 @@ fn doubt_all(shared: &Shared) {
 /// The ledger, with what is settled in memory, and where each stream stands at that moment.
 fn moments(shared: &Shared) -> (Audit, Vec<Moment>) {
     let tracker = lock(&shared.tracker);
-    let state = lock(&shared.state);
+    let state = lock(&shared.catalogue);
     let mut audit = totals(&state);
     for pending in [Some(&tracker.pending), tracker.inflight.as_ref()].into_iter().flatten() {
         for (_, count, by) in pending.ledger.iter() {
@@ -172,7 +172,7 @@ fn waits(tracker: &StreamTracker, block: &Block, nth: usize) -> bool {
 }
 
 /// The ledger as of the last commit; nothing is counted by reading.
-pub(crate) fn totals(state: &State) -> Audit {
+pub(crate) fn totals(state: &Catalogue) -> Audit {
     let mut audit = Audit::default();
     for count in Count::ALL {
         audit.add(count, state.total(count));
@@ -181,7 +181,7 @@ pub(crate) fn totals(state: &State) -> Audit {
 }
 
 /// The ledger's lines as of the last commit.
-pub(crate) fn lines(state: &State) -> Vec<LedgerLine> {
+pub(crate) fn lines(state: &Catalogue) -> Vec<LedgerLine> {
     let lines = state.slots.iter().enumerate().map(|(number, slot)| {
         let mut counts = Audit::default();
         for count in Count::ALL {
@@ -218,6 +218,6 @@ pub(crate) fn status(shared: &Shared) -> Status {
         disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
         free_bytes: shared.free_bytes.load(Ordering::Relaxed),
         unavailable: unavailable.or_else(|| disk_full.then(|| crate::error::AppendError::DiskFull.to_string())),
-        last_trusted: lock(&shared.state).trusted,
+        last_trusted: lock(&shared.catalogue).trusted,
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::state::State;
+use crate::catalog::catalogue::Catalogue;
 use crate::clock::Timestamp;
 use crate::encoding::block::Block;
 use crate::inspect::source::Source;
@@ -206,7 +206,7 @@ impl fmt::Debug for Cursor {
 }
 
 /// The range of the catalogue that goes on nearest to `position`; ranges of one stream never overlap.
-fn place(state: &State, stream: u8, position: u64) -> Option<Place> {
+fn place(state: &Catalogue, stream: u8, position: u64) -> Option<Place> {
     let ranges = state
         .parts(stream)
         .flat_map(|(segment, part)| part.ranges(segment.epoch).map(|range| (segment.number, range)));

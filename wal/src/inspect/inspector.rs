@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::catalog::state::SegmentEntry;
+use crate::catalog::catalogue::SegmentEntry;
 use crate::clock::Timestamp;
 use crate::error::ReadError;
 use crate::inspect::audit::{self, Audit, LedgerLine};
@@ -118,7 +118,7 @@ impl Inspector {
         matches!(&*self.source, Source::Running(..))
     }
 
-    /// Whether it had been closed properly; none = it runs.
+    /// Whether it had been closed properly; `None` if it runs.
     #[must_use]
     pub fn is_clean(&self) -> Option<bool> {
         match &*self.source {
@@ -164,7 +164,7 @@ impl Inspector {
     #[must_use]
     pub fn streams(&self) -> Vec<StreamReport> {
         self.source.with_state(|state| {
-            let report = |stream: &crate::catalog::state::StreamState| {
+            let report = |stream: &crate::catalog::catalogue::StreamState| {
                 let (waiting, waiting_bytes) = state.waiting(stream.id);
                 StreamReport {
                     id: StreamId(stream.id),
@@ -231,7 +231,7 @@ impl Inspector {
         Cursor::new(self.source.clone(), stream, from)
     }
 
-    /// The oldest record of a stream that waits: where it is and when it came. None = nothing waits.
+    /// The oldest record of a stream that waits: where it is and when it came. `None` if nothing waits.
     #[must_use]
     pub fn oldest_waiting(&self, stream: StreamId) -> Option<(Offset, Timestamp)> {
         let from = {
@@ -302,7 +302,7 @@ impl fmt::Debug for Inspector {
 }
 
 fn parts(entry: &SegmentEntry) -> Vec<PartReport> {
-    let part = |part: &crate::catalog::state::SegmentPart| PartReport {
+    let part = |part: &crate::catalog::catalogue::SegmentPart| PartReport {
         stream: StreamId(part.stream),
         first: Offset(part.ranges(entry.epoch).map(|range| range.first).min().unwrap_or(part.first)),
         end: Offset(part.ranges(entry.epoch).map(|range| range.end).max().unwrap_or(part.end)),

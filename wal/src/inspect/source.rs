@@ -1,11 +1,11 @@
 //! What is looked at: a running log, or a stopped directory.
 
-use crate::catalog::state::State;
+use crate::catalog::catalogue::Catalogue;
 use crate::inspect::stopped::Stopped;
 use crate::io::directory::Directory;
 use crate::progress::tracker::Tracker;
 use crate::segment::blocks::Blocks;
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 use crate::segment::segments::Segments;
 use crate::shared::Shared;
 use crate::sync::lock;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard};
 
 pub(crate) enum Source {
-    /// Beside the writer; closed segments are opened anew, so that the bridge's stay open.
+    /// Extra the writer; closed segments are opened anew, so that the bridge's stay open.
     Running(Arc<Shared>, Box<Segments>),
     Stopped(Box<Stopped>),
 }
@@ -27,9 +27,9 @@ impl Source {
         }
     }
 
-    pub(crate) fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+    pub(crate) fn with_state<T>(&self, look: impl FnOnce(&Catalogue) -> T) -> T {
         match self {
-            Self::Running(shared, _) => look(&lock(&shared.state)),
+            Self::Running(shared, _) => look(&lock(&shared.catalogue)),
             Self::Stopped(stopped) => look(&stopped.state),
         }
     }
@@ -63,7 +63,7 @@ impl Source {
         }
     }
 
-    pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, bytes: usize) -> Result<Blocks, FileError> {
+    pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, bytes: usize) -> Result<Blocks, SegmentError> {
         self.segments_for(number).blocks(number, stream, from, end, bytes)
     }
 }

@@ -6,8 +6,8 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use crate::catalog::catalogue::Catalogue;
 use crate::catalog::replay::look_at;
-use crate::catalog::state::State;
 use crate::inspect::source::InspectError;
 use crate::io::directory::Directory;
 use crate::io::read_only::ReadOnly;
@@ -15,20 +15,20 @@ use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::recovery::newest::{self, Readable};
 use crate::recovery::rebuild::{Newest, rebuild};
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 use crate::segment::segments::{self, LOCK, Segments};
 use crate::stats::Stats;
 
 /// A stopped log, held so that none is started in it meanwhile.
 pub(crate) struct Stopped {
     pub(crate) segments: Segments,
-    pub(crate) state: State,
+    pub(crate) state: Catalogue,
     pub(crate) tracker: Mutex<Tracker>,
     /// Whether it had been closed properly.
     pub(crate) clean: bool,
     /// What was found wrong on the way, one sentence each.
     pub(crate) notes: Vec<String>,
-    /// Shared: several may look, none may write. None = the directory has no lock file, so nobody ever used it.
+    /// Shared: several may look, none may write. `None` if the directory has no lock file, so nobody ever used it.
     _lock: Option<File>,
 }
 
@@ -62,7 +62,7 @@ impl Stopped {
             ));
         }
         let read = |number, last_row| look_at(&segments, number, last_row);
-        let tell = &mut |number, error: &FileError| {
+        let tell = &mut |number, error: &SegmentError| {
             notes.push(format!(
                 "{} is the newest segment and does not open ({error}); when the gateway starts, its whole records are copied, and \
                  `forebay log salvage` shows it",
@@ -70,7 +70,7 @@ impl Stopped {
             ));
         };
         let searched = newest::find(&segments, numbers, note, &read, tell).map_err(|(number, error)| match error {
-            FileError::Io(source) => unusable(source),
+            SegmentError::Io(source) => unusable(source),
             error => InspectError::Unreadable {
                 path: path.join(segments::name(number)),
                 what: format!("{error}; ask the Forebay that wrote it"),

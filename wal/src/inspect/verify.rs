@@ -12,7 +12,7 @@ use crate::inspect::inspector::Inspector;
 use crate::inspect::source::Source;
 use crate::io::directory::Overlay;
 use crate::record::{Partition, StreamId};
-use crate::segment::database::{FileError, contained, open_db};
+use crate::segment::database::{SegmentError, contained, open_db};
 use crate::segment::segments::{CLOSED_CACHE, name};
 use crate::segment::table::{self, Next, Table};
 
@@ -36,14 +36,14 @@ pub struct Verified {
     pub outside: u64,
     /// Faults found.
     pub findings: u64,
-    /// The ledger, recounted; none = it could not be.
+    /// The ledger, recounted; `None` if it could not be.
     pub audit: Option<Audit>,
 }
 
 /// One thing wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The segment's name; none = it is about the log as a whole.
+    /// The segment's name; `None` if it is about the log as a whole.
     pub segment: Option<String>,
     /// The stream and the offset, if it is about a record or a block.
     pub at: Option<(StreamId, u64)>,
@@ -146,9 +146,9 @@ impl Verification<'_> {
     }
 
     /// A segment that takes no appends: redb's own check first, on a copy in memory of what that changes.
-    fn closed(&mut self, number: u64, waiting: &mut BTreeMap<u8, u64>) -> Result<Rows, FileError> {
-        let file = self.source.directory().open(&name(number)).map_err(FileError::Io)?;
-        let overlay = Overlay::new(file).map_err(FileError::Io)?;
+    fn closed(&mut self, number: u64, waiting: &mut BTreeMap<u8, u64>) -> Result<Rows, SegmentError> {
+        let file = self.source.directory().open(&name(number)).map_err(SegmentError::Io)?;
+        let overlay = Overlay::new(file).map_err(SegmentError::Io)?;
         let (mut db, _) = contained(|| open_db(overlay, CLOSED_CACHE))?;
         match db.check_integrity() {
             Ok(true) => {}
@@ -165,8 +165,8 @@ impl Verification<'_> {
         &mut self,
         number: u64,
         waiting: &mut BTreeMap<u8, u64>,
-        read: &mut dyn FnMut(Option<Key>) -> Result<Vec<Keyed>, FileError>,
-    ) -> Result<(), FileError> {
+        read: &mut dyn FnMut(Option<Key>) -> Result<Vec<Keyed>, SegmentError>,
+    ) -> Result<(), SegmentError> {
         let mut last: Option<Key> = None;
         // The offset behind the last block of the stream that is being read.
         let mut behind = 0;
@@ -262,8 +262,9 @@ impl Verification<'_> {
             }
         }
         let beyond = self.source.with_state(|state| {
-            let beyond =
-                |part: &&crate::catalog::state::SegmentPart| state.stream(part.stream).is_none_or(|stream| stream.next < part.last_end());
+            let beyond = |part: &&crate::catalog::catalogue::SegmentPart| {
+                state.stream(part.stream).is_none_or(|stream| stream.next < part.last_end())
+            };
             parts.iter().find(beyond).map(|part| (part.stream, part.end))
         });
         if let Some(at) = beyond {
@@ -288,7 +289,7 @@ impl Verification<'_> {
 type Keyed = (Key, Bytes);
 
 /// The blocks behind a key, about as much as is read at a time.
-fn next(table: &Table, after: Option<Key>) -> Result<Vec<Keyed>, FileError> {
+fn next(table: &Table, after: Option<Key>) -> Result<Vec<Keyed>, SegmentError> {
     let behind = |(stream, first): Key| first.checked_add(1).map_or((stream + 1, 0), |first| (stream, first));
     let from = after.map_or(table::ALL.start, behind);
     let mut blocks = Vec::new();
@@ -307,7 +308,7 @@ struct Rows {
 }
 
 /// Checks the rows of the state: checksums, and that they begin with a snapshot.
-fn rows(table: &Table) -> Result<Rows, FileError> {
+fn rows(table: &Table) -> Result<Rows, SegmentError> {
     let mut rows = Rows {
         count: 0,
         faults: Vec::new(),

@@ -14,8 +14,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::catalog::catalogue::Catalogue;
 use crate::catalog::range_set::RangeSet;
-use crate::catalog::state::State;
 use crate::encoding::block::Block;
 use crate::encoding::change::{Change, Count};
 use crate::progress::gauges::Gauges;
@@ -48,7 +48,7 @@ pub(crate) struct Moving {
 }
 
 impl Tracker {
-    pub(crate) fn new(state: &State, gauges: Arc<Gauges>, stats: Arc<Stats>) -> Self {
+    pub(crate) fn new(state: &Catalogue, gauges: Arc<Gauges>, stats: Arc<Stats>) -> Self {
         let hasher = RandomState::new();
         let mut streams = BTreeMap::new();
         for stream in &state.streams {
@@ -298,7 +298,7 @@ impl Tracker {
             .collect()
     }
 
-    /// Suspends a pair; none = it is already. Records that could not be read may be its: they are not settled any more, and the
+    /// Suspends a pair; `None` if it is already. Records that could not be read may be its: they are not settled any more, and the
     /// segments given are to be counted again.
     pub(crate) fn suspend(&mut self, stream: u8, route: &str, identity: &str, from: u64) -> Option<BTreeSet<u64>> {
         let pair = self.pair(route, identity);
@@ -405,7 +405,7 @@ impl Tracker {
     }
 
     /// Hands over what the next commit writes of this, as changes; keeps it aside until the commit's end is known.
-    pub(crate) fn collect(&mut self, state: &State) -> (Vec<Change>, Vec<DeadJob>) {
+    pub(crate) fn collect(&mut self, state: &Catalogue) -> (Vec<Change>, Vec<DeadJob>) {
         self.forget_ended();
         let mut pending = std::mem::take(&mut self.pending);
         let mut changes = pending.ledger.changes();
@@ -504,7 +504,7 @@ fn ended(gauges: &Gauges, stats: &Stats, stream: u8, outcome: &Outcome, cost: u6
 }
 
 /// What an internal stream's segments lose when its floor moves, besides what was taken out singly.
-fn trimmed(state: &State, tracker: &StreamTracker, pending: &Pending, from: u64) -> Vec<Change> {
+fn trimmed(state: &Catalogue, tracker: &StreamTracker, pending: &Pending, from: u64) -> Vec<Change> {
     let (stream, to) = (tracker.id, tracker.floor);
     let mut changes = Vec::new();
     for (segment, part) in state.parts(stream) {

@@ -27,9 +27,9 @@ impl Shared {
         self.segments.blocks(segment, stream, offset, offset + 1, 1).ok()?.list.pop()
     }
 
-    /// One committed record; none = damaged or gone.
+    /// One committed record; `None` if damaged or gone.
     pub(crate) fn record_at(&self, segment: u64, stream: u8, offset: u64) -> Option<crate::record::Record> {
-        let epoch = Epoch(lock(&self.state).epoch_of(segment, stream, offset)?);
+        let epoch = Epoch(lock(&self.catalogue).epoch_of(segment, stream, offset)?);
         let block = self.block_at(segment, stream, offset)?;
         let nth = block.position(offset)?;
         block.record(nth).map(|view: record::View<'_>| view.to_record(&block.bytes, epoch))

@@ -99,9 +99,9 @@ impl Reader {
         let now = self.shared.clock.now();
         let max_age = self.shared.policy(self.stream.0).and_then(|options| options.max_age);
         let mut tracker = lock(&self.shared.tracker);
-        let marks = lock(&self.shared.state).marks.clone();
+        let marks = lock(&self.shared.catalogue).marks.clone();
         let from = self.position.max(place.first).max(block.first);
-        if from < place.end.min(block.until) && !lock(&self.shared.state).lies_in(place.segment, self.stream.0, from) {
+        if from < place.end.min(block.until) && !lock(&self.shared.catalogue).lies_in(place.segment, self.stream.0, from) {
             return Passed::Moved;
         }
         if block.is_unsure {

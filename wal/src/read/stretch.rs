@@ -49,7 +49,7 @@ pub(crate) fn next(shared: &Shared, stream: u8, position: u64, limit: u64, bytes
 
 /// The first range of the catalogue at or after `position` that may have anything waiting.
 fn place(shared: &Shared, stream: u8, position: u64) -> Option<Place> {
-    let (segment, range) = lock(&shared.state).place(stream, position)?;
+    let (segment, range) = lock(&shared.catalogue).place(stream, position)?;
     Some(Place {
         segment,
         epoch: Epoch(range.epoch),
@@ -64,7 +64,7 @@ fn fetch(shared: &Shared, stream: u8, place: &Place, from: u64, bytes: usize) ->
         Ok(blocks) => return Ok(Some(blocks)),
         Err(error) => error,
     };
-    if !lock(&shared.state).lies_in(place.segment, stream, from) {
+    if !lock(&shared.catalogue).lies_in(place.segment, stream, from) {
         return Ok(None);
     }
     let path = shared.segments.directory.path().join(name(place.segment));

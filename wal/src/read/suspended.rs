@@ -150,7 +150,7 @@ fn scan_block(
         shared.mark_unsure(place.segment, key.stream.0);
     }
     let now = shared.clock.now();
-    let marks = lock(&shared.state).marks.clone();
+    let marks = lock(&shared.catalogue).marks.clone();
     let max_age = shared.policy(key.stream.0).and_then(|options| options.max_age);
     for (nth, entry) in block.entries.iter().enumerate() {
         let offset = block.offset(nth);
@@ -169,7 +169,7 @@ fn scan_block(
             continue;
         }
         let mut tracker = lock(&shared.tracker);
-        if !lock(&shared.state).lies_in(place.segment, key.stream.0, offset) {
+        if !lock(&shared.catalogue).lies_in(place.segment, key.stream.0, offset) {
             return Scanned::Moved;
         }
         let Some(stream) = tracker.streams.get(&key.stream.0) else {

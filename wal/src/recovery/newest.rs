@@ -1,7 +1,7 @@
 //! The newest state that can be read: from the newest segment that says one, through redb or out of its bytes.
 
 use crate::catalog::replay::{Recovered, replay_rows};
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 use crate::segment::lock_file::Note;
 use crate::segment::remains::Remains;
 use crate::segment::segments::Segments;
@@ -33,9 +33,9 @@ pub(crate) fn find(
     segments: &Segments,
     mut numbers: Vec<u64>,
     note: Note,
-    read: &dyn Fn(u64, u64) -> Result<Recovered, FileError>,
-    tell: &mut dyn FnMut(u64, &FileError),
-) -> Result<Search, (u64, FileError)> {
+    read: &dyn Fn(u64, u64) -> Result<Recovered, SegmentError>,
+    tell: &mut dyn FnMut(u64, &SegmentError),
+) -> Result<Search, (u64, SegmentError)> {
     let mut silent = Vec::new();
     while let Some(number) = numbers.pop() {
         // After a failed write the page cache may show what is not on the disk.
@@ -45,7 +45,7 @@ pub(crate) fn find(
             Err(error) if error.is_lasting() => {
                 tell(number, &error);
                 let looked = Remains::look_for_all(segments, number);
-                let (remains, mut rows) = looked.map_err(|error| (number, FileError::Io(error)))?;
+                let (remains, mut rows) = looked.map_err(|error| (number, SegmentError::Io(error)))?;
                 rows.retain(|row, _| *row <= last_row);
                 let Ok(recovered) = replay_rows(number, rows) else {
                     silent.push((number, remains));

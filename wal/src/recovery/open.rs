@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::catalog::catalogue::Catalogue;
 use crate::catalog::replay::{Recovered, look_at, open_active};
-use crate::catalog::state::State;
 use crate::clock::{Clock, random_u64};
 use crate::commit::background::Background;
 use crate::commit::retention::{BALLAST, Space};
@@ -29,7 +29,7 @@ use crate::progress::tracker::Tracker;
 use crate::record::{Batch, Epoch, StreamId};
 use crate::recovery::newest::{self, Readable, Search};
 use crate::recovery::rebuild::{Newest, rebuild};
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 use crate::segment::remains::Remains;
 use crate::segment::segments::{self, LOCK, Provenance, Segments};
 use crate::shared::{Repairs, Shared};
@@ -40,7 +40,7 @@ const TRIES: usize = 3;
 
 /// What was found in the directory.
 struct Found {
-    state: State,
+    state: Catalogue,
     row: u64,
     number: u64,
     clean: bool,
@@ -172,7 +172,7 @@ pub(crate) fn prepare(
         intake: Mutex::new(intake),
         bell: Condvar::new(),
         tracker: Mutex::new(Tracker::new(&state, gauges.clone(), stats.clone())),
-        state: Mutex::new(state),
+        catalogue: Mutex::new(state),
         gauges,
         stats,
         wakes: Mutex::new(Vec::new()),
@@ -216,7 +216,7 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
         .max()
         .unwrap_or(0);
     let mut found = Found {
-        state: State::default(),
+        state: Catalogue::default(),
         row: 0,
         number: highest,
         clean: true,
@@ -260,7 +260,7 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
             })
         })
     };
-    let tell = &mut |number, error: &FileError| {
+    let tell = &mut |number, error: &SegmentError| {
         tracing::error!(segment = number, %error, "the newest segment does not open; its records are searched for in its bytes");
         found.clean = false;
     };
@@ -285,7 +285,7 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
 }
 
 /// What the disk could not read is tried again, because a good deal hangs on the newest segment.
-fn patiently(open: impl Fn() -> Result<Recovered, FileError>) -> Result<Recovered, FileError> {
+fn patiently(open: impl Fn() -> Result<Recovered, SegmentError>) -> Result<Recovered, SegmentError> {
     let mut opened = open();
     for _ in 1..TRIES {
         match &opened {
@@ -359,7 +359,7 @@ fn take_over(segments: &Segments, options: &Options, found: &mut Found, newest: 
     for segment in catalogue {
         match segments.check(segment) {
             Ok(()) => continue,
-            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(SegmentError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
             // What can be read of it is copied by compaction once the log runs.
             Err(error) if error.is_lasting() => {
                 tracing::error!(segment, %error, "a segment does not open; its records are searched for in its bytes");
@@ -411,7 +411,7 @@ fn take_over(segments: &Segments, options: &Options, found: &mut Found, newest: 
         {
             found.broken.insert(number, error.to_string());
             let looked = Remains::look_for_all(segments, number);
-            (all, _) = looked.map_err(|error| storage(options, number, FileError::Io(error)))?;
+            (all, _) = looked.map_err(|error| storage(options, number, SegmentError::Io(error)))?;
             newest.remains = Some(&all);
             rebuilt = rebuild(segments, &mut found.state, &newest);
         }
@@ -474,7 +474,7 @@ fn match_streams(found: &mut Found, options: &Options) -> Result<Vec<(StreamId, 
 
 /// Makes what opening changed durable: in the newest segment, or in a new one when there is none that was closed properly.
 /// On a full disk the ballast goes for that; if there is none, a segment without known faults goes on.
-fn begin(segments: &Segments, found: &mut Found) -> Result<(), FileError> {
+fn begin(segments: &Segments, found: &mut Found) -> Result<(), SegmentError> {
     if !found.appendable
         && let Err(error) = segments.prepare()
     {
@@ -518,7 +518,7 @@ fn begin(segments: &Segments, found: &mut Found) -> Result<(), FileError> {
 }
 
 /// The newest segment could be read and takes nothing more: what it holds is copied to another.
-fn give_up_newest(segments: &Segments, found: &mut Found, error: &FileError) {
+fn give_up_newest(segments: &Segments, found: &mut Found, error: &SegmentError) {
     tracing::error!(segment = found.number, %error, "the newest segment is damaged; its records are copied to a new one");
     segments.abandon_active();
     found.broken.insert(found.number, error.to_string());
@@ -544,12 +544,12 @@ fn unusable(options: &Options, source: io::Error) -> OpenError {
     }
 }
 
-fn storage(options: &Options, number: u64, error: FileError) -> OpenError {
+fn storage(options: &Options, number: u64, error: SegmentError) -> OpenError {
     match error {
-        FileError::Io(source) if source.kind() == io::ErrorKind::WouldBlock => OpenError::Locked {
+        SegmentError::Io(source) if source.kind() == io::ErrorKind::WouldBlock => OpenError::Locked {
             path: options.directory.join(segments::name(number)),
         },
-        FileError::Io(source)
+        SegmentError::Io(source)
             if matches!(
                 source.kind(),
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull
@@ -557,7 +557,7 @@ fn storage(options: &Options, number: u64, error: FileError) -> OpenError {
         {
             unusable(options, source)
         }
-        FileError::Version(found) => OpenError::Version {
+        SegmentError::Version(found) => OpenError::Version {
             path: options.directory.join(segments::name(number)),
             found,
             known: format::VERSION,

@@ -11,15 +11,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::catalog::catalogue::Catalogue;
 use crate::catalog::range_set::RangeSet;
-use crate::catalog::state::State;
 use crate::encoding::block::Block;
 use crate::encoding::change::{Change, Count, Range};
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::record::StreamId;
 use crate::segment::blocks::each_entry;
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 use crate::segment::remains::Remains;
 use crate::segment::segments::Segments;
 use crate::stats::Stats;
@@ -50,7 +50,7 @@ struct Counted {
 }
 
 /// Rebuilds `state`; gives how many records were charged as damaged.
-pub(crate) fn rebuild(segments: &Segments, state: &mut State, newest: &Newest<'_>) -> Result<u64, FileError> {
+pub(crate) fn rebuild(segments: &Segments, state: &mut Catalogue, newest: &Newest<'_>) -> Result<u64, SegmentError> {
     name_unknown_streams(segments, state, newest)?;
     let tracker = Tracker::new(state, Arc::new(Gauges::new()), Arc::new(Stats::default()));
     let mut found = 0;
@@ -81,14 +81,14 @@ pub(crate) fn rebuild(segments: &Segments, state: &mut State, newest: &Newest<'_
     Ok(came.saturating_sub(went))
 }
 
-/// Counts what waits in the ranges of an older segment; none = the catalogue's word stands, because it cannot be read.
+/// Counts what waits in the ranges of an older segment; `None` if the catalogue's word stands, because it cannot be read.
 fn count_older(
     segments: &Segments,
-    state: &State,
+    state: &Catalogue,
     number: u64,
     stream: u8,
     is_waiting: &dyn Fn(&Block, usize) -> bool,
-) -> Result<Option<Counted>, FileError> {
+) -> Result<Option<Counted>, SegmentError> {
     let Some(entry) = state.segment(number) else { return Ok(None) };
     let Some(part) = entry.part(stream) else { return Ok(None) };
     let mut counted = Counted::default();
@@ -109,11 +109,11 @@ fn count_older(
 
 fn count_newest(
     segments: &Segments,
-    state: &mut State,
+    state: &mut Catalogue,
     newest: &Newest<'_>,
     stream: u8,
     is_waiting: &dyn Fn(&Block, usize) -> bool,
-) -> Result<Counted, FileError> {
+) -> Result<Counted, SegmentError> {
     let began = newest.began.get(&stream).copied().unwrap_or(0);
     let ranges = |is_newest: bool| -> Vec<Range> {
         let parts = state
@@ -162,7 +162,7 @@ fn visit(
     stream: u8,
     range: std::ops::Range<u64>,
     see: &mut dyn FnMut(&Block, usize),
-) -> Result<(), FileError> {
+) -> Result<(), SegmentError> {
     let end = range.end;
     let read = |from| match remains {
         Some(remains) => Ok(remains.blocks(stream, from..end, CHUNK)),
@@ -172,7 +172,7 @@ fn visit(
 }
 
 /// A device whose slot was given in the lost row.
-fn name_slot(state: &mut State, slot: u32, identity: String) {
+fn name_slot(state: &mut Catalogue, slot: u32, identity: String) {
     let known = state.slots.get(slot as usize).is_some_and(|known| !known.identity.is_empty());
     if !known && slot <= crate::format::MAX_SLOT {
         state.apply(&Change::Slot { slot, identity });
@@ -180,7 +180,7 @@ fn name_slot(state: &mut State, slot: u32, identity: String) {
 }
 
 /// A stream that got its id in the lost row. Under this name it is an orphan, which is said when the log is opened.
-fn name_unknown_streams(segments: &Segments, state: &mut State, newest: &Newest<'_>) -> Result<(), FileError> {
+fn name_unknown_streams(segments: &Segments, state: &mut Catalogue, newest: &Newest<'_>) -> Result<(), SegmentError> {
     for stream in 0..StreamId::LOCAL.0 {
         if state.stream(stream).is_some() {
             continue;
@@ -201,7 +201,7 @@ fn name_unknown_streams(segments: &Segments, state: &mut State, newest: &Newest<
 
 /// Puts what was counted into the catalogue. Only the newest segment's ranges may be other than the catalogue says: behind
 /// an older one's lies what a failed commit left.
-fn put(state: &mut State, segment: u64, stream: u8, counted: &Counted) {
+fn put(state: &mut Catalogue, segment: u64, stream: u8, counted: &Counted) {
     if let Some((first, end)) = counted.own {
         let known = state.segment(segment).and_then(|segment| segment.part(stream));
         let first = known
@@ -223,7 +223,7 @@ fn put(state: &mut State, segment: u64, stream: u8, counted: &Counted) {
     state.reset_waiting(segment, stream, counted.waiting, counted.bytes);
 }
 
-fn charge(state: &mut State, count: Count, by: u64) {
+fn charge(state: &mut Catalogue, count: Count, by: u64) {
     if by > 0 {
         state.apply(&Change::Ledger { slot: 0, count, by });
     }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::catalog::catalogue::Catalogue;
 use crate::catalog::replay::read_state;
-use crate::catalog::state::State;
 use crate::encoding::block::{self, Block};
 use crate::encoding::entry::RawBlock;
 use crate::encoding::record::View;
@@ -23,7 +23,7 @@ use crate::encoding::scan::{Wanted, Whole};
 use crate::io::directory::{Directory as _, Overlay, StorageFile};
 use crate::io::read_only::ReadOnly;
 use crate::record::{Epoch, Record};
-use crate::segment::database::{FileError, contained, open_db};
+use crate::segment::database::{SegmentError, contained, open_db};
 use crate::segment::search::{Step, each_whole};
 use crate::segment::segments::CLOSED_CACHE;
 use crate::segment::table::{self, Next, Table};
@@ -36,11 +36,11 @@ const WINDOW: usize = 8 << 20;
 pub struct Salvaged {
     /// The record; its id's epoch is [`Salvaged::epoch`] unless it was put back.
     pub record: Record,
-    /// The epoch under which it was accepted; none = the file does not say any more.
+    /// The epoch under which it was accepted; `None` if the file does not say any more.
     pub epoch: Option<Epoch>,
     /// Its place in the stream.
     pub offset: u64,
-    /// Its stream's name; none = the file does not say any more.
+    /// Its stream's name; `None` if the file does not say any more.
     pub stream: Option<String>,
     /// It was found in the file's raw bytes: a commit that never ended may have left it.
     pub is_carved: bool,
@@ -57,7 +57,7 @@ pub struct SalvageReport {
     pub carved: u64,
     /// Records that have a place in a block and a wrong checksum.
     pub damaged: u64,
-    /// Why the file was not read through redb to its end; none = it was, and is whole.
+    /// Why the file was not read through redb to its end; `None` if it was, and is whole.
     pub trouble: Option<String>,
 }
 
@@ -72,7 +72,7 @@ pub enum SalvageStep {
 
 struct Salvage<'a> {
     report: SalvageReport,
-    state: Option<State>,
+    state: Option<Catalogue>,
     number: Option<u64>,
     taken: Taken,
     see: &'a mut dyn FnMut(SalvageStep) -> bool,
@@ -114,8 +114,8 @@ pub fn salvage(file: &Path, see: &mut dyn FnMut(SalvageStep) -> bool) -> io::Res
 }
 
 impl Salvage<'_> {
-    fn through_redb(&mut self, source: &Arc<dyn StorageFile>) -> Result<(), FileError> {
-        let overlay = Overlay::new(source.clone()).map_err(FileError::Io)?;
+    fn through_redb(&mut self, source: &Arc<dyn StorageFile>) -> Result<(), SegmentError> {
+        let overlay = Overlay::new(source.clone()).map_err(SegmentError::Io)?;
         let (mut db, _) = contained(|| open_db(overlay, CLOSED_CACHE))?;
         let is_whole = db.check_integrity();
         self.state = contained(|| read_state(db.db()?, u64::MAX)).ok().map(|recovered| recovered.state);
@@ -135,7 +135,7 @@ impl Salvage<'_> {
         })?;
         match is_whole? {
             true => Ok(()),
-            false => Err(FileError::Damaged("redb's page checksums do not agree with its pages".into())),
+            false => Err(SegmentError::Damaged("redb's page checksums do not agree with its pages".into())),
         }
     }
 
@@ -199,7 +199,7 @@ impl Salvage<'_> {
 }
 
 /// The oldest whole snapshot in a file's raw bytes: it gives the streams their names and the ids their epoch.
-fn find_snapshot(source: &dyn StorageFile) -> io::Result<Option<State>> {
+fn find_snapshot(source: &dyn StorageFile) -> io::Result<Option<Catalogue>> {
     let wanted = Wanted {
         record: &|_, _| false,
         rows: true,
@@ -211,7 +211,7 @@ fn find_snapshot(source: &dyn StorageFile) -> io::Result<Option<State>> {
             && let Whole::Row(row) = piece.what
             && row.kind == RowKind::Snapshot
         {
-            found = Some(State::of(&row.changes));
+            found = Some(Catalogue::of(&row.changes));
         }
         found.is_none()
     })?;

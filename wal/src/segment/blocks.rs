@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::encoding::block::Block;
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 
 /// Some blocks of a range, in order.
 #[derive(Debug)]
@@ -16,9 +16,9 @@ pub(crate) struct Blocks {
 /// Shows each entry of a range in order. `read` gives blocks from an offset on, as many as suit it.
 pub(crate) fn each_entry(
     range: Range<u64>,
-    mut read: impl FnMut(u64) -> Result<Blocks, FileError>,
+    mut read: impl FnMut(u64) -> Result<Blocks, SegmentError>,
     mut see: impl FnMut(&Block, usize),
-) -> Result<(), FileError> {
+) -> Result<(), SegmentError> {
     let mut from = range.start;
     while from < range.end {
         let blocks = read(from)?;

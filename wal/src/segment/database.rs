@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 /// Why a file could not be used.
 #[derive(Debug)]
-pub(crate) enum FileError {
+pub(crate) enum SegmentError {
     /// The system said no; another time it may say yes.
     Io(io::Error),
     /// The content is wrong.
@@ -21,7 +21,7 @@ pub(crate) enum FileError {
     Version(u8),
 }
 
-impl fmt::Display for FileError {
+impl fmt::Display for SegmentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => write!(f, "{error}"),
@@ -31,9 +31,9 @@ impl fmt::Display for FileError {
     }
 }
 
-impl std::error::Error for FileError {}
+impl std::error::Error for SegmentError {}
 
-impl FileError {
+impl SegmentError {
     /// Whether trying again is of no use: the content is wrong, the disk cannot read it, or the file is gone.
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
@@ -55,7 +55,7 @@ impl FileError {
     }
 }
 
-impl<E: Into<redb::Error>> From<E> for FileError {
+impl<E: Into<redb::Error>> From<E> for SegmentError {
     fn from(error: E) -> Self {
         match error.into() {
             // redb says so when the file is no redb database at all.
@@ -71,8 +71,8 @@ impl<E: Into<redb::Error>> From<E> for FileError {
 
 /// Runs what touches redb. It panics on some damaged pages; here that is an answer like any other, because nothing of
 /// ours is left half done by it and the file is not used again.
-pub(crate) fn contained<T>(action: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileError> {
-    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|panic| Err(FileError::Damaged(panic_text(panic.as_ref()))))
+pub(crate) fn contained<T>(action: impl FnOnce() -> Result<T, SegmentError>) -> Result<T, SegmentError> {
+    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|panic| Err(SegmentError::Damaged(panic_text(panic.as_ref()))))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -89,21 +89,21 @@ pub(crate) struct Store(Option<Database>);
 
 impl Store {
     /// Compares redb's own checksums with its pages; false = they did not agree, and what redb could repair is repaired.
-    pub(crate) fn check_integrity(&mut self) -> Result<bool, FileError> {
+    pub(crate) fn check_integrity(&mut self) -> Result<bool, SegmentError> {
         match &mut self.0 {
             Some(db) => contained(|| Ok(db.check_integrity()?)),
-            None => Err(FileError::Damaged("it is closed".into())),
+            None => Err(SegmentError::Damaged("it is closed".into())),
         }
     }
 
     /// Closes it properly.
-    pub(crate) fn close(mut self) -> Result<(), FileError> {
+    pub(crate) fn close(mut self) -> Result<(), SegmentError> {
         let db = self.0.take();
         contained(|| db.map_or(Ok(()), |db| Ok(db.close()?)))
     }
 
-    pub(crate) fn db(&self) -> Result<&Database, FileError> {
-        self.0.as_ref().ok_or_else(|| FileError::Damaged("it is closed".into()))
+    pub(crate) fn db(&self) -> Result<&Database, SegmentError> {
+        self.0.as_ref().ok_or_else(|| SegmentError::Damaged("it is closed".into()))
     }
 }
 
@@ -121,7 +121,7 @@ impl Drop for Store {
 }
 
 /// Opens a database; says whether it had been closed properly.
-pub(crate) fn open_db(backend: impl redb::StorageBackend, cache: usize) -> Result<(Store, bool), FileError> {
+pub(crate) fn open_db(backend: impl redb::StorageBackend, cache: usize) -> Result<(Store, bool), SegmentError> {
     let repaired = Arc::new(AtomicBool::new(false));
     let noted = repaired.clone();
     let db = Database::builder()

@@ -135,7 +135,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let segments = three_files(directory.path());
         let read = segments.read(1, |_| {
-            segments.retire(1).map_err(crate::segment::database::FileError::Io)?;
+            segments.retire(1).map_err(crate::segment::database::SegmentError::Io)?;
             Ok(directory.path().join(SPARE).exists())
         });
         assert!(!read.unwrap(), "the next segment would be written over what is being read");

@@ -16,7 +16,7 @@ use crate::encoding::row::{RowKind, encode_row};
 use crate::io::directory::{Backend, Directory, Overlay, StorageFile};
 use crate::io::metered::Metered;
 use crate::segment::blocks::Blocks;
-use crate::segment::database::{FileError, Store, contained, open_db};
+use crate::segment::database::{SegmentError, Store, contained, open_db};
 use crate::segment::life::{Life, Lives};
 use crate::segment::lock_file::{Note, Origin};
 use crate::segment::reuse::{Reused, SPARE};
@@ -190,8 +190,12 @@ impl Segments {
 
     /// Reads in a segment that is only looked at: what redb would repair in it stays in memory. Gives besides whether it had
     /// been closed properly.
-    pub(crate) fn look_at<T>(&self, number: u64, read: impl FnOnce(&Database) -> Result<T, FileError>) -> Result<(T, bool), FileError> {
-        let overlay = Overlay::new(self.raw(number).map_err(FileError::Io)?).map_err(FileError::Io)?;
+    pub(crate) fn look_at<T>(
+        &self,
+        number: u64,
+        read: impl FnOnce(&Database) -> Result<T, SegmentError>,
+    ) -> Result<(T, bool), SegmentError> {
+        let overlay = Overlay::new(self.raw(number).map_err(SegmentError::Io)?).map_err(SegmentError::Io)?;
         contained(|| {
             let (db, clean) = open_db(overlay, CLOSED_CACHE)?;
             Ok((read(db.db()?)?, clean))
@@ -199,8 +203,12 @@ impl Segments {
     }
 
     /// Opens a segment for appending, if what is to be read in it can be read. Gives besides whether it had been closed properly.
-    pub(crate) fn open_active<T>(&self, number: u64, read: impl FnOnce(&Database) -> Result<T, FileError>) -> Result<(T, bool), FileError> {
-        let file = self.directory.open_to_write(&name(number)).map_err(FileError::Io)?;
+    pub(crate) fn open_active<T>(
+        &self,
+        number: u64,
+        read: impl FnOnce(&Database) -> Result<T, SegmentError>,
+    ) -> Result<(T, bool), SegmentError> {
+        let file = self.directory.open_to_write(&name(number)).map_err(SegmentError::Io)?;
         let file = Metered::over(file, &self.stats);
         let (active, found, clean) = contained(|| {
             let (db, clean) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
@@ -246,12 +254,12 @@ impl Segments {
     }
 
     /// Makes the next segment ahead of time, if it is not there yet.
-    pub(crate) fn prepare(&self) -> Result<(), FileError> {
+    pub(crate) fn prepare(&self) -> Result<(), SegmentError> {
         let mut ahead = lock(&self.ahead);
         if ahead.is_none() {
             let overlaid = self.take_spare();
             let is_overlaid = overlaid.is_some();
-            let file = overlaid.map_or_else(|| self.directory.create(NEXT), Ok).map_err(FileError::Io)?;
+            let file = overlaid.map_or_else(|| self.directory.create(NEXT), Ok).map_err(SegmentError::Io)?;
             let file = Metered::over(file, &self.stats);
             let db = contained(|| {
                 let (db, _) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
@@ -282,20 +290,20 @@ impl Segments {
     /// 5. its number is noted, so that its loss is noticed.
     ///
     /// Only then may it take records.
-    pub(crate) fn switch(&self, number: u64, row: u64, snapshot: &[Change]) -> Result<(), FileError> {
+    pub(crate) fn switch(&self, number: u64, row: u64, snapshot: &[Change]) -> Result<(), SegmentError> {
         self.prepare()?;
         self.close_active()?;
         let ahead = lock(&self.ahead).take();
         self.ahead_bytes.store(0, Ordering::Relaxed);
         let Some(ahead) = ahead else {
-            return Err(FileError::Damaged("the next segment is gone".into()));
+            return Err(SegmentError::Damaged("the next segment is gone".into()));
         };
         for row in [row, row + 1] {
             let encoded = encode_row(RowKind::Snapshot, row, snapshot);
             contained(|| table::write(ahead.db.db()?, &[], row, &encoded))?;
         }
-        self.directory.rename(NEXT, &name(number)).map_err(FileError::Io)?;
-        self.directory.sync().map_err(FileError::Io)?;
+        self.directory.rename(NEXT, &name(number)).map_err(SegmentError::Io)?;
+        self.directory.sync().map_err(SegmentError::Io)?;
         self.note(number, u64::MAX);
         self.activate(Active {
             number,
@@ -312,7 +320,7 @@ impl Segments {
     }
 
     /// Closes the active segment: waits for those that read in it; others wait until it is closed.
-    pub(crate) fn close_active(&self) -> Result<(), FileError> {
+    pub(crate) fn close_active(&self) -> Result<(), SegmentError> {
         self.leave_active(|Active { db, file, .. }| {
             db.close()?;
             if let Err(error) = file.trim() {
@@ -331,7 +339,7 @@ impl Segments {
         .ok();
     }
 
-    fn leave_active(&self, end: impl FnOnce(Active) -> Result<(), FileError>) -> Result<(), FileError> {
+    fn leave_active(&self, end: impl FnOnce(Active) -> Result<(), SegmentError>) -> Result<(), SegmentError> {
         let Some(number) = self.active_number() else { return Ok(()) };
         self.lives.enter(number, Life::Closing);
         let active = self.active.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -354,11 +362,13 @@ impl Segments {
     }
 
     /// Commits blocks and a row of the state. What lies in a segment that no name leads to any more is not believed.
-    pub(crate) fn commit(&self, blocks: &[NewBlock<'_>], row: u64, delta: &[u8]) -> Result<(), FileError> {
+    pub(crate) fn commit(&self, blocks: &[NewBlock<'_>], row: u64, delta: &[u8]) -> Result<(), SegmentError> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
-        let active = active.as_ref().ok_or_else(|| FileError::Damaged("no segment is open".into()))?;
+        let active = active.as_ref().ok_or_else(|| SegmentError::Damaged("no segment is open".into()))?;
         contained(|| table::write(active.db.db()?, blocks, row, delta))?;
-        self.directory.confirm(&name(active.number), &*active.file).map_err(FileError::Io)
+        self.directory
+            .confirm(&name(active.number), &*active.file)
+            .map_err(SegmentError::Io)
     }
 
     /// Bytes that the active segment occupies.
@@ -383,7 +393,7 @@ impl Segments {
 
     /// Blocks of a stream from the one that holds `from` on, up to `end`, until `max_bytes` are gathered; at least one
     /// that reaches beyond `from` if there is one. Copies out and closes the transaction before it returns.
-    pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, max_bytes: usize) -> Result<Blocks, FileError> {
+    pub(crate) fn blocks(&self, number: u64, stream: u8, from: u64, end: u64, max_bytes: usize) -> Result<Blocks, SegmentError> {
         let raw = self.raw_blocks(number, stream, from, end, max_bytes)?;
         Ok(Blocks {
             until: raw.last().map_or(end, |last| last.until),
@@ -391,7 +401,7 @@ impl Segments {
         })
     }
 
-    fn raw_blocks(&self, number: u64, stream: u8, from: u64, end: u64, max_bytes: usize) -> Result<Vec<RawBlock>, FileError> {
+    fn raw_blocks(&self, number: u64, stream: u8, from: u64, end: u64, max_bytes: usize) -> Result<Vec<RawBlock>, SegmentError> {
         self.read(number, |table| {
             let start = table.last_at(stream, from)?.unwrap_or((stream, from));
             let mut blocks: Vec<RawBlock> = Vec::new();
@@ -400,7 +410,7 @@ impl Segments {
                 let first = key.1;
                 let is_in_place = (start.1..end).contains(&first) && key.0 == stream;
                 if !is_in_place || block::is_misplaced(value, key) {
-                    return Err(FileError::Damaged(format!("a block's key, {key:?}, is out of its place")));
+                    return Err(SegmentError::Damaged(format!("a block's key, {key:?}, is out of its place")));
                 }
                 if let Some(last) = blocks.last_mut() {
                     last.until = first;
@@ -426,7 +436,7 @@ impl Segments {
     }
 
     /// Whether a closed segment opens.
-    pub(crate) fn check(&self, number: u64) -> Result<(), FileError> {
+    pub(crate) fn check(&self, number: u64) -> Result<(), SegmentError> {
         self.read(number, |_| Ok(()))
     }
 
@@ -487,7 +497,7 @@ impl Segments {
         lock(&self.unopenable).remove(&number);
     }
 
-    pub(crate) fn read<T>(&self, number: u64, action: impl FnOnce(&Table) -> Result<T, FileError>) -> Result<T, FileError> {
+    pub(crate) fn read<T>(&self, number: u64, action: impl FnOnce(&Table) -> Result<T, SegmentError>) -> Result<T, SegmentError> {
         let _reading = self.lives.read(number);
         {
             let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
@@ -500,9 +510,9 @@ impl Segments {
     }
 
     /// A closed segment, opened on demand; the two used last stay open.
-    fn closed(&self, number: u64) -> Result<Arc<Store>, FileError> {
+    fn closed(&self, number: u64) -> Result<Arc<Store>, SegmentError> {
         if !self.lives.wait_until_closed(number) {
-            return Err(FileError::Io(io::ErrorKind::NotFound.into()));
+            return Err(SegmentError::Io(io::ErrorKind::NotFound.into()));
         }
         let mut closed = lock(&self.closed);
         if let Some(at) = closed.iter().position(|(open, _)| *open == number) {
@@ -512,12 +522,12 @@ impl Segments {
             return Ok(db);
         }
         if let Some(what) = lock(&self.unopenable).get(&number) {
-            return Err(FileError::Damaged(what.clone()));
+            return Err(SegmentError::Damaged(what.clone()));
         }
-        let file = self.directory.open(&name(number)).map_err(FileError::Io)?;
-        let overlay = Overlay::new(file).map_err(FileError::Io)?;
+        let file = self.directory.open(&name(number)).map_err(SegmentError::Io)?;
+        let overlay = Overlay::new(file).map_err(SegmentError::Io)?;
         let opened = contained(|| open_db(overlay, CLOSED_CACHE)).inspect_err(|error| {
-            if let FileError::Damaged(what) = error {
+            if let SegmentError::Damaged(what) = error {
                 lock(&self.unopenable).insert(number, what.clone());
             }
         });

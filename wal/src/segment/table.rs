@@ -8,7 +8,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase as _, TableDefinition};
 
 use crate::encoding::block::NewBlock;
 use crate::encoding::entry::Key;
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 
 const LOG: TableDefinition<'_, Key, &[u8]> = TableDefinition::new("log");
 /// Stands in a row's key where a block's has its stream; no stream has this number.
@@ -18,12 +18,12 @@ const ROWS: u8 = 0xFF;
 pub(crate) struct Table(ReadOnlyTable<Key, &'static [u8]>);
 
 impl Table {
-    pub(crate) fn open(db: &Database) -> Result<Self, FileError> {
+    pub(crate) fn open(db: &Database) -> Result<Self, SegmentError> {
         Ok(Self(db.begin_read()?.open_table(LOG)?))
     }
 
     /// The key of the last block of a stream at or before an offset.
-    pub(crate) fn last_at(&self, stream: u8, offset: u64) -> Result<Option<Key>, FileError> {
+    pub(crate) fn last_at(&self, stream: u8, offset: u64) -> Result<Option<Key>, SegmentError> {
         let entry = self.0.range((stream, 0)..=(stream, offset))?.next_back();
         Ok(entry.transpose()?.map(|(key, _)| key.value()))
     }
@@ -32,8 +32,8 @@ impl Table {
     pub(crate) fn each_block(
         &self,
         range: std::ops::Range<Key>,
-        mut see: impl FnMut(Key, &[u8]) -> Result<Next, FileError>,
-    ) -> Result<(), FileError> {
+        mut see: impl FnMut(Key, &[u8]) -> Result<Next, SegmentError>,
+    ) -> Result<(), SegmentError> {
         for entry in self.0.range(range.start..range.end.min((ROWS, 0)))? {
             let (key, value) = entry?;
             if see(key.value(), value.value())? == Next::Stop {
@@ -44,7 +44,7 @@ impl Table {
     }
 
     /// Shows the rows of the state up to one, oldest first, until told to stop.
-    pub(crate) fn each_row(&self, last: u64, mut see: impl FnMut(u64, &[u8]) -> Next) -> Result<(), FileError> {
+    pub(crate) fn each_row(&self, last: u64, mut see: impl FnMut(u64, &[u8]) -> Next) -> Result<(), SegmentError> {
         for entry in self.0.range(row_key(last)..=(ROWS, u64::MAX))?.rev() {
             let (key, value) = entry?;
             if see(u64::MAX - key.value().1, value.value()) == Next::Stop {
@@ -71,14 +71,14 @@ fn row_key(number: u64) -> Key {
 }
 
 /// Makes the table.
-pub(crate) fn create(db: &Database) -> Result<(), FileError> {
+pub(crate) fn create(db: &Database) -> Result<(), SegmentError> {
     let transaction = db.begin_write()?;
     transaction.open_table(LOG)?;
     Ok(transaction.commit()?)
 }
 
 /// Commits blocks and a row. `Durability::Immediate` with one phase is what redb does by default: one `fdatasync`.
-pub(crate) fn write(db: &Database, blocks: &[NewBlock<'_>], row: u64, value: &[u8]) -> Result<(), FileError> {
+pub(crate) fn write(db: &Database, blocks: &[NewBlock<'_>], row: u64, value: &[u8]) -> Result<(), SegmentError> {
     let transaction = db.begin_write()?;
     {
         let mut table = transaction.open_table(LOG)?;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use crate::catalog::state::State;
+use crate::catalog::catalogue::Catalogue;
 use crate::clock::marks::Mark;
 use crate::clock::{BootId, Timestamp};
 use crate::encoding::block::{self, Block, HEADER, INDEX, NewBlock};
@@ -279,13 +279,13 @@ fn a_snapshot_leads_to_the_same_state_as_the_changes_it_stands_for() {
     let shifted = [&[9; 5], bytes.as_slice(), &[9; 30]].concat();
     assert_eq!(decode_row_at(&shifted, 5), Some((row, bytes.len())));
     assert!(record::decode_at(&bytes, 0).is_none(), "a row is no record");
-    let mut state = State::default();
+    let mut state = Catalogue::default();
     changes().iter().for_each(|change| state.apply(change));
     assert_eq!(
         (state.waiting(1), state.streams[0].next, state.suspensions.len()),
         ((3, 300), 12, 1)
     );
-    let mut again = State::default();
+    let mut again = Catalogue::default();
     let snapshot = decode_row(&encode_row(RowKind::Snapshot, 1, &state.snapshot())).unwrap();
     snapshot.changes.iter().for_each(|change| again.apply(change));
     assert_eq!(again, state);
@@ -346,7 +346,7 @@ proptest! {
         let mut row = crc32c::crc32c_append(crc32c::crc32c(b"row"), &body).to_le_bytes().to_vec();
         row.extend_from_slice(&body);
         if let Some(row) = decode_row(&row) {
-            let mut state = State::default();
+            let mut state = Catalogue::default();
             row.changes.iter().for_each(|change| state.apply(change));
         }
     }
@@ -354,7 +354,7 @@ proptest! {
 
 #[test]
 fn what_could_not_be_read_before_a_suspension_is_not_charged_but_counted_again() {
-    let mut state = State::default();
+    let mut state = Catalogue::default();
     state.apply(&Change::Stream {
         stream: 1,
         name: "main".into(),

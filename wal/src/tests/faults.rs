@@ -16,7 +16,7 @@ use crate::listener::CommitListener;
 use crate::log::{Log, Opened};
 use crate::options::{Options, StreamOptions, WhenFull};
 use crate::record::{Batch, NewRecord, PartitionSet, Settlement, StreamId};
-use crate::segment::database::FileError;
+use crate::segment::database::SegmentError;
 use crate::segment::segments::{NEXT, Segments, name};
 use crate::sync::lock;
 use crate::testing::{ManualClock, Unobserved};
@@ -409,7 +409,7 @@ fn a_file_that_does_not_open_is_not_tried_at_every_read() {
     std::fs::write(directory.path().join(name(7)), vec![1; 1 << 16]).unwrap();
     let before = rig.directory.opened.load(Ordering::SeqCst);
     for _ in 0..3 {
-        assert!(matches!(segments.check(7), Err(FileError::Damaged(_))));
+        assert!(matches!(segments.check(7), Err(SegmentError::Damaged(_))));
     }
     assert_eq!(rig.directory.opened.load(Ordering::SeqCst), before + 1);
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use crate::catalog::state::State;
+use crate::catalog::catalogue::Catalogue;
 use crate::clock::{BootId, Timestamp};
 use crate::encoding::block::{self, Block, NewBlock};
 use crate::encoding::change::{Change, Count, Range};
@@ -86,7 +86,7 @@ fn corpus() -> BTreeMap<&'static str, Vec<u8>> {
     let buffer = Bytes::copy_from_slice(slice(&entries[1]));
     let letter = record::decode(&buffer).unwrap().to_record(&buffer, Epoch(1));
     crate::encoding::dead_letter::encode(&letter, "topic-too-long", "shorten it", 4, &mut dead);
-    let mut state = State::default();
+    let mut state = Catalogue::default();
     changes().iter().for_each(|change| state.apply(change));
     let dense = NewBlock::Dense {
         key: (1, FIRST),
@@ -162,7 +162,7 @@ fn decode_all(bytes: &[u8], known: &BTreeMap<&str, Vec<u8>>) {
     );
     if let Some(row) = decode_row(bytes) {
         assert!(is_known(), "a damaged row is believed: {bytes:02x?}");
-        let mut state = State::default();
+        let mut state = Catalogue::default();
         row.changes.iter().for_each(|change| state.apply(change));
     }
     let raw = RawBlock {

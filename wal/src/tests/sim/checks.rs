@@ -153,10 +153,10 @@ impl World {
             for _ in 0..4 {
                 process.writer.commit_progress().map_err(|error| chain(&error))?;
             }
-            let left = lock(&process.log.shared().state).segments.clone();
+            let left = lock(&process.log.shared().catalogue).segments.clone();
             let number = process.writer.number;
             let pinned: Vec<_> = left.iter().filter(|segment| segment.number != number).collect();
-            let letters = |segment: &&&crate::catalog::state::SegmentEntry| {
+            let letters = |segment: &&&crate::catalog::catalogue::SegmentEntry| {
                 segment.parts.iter().any(|part| part.stream == StreamId::DEAD.0 && part.waiting > 0)
             };
             let strays: Vec<_> = pinned.iter().filter(|segment| !letters(segment)).collect();
@@ -172,7 +172,7 @@ impl World {
 fn uneven(process: &Process) -> String {
     let shared = process.log.shared();
     let tracker = lock(&shared.tracker);
-    let segments = lock(&shared.state).segments.clone();
+    let segments = lock(&shared.catalogue).segments.clone();
     let mut text = format!("{:?}", tracker.pending);
     for (segment, part) in segments
         .iter()

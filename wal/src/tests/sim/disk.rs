@@ -313,7 +313,7 @@ impl SimDisk {
         true
     }
 
-    /// A segment vanishes; whether it was the newest. None = there is none.
+    /// A segment vanishes; whether it was the newest. `None` if there is none.
     pub(crate) fn lose_file(&self, rng: &mut Rng) -> Option<bool> {
         let files = self.log_files();
         let (name, _) = rng.pick(&files)?;

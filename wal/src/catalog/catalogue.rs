@@ -61,9 +61,9 @@ pub(crate) struct Slot {
     pub(crate) counts: [u64; 7],
 }
 
-/// The state after the last successful commit.
+/// The catalogue after the last successful commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct State {
+pub(crate) struct Catalogue {
     pub(crate) epoch: u64,
     pub(crate) streams: Vec<StreamState>,
     pub(crate) segments: Vec<SegmentEntry>,
@@ -73,7 +73,7 @@ pub(crate) struct State {
     pub(crate) marks: Marks,
 }
 
-impl State {
+impl Catalogue {
     /// What the changes of a snapshot make.
     pub(crate) fn of(snapshot: &[Change]) -> Self {
         let mut state = Self::default();
@@ -120,7 +120,7 @@ impl State {
         self.epoch_of(segment, stream, offset).is_some()
     }
 
-    /// The epoch under which a record that lies in a segment was first accepted; none = it does not lie there.
+    /// The epoch under which a record that lies in a segment was first accepted; `None` if it does not lie there.
     pub(crate) fn epoch_of(&self, segment: u64, stream: u8, offset: u64) -> Option<u64> {
         let entry = self.segment(segment)?;
         let mut ranges = entry.part(stream)?.ranges(entry.epoch);
