@@ -76,6 +76,37 @@ fn no_folder_needs_one_that_needs_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
+/// A commit that ran another one would hide the time of an ack. So one file writes, and the others say what is to be written.
+#[test]
+fn only_the_writer_commits() {
+    let sources = root().join("wal/src");
+    let may = [
+        // What opening changed, before there is a writer.
+        ("recovery/open.rs", "segments.commit("),
+        ("recovery/open.rs", "segments.switch("),
+        ("commit/writer.rs", "segments.commit("),
+        ("commit/writer.rs", "segments.switch("),
+        ("commit/writer.rs", "impl Writer"),
+    ];
+    let mut found = BTreeSet::new();
+    let mut folders: Vec<PathBuf> = ["commit", "intake", "inspect", "progress", "read", "recovery"]
+        .iter()
+        .map(|folder| sources.join(folder))
+        .collect();
+    while let Some(folder) = folders.pop() {
+        let (inner, files): (Vec<PathBuf>, Vec<PathBuf>) = entries(&folder).into_iter().partition(|path| path.is_dir());
+        folders.extend(inner);
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            let name = file.strip_prefix(&sources).unwrap().to_str().unwrap().to_owned();
+            let all = ["segments.commit(", "segments.switch(", "impl Writer"];
+            found.extend(all.into_iter().filter(|what| text.contains(what)).map(|what| (name.clone(), what)));
+        }
+    }
+    let may: BTreeSet<(String, &str)> = may.into_iter().map(|(file, what)| (file.to_owned(), what)).collect();
+    assert_eq!(found, may);
+}
+
 #[test]
 fn no_folder_holds_more_files_than_a_reader_keeps_in_mind() {
     let mut crowded = BTreeSet::new();

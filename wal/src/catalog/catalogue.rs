@@ -423,6 +423,11 @@ impl SegmentEntry {
     pub(crate) fn waiting(&self) -> u64 {
         self.parts.iter().map(|part| part.waiting).sum()
     }
+
+    /// Bytes of what waits in it.
+    pub(crate) fn live(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
 }
 
 impl SegmentPart {

@@ -1,27 +1,51 @@
 //! What a person puts back: dead letters, and records that were settled already.
 //!
-//! The writer thread does it, because the records' offsets must follow those of the open batch: it reads what is to be put
-//! back, encodes it at the end of the open batch under its first id, swaps that batch out at once, and commits it together
-//! with the letters' removal. So a letter is either still there, or its record waits again.
+//! The writer thread does it, because the records' offsets must follow those of the open batch: what is to be put back is read,
+//! encoded at the end of the open batch under its first id, and that batch is swapped out at once and committed together with the
+//! letters' removal. So a letter is either still there, or its record waits again.
+//!
+//! A [`Requeue`] says what each commit takes; the writer commits.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use crate::commit::write::Extra;
-use crate::commit::writer::Writer;
+use crate::commit::producer::cost;
 use crate::encoding::dead_letter::DeadLetter;
-use crate::intake::batch::OpenBatch;
+use crate::intake::batch::Intake;
 use crate::intake::job::{Job, RequeueError, Requeued, What};
 use crate::options::WhenFull;
 use crate::progress::pending::Leaving;
-use crate::record::{Batch, NewRecord, Offset, Record, RecordId, StreamId};
+use crate::record::{NewRecord, Offset, Record, RecordId, StreamId};
 use crate::shared::Shared;
 use crate::sync::lock;
 
 /// How much is put back in one commit.
 const AT_ONCE: usize = 1 << 20;
+/// How many letters are dropped in one commit.
+const DROPPED_AT_ONCE: usize = 1000;
+
+/// A job of a person on its way, one commit after the other.
+pub(crate) struct Requeue {
+    what: What,
+    /// How many of its offsets are behind it.
+    at: usize,
+    /// Whether it asked for its last commit.
+    is_over: bool,
+    done: Requeued,
+}
+
+/// What one commit takes of a job.
+pub(crate) enum Portion {
+    /// Records that wait again. They must be appended to the open batch, which is swapped out under the same lock.
+    PutBack(Vec<Again>),
+    /// Dead letters that leave.
+    Drop(Vec<Leaving>),
+    /// The last trusted time is forgotten.
+    ForgetTime,
+}
 
 /// A record to put back.
-struct Again {
+#[derive(Debug)]
+pub(crate) struct Again {
     record: Record,
     /// The stream that takes it.
     stream: StreamId,
@@ -75,156 +99,152 @@ impl Shared {
     }
 }
 
-impl Writer {
-    pub(crate) fn do_job(&mut self, job: Job) {
-        let result = match job.what {
-            What::Requeue(letters) => self.put_back(&letters, |writer, letter| writer.letter(letter)),
-            What::Replay(stream, offsets) => self.put_back(&offsets, |writer, offset| writer.settled(stream, offset)),
-            What::Drop(letters) => self.drop_letters(&letters),
-            What::ForgetTime => self.forget_time(),
-        };
-        // Whoever asked may have gone.
-        job.answer.send(result).ok();
-    }
-
-    fn forget_time(&mut self) -> Result<Requeued, RequeueError> {
-        let is_known = lock(&self.shared.catalogue).trusted.is_some();
-        if is_known {
-            let stored = self.commit_beside(OpenBatch::new(Batch(0)), &Extra::Forgetting);
-            stored.map_err(|error| RequeueError::NotStored { reason: error.reason })?;
+impl Requeue {
+    pub(crate) fn new(what: What) -> Self {
+        Self {
+            what,
+            at: 0,
+            is_over: false,
+            done: Requeued::default(),
         }
-        Ok(Requeued {
-            requeued: u64::from(is_known),
-            kept: Vec::new(),
-        })
     }
 
-    fn put_back(
-        &mut self,
-        offsets: &[Offset],
-        find: impl Fn(&Self, Offset) -> Result<Again, &'static str>,
-    ) -> Result<Requeued, RequeueError> {
-        let mut done = Requeued::default();
-        let mut offsets = offsets.iter();
-        while !offsets.as_slice().is_empty() {
-            let mut again = Vec::new();
-            let mut bytes = 0;
-            for offset in offsets.by_ref() {
-                match find(self, *offset) {
-                    Ok(found) => {
-                        bytes += found.record.payload.len() + found.record.topic.len();
-                        again.push(found);
+    /// What the next commit takes; `None` if nothing is left to do. What it asked for before is committed.
+    pub(crate) fn next(&mut self, shared: &Shared) -> Option<Portion> {
+        if self.is_over {
+            return None;
+        }
+        match &self.what {
+            What::Requeue(offsets) | What::Replay(_, offsets) => {
+                if self.at >= offsets.len() {
+                    return None;
+                }
+                let mut again = Vec::new();
+                let mut bytes = 0;
+                for offset in &offsets[self.at..] {
+                    self.at += 1;
+                    let found = match &self.what {
+                        What::Replay(stream, _) => settled(shared, *stream, *offset),
+                        _ => letter(shared, *offset),
+                    };
+                    match found {
+                        Ok(found) => {
+                            bytes += found.record.payload.len() + found.record.topic.len();
+                            again.push(found);
+                        }
+                        Err(reason) => self.done.kept.push((*offset, reason)),
                     }
-                    Err(reason) => done.kept.push((*offset, reason)),
+                    if bytes >= AT_ONCE {
+                        break;
+                    }
                 }
-                if bytes >= AT_ONCE {
-                    break;
-                }
+                Some(Portion::PutBack(again))
             }
-            let put = self.append_again(again, &mut done.kept)?;
-            done.requeued += put;
+            What::Drop(letters) => {
+                let rest = &letters[self.at..];
+                let portion = &rest[..rest.len().min(DROPPED_AT_ONCE)];
+                if portion.is_empty() {
+                    return None;
+                }
+                self.at += portion.len();
+                let leaving: Vec<Leaving> = portion.iter().filter_map(|offset| Some(leaving(shared, *offset)?.0)).collect();
+                self.done.requeued += leaving.len() as u64;
+                Some(Portion::Drop(leaving))
+            }
+            What::ForgetTime => {
+                self.is_over = true;
+                let is_known = lock(&shared.catalogue).trusted.is_some();
+                self.done.requeued = u64::from(is_known);
+                is_known.then_some(Portion::ForgetTime)
+            }
         }
-        Ok(done)
     }
 
-    /// A dead letter, opened.
-    fn letter(&self, offset: Offset) -> Result<Again, &'static str> {
-        let (leaving, record) = self.leaving(offset).ok_or("not-found")?;
-        let record = record.map_err(|()| "damaged")?;
-        let letter = DeadLetter::open(&record).ok_or("damaged")?;
-        let stream = letter.id.stream;
-        if self.shared.policy(stream.0).is_none() {
-            return Err("stream-gone");
-        }
-        Ok(Again {
-            record: Record {
-                payload: letter.payload,
-                ..record
-            },
-            stream,
-            origin: letter.id,
-            offset,
-            leaving: Some(leaving),
-        })
-    }
-
-    fn leaving(&self, offset: Offset) -> Option<(Leaving, Result<Record, ()>)> {
-        let is_there = {
-            let tracker = lock(&self.shared.tracker);
-            let dead = tracker.streams.get(&StreamId::DEAD.0)?;
-            offset.0 >= dead.floor && !dead.removed.contains(offset.0)
-        };
-        let (segment, record) = self.shared.find(StreamId::DEAD, offset).filter(|_| is_there)?;
-        let bytes = self.shared.cost_at(segment, StreamId::DEAD.0, offset.0)?;
-        let leaving = Leaving {
-            segment,
-            offset: offset.0,
-            bytes,
-        };
-        Some((leaving, record))
-    }
-
-    /// A record that is settled and still in its segment.
-    fn settled(&self, stream: StreamId, offset: Offset) -> Result<Again, &'static str> {
-        if self.shared.policy(stream.0).is_none() {
-            return Err("stream-gone");
-        }
-        let (segment, record) = self.shared.find(stream, offset).ok_or("not-found")?;
-        let record = record.map_err(|()| "damaged")?;
-        if self.shared.is_waiting(segment, stream.0, offset.0) {
-            return Err("waiting");
-        }
-        Ok(Again {
-            stream,
-            origin: record.id,
-            record,
-            offset,
-            leaving: None,
-        })
-    }
-
-    fn append_again(&mut self, again: Vec<Again>, kept: &mut Vec<(Offset, &'static str)>) -> Result<u64, RequeueError> {
-        let shared = self.shared.clone();
+    /// Appends records to the open batch, which must be swapped out before `intake` is let go; gives the letters that leave with
+    /// them. What a full stream refuses stays where it is.
+    pub(crate) fn append(&mut self, shared: &Shared, intake: &mut Intake, again: Vec<Again>) -> Vec<Leaving> {
         let mut leaving = Vec::new();
-        let mut put = 0;
-        let batch = {
-            let mut intake = lock(&shared.intake);
-            intake.open.requeued_from = intake.open.records.len();
-            for again in &again {
-                let record = again.as_new();
-                let cost = crate::commit::producer::cost(&record, true);
-                let options = shared.policy(again.stream.0);
-                let is_full = options.is_some_and(|options| {
-                    options.when_full == WhenFull::Refuse && shared.gauges.bytes(again.stream.0) + cost > options.max_bytes
-                });
-                if is_full {
-                    kept.push((again.offset, "stream-full"));
-                    continue;
-                }
-                let slot = intake.slots.of(record.identity);
-                intake.take(&record, slot, Some(again.origin));
-                shared.gauges.enter(again.stream.0, 1, cost);
-                leaving.extend(again.leaving);
-                put += 1;
+        intake.open.requeued_from = intake.open.records.len();
+        for again in again {
+            let record = again.as_new();
+            let cost = cost(&record, true);
+            let options = shared.policy(again.stream.0);
+            let is_full = options.is_some_and(|options| {
+                options.when_full == WhenFull::Refuse && shared.gauges.bytes(again.stream.0) + cost > options.max_bytes
+            });
+            if is_full {
+                self.done.kept.push((again.offset, "stream-full"));
+                continue;
             }
-            self.swap(&mut intake)
-        };
-        self.commit_beside(batch, &Extra::Leaving(&leaving))
-            .map(|()| put)
-            .map_err(|error| RequeueError::NotStored { reason: error.reason })
+            let slot = intake.slots.of(record.identity);
+            intake.take(&record, slot, Some(again.origin));
+            shared.gauges.enter(again.stream.0, 1, cost);
+            leaving.extend(again.leaving);
+            self.done.requeued += 1;
+        }
+        leaving
     }
 
-    fn drop_letters(&mut self, letters: &[Offset]) -> Result<Requeued, RequeueError> {
-        let mut done = Requeued::default();
-        for chunk in letters.chunks(1000) {
-            let leaving: Vec<Leaving> = chunk.iter().filter_map(|offset| Some(self.leaving(*offset)?.0)).collect();
-            let empty = OpenBatch::new(Batch(0));
-            self.commit_beside(empty, &Extra::Leaving(&leaving))
-                .map_err(|error| RequeueError::NotStored { reason: error.reason })?;
-            done.requeued += leaving.len() as u64;
-        }
-        Ok(done)
+    /// What became of it, when all was committed that it asked for.
+    pub(crate) fn done(self) -> Requeued {
+        self.done
     }
+}
+
+/// A dead letter, opened.
+fn letter(shared: &Shared, offset: Offset) -> Result<Again, &'static str> {
+    let (leaving, record) = leaving(shared, offset).ok_or("not-found")?;
+    let record = record.map_err(|()| "damaged")?;
+    let letter = DeadLetter::open(&record).ok_or("damaged")?;
+    let stream = letter.id.stream;
+    if shared.policy(stream.0).is_none() {
+        return Err("stream-gone");
+    }
+    Ok(Again {
+        record: Record {
+            payload: letter.payload,
+            ..record
+        },
+        stream,
+        origin: letter.id,
+        offset,
+        leaving: Some(leaving),
+    })
+}
+
+fn leaving(shared: &Shared, offset: Offset) -> Option<(Leaving, Result<Record, ()>)> {
+    let is_there = {
+        let tracker = lock(&shared.tracker);
+        let dead = tracker.streams.get(&StreamId::DEAD.0)?;
+        offset.0 >= dead.floor && !dead.removed.contains(offset.0)
+    };
+    let (segment, record) = shared.find(StreamId::DEAD, offset).filter(|_| is_there)?;
+    let bytes = shared.cost_at(segment, StreamId::DEAD.0, offset.0)?;
+    let leaving = Leaving {
+        segment,
+        offset: offset.0,
+        bytes,
+    };
+    Some((leaving, record))
+}
+
+/// A record that is settled and still in its segment.
+fn settled(shared: &Shared, stream: StreamId, offset: Offset) -> Result<Again, &'static str> {
+    if shared.policy(stream.0).is_none() {
+        return Err("stream-gone");
+    }
+    let (segment, record) = shared.find(stream, offset).ok_or("not-found")?;
+    let record = record.map_err(|()| "damaged")?;
+    if shared.is_waiting(segment, stream.0, offset.0) {
+        return Err("waiting");
+    }
+    Ok(Again {
+        stream,
+        origin: record.id,
+        record,
+        offset,
+        leaving: None,
+    })
 }
 
 impl Again {

@@ -1,18 +1,18 @@
-//! What a commit writes, and what it changes in memory.
+//! What a commit writes, gathered before it, and what of that is taken over into memory after it.
 
 use std::sync::atomic::Ordering;
 
 use crate::clock::marks::Mark;
 use crate::clock::{BootId, Timestamp};
 use crate::commit::compaction::Part;
-use crate::commit::writer::{Failure, Writer};
 use crate::encoding::block::{self, NewBlock};
 use crate::encoding::change::{Change, Count};
 use crate::encoding::entry::{Appended, Entry};
-use crate::encoding::row::{RowKind, encode_row};
 use crate::intake::batch::OpenBatch;
 use crate::progress::pending::{DeadJob, Leaving};
 use crate::record::StreamId;
+use crate::segment::page_fill::PageFill;
+use crate::shared::Shared;
 use crate::sync::lock;
 
 /// How far a trusted time must be from the one on disk to be worth writing.
@@ -37,23 +37,39 @@ pub(crate) enum Extra<'a> {
     Leaving(&'a [Leaving]),
 }
 
-impl Writer {
-    pub(crate) fn store(&mut self, batch: &OpenBatch, beside: &Extra<'_>) -> Result<(), Failure> {
-        if let Some(broken) = &self.broken {
-            return Err(Failure::Refused(broken.reason.clone()));
-        }
-        self.rotate_if_due().map_err(Failure::Segment)?;
-        // Before what was passed by is noted as passed.
-        self.count_unsure();
-        let mut blocks = Vec::new();
+/// What one commit writes: blocks of records, and one row of what changes in the catalogue.
+pub(crate) struct Draft {
+    pub(crate) changes: Vec<Change>,
+    /// Devices that get their places in the ledger with it.
+    fresh: Vec<(u32, String)>,
+    /// Blocks that compaction copies.
+    copied: Vec<NewBlock<'static>>,
+    /// The batch's records.
+    streams: Vec<OfStream>,
+    letters: Letters,
+    is_empty: bool,
+}
+
+/// Dead records in their envelopes.
+struct Letters {
+    data: Vec<u8>,
+    records: Vec<Appended>,
+    streams: Vec<OfStream>,
+}
+
+impl Draft {
+    /// Gathers a batch, what became of earlier records, and what else the commit is to do. Either [`Draft::take_over`] or
+    /// [`Draft::give_back`] must follow.
+    pub(crate) fn gather(shared: &Shared, segment: u64, batch: &OpenBatch, extra: &Extra<'_>) -> Self {
+        let mut copied = Vec::new();
         let (mut changes, dead) = {
-            let mut tracker = lock(&self.shared.tracker);
-            let state = lock(&self.shared.catalogue);
-            let (mut changes, dead) = tracker.collect(&state);
-            match beside {
+            let mut tracker = lock(&shared.tracker);
+            let catalogue = lock(&shared.catalogue);
+            let (mut changes, dead) = tracker.collect(&catalogue);
+            match extra {
                 Extra::Nothing | Extra::Forgetting => {}
                 Extra::Part(part) => {
-                    let (change, moving) = part.select(&tracker, self.number, &mut blocks);
+                    let (change, moving) = part.select(&tracker, segment, &mut copied);
                     changes.push(change);
                     tracker.freeze(moving);
                 }
@@ -61,73 +77,95 @@ impl Writer {
             }
             (changes, dead)
         };
-        let fresh = std::mem::take(&mut lock(&self.shared.intake).slots.fresh);
+        let fresh = std::mem::take(&mut lock(&shared.intake).slots.fresh);
         changes.extend(fresh.iter().map(|(slot, identity)| Change::Slot {
             slot: *slot,
             identity: identity.clone(),
         }));
         let streams = by_stream(&batch.records);
-        self.cut(&batch.data, &streams, &mut blocks, &mut changes);
-        let (letters, letter_records) = self.letters(dead);
-        let dead = by_stream(&letter_records);
-        self.cut(&letters, &dead, &mut blocks, &mut changes);
+        changes.extend(streams.iter().map(|stream| stream.appended(segment)));
+        let letters = Letters::of(shared, dead);
+        changes.extend(letters.streams.iter().map(|stream| stream.appended(segment)));
         count_accepted(batch, &mut changes);
-        let forgets = matches!(beside, Extra::Forgetting);
-        if blocks.is_empty() && changes.is_empty() && !forgets {
-            self.settled_with(&[], &[]);
-            return Ok(());
+        let forgets = matches!(extra, Extra::Forgetting);
+        let is_empty = changes.is_empty() && !forgets;
+        if !is_empty {
+            trusted(shared, &mut changes, forgets);
         }
-        self.trusted(&mut changes, forgets);
-        let delta = encode_row(RowKind::Delta, self.row + 1, &changes);
-        match self.shared.segments.commit(&blocks, self.row + 1, &delta) {
-            Ok(()) => {
-                self.row += 1;
-                self.page_fill.stored(&blocks, &delta);
-                self.shared.stats.commits.fetch_add(1, Ordering::Relaxed);
-                self.settled_with(&changes, &letter_records);
-                Ok(())
-            }
-            Err(error) => {
-                lock(&self.shared.intake).slots.fresh.splice(0..0, fresh);
-                let mut tracker = lock(&self.shared.tracker);
-                tracker.restore();
-                tracker.thaw(false);
-                Err(Failure::Segment(error))
-            }
+        Self {
+            changes,
+            fresh,
+            copied,
+            streams,
+            letters,
+            is_empty,
         }
     }
 
-    /// Cuts the records of each stream into blocks.
-    fn cut<'a>(&self, data: &'a [u8], streams: &'a [OfStream], blocks: &mut Vec<NewBlock<'a>>, changes: &mut Vec<Change>) {
-        for OfStream { stream, first, entries } in streams {
-            let costs: Vec<usize> = entries.iter().map(|entry| entry.cost() as usize).collect();
-            let mut at = 0;
-            for count in block::cut(&costs, self.page_fill.beside(*stream)) {
-                blocks.push(NewBlock::Dense {
-                    key: (*stream, first + at as u64),
-                    data,
-                    entries: &entries[at..at + count],
-                });
-                at += count;
-            }
-            let records = entries.len() as u64;
-            changes.push(Change::Appended {
-                segment: self.number,
-                stream: *stream,
-                first: *first,
-                end: first + records,
-                records,
-                bytes: costs.iter().sum::<usize>() as u64,
-            });
-        }
+    /// Whether there is nothing to write.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.is_empty
     }
 
+    /// All blocks: those that are copied, those of the batch, those of dead letters.
+    pub(crate) fn blocks<'a>(&'a mut self, batch: &'a OpenBatch, page_fill: &PageFill) -> Vec<NewBlock<'a>> {
+        let mut blocks: Vec<NewBlock<'a>> = std::mem::take(&mut self.copied);
+        let sources = [
+            (batch.data.as_slice(), &self.streams),
+            (self.letters.data.as_slice(), &self.letters.streams),
+        ];
+        for (data, streams) in sources {
+            streams
+                .iter()
+                .for_each(|stream| stream.cut(data, page_fill.beside(stream.stream), &mut blocks));
+        }
+        blocks
+    }
+
+    /// Takes a commit that succeeded over into memory; gives the segments that it dropped from the catalogue.
+    pub(crate) fn take_over(self, shared: &Shared) -> Vec<u64> {
+        let mut dropped = Vec::new();
+        let mut tracker = lock(&shared.tracker);
+        let mut catalogue = lock(&shared.catalogue);
+        for change in &self.changes {
+            match change {
+                Change::Settled {
+                    stream, records, bytes, ..
+                } if *stream >= StreamId::LOCAL.0 => shared.gauges.leave(*stream, *records, *bytes),
+                Change::DropSegment { segment } => dropped.push(*segment),
+                Change::Compacted { records, .. } => {
+                    shared.stats.compacted.fetch_add(*records, Ordering::Relaxed);
+                }
+                Change::Removed { stream, first, end } => tracker.removed(*stream, *first, *end),
+                Change::Trusted { at } => shared.clock.kept(Some(*at).filter(|at| at.wall_ms > 0)),
+                _ => {}
+            }
+            catalogue.apply(change);
+        }
+        tracker.inflight = None;
+        tracker.thaw(true);
+        let letters = &self.letters.records;
+        let bytes: u64 = letters.iter().map(|letter| letter.entry.cost()).sum();
+        shared.gauges.enter(StreamId::DEAD.0, letters.len() as u64, bytes);
+        dropped
+    }
+
+    /// The commit failed: what it was to write waits for the next one.
+    pub(crate) fn give_back(self, shared: &Shared) {
+        lock(&shared.intake).slots.fresh.splice(0..0, self.fresh);
+        let mut tracker = lock(&shared.tracker);
+        tracker.restore();
+        tracker.thaw(false);
+    }
+}
+
+impl Letters {
     /// Copies dead records into envelopes.
-    fn letters(&self, jobs: Vec<DeadJob>) -> (Vec<u8>, Vec<Appended>) {
+    fn of(shared: &Shared, jobs: Vec<DeadJob>) -> Self {
         let mut data = Vec::new();
         let mut records = Vec::new();
         for job in jobs {
-            let Some(record) = self.shared.record_at(job.segment, job.stream, job.offset) else {
+            let Some(record) = shared.record_at(job.segment, job.stream, job.offset) else {
                 tracing::error!(
                     stream = job.stream,
                     offset = job.offset,
@@ -138,7 +176,7 @@ impl Writer {
                 continue;
             };
             let offset = {
-                let mut intake = lock(&self.shared.intake);
+                let mut intake = lock(&shared.intake);
                 let next = &mut intake.next[usize::from(StreamId::DEAD.0)];
                 *next += 1;
                 *next - 1
@@ -157,87 +195,28 @@ impl Writer {
                 entry,
             });
         }
-        (data, records)
+        let streams = by_stream(&records);
+        Self { data, records, streams }
     }
+}
 
-    /// Notes the last trusted time, also one that is earlier than the one on disk, and marks what lies in the streams.
-    fn trusted(&self, changes: &mut Vec<Change>, forgets: bool) {
-        let now = self.shared.clock.now();
-        let lasting = self.shared.clock.lasting();
-        let state = lock(&self.shared.catalogue);
-        let is_news = |at: &Timestamp| {
-            state
-                .trusted
-                .is_none_or(|known| at.wall_ms.abs_diff(known.wall_ms) >= TRUSTED_STEP_MS)
-        };
-        if state.marks.wants(&now) {
-            let streams = self.shared.streams.iter().filter_map(|(id, _)| state.stream(id.0));
-            let next: Vec<_> = streams.map(|stream| (stream.id, stream.next)).collect();
-            changes.extend((!next.is_empty()).then_some(Change::Mark(Mark { at: now, next })));
-        }
-        let at = if forgets { Some(FORGOTTEN) } else { lasting.filter(is_news) };
-        changes.extend(at.map(|at| Change::Trusted { at }));
+/// Notes the last trusted time, also one that is earlier than the one on disk, and marks what lies in the streams.
+fn trusted(shared: &Shared, changes: &mut Vec<Change>, forgets: bool) {
+    let now = shared.clock.now();
+    let lasting = shared.clock.lasting();
+    let catalogue = lock(&shared.catalogue);
+    let is_news = |at: &Timestamp| {
+        catalogue
+            .trusted
+            .is_none_or(|known| at.wall_ms.abs_diff(known.wall_ms) >= TRUSTED_STEP_MS)
+    };
+    if catalogue.marks.wants(&now) {
+        let streams = shared.streams.iter().filter_map(|(id, _)| catalogue.stream(id.0));
+        let next: Vec<_> = streams.map(|stream| (stream.id, stream.next)).collect();
+        changes.extend((!next.is_empty()).then_some(Change::Mark(Mark { at: now, next })));
     }
-
-    /// Takes a successful commit over into memory.
-    pub(crate) fn settled_with(&mut self, changes: &[Change], letters: &[Appended]) {
-        let mut dropped = Vec::new();
-        let mut more = false;
-        {
-            let mut tracker = lock(&self.shared.tracker);
-            let mut state = lock(&self.shared.catalogue);
-            for change in changes {
-                match change {
-                    Change::Settled {
-                        stream, records, bytes, ..
-                    } if *stream >= StreamId::LOCAL.0 => {
-                        self.shared.gauges.leave(*stream, *records, *bytes);
-                    }
-                    Change::DropSegment { segment } => dropped.push(*segment),
-                    Change::Compacted { records, .. } => {
-                        self.shared.stats.compacted.fetch_add(*records, Ordering::Relaxed);
-                    }
-                    Change::Removed { stream, first, end } => tracker.removed(*stream, *first, *end),
-                    Change::Trusted { at } => self.shared.clock.kept(Some(*at).filter(|at| at.wall_ms > 0)),
-                    _ => {}
-                }
-                state.apply(change);
-            }
-            tracker.inflight = None;
-            tracker.thaw(true);
-            let bytes: u64 = letters.iter().map(|letter| letter.entry.cost()).sum();
-            self.shared.gauges.enter(StreamId::DEAD.0, letters.len() as u64, bytes);
-            let repairs = lock(&self.shared.repairs);
-            for segment in &state.segments {
-                let is_kept = self.compaction.has(segment.number) || repairs.damaged.contains_key(&segment.number);
-                let spent = segment.number != self.number && segment.waiting() == 0 && !is_kept;
-                if spent && !tracker.pending.drop_segments.contains(&segment.number) {
-                    tracker.pending.drop_segments.push(segment.number);
-                    more = true;
-                }
-            }
-        }
-        for segment in dropped {
-            self.space.forget(segment);
-            // A disk that failed to write to a segment does so again.
-            let is_sound = !self.compaction.forget(segment);
-            let gone = if is_sound {
-                self.shared.segments.retire(segment)
-            } else {
-                self.shared.segments.unlink(segment)
-            };
-            match gone {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(segment, %error, "a segment that is no longer needed could not be removed"),
-            }
-        }
-        if more {
-            self.shared.mark_dirty();
-        }
-        let ready = lock(&self.shared.tracker).let_go_on();
-        self.wake(|stream| ready.contains(&stream.0));
-    }
+    let at = if forgets { Some(FORGOTTEN) } else { lasting.filter(is_news) };
+    changes.extend(at.map(|at| Change::Trusted { at }));
 }
 
 /// One stream's records of a commit; their offsets are consecutive.
@@ -245,6 +224,35 @@ struct OfStream {
     stream: u8,
     first: u64,
     entries: Vec<Entry>,
+}
+
+impl OfStream {
+    /// What the catalogue is told of them.
+    fn appended(&self, segment: u64) -> Change {
+        let records = self.entries.len() as u64;
+        Change::Appended {
+            segment,
+            stream: self.stream,
+            first: self.first,
+            end: self.first + records,
+            records,
+            bytes: self.entries.iter().map(|entry| entry.cost()).sum(),
+        }
+    }
+
+    /// Cuts them into blocks.
+    fn cut<'a>(&'a self, data: &'a [u8], beside: usize, blocks: &mut Vec<NewBlock<'a>>) {
+        let costs: Vec<usize> = self.entries.iter().map(|entry| entry.cost() as usize).collect();
+        let mut at = 0;
+        for count in block::cut(&costs, beside) {
+            blocks.push(NewBlock::Dense {
+                key: (self.stream, self.first + at as u64),
+                data,
+                entries: &self.entries[at..at + count],
+            });
+            at += count;
+        }
+    }
 }
 
 fn by_stream(records: &[Appended]) -> Vec<OfStream> {

@@ -1,68 +1,53 @@
-//! The writer thread: swaps the open batch out, makes room, commits, and says so.
+//! The writer thread: the one place from which the log is written.
+//!
+//! Its parts decide and say what is to be done: [`RoomSearch`] what makes room, [`Compaction`] what is copied, [`Rotation`] whether a
+//! new segment is due, [`Requeue`] what a person puts back, [`Draft`] what a commit writes. Only the writer does it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
+use crate::commit::announce::{Announcer, wake};
 use crate::commit::background::Background;
-use crate::commit::compaction::Compaction;
-use crate::commit::idle_commit::IdleCommit;
-use crate::commit::retention::{Room, Space};
-use crate::commit::rotation::Broken;
-use crate::commit::write::Extra;
+use crate::commit::bounds::{NO_ROOM, Space};
+use crate::commit::compaction::{Compaction, Look, Move};
+use crate::commit::eviction::{evict, evict_over_bounds};
+use crate::commit::recount::{count_passed_by, count_unsure};
+use crate::commit::requeue::{Portion, Requeue};
+use crate::commit::retention;
+use crate::commit::room::{NextStep, RoomSearch};
+use crate::commit::rotation::{Due, Rotation, burnt_offsets};
+use crate::commit::schedule::{Schedule, State, Work};
+use crate::commit::write::{Draft, Extra};
+use crate::encoding::change::Change;
+use crate::encoding::row::{RowKind, encode_row};
 use crate::error::CommitError;
-use crate::intake::batch::{OpenBatch, WRITER_STOPPED};
-use crate::intake::job::Job;
-use crate::listener::{CommittedBatch, Tap};
-use crate::record::{Batch, StreamId};
+use crate::intake::batch::{Intake, OpenBatch, WRITER_STOPPED};
+use crate::intake::job::{Job, RequeueError, Requeued, What};
+use crate::listener::Tap;
+use crate::record::Batch;
 use crate::segment::database::SegmentError;
 use crate::segment::page_fill::PageFill;
 use crate::shared::Shared;
-use crate::sync::{guarded, lock};
-
-/// How long settled records may wait for a commit of their own, besides `commit_wait`: where records come, their commit
-/// takes the settled ones along, and each commit is wear.
-const PROGRESS_WAIT: Duration = Duration::from_millis(200);
-/// How long the compaction of a segment rests between its parts, so that acks do not wait for it.
-const COMPACTION_WAIT: Duration = Duration::from_millis(50);
-/// Bytes at which a commit waits for no more.
-const ENOUGH: usize = 1 << 20;
-/// How often the writer looks around when nothing happens.
-const TICK: Duration = Duration::from_secs(1);
-/// A buffer larger than this is not kept for the next batch.
-const SPARE: usize = 8 << 20;
+use crate::sync::lock;
 
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) tap: Option<Box<dyn Tap>>,
-    /// Key of the last row of the state.
-    pub(crate) row: u64,
+    announcer: Announcer,
+    /// Key of the last row of the catalogue.
+    row: u64,
     /// The newest number that any segment had.
     pub(crate) number: u64,
     pub(crate) space: Space,
-    spare: OpenBatch,
-    pub(crate) broken: Option<Broken>,
+    pub(crate) rotation: Rotation,
     pub(crate) compaction: Compaction,
     pub(crate) background: Background,
-    next_tick: Instant,
-    next_compaction: Instant,
-    idle_commit: IdleCommit,
-    pub(crate) page_fill: PageFill,
+    schedule: Schedule,
+    page_fill: PageFill,
 }
 
-/// What there is to do.
-enum Work {
-    Commit(OpenBatch),
-    Progress,
-    Compact,
-    Job(Job),
-    Tick,
-    Close(OpenBatch),
-}
-
-/// Why a batch was not committed.
-pub(crate) enum Failure {
+/// Why a commit was not made.
+enum Failure {
     /// Nothing was written.
     Refused(String),
     /// The segment failed.
@@ -73,17 +58,14 @@ impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, tap: Option<Box<dyn Tap>>, row: u64, number: u64, space: Space) -> Self {
         Self {
             shared,
-            tap,
+            announcer: Announcer::new(tap),
             row,
             number,
             space,
-            spare: OpenBatch::new(Batch(0)),
-            broken: None,
+            rotation: Rotation::default(),
             compaction: Compaction::default(),
             background: Background::here(),
-            next_tick: Instant::now(),
-            next_compaction: Instant::now(),
-            idle_commit: IdleCommit::new(),
+            schedule: Schedule::new(),
             page_fill: PageFill::default(),
         }
     }
@@ -100,27 +82,15 @@ impl Writer {
         self.shared.ended_bell.notify_all();
     }
 
-    fn stop_after_panic(&mut self) -> CommitError {
-        tracing::error!("{WRITER_STOPPED}");
-        let open = {
-            let mut intake = lock(&self.shared.intake);
-            intake.unavailable = Some(WRITER_STOPPED.into());
-            let number = Batch(intake.open.number.0 + 1);
-            std::mem::replace(&mut intake.open, OpenBatch::new(number))
-        };
-        drop(open);
-        self.background.wait();
-        // What was committed is whole; the directory's lock goes with this thread, so nothing may stay open.
-        catch_unwind(AssertUnwindSafe(|| self.shared.segments.close_active().ok())).ok();
-        CommitError {
-            reason: WRITER_STOPPED.into(),
-        }
-    }
-
     fn serve(&mut self) -> Result<(), CommitError> {
         loop {
             crate::panic_if_asked("wal");
-            match self.next_work() {
+            let now = State {
+                retry_at: self.rotation.retry_at(),
+                is_full: self.space.is_full,
+                is_compacting: self.compaction.is_under_way(),
+            };
+            match self.schedule.next(&self.shared, now, &mut self.announcer) {
                 Work::Commit(batch) => {
                     self.commit(batch).ok();
                 }
@@ -129,7 +99,7 @@ impl Writer {
                 }
                 Work::Compact => {
                     self.compact_step().ok();
-                    self.next_compaction = Instant::now() + COMPACTION_WAIT;
+                    self.schedule.compacted();
                 }
                 Work::Job(job) => self.do_job(job),
                 Work::Tick => self.tick(),
@@ -139,79 +109,339 @@ impl Writer {
         }
     }
 
-    /// What came in after a failure would wait for as long as it lasts: says so now.
-    pub(crate) fn reject_late(&mut self) {
-        let Some(broken) = &self.broken else { return };
-        let error = CommitError {
-            reason: broken.reason.clone(),
-        };
-        let shared = self.shared.clone();
-        let late = self.swap(&mut lock(&shared.intake));
-        self.reject(late, &error);
+    pub(crate) fn swap(&mut self, intake: &mut Intake) -> OpenBatch {
+        self.announcer.swap(intake)
     }
 
-    fn next_work(&mut self) -> Work {
-        let shared = self.shared.clone();
-        let mut intake = lock(&shared.intake);
-        loop {
-            let now = Instant::now();
-            if intake.closing {
-                return Work::Close(self.swap(&mut intake));
+    /// Commits a batch. From when it is swapped out to its acks nothing happens but what is in here: this is where the time of an
+    /// ack is to be looked for.
+    ///
+    /// 1. Streams over their own bounds lose their oldest.
+    /// 2. While the disk has no room for the batch, one step after the other makes some ([`Writer::make_room`]). Mostly there is
+    ///    room, and no step is made. If there are no more steps, the batch is refused.
+    /// 3. One write and one sync ([`Writer::store`]).
+    /// 4. The listeners hear of it, and acks leave; then the tap, then the readers.
+    ///
+    /// # Errors
+    /// The batch is not durable; its listeners were told the same.
+    pub(crate) fn commit(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
+        self.commit_with(batch, &Extra::Nothing)
+    }
+
+    fn commit_with(&mut self, batch: OpenBatch, extra: &Extra<'_>) -> Result<(), CommitError> {
+        match self.store_with_room(&batch, extra) {
+            Ok(()) => {
+                if !batch.records.is_empty() {
+                    self.schedule.committed();
+                }
+                self.announcer.committed(&self.shared, batch);
+                Ok(())
             }
-            if self.broken.is_none()
-                && let Some(job) = intake.jobs.pop_front()
-            {
-                return Work::Job(job);
-            }
-            let tick_at = self.broken.as_ref().map_or(self.next_tick, |broken| broken.retry_at);
-            if tick_at <= now {
-                self.next_tick = now + self.tick_every();
-                return Work::Tick;
-            }
-            let commit_at = intake
-                .open
-                .since
-                .filter(|_| !intake.open.is_empty())
-                .map(|since| since + shared.options.commit_wait);
-            let wait = shared.options.commit_wait;
-            let is_early = commit_at.is_some() && intake.open.is_lone() && self.idle_commit.take(now, wait);
-            if is_early || commit_at.is_some_and(|at| at <= now) || intake.open.data.len() >= ENOUGH {
-                shared.unmark(&mut intake);
-                return Work::Commit(self.swap(&mut intake));
-            }
-            // A broken log keeps its settlements in memory until there is a segment again.
-            let progress_at = intake
-                .dirty
-                .filter(|_| self.broken.is_none())
-                .map(|since| since + PROGRESS_WAIT + shared.options.commit_wait);
-            if progress_at.is_some_and(|at| at <= now) {
-                shared.unmark(&mut intake);
-                return Work::Progress;
-            }
-            let compact_at = (self.compaction.is_under_way() && self.broken.is_none()).then_some(self.next_compaction);
-            if compact_at.is_some_and(|at| at <= now) {
-                return Work::Compact;
-            }
-            let until = [commit_at, progress_at, compact_at]
-                .into_iter()
-                .flatten()
-                .fold(tick_at, Instant::min);
-            intake = shared
-                .bell
-                .wait_timeout(intake, until - now)
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .0;
+            Err(failure) => Err(self.fail(batch, failure)),
         }
     }
 
-    fn tick_every(&self) -> Duration {
-        if self.space.full { PROGRESS_WAIT } else { TICK }
+    fn store_with_room(&mut self, batch: &OpenBatch, extra: &Extra<'_>) -> Result<(), Failure> {
+        self.refuse_if_broken()?;
+        evict_over_bounds(&self.shared);
+        if !batch.records.is_empty() {
+            let needed = self.space.needed(&self.shared, batch);
+            let has_room = self.make_room(RoomSearch::for_bytes(needed));
+            self.refuse_if_broken()?;
+            if !has_room {
+                self.space.refuse(&self.shared, batch);
+                return Err(Failure::Refused(NO_ROOM.into()));
+            }
+            self.space.set_full(&self.shared, false);
+        }
+        self.store(batch, extra)
     }
 
-    pub(crate) fn swap(&mut self, intake: &mut crate::intake::batch::Intake) -> OpenBatch {
-        intake.swap(std::mem::replace(&mut self.spare, OpenBatch::new(Batch(0))))
+    /// Makes room, one step after the other; whether there is enough then. A step is at most one commit, of what is settled, copied
+    /// or evicted and of no new record: so none of them comes back here.
+    fn make_room(&mut self, mut search: RoomSearch) -> bool {
+        loop {
+            let step = search.next(&self.shared, &self.space, &mut self.compaction, self.number);
+            let done = match step {
+                NextStep::Enough => return true,
+                NextStep::Nothing => return false,
+                NextStep::DropSpare => {
+                    self.shared.segments.drop_spare();
+                    Ok(())
+                }
+                NextStep::Settle => self.commit_progress(),
+                NextStep::Compact => self.compact_step(),
+                NextStep::Rotate => self.rotate(),
+                NextStep::Evict(victims) => {
+                    evict(&self.shared, &victims);
+                    self.commit_progress()
+                }
+            };
+            if done.is_err() {
+                return false;
+            }
+        }
     }
 
+    /// Commits what became of records; new ones wait.
+    ///
+    /// # Errors
+    /// It is not durable, and is written with the next commit.
+    pub(crate) fn commit_progress(&mut self) -> Result<(), CommitError> {
+        evict_over_bounds(&self.shared);
+        self.commit_no_records(&Extra::Nothing)
+    }
+
+    fn commit_no_records(&mut self, extra: &Extra<'_>) -> Result<(), CommitError> {
+        let empty = OpenBatch::new(Batch(0));
+        self.store(&empty, extra).map_err(|failure| self.fail(empty, failure))
+    }
+
+    /// Writes: the one place where the log is committed.
+    ///
+    /// 1. A new segment begins if the active one is full.
+    /// 2. Blocks and the changes of the catalogue are written with one sync.
+    /// 3. The catalogue in memory takes those changes over.
+    /// 4. Segments that left it are unlinked or kept as the spare one.
+    fn store(&mut self, batch: &OpenBatch, extra: &Extra<'_>) -> Result<(), Failure> {
+        self.refuse_if_broken()?;
+        self.rotate_if_due().map_err(Failure::Segment)?;
+        // Before what was passed by is noted as passed.
+        count_unsure(&self.shared);
+        let mut draft = Draft::gather(&self.shared, self.number, batch, extra);
+        if !draft.is_empty() {
+            let row = encode_row(RowKind::Delta, self.row + 1, &draft.changes);
+            let blocks = draft.blocks(batch, &self.page_fill);
+            if let Err(error) = self.shared.segments.commit(&blocks, self.row + 1, &row) {
+                drop(blocks);
+                draft.give_back(&self.shared);
+                return Err(Failure::Segment(error));
+            }
+            self.row += 1;
+            self.page_fill.stored(&blocks, &row);
+            self.shared.stats.commits.fetch_add(1, Ordering::Relaxed);
+        }
+        let dropped = draft.take_over(&self.shared);
+        retention::remove(&self.shared, &mut self.space, &mut self.compaction, &dropped);
+        self.note_empty();
+        let ready = lock(&self.shared.tracker).let_go_on();
+        wake(&self.shared, |stream| ready.contains(&stream.0));
+        Ok(())
+    }
+
+    fn note_empty(&self) {
+        if retention::note_empty(&self.shared, &self.compaction, self.number) {
+            self.shared.mark_dirty();
+        }
+    }
+
+    fn refuse_if_broken(&self) -> Result<(), Failure> {
+        self.rotation
+            .broken()
+            .map_or(Ok(()), |reason| Err(Failure::Refused(reason.to_owned())))
+    }
+
+    fn rotate_if_due(&mut self) -> Result<(), SegmentError> {
+        self.space.active = self.shared.segments.active_allocated();
+        match Rotation::due(&self.shared, &self.space) {
+            Due::No => {}
+            Due::Ahead => {
+                let shared = self.shared.clone();
+                self.background.run(move || {
+                    // A failure is no harm yet: the switch tries again.
+                    if let Err(error) = shared.segments.prepare() {
+                        tracing::debug!(%error, "the next segment could not be made ahead");
+                    }
+                });
+            }
+            Due::Now => match self.shared.segments.prepare() {
+                // With no room for another segment this one goes on: what it may still write is what frees the others.
+                Err(error) if error.is_full() => {}
+                _ => return self.begin_segment(&[]),
+            },
+        }
+        Ok(())
+    }
+
+    /// Rotates now; a failure is handled as any error of the segment.
+    fn rotate(&mut self) -> Result<(), CommitError> {
+        self.begin_segment(&[])
+            .map_err(|error| self.fail(OpenBatch::new(Batch(0)), Failure::Segment(error)))
+    }
+
+    /// Switches to a new segment that begins with the catalogue as it is after `first`.
+    fn begin_segment(&mut self, first: &[Change]) -> Result<(), SegmentError> {
+        self.space.leave_active(&self.shared.segments);
+        self.number += 1;
+        let mut catalogue = lock(&self.shared.catalogue).clone();
+        first.iter().for_each(|change| catalogue.apply(change));
+        catalogue.apply(&Change::Segment {
+            segment: self.number,
+            epoch: self.shared.epoch.0,
+        });
+        self.shared.segments.switch(self.number, self.row + 1, &catalogue.snapshot())?;
+        self.row += 2;
+        self.page_fill.clear();
+        // Only this thread changes it.
+        *lock(&self.shared.catalogue) = catalogue;
+        self.space.active = self.shared.segments.active_allocated();
+        self.shared.stats.rotations.fetch_add(1, Ordering::Relaxed);
+        // The segment left behind may have nothing waiting.
+        self.note_empty();
+        Ok(())
+    }
+
+    /// Does the next step of the compaction that goes on.
+    ///
+    /// # Errors
+    /// It is not durable. The compaction is given up, and found again.
+    pub(crate) fn compact_step(&mut self) -> Result<(), CommitError> {
+        let done = match self.compaction.next(&self.shared) {
+            Move::Nothing => Ok(()),
+            Move::Copy(part) => self.commit_no_records(&Extra::Part(&part)),
+            Move::Charge => self.commit_progress(),
+            Move::End(ended) => {
+                retention::end_compaction(&self.shared, &mut self.space, &ended);
+                wake(&self.shared, |_| true);
+                // Nothing waits in it, so this takes it out of the catalogue.
+                self.commit_progress()
+            }
+        };
+        if done.is_err() {
+            self.compaction.abandon(&self.shared);
+        }
+        done
+    }
+
+    /// Does what a person asked for, one commit after the other.
+    pub(crate) fn do_job(&mut self, job: Job) {
+        let result = self.requeue(job.what);
+        // Whoever asked may have gone.
+        job.answer.send(result).ok();
+    }
+
+    fn requeue(&mut self, what: What) -> Result<Requeued, RequeueError> {
+        let shared = self.shared.clone();
+        let mut requeue = Requeue::new(what);
+        while let Some(portion) = requeue.next(&shared) {
+            let empty = OpenBatch::new(Batch(0));
+            let committed = match portion {
+                Portion::PutBack(again) => {
+                    let (batch, leaving) = {
+                        let mut intake = lock(&shared.intake);
+                        let leaving = requeue.append(&shared, &mut intake, again);
+                        (self.swap(&mut intake), leaving)
+                    };
+                    self.commit_with(batch, &Extra::Leaving(&leaving))
+                }
+                Portion::Drop(leaving) => self.commit_with(empty, &Extra::Leaving(&leaving)),
+                Portion::ForgetTime => self.commit_with(empty, &Extra::Forgetting),
+            };
+            committed.map_err(|error| RequeueError::NotStored { reason: error.reason })?;
+        }
+        Ok(requeue.done())
+    }
+
+    pub(crate) fn tick(&mut self) {
+        if self.rotation.broken().is_some() {
+            return self.recover();
+        }
+        self.look_around();
+        count_passed_by(&self.shared, self.number);
+        let look = self.compaction.look(&self.shared, &self.space, self.number);
+        if look == Look::LeaveActive && self.rotate().is_ok() {
+            self.compaction.look(&self.shared, &self.space, self.number);
+        }
+    }
+
+    /// Brings the figures up to date, makes the ballast again, judges the oldest records.
+    fn look_around(&mut self) {
+        self.shared.segments.keep_lock();
+        self.space.active = self.shared.segments.active_allocated();
+        self.space.headroom(&self.shared);
+        if self.space.is_full {
+            let needed = self.space.needed_again(&self.shared);
+            self.make_room(RoomSearch::for_one_segment(needed));
+            let has_room = self.space.headroom(&self.shared) >= self.space.needed_again(&self.shared);
+            self.space.set_full(&self.shared, !has_room);
+        }
+        self.space.make_ballast(&self.shared);
+        self.shared.note_oldest();
+    }
+
+    /// Tells a batch's listeners that it is not committed; after an error of the segment, leaves that segment for good.
+    fn fail(&mut self, batch: OpenBatch, failure: Failure) -> CommitError {
+        let error = match failure {
+            Failure::Refused(reason) => CommitError { reason },
+            Failure::Segment(error) => self.leave(&error),
+        };
+        self.announcer.failed(&self.shared, batch, &error);
+        error
+    }
+
+    /// After an error nothing about the segment is believed any more, so it is never written again.
+    fn leave(&mut self, error: &SegmentError) -> CommitError {
+        let reason = if error.is_full() {
+            format!("the disk is full: {error}")
+        } else {
+            error.to_string()
+        };
+        tracing::error!(%error, "the log could not write; it refuses records until a new segment works");
+        if let Some(segment) = self.shared.segments.active_number() {
+            // A full disk says nothing against what was written before.
+            if !error.is_full() {
+                self.shared.segments.note(segment, self.row);
+                self.compaction.distrust(segment);
+            }
+        }
+        lock(&self.shared.intake).unavailable = Some(reason.clone());
+        self.space.leave_active(&self.shared.segments);
+        self.shared.segments.close_active().ok();
+        self.shared.segments.discard_ahead();
+        if error.is_full() {
+            self.space.drop_ballast(&self.shared);
+        }
+        self.rotation.failed(reason.clone());
+        CommitError { reason }
+    }
+
+    /// Begins a new segment from the catalogue of the last successful commit.
+    fn recover(&mut self) {
+        let first = burnt_offsets(&self.shared);
+        let attached = self.shared.segments.attach_again().map_err(SegmentError::Io);
+        match attached.and_then(|()| self.begin_segment(&first)) {
+            Ok(()) => {
+                tracing::info!(segment = self.number, "the log writes again");
+                self.rotation.works();
+                lock(&self.shared.intake).unavailable = None;
+                // What the failed commit was to write of settled records still waits.
+                self.shared.mark_dirty();
+                self.look_around();
+            }
+            Err(error) => {
+                self.shared.segments.close_active().ok();
+                self.shared.segments.discard_ahead();
+                let reason = error.to_string();
+                tracing::debug!(%error, "no new segment yet");
+                lock(&self.shared.intake).unavailable = Some(reason.clone());
+                self.rotation.failed(reason);
+            }
+        }
+    }
+
+    /// What came in after a failure would wait for as long as it lasts: says so now.
+    pub(crate) fn reject_late(&mut self) {
+        let Some(reason) = self.rotation.broken() else { return };
+        let error = CommitError { reason: reason.to_owned() };
+        let shared = self.shared.clone();
+        let late = self.swap(&mut lock(&shared.intake));
+        self.announcer.failed(&shared, late, &error);
+    }
+
+    /// Commits the last batch and closes the active segment.
+    ///
+    /// # Errors
+    /// The last commit's.
     pub(crate) fn finish(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
         let mut result = self.commit(batch);
         if result.is_ok() {
@@ -230,125 +460,20 @@ impl Writer {
         result
     }
 
-    pub(crate) fn tick(&mut self) {
-        if self.broken.is_some() {
-            self.recover();
-        } else {
-            self.look_around();
-            self.look_for_compaction();
-        }
-    }
-
-    /// Commits a batch and everything that became of earlier records:
-    /// 1. room is made within the bounds, or the batch refused,
-    /// 2. blocks and the changes of the catalogue are written with one sync,
-    /// 3. the state in memory takes those changes over,
-    /// 4. the listeners hear of it, then the tap, then the readers.
-    pub(crate) fn commit(&mut self, batch: OpenBatch) -> Result<(), CommitError> {
-        self.commit_beside(batch, &Extra::Nothing)
-    }
-
-    pub(crate) fn commit_beside(&mut self, batch: OpenBatch, beside: &Extra<'_>) -> Result<(), CommitError> {
-        if let Some(broken) = &self.broken {
-            let reason = broken.reason.clone();
-            return Err(self.fail(batch, Failure::Refused(reason)));
-        }
-        let result = match self.make_room(&batch) {
-            Room::Enough => self.store(&batch, beside),
-            Room::None(reason) => Err(Failure::Refused(reason)),
+    fn stop_after_panic(&mut self) -> CommitError {
+        tracing::error!("{WRITER_STOPPED}");
+        let open = {
+            let mut intake = lock(&self.shared.intake);
+            intake.unavailable = Some(WRITER_STOPPED.into());
+            let number = Batch(intake.open.number.0 + 1);
+            std::mem::replace(&mut intake.open, OpenBatch::new(number))
         };
-        match result {
-            Ok(()) => {
-                self.announce(batch);
-                Ok(())
-            }
-            Err(failure) => Err(self.fail(batch, failure)),
+        drop(open);
+        self.background.wait();
+        // What was committed is whole; the directory's lock goes with this thread, so nothing may stay open.
+        catch_unwind(AssertUnwindSafe(|| self.shared.segments.close_active().ok())).ok();
+        CommitError {
+            reason: WRITER_STOPPED.into(),
         }
-    }
-
-    /// Commits what became of records; new ones wait.
-    pub(crate) fn commit_progress(&mut self) -> Result<(), CommitError> {
-        let empty = OpenBatch::new(Batch(0));
-        self.evict_over_bound();
-        self.store(&empty, &Extra::Nothing).map_err(|failure| self.fail(empty, failure))
-    }
-
-    pub(crate) fn wake(&self, is_meant: impl Fn(StreamId) -> bool) {
-        let wakes: Vec<_> = lock(&self.shared.wakes)
-            .iter()
-            .filter(|(stream, _)| is_meant(*stream))
-            .map(|(_, wake)| wake.clone())
-            .collect();
-        wakes.iter().for_each(|wake| guarded("a reader's wake", || wake()));
-    }
-
-    fn announce(&mut self, mut batch: OpenBatch) {
-        let number = batch.number;
-        for listener in batch.listeners.drain(..) {
-            guarded("a listener", || listener.committed(number));
-        }
-        if !batch.records.is_empty() {
-            self.idle_commit.committed(Instant::now());
-        }
-        let mut streams = [false; 256];
-        let mut records = 0;
-        for record in &batch.records {
-            streams[usize::from(record.stream)] = true;
-            records += u64::from(record.stream < StreamId::LOCAL.0);
-        }
-        let bytes = batch.data.len() as u64;
-        self.shared.stats.records_committed.fetch_add(records, Ordering::Relaxed);
-        self.shared.stats.bytes_committed.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.stats.payload_bytes.fetch_add(batch.payload, Ordering::Relaxed);
-        if let Some(since) = batch.since.filter(|_| !batch.records.is_empty()) {
-            guarded("the observer", || {
-                self.shared.observer.committed(since.elapsed(), batch.records.len() as u64, bytes)
-            });
-        }
-        if let Some(tap) = self.tap.as_mut().filter(|_| !batch.records.is_empty()) {
-            let (data, mut records) = (std::mem::take(&mut batch.data), std::mem::take(&mut batch.records));
-            // Local subscribers saw what was put back when it came.
-            records.truncate(batch.requeued_from);
-            batch.data.reserve(data.len().min(SPARE));
-            let committed = Arc::new(CommittedBatch::new(number, self.shared.epoch, data, records));
-            guarded("the tap", || tap.committed(committed));
-        }
-        self.wake(|stream| streams[usize::from(stream.0)]);
-        self.recycle(batch);
-    }
-
-    fn recycle(&mut self, mut batch: OpenBatch) {
-        if batch.data.capacity() <= SPARE {
-            batch.data.clear();
-            batch.records.clear();
-            batch.listeners.clear();
-            batch.payload = 0;
-            batch.since = None;
-            batch.requeued_from = usize::MAX;
-            self.spare = batch;
-        }
-    }
-
-    /// Tells a batch's listeners that it is not committed; after an error of the segment, leaves that segment for good.
-    pub(crate) fn fail(&mut self, batch: OpenBatch, failure: Failure) -> CommitError {
-        let error = match failure {
-            Failure::Refused(reason) => CommitError { reason },
-            Failure::Segment(error) => self.leave(&error),
-        };
-        self.reject(batch, &error);
-        error
-    }
-
-    fn reject(&mut self, mut batch: OpenBatch, error: &CommitError) {
-        for record in &batch.records {
-            self.shared.gauges.leave(record.stream, 1, record.entry.cost());
-        }
-        if !batch.is_empty() {
-            self.shared.stats.commits_failed.fetch_add(1, Ordering::Relaxed);
-        }
-        for listener in batch.listeners.drain(..) {
-            guarded("a listener", || listener.failed(batch.number, error));
-        }
-        self.recycle(batch);
     }
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard};
 
 pub(crate) enum Source {
-    /// Extra the writer; closed segments are opened anew, so that the bridge's stay open.
+    /// Beside the writer; closed segments are opened anew, so that the bridge's stay open.
     Running(Arc<Shared>, Box<Segments>),
     Stopped(Box<Stopped>),
 }

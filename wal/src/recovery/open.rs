@@ -11,7 +11,7 @@ use crate::catalog::catalogue::Catalogue;
 use crate::catalog::replay::{Recovered, look_at, open_active};
 use crate::clock::{Clock, random_u64};
 use crate::commit::background::Background;
-use crate::commit::retention::{BALLAST, Space};
+use crate::commit::bounds::{BALLAST, Space};
 use crate::commit::writer::Writer;
 use crate::encoding::change::{Change, Count};
 use crate::encoding::row::{RowKind, encode_row};
@@ -186,7 +186,7 @@ pub(crate) fn prepare(
         ended_bell: Condvar::new(),
         options,
     });
-    Writer::measure(&mut space, &shared).map_err(|source| unusable(&shared.options, source))?;
+    space.measure(&shared).map_err(|source| unusable(&shared.options, source))?;
     let report = StartReport {
         clean: report_clean,
         recovered,

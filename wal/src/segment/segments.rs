@@ -236,6 +236,11 @@ impl Segments {
         .ok()
     }
 
+    /// Whether there is a spare segment, or one that is made ahead over it.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.spare_bytes.load(Ordering::Relaxed) > 0 || lock(&self.ahead).as_ref().is_some_and(|ahead| ahead.is_overlaid)
+    }
+
     /// Gives the room back that the spare segment takes; false = there is none.
     pub(crate) fn drop_spare(&self) -> bool {
         if self.spare_bytes.swap(0, Ordering::Relaxed) > 0 {

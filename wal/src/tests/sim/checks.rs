@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::model::Told;
 use super::world::{Process, Verdict, World};
+use crate::commit::recount::count_in;
 use crate::record::{PartitionSet, StreamId};
 use crate::sync::lock;
 
@@ -94,15 +95,13 @@ impl World {
                 }
                 process.passed.clear();
                 let writer = &mut process.writer;
-                if let Some(broken) = &mut writer.broken {
-                    broken.retry_at = std::time::Instant::now();
-                }
+                writer.rotation.retry_now();
                 writer.tick();
-                while writer.compaction.is_under_way() && writer.broken.is_none() {
+                while writer.compaction.is_under_way() && writer.rotation.broken().is_none() {
                     writer.compact_step().ok();
                 }
                 writer.reject_late();
-                let progressed = writer.broken.is_none() && writer.commit_progress().is_ok();
+                let progressed = writer.rotation.broken().is_none() && writer.commit_progress().is_ok();
                 let repairs = lock(&writer.shared.repairs);
                 is_mended = progressed && repairs.damaged.is_empty() && repairs.unsure.is_empty();
                 Ok(())
@@ -178,7 +177,7 @@ fn uneven(process: &Process) -> String {
         .iter()
         .flat_map(|segment| segment.parts.iter().map(|part| (segment.number, part)))
     {
-        let found = process.writer.count_in(&tracker, segment, part.stream);
+        let found = count_in(shared, &tracker, segment, part.stream);
         if found.as_ref().ok() == Some(&part.waiting) {
             continue;
         }

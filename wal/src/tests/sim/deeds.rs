@@ -102,7 +102,9 @@ impl World {
 
     pub(super) fn progress(&mut self) -> Verdict {
         self.with(|world, process| {
-            world.write(process, |writer| writer.broken.is_none() && writer.commit_progress().is_ok());
+            world.write(process, |writer| {
+                writer.rotation.broken().is_none() && writer.commit_progress().is_ok()
+            });
             Ok(())
         })
     }
@@ -114,7 +116,7 @@ impl World {
             let mut compacted = 0;
             for _ in 0..ticks {
                 process.writer.tick();
-                while process.writer.compaction.is_under_way() && process.writer.broken.is_none() && !world.disk.is_off() {
+                while process.writer.compaction.is_under_way() && process.writer.rotation.broken().is_none() && !world.disk.is_off() {
                     process.writer.compact_step().ok();
                     compacted += 1;
                 }

@@ -102,7 +102,7 @@ fn live(log: &Log, writer: &mut Writer) -> (Vec<u64>, BTreeSet<u64>) {
     writer.commit_progress().ok();
     for _ in 0..40 {
         writer.tick();
-        while writer.compaction.is_under_way() && writer.broken.is_none() {
+        while writer.compaction.is_under_way() && writer.rotation.broken().is_none() {
             writer.compact_step().ok();
         }
     }
