@@ -15,7 +15,7 @@ pub struct Config {
     pub host: String,
     /// Its TCP port.
     pub port: u16,
-    /// The MQTT client id; the cloud's policy must allow it, and nobody else may use it.
+    /// The MQTT client id; the cloud's policy must allow it, and no other client may use it.
     pub client_id: String,
     /// The version of MQTT to speak. Default 5.
     pub version: Version,
@@ -39,11 +39,11 @@ pub struct Config {
     pub backoff: Backoff,
     /// How often a suspended pair of route and device is tried with its oldest record. Default 60 s.
     pub probe_interval: Duration,
-    /// What must be acked on a connection before a record is accused on it; none = a quiet moment must do. Default none.
+    /// What must be acked on a connection before its close counts against a record; `None` if a quiet moment must do. Default `None`.
     pub canary: Option<Canary>,
-    /// How long after a connect a record is sent that is suspected of making the peer close, where no canary proves the
+    /// How long after a connect a record is sent alone, to see whether the peer closes at it, where no canary proves the
     /// connection. Default 1 s.
-    pub quiet_before_suspect: Duration,
+    pub quiet_before_alone: Duration,
     /// How long outstanding acks are waited for at shutdown. Default 5 s.
     pub shutdown_grace: Duration,
     /// Bytes read ahead of what is sent, over all streams. Default 1 MiB.
@@ -52,7 +52,7 @@ pub struct Config {
     pub partitions: PartitionSet,
 }
 
-/// A small publish that harms nobody.
+/// A small publish that does no harm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Canary {
     /// Its topic in the cloud; the policy must allow it.
@@ -74,9 +74,9 @@ pub enum Version {
 /// Quotas. The lane runs at nine tenths of each and passes it in no window of one second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Publishes per second, at least 1; none = no limit.
+    /// Publishes per second, at least 1; `None` if there is no limit.
     pub messages_per_second: Option<u32>,
-    /// Bytes of PUBLISH packets per second, at least 1; none = no limit. A single larger packet still goes, alone in its second.
+    /// Bytes of PUBLISH packets per second, at least 1; `None` if there is no limit. A single larger packet still goes, alone in its second.
     pub bytes_per_second: Option<u64>,
 }
 
@@ -138,7 +138,7 @@ impl Config {
             backoff: Backoff::default(),
             probe_interval: Duration::from_secs(60),
             canary: None,
-            quiet_before_suspect: Duration::from_secs(1),
+            quiet_before_alone: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(5),
             read_ahead: 1024 * 1024,
             partitions: PartitionSet::ALL,

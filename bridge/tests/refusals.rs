@@ -29,7 +29,7 @@ async fn a_burst_of_quota_refusals_is_retried_and_keeps_each_devices_order() {
 }
 
 #[tokio::test]
-async fn a_device_that_is_refused_for_long_stops_nobody_else() {
+async fn a_device_that_is_refused_for_long_stops_no_other() {
     let mut rig = Rig::plain(Version::V5).await;
     rig.config.read_ahead = 16 * 1024;
     rig.cloud.faults().answer("dt/d1/*", 0x97, None);
@@ -192,7 +192,7 @@ async fn a_cloud_that_disconnects_where_it_could_refuse_costs_the_poison_only() 
 }
 
 #[tokio::test]
-async fn on_3_1_1_a_record_that_makes_the_cloud_close_is_found_and_set_aside() {
+async fn on_3_1_1_a_record_that_makes_the_cloud_close_is_found_and_becomes_a_dead_letter() {
     let limits = Limits {
         payload: 1000,
         ..Limits::default()
@@ -213,7 +213,7 @@ async fn on_3_1_1_a_record_that_makes_the_cloud_close_is_found_and_set_aside() {
 }
 
 #[tokio::test]
-async fn once_the_culprit_is_suspended_records_go_many_at_a_time_again() {
+async fn once_the_poison_message_is_suspended_records_go_many_at_a_time_again() {
     let mut rig = Rig::plain(Version::V311).await;
     rig.config.in_flight = 8;
     rig.config.probe_interval = std::time::Duration::from_secs(60);
@@ -260,7 +260,7 @@ async fn qos_0_routes_are_settled_when_written() {
 }
 
 #[tokio::test]
-async fn a_denied_qos_0_route_costs_one_connection_and_nobody_elses_record() {
+async fn a_denied_qos_0_route_costs_one_connection_and_no_other_record() {
     let mut rig = Rig::plain(Version::V5).await;
     rig.config.in_flight = 1;
     rig.cloud.faults().deny("lossy/*");
@@ -327,14 +327,14 @@ async fn poison_among_good_ones(rig: &mut Rig) {
 }
 
 #[tokio::test]
-async fn a_cloud_that_closes_at_every_publish_convicts_nobody() {
+async fn a_cloud_that_closes_at_every_publish_makes_no_record_a_dead_letter() {
     let mut rig = proving().await;
     rig.start();
     rig.publish("d1", 3);
     rig.drained().await;
     rig.cloud.faults().deny("*");
     rig.publish("d1", 20);
-    // One alone is soon suspected, as it is what every close finds in flight.
+    // One is soon sent alone, as it is what every close finds in flight.
     let connects = |rig: &Rig| rig.handle().stats().connects.load(Ordering::Relaxed);
     let before = connects(&rig);
     rig.until("many connections were closed", |rig| connects(rig) >= before + 12).await;
@@ -348,11 +348,11 @@ async fn a_cloud_that_closes_at_every_publish_convicts_nobody() {
 }
 
 #[tokio::test]
-async fn with_a_canary_the_poison_record_is_found_and_nobody_else() {
+async fn with_a_canary_the_poison_message_is_found_and_no_other() {
     let mut rig = proving().await;
     poison_among_good_ones(&mut rig).await;
     assert_eq!((rig.first_arrivals("dt/d1/t").len(), rig.first_arrivals("dt/d2/t").len()), (13, 10));
-    // One that makes known that its topic is allowed, and one for each of the three strikes.
+    // One that makes known that its topic is allowed, and one for each of the three closes alone.
     assert!(rig.cloud.ledger().report().count >= 23 + 4, "{:?}", rig.cloud.ledger().report());
     assert!(rig.status().suspended.is_empty());
 }

@@ -19,7 +19,7 @@ use crate::link::Event;
 use crate::link::failure::Failure;
 use crate::link::reason_code::{self, Outcome, UNCLEAR_TRIES};
 use crate::message::item::Item;
-use crate::refusal::canary::Proof;
+use crate::refusal::poison::Finding;
 use crate::stats::add;
 use crate::{Answer, Ended, Fate};
 
@@ -37,21 +37,20 @@ impl Lane {
                     Written::Unknown => {
                         return Err(Failure::new(
                             Ended::Protocol,
-                            "the MQTT client wrote a publish that nobody asked for".to_owned(),
+                            "the MQTT client wrote a publish that was not asked for".to_owned(),
                         ));
                     }
                 }
             }
             Event::Acked(id, code, text) => {
-                // Nobody waits: acked twice, or an id that was never used.
+                // No publish waits for it: acked twice, or an id that was never used.
                 let now = Instant::now();
                 let Some(item) = connection.in_flight.acked(id, now) else {
                     return Ok(());
                 };
                 connection.last_ack = now;
                 if item.canary {
-                    connection.proof = Proof::Given;
-                    self.proofs.answered();
+                    self.poison.canary_answered();
                     return Ok(());
                 }
                 self.answered(item, code, text.as_deref(), connection, now);
@@ -101,12 +100,7 @@ impl Lane {
     }
 
     fn delivered(&mut self, item: Item, now: Instant) {
-        self.accepted_topics.accepted(&item.record);
-        if self.config.is_canary(&item.record) {
-            self.proofs.answered();
-        } else {
-            self.proofs.other_acked();
-        }
+        self.poison.accepted(&item.record);
         self.finish(item, Settlement::Delivered, now);
     }
 
@@ -138,7 +132,7 @@ impl Lane {
     /// Denied: its pair of route and device is suspended from its oldest unsettled record on.
     fn denied(&mut self, item: Item, connection: &mut ConnectionState, now: Instant) {
         let pair = item.pair();
-        self.suspects.forget(item.key());
+        self.poison.forget(item.key());
         if item.probe {
             return self.probe_denied(&pair, now);
         }
@@ -235,7 +229,7 @@ impl Lane {
             Settled::Late => {}
         }
         self.maybe_delivered.remove(item.key());
-        self.suspects.forget(item.key());
+        self.poison.forget(item.key());
         if item.probe {
             self.probe_settled(delivered, now);
         } else {
@@ -250,72 +244,32 @@ impl Lane {
         }
     }
 
-    /// Whether an accusation on a connection with this proof counts. Without a canary the quiet moment before a suspect must do.
-    pub(crate) fn is_proven(&self, proof: Proof) -> bool {
-        proof == Proof::Given || self.config.canary.is_none() || self.proofs.is_useless()
-    }
-
-    /// Takes the canary out of what was in flight at the end of a connection.
-    pub(crate) fn end_canary(&mut self, in_flight: &mut Vec<(Item, bool)>, by_peer: bool) {
-        let before = in_flight.len();
-        in_flight.retain(|(item, _)| !item.canary);
-        if in_flight.len() < before
-            && by_peer
-            && self.proofs.closed()
-            && let Some(canary) = &self.config.canary
-        {
-            tracing::error!(
-                topic = %canary.topic,
-                "the cloud closes the connection at a canary too: either it takes no publish at all, or its policy must allow iot:Publish on the canary's topic"
-            );
-        }
-    }
-
-    /// After the peer closed: the record that is to blame, taken out of what was in flight, and what for.
-    ///
-    /// Where publishes at QoS 0 were sent it may be one of them, and a named blame proves nothing about what is in flight.
-    pub(crate) fn judge(
-        &mut self,
-        in_flight: &[(Item, bool)],
-        failure: &Failure,
-        sent_unacked: bool,
-        proof: Proof,
-    ) -> Option<(Item, Outcome)> {
-        // A probe in flight is the likelier culprit, and waits for its next turn anyway.
-        if !failure.by_peer() || in_flight.iter().any(|(item, _)| item.probe) {
-            return None;
-        }
-        let places: Vec<_> = in_flight.iter().map(|(item, _)| item.key()).collect();
-        let (guilty, verdict) = match failure.blame {
-            Some(verdict) if !sent_unacked => (self.suspects.peer_blamed(&places)?, verdict),
-            blame => (
-                self.suspects.peer_closed(&places, self.is_proven(proof))?,
-                blame.unwrap_or(Outcome::Unclear),
-            ),
-        };
-        let (item, _) = in_flight.iter().find(|(item, _)| item.key() == guilty)?;
-        // Without a reason the topic decides: one that the cloud took before is not denied.
-        let verdict = match verdict {
-            Outcome::Unclear if self.accepted_topics.knows(&item.record) => Outcome::Wrong("peer-closes"),
-            Outcome::Unclear => Outcome::Denied,
-            named => named,
-        };
-        Some((Item::new(item.record.clone(), item.stream_index, false), verdict))
-    }
-
-    /// Carries out what [`Self::judge`] found. The connection is gone, so nothing else of the pair is in flight.
-    pub(crate) fn sentence(&mut self, item: Item, verdict: Outcome, now: Instant) {
-        self.retries.found_culprit();
-        match verdict {
-            Outcome::Wrong(reason) => {
-                let detail = "the cloud closes the connection whenever this message is sent, alone and on a good connection".to_owned();
-                self.dead_letter(item, reason, detail, now);
+    /// Carries out what the end of a connection has shown. It is gone, so nothing else of the pair is in flight.
+    pub(crate) fn poison_found(&mut self, finding: Finding, in_flight: Vec<(Item, bool)>, now: Instant) {
+        let key = match finding {
+            Finding::Canary => {
+                if let Some(canary) = &self.config.canary {
+                    tracing::error!(
+                        topic = %canary.topic,
+                        "the cloud closes the connection at a canary too: either it takes no publish at all, or its policy must allow iot:Publish on the canary's topic"
+                    );
+                }
+                return;
             }
-            _ => {
-                let pair = item.pair();
-                let from = self.withdraw(&pair, &item, None);
-                self.suspend(&pair, from, now);
-            }
+            Finding::DeadLetter(key, _) | Finding::Suspend(key) => key,
+        };
+        let Some((item, _)) = in_flight.into_iter().find(|(item, _)| item.key() == key) else {
+            return;
+        };
+        let item = Item::new(item.record, item.stream_index, false);
+        self.retries.found_poison();
+        if let Finding::DeadLetter(_, reason) = finding {
+            let detail = "the cloud closes the connection whenever this message is sent, alone and on a good connection".to_owned();
+            self.dead_letter(item, reason, detail, now);
+        } else {
+            let pair = item.pair();
+            let from = self.withdraw(&pair, &item, None);
+            self.suspend(&pair, from, now);
         }
     }
 }

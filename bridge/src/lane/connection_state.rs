@@ -7,7 +7,6 @@ use crate::link::Terms;
 use crate::link::failure::Failure;
 use crate::message::Publish;
 use crate::message::item::Item;
-use crate::refusal::canary::Proof;
 
 /// An accepted connection: what it has sent, and how it stands.
 pub(crate) struct ConnectionState {
@@ -18,8 +17,6 @@ pub(crate) struct ConnectionState {
     pub(crate) last_ack: Instant,
     /// Something went at QoS 0, so that a record in flight need not be why the peer closes.
     pub(crate) sent_unacked: bool,
-    /// Whether a record may be accused on it.
-    pub(crate) proof: Proof,
     /// When the shutdown stops waiting for acks.
     pub(crate) stop_at: Option<Instant>,
     pub(crate) disconnecting: bool,

@@ -29,9 +29,7 @@ use crate::lane::probe::Probe;
 use crate::link::backoff::Retries;
 use crate::link::connector::Connector;
 use crate::message::item::Item;
-use crate::refusal::accepted_topics::AcceptedTopics;
-use crate::refusal::canary::Proofs;
-use crate::refusal::poison::Suspects;
+use crate::refusal::poison::Poison;
 use crate::refusal::suspensions::Suspensions;
 use crate::refusal::waiting_devices::WaitingDevices;
 use crate::{Config, Handle, Mapping, Observer, Suspension};
@@ -51,11 +49,9 @@ pub(crate) struct Lane {
     pub(crate) streams: Vec<ReadAhead>,
     pub(crate) waiting: WaitingDevices<Item>,
     pub(crate) suspensions: Suspensions,
-    pub(crate) suspects: Suspects,
-    pub(crate) proofs: Proofs,
+    pub(crate) poison: Poison,
     pub(crate) probe: Probe,
     pub(crate) rate_limiter: RateLimiter,
-    pub(crate) accepted_topics: AcceptedTopics,
     pub(crate) maybe_delivered: MaybeDelivered,
     pub(crate) picks: u32,
     /// The peer closed after publishes at QoS 0, for which it has no other answer: they go at QoS 1 until that is over.
@@ -107,11 +103,9 @@ impl Lane {
             streams,
             waiting: WaitingDevices::default(),
             suspensions,
-            suspects: Suspects::default(),
-            proofs: Proofs::default(),
+            poison: Poison::new(&config, now),
             probe: Probe::default(),
             rate_limiter: RateLimiter::new(config.rate_limit, now),
-            accepted_topics: AcceptedTopics::default(),
             maybe_delivered: MaybeDelivered::default(),
             picks: 0,
             ack_all: false,

@@ -15,7 +15,7 @@ use crate::lane::connection_state::{ConnectionState, End};
 use crate::link::connector::Connector;
 use crate::link::failure::{self, Failure};
 use crate::link::{self, Client, Event, Link, Terms};
-use crate::refusal::canary::Proof;
+use crate::refusal::poison::Close;
 use crate::stats::add;
 use crate::{Answer, Config, Ended, LastError, State};
 
@@ -117,6 +117,7 @@ impl Lane {
     pub(crate) fn begin(&mut self, terms: Terms) -> ConnectionState {
         let now = Instant::now();
         self.rate_limiter.restart(now);
+        self.poison.began(now);
         add(&self.handle.stats().connects, 1);
         let since = self.clock.now();
         self.handle
@@ -133,7 +134,6 @@ impl Lane {
             staged: None,
             last_ack: now,
             sent_unacked: false,
-            proof: Proof::None,
             stop_at: None,
             disconnecting: false,
             stalled: false,
@@ -297,19 +297,24 @@ impl Lane {
         let by_peer = failure.is_some_and(Failure::by_peer);
         let lasted = connection.connected_at.elapsed() >= self.config.backoff.stable_after;
         self.ack_all = by_peer && (connection.sent_unacked || (self.ack_all && !lasted));
-        let sent_unacked = connection.sent_unacked;
-        let mut in_flight: Vec<_> = connection.in_flight.into_unacked().collect();
-        self.end_canary(&mut in_flight, by_peer);
+        let in_flight: Vec<_> = connection.in_flight.into_unacked().collect();
         self.end_probe(in_flight.iter().any(|(item, _)| item.probe), now);
-        let guilty = failure.and_then(|failure| self.judge(&in_flight, failure, sent_unacked, connection.proof));
-        for (item, written) in in_flight {
-            if written {
-                self.trace(&item, Answer::None);
+        let close = Close {
+            by_peer,
+            blame: failure.and_then(|failure| failure.blame),
+            sent_unacked: connection.sent_unacked,
+        };
+        let finding = self
+            .poison
+            .closed(close, &in_flight.iter().map(|(item, _)| item).collect::<Vec<_>>());
+        for (item, written) in in_flight.iter().filter(|(item, _)| !item.canary) {
+            if *written {
+                self.trace(item, Answer::None);
                 self.maybe_delivered.insert(item.key(), item.late);
             }
         }
-        if let Some((item, verdict)) = guilty {
-            self.sentence(item, verdict, now);
+        if let Some(finding) = finding {
+            self.poison_found(finding, in_flight, now);
         }
         self.waiting.clear();
         self.streams.iter_mut().for_each(ReadAhead::rewind);

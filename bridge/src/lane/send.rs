@@ -1,5 +1,7 @@
 //! What a lane sends next, and sending it.
 
+use std::sync::Arc;
+
 use forebay_wal::Settlement;
 use tokio::time::Instant;
 
@@ -9,7 +11,7 @@ use crate::link::Client;
 use crate::link::failure::Failure;
 use crate::message::item::Item;
 use crate::message::{self, Context, Publish};
-use crate::refusal::canary::Proof;
+use crate::refusal::poison::Turn;
 use crate::stats::add;
 use crate::{Ended, Mapped, Qos, Version};
 
@@ -17,20 +19,25 @@ use crate::{Ended, Mapped, Qos, Version};
 const LOWER_SHARE: usize = 10;
 
 impl Lane {
-    /// Hands publishes to the client while the window, the pace and the suspects allow. Returns when the pace allows more.
+    /// Hands publishes to the client while the window, the pace and the search for poison messages allow. Returns when the pace allows more.
     pub(crate) fn fill(&mut self, client: &Client, connection: &mut ConnectionState, now: Instant) -> Result<Option<Instant>, Failure> {
         while !connection.is_stopping() && connection.in_flight.has_room() {
-            let solo = self.suspects.solo();
-            // On 3.1.1 a denied probe closes the connection: alone in flight, it harms and accuses nobody else.
-            if (solo || self.probe_wants_solitude()) && !connection.in_flight.is_empty() {
+            let is_empty = connection.in_flight.is_empty();
+            // On 3.1.1 a denied probe closes the connection: alone in flight, it counts against no other record.
+            if self.probe_wants_solitude() && !is_empty {
                 return Ok(None);
             }
-            if let Some(wait) = self.prove(solo, client, connection, now)? {
-                return Ok(wait);
+            match self.poison.turn(is_empty, now) {
+                Turn::Many | Turn::Alone => {}
+                Turn::Wait(until) => return Ok(until),
+                Turn::Canary => match self.send_canary(client, connection, now)? {
+                    Some(at) => return Ok(Some(at)),
+                    None => continue,
+                },
             }
             let Some(staged) = self.next_staged(connection, now) else {
-                if solo && self.streams.iter().all(|source| source.is_drained()) && self.waiting.len() == 0 {
-                    self.suspects.clear();
+                if self.streams.iter().all(|source| source.is_drained()) && self.waiting.len() == 0 {
+                    self.poison.nothing_left();
                 }
                 return Ok(None);
             };
@@ -43,38 +50,18 @@ impl Lane {
         Ok(None)
     }
 
-    /// What must come before the next record, so that it can be accused: the canary and its ack, or a quiet moment. None = it
-    /// may go; else when to look again, if no ack wakes us.
-    fn prove(
-        &mut self,
-        solo: bool,
-        client: &Client,
-        connection: &mut ConnectionState,
-        now: Instant,
-    ) -> Result<Option<Option<Instant>>, Failure> {
-        let is_first = self.config.version == Version::V311 && self.proofs.is_unknown();
-        if self.is_proven(connection.proof) {
-            let quiet_until = connection.connected_at + self.config.quiet_before_suspect;
-            let is_quiet = connection.proof == Proof::Given || now >= quiet_until;
-            return Ok((solo && !is_quiet).then_some(Some(quiet_until)));
-        }
-        if !solo && !is_first {
-            return Ok(None);
-        }
-        let canary = match &self.config.canary {
-            Some(canary) if connection.proof == Proof::None && connection.in_flight.is_empty() => canary,
-            // It is in flight, or will be when the window is empty.
-            _ => return Ok(Some(None)),
-        };
-        let publish = canary.publish(self.config.version);
+    /// Sends the canary. `Some` if the pace allows it only then.
+    fn send_canary(&mut self, client: &Client, connection: &mut ConnectionState, now: Instant) -> Result<Option<Instant>, Failure> {
+        let config = Arc::clone(&self.config);
+        let Some(canary) = &config.canary else { return Ok(None) };
+        let publish = canary.publish(config.version);
         if let Some(at) = self.rate_limiter.wait_until(publish.size, now) {
-            return Ok(Some(Some(at)));
+            return Ok(Some(at));
         }
-        let item = canary.item();
         let (size, acked) = self.hand_over(publish, client, connection, now)?;
-        connection.proof = Proof::Asked;
-        connection.in_flight.queue(item, acked, size, now);
-        Ok(Some(None))
+        self.poison.canary_sent();
+        connection.in_flight.queue(canary.item(), acked, size, now);
+        Ok(None)
     }
 
     /// Hands a publish to the client. Returns its bytes, and whether it will be acked.
@@ -168,8 +155,8 @@ impl Lane {
             }
             self.streams[index].uncount(&mut item);
             // Records of waiting devices come back in front of later ones.
-            if self.waiting.len() == 0 && self.suspects.solo() {
-                self.suspects.passed(item.key());
+            if self.waiting.len() == 0 {
+                self.poison.passed(item.key());
             }
             return Some(item);
         }
@@ -209,7 +196,7 @@ impl Lane {
         chosen.or(Some(first))
     }
 
-    /// Maps and composes a record. `None` = it was settled instead: expired, or a dead letter.
+    /// Maps and composes a record. `None` if it was settled instead: expired, or a dead letter.
     fn prepare(&mut self, mut item: Item, retry: bool, connection: &ConnectionState, now: Instant) -> Option<Staged> {
         let time = self.clock.now();
         let Ok(expiry) = message::remaining_expiry(&item.record, &time) else {

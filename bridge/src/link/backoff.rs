@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::Backoff;
 
-/// A takeover is followed by at least this many doublings: two gateways with one client id must not kick each other in turn.
+/// A takeover is followed by at least this many doublings: two gateways with one client id must not disconnect each other in turn.
 const FAILURES_AFTER_TAKEOVER: u32 = 4;
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Retries {
         self.last_connect = Some(now);
     }
 
-    /// A try or a connection ended; `lived` = how long it had been accepted, none = it never was.
+    /// A try or a connection ended; `lived` is how long it had been accepted, `None` if it never was.
     pub(crate) fn ended(&mut self, lived: Option<Duration>, taken_over: bool) {
         if lived.is_some_and(|lived| lived >= self.config.stable_after) {
             self.failures = 0;
@@ -50,8 +50,8 @@ impl Retries {
         }
     }
 
-    /// The message that made the peer close is found and set aside: the link is as good as before it.
-    pub(crate) const fn found_culprit(&mut self) {
+    /// The message that made the peer close is found: the link is as good as before it.
+    pub(crate) const fn found_poison(&mut self) {
         self.failures = 0;
     }
 
@@ -108,10 +108,10 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_found_to_be_guilty_does_not_slow_down_the_search_for_the_next() {
+    fn a_poison_message_that_is_found_does_not_slow_down_the_search_for_the_next() {
         let mut retries = Retries::new(Backoff::default());
         assert_eq!(bounds(&mut retries, 5, Some(Duration::from_secs(2))), [1, 2, 4, 8, 16]);
-        retries.found_culprit();
+        retries.found_poison();
         assert_eq!(bounds(&mut retries, 5, Some(Duration::from_secs(2))), [1, 2, 4, 8, 16]);
     }
 

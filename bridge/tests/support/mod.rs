@@ -95,7 +95,7 @@ impl Rig {
             stable_after: Duration::from_secs(30),
         };
         config.probe_interval = Duration::from_millis(200);
-        config.quiet_before_suspect = Duration::from_millis(30);
+        config.quiet_before_alone = Duration::from_millis(30);
         Self {
             cloud,
             log,

@@ -1,4 +1,4 @@
-//! Topics that the cloud has accepted lately, by hash: a record that makes it close cannot be denied for such a topic.
+//! Topics that the cloud has accepted lately, by hash: a record after which it closes is not denied for such a topic.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use forebay_wal::Record;
 
 #[derive(Debug, Default)]
-pub(crate) struct AcceptedTopics {
+pub(super) struct AcceptedTopics {
     current: HashSet<u64>,
     previous: HashSet<u64>,
 }
@@ -20,14 +20,14 @@ impl AcceptedTopics {
         hasher.finish()
     }
 
-    pub(crate) fn accepted(&mut self, record: &Record) {
+    pub(super) fn accepted(&mut self, record: &Record) {
         self.current.insert(Self::key(record));
         if self.current.len() >= Self::GENERATION {
             self.previous = std::mem::take(&mut self.current);
         }
     }
 
-    pub(crate) fn knows(&self, record: &Record) -> bool {
+    pub(super) fn knows(&self, record: &Record) -> bool {
         let key = Self::key(record);
         self.current.contains(&key) || self.previous.contains(&key)
     }
