@@ -266,12 +266,12 @@ async fn a_packet_over_the_limit_ends_its_connection_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_peers_delay_nobody_and_are_closed() {
+async fn silent_peers_delay_no_other_and_are_closed_in_time() {
     silent_peers(48).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_silent_peers_than_places_for_handshakes_delay_nobody() {
+async fn more_silent_peers_than_places_for_handshakes_delay_no_other() {
     silent_peers(200).await;
 }
 

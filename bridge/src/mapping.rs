@@ -36,7 +36,7 @@ pub struct CloudLimits {
     pub max_payload: usize,
     /// Bytes of topic.
     pub max_topic_bytes: usize,
-    /// Separators in a topic; none = any number.
+    /// Separators in a topic; `None` if any number is allowed.
     pub max_slashes: Option<usize>,
     /// Whether topics that begin with `$` are refused, `$aws/rules/<rule>/...` excepted.
     pub reserved_dollar: bool,

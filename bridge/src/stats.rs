@@ -48,7 +48,7 @@ pub enum Fate {
 pub enum Ended {
     /// The name could not be resolved.
     Dns,
-    /// Nobody listens, or a firewall says no.
+    /// Nothing listens there, or a firewall refuses.
     Refused,
     /// No route, reset or broken pipe.
     Network,

@@ -36,7 +36,7 @@ pub struct BridgeStatus {
     pub in_flight: usize,
     /// Waiting devices: the cloud refused one of their records for now.
     pub waiting_devices: usize,
-    /// Publishes per second that the lane allows itself now; none = no limit.
+    /// Publishes per second that the lane allows itself now; `None` if there is no limit.
     pub messages_per_second: Option<f64>,
     /// Pairs of route and device that the cloud denies.
     pub suspended: Vec<Suspension>,

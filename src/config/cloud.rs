@@ -27,13 +27,13 @@ pub(crate) struct Cloud {
     pub(crate) protocol: Protocol,
     /// With the placeholders filled. Default the gateway's id.
     pub(crate) client_id: String,
-    /// TLS; none = plain.
+    /// TLS; `None` if plain.
     pub(crate) tls: Option<CloudTls>,
     /// Unacked publishes per lane. Default 32, at most 100 for `aws-iot`.
     pub(crate) in_flight: u16,
-    /// Bytes per second; none = the profile's.
+    /// Bytes per second; `None` if the profile's hold.
     pub(crate) max_bandwidth: Option<u64>,
-    /// How often a message of our own goes the whole way; none = never. Default 5 min.
+    /// How often a message of our own goes the whole way; `None` if never. Default 5 min.
     pub(crate) canary: Option<Duration>,
 }
 

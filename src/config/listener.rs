@@ -20,7 +20,7 @@ pub(crate) struct Listener {
     pub(crate) bind: SocketAddr,
     /// Host names and addresses that devices dial. Default none.
     pub(crate) names: Vec<String>,
-    /// Mutual TLS; none = plain.
+    /// Mutual TLS; `None` if plain.
     pub(crate) tls: Option<ListenerTls>,
     /// Who a device is. Default `{cn}` with TLS, `local` plain on loopback, `{client_id}` plain elsewhere.
     pub(crate) identity: Identity,

@@ -61,7 +61,7 @@ pub(crate) struct Config {
     pub(crate) routes: Vec<Route>,
     /// What is watched of the devices' publishes.
     pub(crate) watch: Vec<Watch>,
-    /// The cloud; none = a local broker.
+    /// The cloud; `None` if this is a local broker only.
     pub(crate) cloud: Option<Cloud>,
     /// The admin listener.
     pub(crate) admin: Admin,

@@ -16,7 +16,7 @@ pub(crate) struct Stream {
     pub(crate) name: String,
     /// Bound on its waiting bytes. Default 1 GiB.
     pub(crate) max_bytes: u64,
-    /// Older records expire; none = never.
+    /// Older records expire; `None` if none does.
     pub(crate) max_age: Option<Duration>,
     /// What happens at the bound. Default `drop_oldest`.
     pub(crate) when_full: WhenFull,

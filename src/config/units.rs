@@ -1,4 +1,4 @@
-//! Values with units: durations, byte sizes, rates, percent. A number without its unit is refused, so nobody has to
+//! Values with units: durations, byte sizes, rates, percent. A number without its unit is refused, so that no reader has to
 //! guess whether `5` was seconds.
 
 use std::time::Duration;

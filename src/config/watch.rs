@@ -15,7 +15,7 @@ const MAX_FIELDS: usize = 16;
 pub(crate) struct Watch {
     /// The publishes it looks at.
     pub(crate) topic: TopicFilter,
-    /// The interval at which a device publishes; none = silence is not watched.
+    /// The interval at which a device publishes; `None` if silence is not watched.
     pub(crate) every: Option<Duration>,
     /// Where a device's counter stands.
     pub(crate) sequence: Option<Sequence>,

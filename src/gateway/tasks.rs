@@ -1,6 +1,6 @@
 //! Every long-lived task and thread of the process, by its name, watched.
 //!
-//! A task that ends although nobody asked it to is a fault of ours. A *vital* one ends the process with exit code 70, so that a
+//! A task that ends unasked is a fault of ours. A *vital* one ends the process with exit code 70, so that a
 //! service manager starts it anew: half a gateway acks what never arrives. One that no message needs is *started again*, and
 //! that is told (`problems`, `/status`, `forebay_task_restarts_total`).
 
@@ -282,9 +282,14 @@ mod tests {
         tasks.vital("admin", &stop, async {});
         tasks.death().await;
         tasks.threads("watch", &stop, || false);
-        while tasks.figures(Instant::now()).dead.len() < 2 {
-            tokio::time::sleep(LOOK).await;
-        }
+        let both = async {
+            while tasks.figures(Instant::now()).dead.len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), both)
+            .await
+            .expect("the thread is missed");
         let named: Vec<_> = tasks.figures(Instant::now()).dead.iter().map(|dead| dead.task).collect();
         assert_eq!(named, ["admin", "watch"]);
     }

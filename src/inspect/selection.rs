@@ -12,7 +12,7 @@ use super::State;
 /// Which records match; an empty filter matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Selection {
-    /// Names of streams; none = all that are not internal.
+    /// Names of streams; if empty, all that are not internal.
     pub(crate) streams: Vec<String>,
     /// A filter on the topic as published.
     pub(crate) topic: Option<TopicFilter>,

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_ends_at_its_deadline_when_nobody_writes() {
+    fn a_flush_ends_at_its_deadline_when_nothing_is_written() {
         let queue = Queue::new();
         assert!(queue.flush(Duration::ZERO));
         queue.push(b"one\n", Instant::now());

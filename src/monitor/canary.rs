@@ -93,7 +93,7 @@ pub(crate) struct CanaryFigures {
     pub(crate) bytes: u64,
     /// Those that did not arrive, by why.
     pub(crate) failed: Vec<(String, u64)>,
-    /// How long the one under way waits; none = none is.
+    /// How long the one under way waits; `None` if none is.
     pub(crate) waiting: Option<Duration>,
     /// From append to ack, of the newest that was acked.
     pub(crate) round_trip: Option<Duration>,

@@ -39,7 +39,7 @@ impl Watchdog {
         }
     }
 
-    /// How long records have waited for a commit in vain; none = shorter than a minute.
+    /// How long records have waited for a commit in vain; `None` if it is less than a minute.
     #[must_use]
     pub(crate) fn stalled(&self, now: Instant) -> Option<Duration> {
         let waited = now.duration_since(self.waiting_since?);

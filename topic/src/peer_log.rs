@@ -54,7 +54,7 @@ struct Counted {
 /// A bucket of lines.
 #[derive(Debug, Default)]
 struct Rate {
-    /// When it would be full; none = it is.
+    /// When it would be full; `None` if it is.
     full_at: Option<Instant>,
 }
 

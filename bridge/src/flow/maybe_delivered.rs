@@ -27,7 +27,7 @@ impl MaybeDelivered {
         self.places.insert(place, late);
     }
 
-    /// Whether the record was late when it was written first; none = it was not.
+    /// Whether the record was late when it was written first; `None` if it was not.
     pub(crate) fn late(&self, place: RecordKey) -> Option<bool> {
         self.places.get(&place).copied()
     }

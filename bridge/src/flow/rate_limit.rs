@@ -76,7 +76,7 @@ impl RateLimiter {
         self.messages.is_some() || self.bytes.is_some()
     }
 
-    /// Publishes per second that are allowed now; none = no limit.
+    /// Publishes per second that are allowed now; `None` if there is no limit.
     pub(crate) fn messages_per_second(&mut self, now: Instant) -> Option<f64> {
         self.recover(now);
         self.messages.as_ref().map(|bucket| bucket.rate)

@@ -20,7 +20,7 @@ const BATCH: usize = 32;
 const SOON: Duration = Duration::from_secs(1);
 
 /// What a read of a suspended pair brought.
-pub(crate) type HeldRead = (SuspensionKey, Result<Vec<Record>, ReadError>);
+pub(crate) type SuspendedRead = (SuspensionKey, Result<Vec<Record>, ReadError>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Probe {
@@ -28,7 +28,7 @@ pub(crate) struct Probe {
     pub(crate) queue: VecDeque<Item>,
     pub(crate) outstanding: usize,
     pub(crate) stopped: bool,
-    pub(crate) reads: JoinSet<HeldRead>,
+    pub(crate) reads: JoinSet<SuspendedRead>,
 }
 
 impl Probe {
@@ -62,7 +62,7 @@ impl Lane {
         });
     }
 
-    pub(crate) fn probe_read_done(&mut self, done: Result<HeldRead, JoinError>, connection: &ConnectionState) {
+    pub(crate) fn probe_read_done(&mut self, done: Result<SuspendedRead, JoinError>, connection: &ConnectionState) {
         let now = Instant::now();
         let (key, records) = match done {
             Ok((key, Ok(records))) => (key, records),

@@ -24,7 +24,7 @@ const QUEUE: usize = 4;
 pub(in crate::admin) enum AnswerBody {
     /// Made before it is sent.
     Whole(Full<Bytes>),
-    /// Made while it is sent. None = that was all; without it the connection is cut, so that half is not taken for all.
+    /// Made while it is sent. `None` if that was all; without it the connection is cut, so that half is not taken for all.
     Lines(mpsc::Receiver<Option<Bytes>>, Arc<Progress>),
     /// All was sent.
     Ended,

@@ -9,7 +9,7 @@ use crate::admin::State;
 use crate::admin::pages::{JSON, Page, page, text};
 use crate::inspect::{Change, change, clock};
 
-/// Answers what is asked of the clock; none = the path is another.
+/// Answers what is asked of the clock; `None` if the path is another.
 pub(super) async fn answer<B>(pages: &LogPages, request: &Request<B>, state: &State, peer: SocketAddr, is_local: bool) -> Option<Page> {
     let is_change = match request.uri().path() {
         "/clock" => false,

@@ -9,14 +9,14 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 /// A revocation list may be as large as a listener takes.
 const MAX_CRL: u64 = 16 << 20;
 
-/// When the first of a file's certificates ends, in seconds since 1970; none = it cannot be read.
+/// When the first of a file's certificates ends, in seconds since 1970; `None` if it cannot be read.
 pub(crate) fn first_end(path: &Path) -> Option<i64> {
     let chain = super::certificates(path).ok()?;
     let ends = |der| Some(X509Certificate::from_der(der).ok()?.1.validity().not_after.timestamp());
     chain.iter().filter_map(|der| ends(der)).min()
 }
 
-/// When the first of a file's revocation lists is due for renewal, in seconds since 1970; none = it cannot be read, or none says.
+/// When the first of a file's revocation lists is due for renewal, in seconds since 1970; `None` if it cannot be read, or none says.
 pub(crate) fn crl_ends(path: &Path) -> Option<i64> {
     let size = path.metadata().ok()?.len();
     let pem = (size <= MAX_CRL).then(|| std::fs::read(path).ok()).flatten()?;

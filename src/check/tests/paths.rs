@@ -3,7 +3,7 @@
 use super::{Severity, check, config, found, nothing_wrong, read, sample};
 
 #[test]
-fn a_route_that_nobody_reaches_is_an_error_with_the_nearest_right() {
+fn a_route_that_no_publish_reaches_is_an_error_with_the_nearest_right() {
     let config = config(
         "access: [{who: \"*\", publish: [\"devices/{device}/#\", \"shared/+\"]}]\nroutes: [{from: device/+/alarm}, {from: devices/+/alarm}]\n",
     );

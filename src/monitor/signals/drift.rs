@@ -53,7 +53,7 @@ impl Drift {
         self.drifted.then(|| self.estimate().map(|estimate| estimate.median)).flatten()
     }
 
-    /// None = too few differences.
+    /// `None` if there are too few differences.
     pub(super) fn estimate(&self) -> Option<Estimate> {
         let mut sorted: Vec<f64> = self.differences.iter().copied().collect();
         if sorted.len() < LEAST {

@@ -87,7 +87,7 @@ pub(super) struct Trail {
 struct Step {
     /// Its place.
     item: usize,
-    /// None = there was no room.
+    /// `None` if there was no room.
     series: Option<Followed>,
     /// What is not in the counters yet, which all cores want: publishes, and the values of each field.
     seen: u64,
@@ -177,7 +177,7 @@ impl Engine {
         }
     }
 
-    /// The series of a publisher's topic on an item; none = there is no room.
+    /// The series of a publisher's topic on an item; `None` if there is no room.
     fn follow(&self, place: usize, identity: &str, topic: &str) -> Option<Followed> {
         let item = &self.items[place];
         let watched = upto(topic, item.levels);
@@ -366,7 +366,7 @@ struct Reading<'e, 'p> {
 }
 
 impl<'p> Reading<'_, 'p> {
-    /// None = nothing is looked for, or it cannot be read.
+    /// `None` if nothing is looked for, or it cannot be read.
     fn read<'r>(&mut self, pointers: &Pointers, room: &'r mut Room<'p>) -> Option<&'r [Found<'p>]> {
         if pointers.is_empty() {
             return None;
@@ -381,7 +381,7 @@ impl<'p> Reading<'_, 'p> {
 }
 
 impl Table {
-    /// The series of this key, made if it is not there; none = there is no room.
+    /// The series of this key, made if it is not there; `None` if there is no room.
     fn insert(&mut self, key: String, device: &str, max_series: usize, make: impl FnOnce() -> Series) -> Option<Followed> {
         if let Some(known) = self.series.get(&key) {
             return Some(Arc::clone(known));

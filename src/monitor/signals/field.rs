@@ -23,9 +23,9 @@ pub(super) struct Field {
     /// Whether the last value is out of its range.
     is_out: bool,
     pub(super) drift: Drift,
-    /// When a difference to the reference was last taken; none = never.
+    /// When a difference to the reference was last taken; `None` if never.
     pub(super) paired: Option<Ms>,
-    /// When the first value came without a reference since then; none = the reference comes.
+    /// When the first value came without a reference since then; `None` if the reference comes.
     pub(super) blind_since: Option<Ms>,
 }
 

@@ -73,7 +73,7 @@ impl Pointers {
         self.count == 0
     }
 
-    /// What stands at each pointer, by its place, in a room that nothing was put into; none = the payload is not JSON. Of a
+    /// What stands at each pointer, by its place, in a room that nothing was put into; `None` if the payload is not JSON. Of a
     /// key that comes twice the last one counts.
     pub(super) fn read<'a, 'r>(&self, payload: &'a [u8], room: &'r mut Room<'a>) -> Option<&'r [Found<'a>]> {
         let found = room.of(self.count);

@@ -85,7 +85,7 @@ impl Series {
         }
     }
 
-    /// Takes a message in; `found`: none = it could not be read. `reference` gives a field's reference by the field's place.
+    /// Takes a message in; `found` is `None` if it could not be read. `reference` gives a field's reference by the field's place.
     /// The values that are found are added to `values`, by the field's place.
     #[expect(clippy::too_many_arguments, reason = "what an item is, and what it counts")]
     pub(super) fn take(
