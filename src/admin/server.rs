@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use forebay_topic::Repeated;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::log::{AnswerBody, LogPages, Progress, whole};
-use super::{State, pages};
+use super::{State, host, pages};
 
 /// Bytes of a request's head, and of the buffer for it.
 const MAX_HEAD: usize = 16 * 1024;
@@ -83,7 +84,11 @@ impl Server {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 _ = sample.tick() => {
-                    state.telemetry.look(Instant::now());
+                    let now = Instant::now();
+                    state.telemetry.look(now);
+                    for Repeated { who, reason, more } in state.peer_log.due(now) {
+                        tracing::warn!(who, reason, "{more} more in the last minute");
+                    }
                 }
                 Some(ended) = tasks.join_next() => {
                     if let Err(error) = ended {
@@ -145,6 +150,9 @@ async fn answer(
     is_local: bool,
     progress: Arc<Progress>,
 ) -> Response<AnswerBody> {
+    if let Some(refused) = host::refusal(&request, &state, peer) {
+        return whole(refused);
+    }
     match state.log.as_ref().filter(|_| LogPages::has(request.uri().path())) {
         Some(log) => log.answer(request, &state, peer, is_local, progress).await,
         None => whole(pages::answer(&request, &state, is_local)),

@@ -53,7 +53,7 @@ async fn rest(socket: &mut TcpStream) -> String {
 }
 
 async fn fetch(address: SocketAddr, path: &str) -> (u16, String) {
-    let answer = send(address, &format!("GET {path} HTTP/1.1\r\nHost: gateway\r\n\r\n")).await;
+    let answer = send(address, &format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {answer:?}"));
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
@@ -80,6 +80,61 @@ async fn every_path_answers_on_loopback() {
 }
 
 #[tokio::test]
+async fn b9_no_path_answers_to_a_foreign_name() {
+    let fake = Fake::new();
+    let server = bind(LOOPBACK).await.unwrap();
+    let (address, shutdown) = (server.address(), CancellationToken::new());
+    let telemetry = watching(&fake);
+    let state = State::new(telemetry.clone(), None).with_names(vec!["prom.example".to_owned()]);
+    tokio::spawn(server.run(state, shutdown.clone()));
+    let paths = [
+        "/",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/status",
+        "/log/stat",
+        "/dead/records",
+        "/audit",
+        "/clock",
+        "/nothing",
+    ];
+    let mut refused = 0;
+    for path in paths {
+        for method in ["GET", "HEAD", "POST"] {
+            for (host, is_ours) in [
+                (None, false),
+                (Some("evil.example"), false),
+                (Some("evil.example:9464"), false),
+                (Some("EVIL.EXAMPLE."), false),
+                (Some("localhost.evil.example"), false),
+                (Some("127.0.0.1.evil.example"), false),
+                (Some(""), false),
+                (Some("127.0.0.1"), true),
+                (Some("[::1]:9464"), true),
+                (Some("LocalHost.:9464"), true),
+                (Some("PROM.example.:80"), true),
+            ] {
+                let host = host.map_or_else(String::new, |host| format!("Host: {host}\r\n"));
+                let answer = send(address, &format!("{method} {path} HTTP/1.1\r\n{host}\r\n")).await;
+                assert_eq!(answer.starts_with("HTTP/1.1 421"), !is_ours, "{method} {path} {host}: {answer}");
+                if !is_ours {
+                    refused += 1;
+                    let names_the_key = method == "HEAD" || answer.contains("admin.names");
+                    assert!(names_the_key && !answer.contains("plant-7"), "{answer}");
+                }
+            }
+        }
+    }
+    let metrics = telemetry.metrics(std::time::Instant::now()).unwrap();
+    assert!(
+        metrics.contains(&format!("forebay_admin_foreign_hosts_total {refused}\n")),
+        "{metrics}"
+    );
+    shutdown.cancel();
+}
+
+#[tokio::test]
 async fn readyz_names_what_is_missing_and_not_the_cloud() {
     let fake = Fake::new();
     let running = start(&fake, |_| {}).await;
@@ -97,9 +152,13 @@ async fn readyz_names_what_is_missing_and_not_the_cloud() {
 #[tokio::test]
 async fn head_has_no_body_and_nothing_else_is_allowed() {
     let running = start(&Fake::new(), |_| {}).await;
-    let answer = send(running.address, "HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let answer = send(running.address, "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n"), "{answer}");
-    let answer = send(running.address, "POST /status HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd").await;
+    let answer = send(
+        running.address,
+        "POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nabcd",
+    )
+    .await;
     assert!(
         answer.starts_with("HTTP/1.1 405") && answer.to_lowercase().contains("allow: get, head"),
         "{answer}"
@@ -107,7 +166,7 @@ async fn head_has_no_body_and_nothing_else_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_silent_peer_is_closed_and_holds_up_nobody() {
+async fn a_silent_peer_is_closed_and_holds_up_no_other() {
     let running = start(&Fake::new(), |limits| limits.head = Duration::from_millis(200)).await;
     let mut silent = TcpStream::connect(running.address).await.unwrap();
     silent.write_all(b"GET /metrics HTTP/1.1\r\nHos").await.unwrap();
@@ -131,7 +190,7 @@ async fn connections_beyond_the_limit_are_closed_and_room_comes_back() {
     assert_eq!(rest(&mut third).await, "", "closed without an answer");
     drop((first, second));
     let answered = async {
-        while !send(running.address, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        while !send(running.address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .await
             .starts_with("HTTP/1.1 200")
         {}

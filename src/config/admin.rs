@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::listener::{Listener, clash};
+use super::listener::{Listener, clash, is_host_name};
 use super::schema::{Reading, Section};
 
 const MIN_TOKEN: usize = 16;
@@ -15,11 +15,13 @@ const MAX_TOKEN: usize = 4096;
 pub(crate) struct Admin {
     /// Address and port. Default 127.0.0.1:9464.
     pub(crate) bind: SocketAddr,
-    /// The file of the token; none = loopback only.
+    /// Names beside addresses and `localhost` under which it is asked. Default none.
+    pub(crate) names: Vec<String>,
+    /// The file of the token; `None` if only loopback is served.
     pub(crate) token_file: Option<PathBuf>,
     /// What the file held when the configuration was read.
     pub(crate) token: Option<Secret>,
-    /// Traces; none = no record is traced.
+    /// Traces; `None` if no record is traced.
     pub(crate) otlp: Option<Otlp>,
 }
 
@@ -57,6 +59,13 @@ pub(super) fn read(root: &Section<'_>, listeners: &[Listener], reading: &mut Rea
         let reason = format!("a listener has {} already; give admin its own port", listener.bind);
         reading.faults.push(section.fault("bind", reason));
     }
+    let names = section.texts("names");
+    for (index, name) in names.iter().enumerate() {
+        if !is_host_name(name.strip_suffix('.').unwrap_or(name)) || name.starts_with("*.") {
+            let reason = "must be a host name such as gateway.example, without scheme and port";
+            reading.faults.push(section.item_fault("names", index, reason));
+        }
+    }
     let hint = "Make it with: openssl rand -hex 32 > FILE && chmod 600 FILE";
     let token_file = section.file("token_file", None, hint, reading);
     if token_file.is_none() && !section.has("token_file") && !bind.ip().is_loopback() {
@@ -75,6 +84,7 @@ pub(super) fn read(root: &Section<'_>, listeners: &[Listener], reading: &mut Rea
     let otlp = otlp(&section.section("otlp"), reading);
     Admin {
         bind,
+        names,
         token_file,
         token,
         otlp,

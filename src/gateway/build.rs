@@ -88,7 +88,9 @@ pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdow
     };
     let about = About::new(&config, Arc::clone(&machine));
     telemetry.observe(sources, &config).map_err(Exit::Internal)?;
-    let state = admin::State::new(telemetry.clone(), config.admin.token.clone()).with_log(admin::LogPages::new(log.clone(), about));
+    let state = admin::State::new(telemetry.clone(), config.admin.token.clone())
+        .with_names(config.admin.names.clone())
+        .with_log(admin::LogPages::new(log.clone(), about));
     let address = admin.address();
     let mut others = vec![tasks.vital("admin", shutdown, admin.run(state, shutdown.clone()))];
 

@@ -65,7 +65,7 @@ pub(crate) struct Figures {
     pub(crate) front: Front,
     /// The log.
     pub(crate) log: Log,
-    /// The cloud side; none = a local broker without a cloud.
+    /// The cloud side; `None` if there is none.
     pub(crate) cloud: Option<Cloud>,
     /// What was found when the log was opened.
     pub(crate) start: StartReport,
@@ -75,15 +75,15 @@ pub(crate) struct Figures {
     pub(crate) certificates: Vec<(String, i64)>,
     /// The outage that the configuration wants to survive.
     pub(crate) survive_outage: Duration,
-    /// What became of the spans; none = nothing is traced.
+    /// What became of the spans; `None` if nothing is traced.
     pub(crate) traces: Option<Arc<crate::traces::Counts>>,
     /// Bytes per second that the rate and size of `gateway.survive` make.
     pub(crate) survive_bytes: f64,
     /// The devices in trouble.
     pub(crate) signals: Arc<Report>,
-    /// The canary; none = off.
+    /// The canary; `None` if it is off.
     pub(crate) canary: Option<CanaryFigures>,
-    /// The newest self-check; none = the first has not ended.
+    /// The newest self-check; `None` if the first has not ended.
     pub(crate) check: Option<Arc<Findings>>,
     /// The machine's clock, seconds since 1970.
     pub(crate) now: i64,
@@ -91,6 +91,8 @@ pub(crate) struct Figures {
     pub(crate) tasks: TaskFigures,
     /// Lines of our own log that were dropped.
     pub(crate) log_lines: Losses,
+    /// Admin requests refused because their `Host` is a foreign name.
+    pub(crate) foreign_hosts: u64,
     /// The moment that what expires is counted from, seconds since 1970: the present, or where the wall clock is wrong what has passed.
     pub(crate) judged: i64,
 }
@@ -117,7 +119,7 @@ pub(crate) struct Log {
     pub(crate) max_disk: u64,
     pub(crate) free_bytes: u64,
     pub(crate) keep_free: u64,
-    /// Why the log cannot write now; none = it can.
+    /// Why the log cannot write now; `None` if it can.
     pub(crate) unavailable: Option<String>,
     /// Whether its writer thread has ended, which only a restart fixes.
     pub(crate) writer_ended: bool,

@@ -18,6 +18,7 @@ mod watchdog;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -81,6 +82,8 @@ struct Inner {
     sampled: Mutex<(Rates, Watchdog, Past)>,
     /// What the instruments read during one scrape.
     scraped: Arc<Scraped>,
+    /// Admin requests refused for their `Host`.
+    foreign_hosts: AtomicU64,
 }
 
 /// All figures and what is reckoned from them.
@@ -90,9 +93,9 @@ pub(crate) struct Look {
     pub(crate) figures: Figures,
     /// What flows.
     pub(crate) flow: Flow,
-    /// How long the log would take what comes without the cloud, in seconds; none = nothing comes.
+    /// How long the log would take what comes without the cloud, in seconds; `None` if nothing comes.
     pub(crate) autonomy: Option<f64>,
-    /// How long the log has taken records in without a commit; none = it is well.
+    /// How long the log has taken records in without a commit; `None` if commits succeed.
     pub(crate) log_stalled: Option<Duration>,
     /// The deadlines, the nearest first.
     pub(crate) outlook: Vec<Deadline>,
@@ -161,6 +164,7 @@ impl Telemetry {
             source,
             sampled: Mutex::default(),
             scraped,
+            foreign_hosts: AtomicU64::new(0),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -193,6 +197,11 @@ impl Telemetry {
     pub(crate) fn trace(&self, tracer: Arc<Tracer>) -> anyhow::Result<()> {
         let set = self.observers.tracer.set(tracer);
         set.map_err(|_| anyhow::anyhow!("telemetry traces one gateway; it was given a second tracer"))
+    }
+
+    /// Counts an admin request that was refused for its `Host`.
+    pub(crate) fn count_foreign_host(&self) {
+        self.inner.foreign_hosts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Watches the running parts from now on.
@@ -230,6 +239,7 @@ impl Telemetry {
         if let Some(tracer) = self.observers.tracer.get() {
             figures.traces = Some(tracer.counts());
         }
+        figures.foreign_hosts = value(&self.inner.foreign_hosts);
         let totals = Totals {
             accepted: value(&stats.front.accepted),
             delivered: value(&stats.log.delivered),
@@ -301,7 +311,7 @@ fn progress(log: &Log, stats: &forebay_wal::Stats) -> Progress {
     }
 }
 
-/// None = nothing comes, so nothing fills.
+/// `None` if nothing comes, so that nothing fills.
 fn autonomy(headroom: u64, bytes_per_second: f64) -> Option<f64> {
     if headroom == 0 {
         return Some(0.0);

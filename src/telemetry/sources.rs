@@ -37,7 +37,7 @@ pub(crate) struct Sources {
     pub(crate) certificates: Vec<(String, i64)>,
     /// What is watched.
     pub(crate) watch: Watch,
-    /// The canary; none = off.
+    /// The canary; `None` if it is off.
     pub(crate) canary: Option<Canary>,
     /// The self-check.
     pub(crate) check: SelfCheck,
@@ -123,6 +123,8 @@ impl Source for Running {
             judged,
             tasks: self.sources.tasks.figures(Instant::now()),
             log_lines: crate::logging::losses(),
+            // Telemetry knows.
+            foreign_hosts: 0,
         }
     }
 

@@ -214,6 +214,7 @@ const KEYS: &[KeyDoc] = &[
 
     words("admin", Map, "the values below", "The admin API: `/`, `/metrics`, `/healthz`, `/readyz`, `/status`. `forebay status` uses it."),
     value("admin.bind", Socket, "127.0.0.1:9464", "Address and port. Beyond loopback `token_file` is required, and only `/metrics`, `/healthz` and `/readyz` answer without the token."),
+    words("admin.names", TextList, "none: addresses and `localhost` only", "The host names under which the admin API is asked, for example by Prometheus. A request for another name is refused with 421, so that no web page can read the gateway under a name of its own (DNS rebinding). Addresses, `localhost` and requests with the token need no entry."),
     words("admin.token_file", File, "none: loopback only", "A file with the token that the other paths require as `Authorization: Bearer`. At least 16 characters. Only the gateway may read it."),
     words("admin.otlp", Map, "none", "Traces of a share of the records, from publish to the cloud's ack, for an OpenTelemetry collector. See docs/traces.md."),
     required("admin.otlp.endpoint", Text, "The collector's address, for example `http://127.0.0.1:4318`: OTLP over plain HTTP, at `/v1/traces` below it. Spans that it does not accept are dropped and counted."),

@@ -1,7 +1,7 @@
 //! What the parts of a configuration say about each other.
 
 use super::super::*;
-use super::{MINIMAL, minimal_and, read, the_fault};
+use super::{MINIMAL, good, minimal_and, read, the_fault};
 
 fn with_listeners(listeners: &str) -> String {
     format!("gateway: {{id: g}}\nlisteners: [{listeners}]\n")
@@ -150,6 +150,18 @@ fn names_belong_to_tls_and_are_names() {
             .contains("listeners[0].names[0] (line 2)\n    value:  mqtts://a\n    reason: must be a host name or an address")
     );
     assert!(the_fault(&with_listeners("{bind: 0.0.0.0:8883, names: [a.local, A.local]}")).contains("is given twice"));
+}
+
+#[test]
+fn b9_names_of_admin_are_host_names() {
+    let shown = the_fault(&format!("{MINIMAL}admin: {{names: [plant-7.example, \"http://a:9464\"]}}\n"));
+    assert!(
+        shown.contains("admin.names[1]") && shown.contains("must be a host name such as"),
+        "{shown}"
+    );
+    the_fault(&format!("{MINIMAL}admin: {{names: [\"*.example\"]}}\n"));
+    let config = good(&format!("{MINIMAL}admin: {{names: [Plant-7, gw.example.]}}\n"));
+    assert_eq!(config.admin.names, ["Plant-7", "gw.example."]);
 }
 
 #[test]

@@ -277,6 +277,7 @@ const PROCESS: &[Instrument] = &[
     by(&["outcome"], counter("forebay_trace_spans_total", "spans", "Spans of traces, by outcome: accepted by the collector, or dropped because the queue was full or the collector did not accept them. No series without `admin.otlp`.", traces)),
     by(&["task"], counter("forebay_task_restarts_total", "restarts", "How often a task of the gateway that no message needs ended unasked and was started again. Any other task that ends so ends the process with exit code 70.", |m| m.figures.tasks.restarts.iter().map(|(task, count)| series(&[task], *count as f64)).collect())),
     counter("forebay_log_lines_dropped_total", "lines", "Lines of the gateway's own log (stderr) that were dropped because it was not read fast enough or could not be written. Nothing waits for the log.", |m| one(m.figures.log_lines.total)),
+    counter("forebay_admin_foreign_hosts_total", "requests", "Admin requests refused with 421 because their Host is neither an address nor one of `admin.names`. Does Prometheus use a name that is missing there, or does a web page try to read this gateway?", |m| one(m.figures.foreign_hosts)),
     gauge("forebay_accepted_rate", "publishes per second", "Publishes accepted per second, over the last ten seconds.", |m| vec![series(&[], m.look.flow.accepted)]),
     gauge("forebay_delivered_rate", "records per second", "Records delivered per second, over the last ten seconds.", |m| vec![series(&[], m.look.flow.delivered)]),
 ];

@@ -176,6 +176,7 @@ pub(crate) fn figures() -> Figures {
             ..TaskFigures::default()
         },
         log_lines: Losses::default(),
+        foreign_hosts: 0,
         judged: 1_800_000_000,
     }
 }
