@@ -32,6 +32,31 @@ async fn hangup_and_user_signals_change_nothing_and_are_told() {
     assert_eq!(gateway.stop().await, 0);
 }
 
+/// Through a shell that lets others read, write and enter what is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn b7_what_the_gateway_writes_is_for_its_user_alone_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut gateway = Gateway::new(&CONFIG.replace("admin: {", "watch: [{topic: \"devices/#\", every: 1m}]\nadmin: {"));
+    std::fs::set_permissions(gateway.folder(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    gateway = gateway.through(&["sh", "-c", "umask 000; exec \"$0\" \"$@\""]);
+    gateway.start().await;
+    for life in ["running", "stopped"] {
+        let (mut ways, mut seen) = (vec![gateway.folder().join("data")], 0);
+        while let Some(path) = ways.pop() {
+            let found = std::fs::symlink_metadata(&path).unwrap();
+            assert_eq!(found.permissions().mode() & 0o077, 0, "{life}: {}", path.display());
+            seen += 1;
+            if found.is_dir() {
+                ways.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        }
+        assert!(seen >= 5, "{life}: data, log, lock, a segment and state.redb at least");
+        if life == "running" {
+            assert_eq!(gateway.stop().await, 0);
+        }
+    }
+}
+
 /// The configuration is a pipe that nobody has written to yet, so the gateway is at its very beginning. As the first process of
 /// a container a signal without a handler would be lost.
 #[tokio::test(flavor = "multi_thread")]

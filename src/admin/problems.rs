@@ -6,7 +6,7 @@ use forebay_bridge::State;
 use forebay_broker::UnroutedTopic;
 use forebay_wal::Doubt;
 
-use crate::check::Severity;
+use crate::check::{ADMIN, Finding, Severity};
 use crate::config::{show_bytes, show_duration};
 use crate::inspect::{ahead_seconds, wall};
 use crate::monitor::self_check::FileState;
@@ -102,7 +102,7 @@ fn own_log(figures: &Figures, list: &mut Vec<String>) {
     }
 }
 
-/// Tasks that were started again: a fault of ours that nobody else would tell.
+/// Tasks that were started again: a fault of ours that is told nowhere else.
 fn restarted(figures: &Figures, list: &mut Vec<String>) {
     for task in &figures.tasks.restarted {
         let known = figures.tasks.restarts.iter().find(|(name, _)| name == task);
@@ -250,7 +250,9 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
         }
     }
     let expired = figures.certificates.iter().any(|(_, left)| *left < 0);
-    let errors = check.report.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    // A token that others may read works, and is a fault all the same.
+    let is_told = |finding: &&Finding| finding.severity == Severity::Error || (finding.severity == Severity::Warn && finding.area == ADMIN);
+    let errors = check.report.findings.iter().filter(is_told);
     for finding in errors
         .filter(|finding| finding.area != "certificates" || !expired)
         .take(MAX_FINDINGS)

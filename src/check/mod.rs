@@ -1,10 +1,11 @@
 //! `forebay check`: what can be told about a configuration without starting anything.
 //!
-//! Routes that nobody reaches, topics that the cloud would refuse, certificates, the disk against the outage that the
+//! Routes that no publish reaches, topics that the cloud would refuse, certificates, the disk against the outage that the
 //! gateway is meant to survive, what is written to it per day; and, for one topic and identity, where a message goes
 //! and why. The decisions are those of the running gateway: the same access rules, routes and mapping.
 
 mod access;
+mod admin;
 mod certificates;
 mod disk;
 mod report;
@@ -18,6 +19,7 @@ mod tests;
 use std::time::SystemTime;
 
 use crate::config::Config;
+pub(crate) use admin::AREA as ADMIN;
 use disk::Space;
 pub(crate) use disk::record_bytes;
 pub(crate) use report::{AREAS, Finding, Report, Severity};
@@ -53,6 +55,7 @@ fn run_with(config: &Config, options: &CheckOptions, now: SystemTime, space: Res
     topics::check(config, mapping.as_ref(), &mut report);
     certificates::check(config, now, &mut report);
     disk::check(config, space, &mut report);
+    admin::check(config, &mut report);
     if let Some(topic) = &options.sample {
         sample::check(config, mapping.as_ref(), topic, options.identity.as_deref(), &mut report);
     }

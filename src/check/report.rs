@@ -19,14 +19,14 @@ pub(crate) enum Severity {
 }
 
 /// What a check of a configuration that can be read is about.
-pub(crate) const AREAS: [&str; 5] = ["access", "routes", "topics", "certificates", "disk"];
+pub(crate) const AREAS: [&str; 6] = ["access", "routes", "topics", "certificates", "disk", "admin"];
 
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     /// How much it matters.
     pub(crate) severity: Severity,
-    /// What it is about: `config`, `access`, `routes`, `topics`, `certificates`, `disk`, `sample`.
+    /// What it is about: `config`, `access`, `routes`, `topics`, `certificates`, `disk`, `admin`, `sample`.
     pub(crate) area: &'static str,
     /// What was found.
     pub(crate) text: String,

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArgs, DISK, INTERNAL};
-use crate::gateway::{self, Exit, OsSignals, Tasks};
+use crate::gateway::{self, Exit, OsSignals, Tasks, make_private};
 use crate::logging::{self, LogArgs};
 
 pub(super) fn run(args: &ConfigArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
+    make_private();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         // Before anything else: a signal may come at any moment.

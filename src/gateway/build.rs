@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::settings::{self, NamedListener};
 use super::shutdown::Running;
 use super::tasks::{Task, Tasks};
-use super::{Exit, cloud, time};
+use super::{Exit, cloud, private, time};
 use crate::admin;
 use crate::config::Config;
 use crate::inspect::{About, warned_at};
@@ -43,6 +43,9 @@ pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdow
         () = shutdown.cancelled() => return Ok(None),
     };
     let Opened { log, report, .. } = opened;
+    let data_dir = config.gateway.data_dir.clone();
+    let closed = tokio::task::spawn_blocking(move || private::close_to_others(&data_dir)).await;
+    closed.map_err(|error| Exit::Internal(error.into()))?;
     machine.remember(log.status().last_trusted);
     tracing::info!(clean = report.clean, waiting = report.recovered, damaged = report.damaged, took = ?report.took, "the log is open");
     let traces = trace(&config, &log, &clock, &telemetry, tasks).map_err(Exit::Internal)?;

@@ -6,6 +6,7 @@
 mod build;
 mod cloud;
 mod os_signals;
+mod private;
 mod settings;
 mod shutdown;
 mod tasks;
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::monitor::self_check::Origin;
 
 pub(crate) use os_signals::OsSignals;
+pub(crate) use private::make_private;
 pub(crate) use settings::{log_directory, log_options};
 pub(crate) use tasks::{TaskFigures, Tasks};
 pub(crate) use time::clock;

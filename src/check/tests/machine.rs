@@ -185,6 +185,35 @@ fn a_revocation_list_that_cannot_be_read_is_an_error() {
 }
 
 #[test]
+fn b7_a_token_that_others_may_read_or_change_is_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("admin.token");
+    std::fs::write(&token, "0123456789abcdef0123").unwrap();
+    let text = "gateway: {id: g}\nlisteners: [{bind: 127.0.0.1:1883}]\nadmin: {token_file: admin.token}\n";
+    for mode in 0o400..=0o777 {
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+        let is_wide = mode & 0o007 != 0 || mode & 0o020 != 0;
+        let config = parse(
+            text,
+            folder.path(),
+            &Overrides {
+                skip_files: true,
+                ..Overrides::default()
+            },
+        )
+        .unwrap();
+        let report = check(&config);
+        if is_wide {
+            let hint = found(&report, Severity::Warn, &format!("admin.token (mode {mode:03o})"));
+            assert!(hint.starts_with("chmod 600 "), "{hint}");
+        } else {
+            found(&report, Severity::Ok, "is closed to other users");
+        }
+    }
+}
+
+#[test]
 fn plain_listeners_are_told_and_warned_of_beyond_loopback() {
     let config = super::read("gateway: {id: g}\nlisteners: [{bind: 0.0.0.0:1883, insecure: true}, {bind: 127.0.0.1:1884}]\n");
     let report = check(&config);
