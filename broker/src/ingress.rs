@@ -1,6 +1,6 @@
 //! A publish on its way from the socket to the log: the first half of the ack contract.
 //!
-//! 1. The topic is checked against the identity's rights.
+//! 1. The topic is checked: UTF-8, its bounds, the identity's rights.
 //! 2. The first matching route is found.
 //! 3. A publish that the cloud can never accept is refused, before anything is promised.
 //! 4. A publish with a route, the packet id of every QoS 2 publish of a session that outlives its connection, and what

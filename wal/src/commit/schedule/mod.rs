@@ -1,4 +1,5 @@
-//! When the writer does what: batches first, then what became of records, then compaction; and a look around each second.
+//! When the writer does what. In this order: the end, jobs that a person asks for, a look around each second, batches, what became of
+//! records, compaction.
 
 pub(crate) mod idle_commit;
 
