@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::budget::Budget;
 use crate::fanout::Fanout;
 use crate::limits::Limits;
 use crate::observe::{Devices, Observer, Stats, WrongNames};
@@ -41,8 +42,10 @@ pub(crate) struct Context {
     pub(crate) route_stats: RouteStats,
     pub(crate) wrong_names: WrongNames,
     pub(crate) devices: Arc<Devices>,
+    /// What peers may leave behind.
+    pub(crate) budget: Arc<Budget>,
     /// What is left of `limits.max_uncommitted_bytes`.
-    pub(crate) budget: Semaphore,
+    pub(crate) uncommitted: Semaphore,
     /// Bytes parked by all connections: publishes of 3.1.1 that wait for room in the log.
     pub(crate) parked_bytes: AtomicUsize,
     /// What of the front has ended although it must not.

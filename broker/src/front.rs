@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::budget::Budget;
 use crate::context::Context;
 use crate::fanout::{self, Fanout};
 use crate::limits::Limits;
@@ -152,10 +153,12 @@ impl Front {
         let addresses = listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).collect();
         let state = Arc::new(StateFile::open(&config.state)?);
         let limits = config.limits;
+        let budget = Arc::new(Budget::new(&limits));
         let retained = Arc::new(Retained::new(
             limits.max_topics,
             limits.max_retained_bytes,
             Arc::clone(&parts.fanout.stats),
+            Arc::clone(&budget),
             Arc::clone(&state),
         ));
         let sessions = Arc::<StoredSessions>::default();
@@ -167,11 +170,11 @@ impl Front {
             Arc::clone(&parts.clock),
             limits.max_connections * SESSIONS_PER_CONNECTION,
             limits.max_session_expiry,
+            Arc::clone(&budget),
             shutdown.clone(),
         );
         let gates = Gates {
-            connections: Arc::new(Semaphore::new(limits.max_connections)),
-            pending: PendingConnects::new(limits.max_pending_handshakes),
+            pending: PendingConnects::new(&limits, Arc::clone(&budget)),
         };
         let context = Arc::new(Context {
             gateway: config.gateway,
@@ -187,7 +190,8 @@ impl Front {
             route_stats: RouteStats::new(&config.routes),
             routes: config.routes,
             admission: parts.admission,
-            budget: Semaphore::new(limits.max_uncommitted_bytes),
+            budget,
+            uncommitted: Semaphore::new(limits.max_uncommitted_bytes),
             parked_bytes: std::sync::atomic::AtomicUsize::new(0),
             limits,
             stats: parts.fanout.stats,
@@ -304,6 +308,12 @@ impl View {
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.context.stats
+    }
+
+    /// What peers have left behind, and which bounds on it were reached.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.context.budget
     }
 
     /// Devices seen since start.

@@ -25,11 +25,11 @@
 //!
 //! # Limits
 //!
-//! [`Limits`] has the bounds that the configuration sets; the defaults are in brackets. Connections (2000), bytes of a packet
-//! (128 KiB), bytes (1 KiB) and levels (32) of a topic or filter, unanswered publishes of a connection (100), connections before CONNECT (64), seconds to CONNECT (10), retained
-//! messages (100,000, of 256 MiB), uncommitted bytes (64 MiB). Fixed: 4 sessions for each connection, 100 subscriptions of a
-//! session, 20,000 distinct filters of 4 MiB, 32 topic aliases, client ids of 256 bytes, identities of 128, 1 MiB of unread
-//! deliveries and 64 KiB of unread answers of a connection, 16 MiB of parked publishes.
+//! [`Bound`] is the table of what peers can leave behind, for each and for all together; [`Budget`] keeps it. [`Limits`] has
+//! what the configuration sets: `Limits::within` divides the memory (128 MiB) among connections (2000) and what is in flight.
+//! Beside the table: bytes of a packet (128 KiB), bytes (1 KiB) and levels (32) of a topic or filter, seconds to
+//! CONNECT (30). Fixed: 4 sessions for each connection, 32 topic aliases, client ids of 256 bytes,
+//! identities of 128, 1 MiB of unread deliveries and 64 KiB of unread answers of a connection.
 //!
 //! # What it assumes of a peer
 //!
@@ -77,6 +77,7 @@
 //!             publish: own_topics.clone(),
 //!             subscribe: own_topics,
 //!             deny: Vec::new(),
+//!             max_connections: 4,
 //!         }]),
 //!         routes: Routes::new(vec![Route {
 //!             name: "telemetry".to_owned(),
@@ -100,6 +101,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub use budget::{Bound, BoundStatus, Budget, Lasting, Line as BoundLine, Unit};
 pub use front::{Config, Front, FrontError, LocalFanout, Parts, View};
 pub use limits::Limits;
 pub use listener::ListenerConfig;
@@ -113,6 +115,7 @@ pub use policy::{
 #[doc(hidden)]
 pub use tasks::until_panic_is_asked;
 
+mod budget;
 pub mod codec;
 mod commits;
 mod connection;

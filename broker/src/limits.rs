@@ -2,6 +2,27 @@
 
 use std::time::Duration;
 
+/// Subscriptions of one session.
+pub(crate) const MAX_SUBSCRIPTIONS: usize = 100;
+/// Distinct filters of all sessions that are connected.
+pub(crate) const MAX_FILTERS: usize = 20_000;
+
+/// Memory of one connection without what has a bound of its own: sockets, TLS, tasks. Measured: 20 KiB idle with TLS.
+pub(crate) const CONNECTION_BYTES: usize = 24 << 10;
+/// Memory of all distinct filters at their bounds: 4 MiB of text, 60,000 nodes of some 150 bytes.
+pub(crate) const FILTERS_BYTES: usize = 14 << 20;
+/// Memory for each retained message that is in `state.redb`.
+pub(crate) const RETAINED_INDEX_BYTES: usize = 48;
+/// Memory of retained messages that are not in `state.redb` yet.
+pub(crate) const RETAINED_BEHIND_BYTES: usize = 8 << 20;
+
+/// What is left for traffic, however small the memory is.
+const MIN_TRAFFIC_BYTES: usize = 16 << 20;
+/// The least that one identity may leave unread: the backlog of a slow subscriber and its answers.
+const MIN_OUTPUT_SHARE: usize = 1088 << 10;
+/// The least for the aliases of one identity: a connection with all of them at the longest topic, and some.
+const MIN_ALIAS_SHARE: usize = 128 << 10;
+
 /// The bounds of the device side. Each has a policy for what is beyond it.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -23,17 +44,23 @@ pub struct Limits {
     pub max_retained_bytes: u64,
     /// Longest time that a session is kept without a connection.
     pub max_session_expiry: Duration,
-    /// Connections before CONNECT, handshakes among them. Beyond it, those that have been silent for 1 s are closed.
-    pub max_pending_handshakes: usize,
+    /// Connections before CONNECT, handshakes among them. Beyond it a peer that is silent gives way to a new one.
+    pub max_pending: usize,
     /// How long a peer may take from accept to CONNECT.
-    pub connect_deadline: Duration,
+    pub connect_timeout: Duration,
     /// Bytes of publishes that are not committed yet, of all connections together; beyond it sockets are not read.
     pub max_uncommitted_bytes: usize,
+    /// Bytes of publishes on 3.1.1 that wait for room in the log, of all connections together; beyond it those are not read.
+    pub max_parked_bytes: usize,
+    /// Bytes that peers have not read, of all connections together; beyond it deliveries are dropped.
+    pub max_output_bytes: usize,
+    /// Bytes of the topics of aliases, of all connections together; beyond it a connection ends.
+    pub max_alias_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
+        let limits = Self {
             max_connections: 2000,
             max_packet: 128 << 10,
             max_in_flight: 100,
@@ -43,9 +70,74 @@ impl Default for Limits {
             max_topics: 100_000,
             max_retained_bytes: 256 << 20,
             max_session_expiry: Duration::from_secs(7 * 24 * 3600),
-            max_pending_handshakes: 64,
-            connect_deadline: Duration::from_secs(10),
-            max_uncommitted_bytes: 64 << 20,
+            max_pending: 2000,
+            connect_timeout: Duration::from_secs(30),
+            max_uncommitted_bytes: 0,
+            max_parked_bytes: 0,
+            max_output_bytes: 0,
+            max_alias_bytes: 0,
+        };
+        limits.within(128 << 20)
+    }
+}
+
+impl Limits {
+    /// Divides this much memory, in bytes: what connections, filters and retained messages do not take is shared out to
+    /// traffic, 16 MiB at least.
+    #[must_use]
+    pub fn within(self, max_memory: usize) -> Self {
+        let connections = self.max_connections.saturating_add(self.max_connections.div_ceil(10));
+        let fixed = connections
+            .saturating_mul(CONNECTION_BYTES)
+            .saturating_add(FILTERS_BYTES + RETAINED_BEHIND_BYTES)
+            .saturating_add(self.max_topics.saturating_mul(RETAINED_INDEX_BYTES));
+        let part = max_memory.saturating_sub(fixed).max(MIN_TRAFFIC_BYTES) / 32;
+        Self {
+            // Counted twice: in the buffers of connections, and in the open batch.
+            max_uncommitted_bytes: 7 * part,
+            max_parked_bytes: 2 * part,
+            max_output_bytes: 4 * part,
+            max_alias_bytes: part,
+            ..self
+        }
+    }
+
+    /// Of [`Limits::max_pending`], what one address keeps while there is no place left.
+    pub(crate) fn pending_share(&self) -> usize {
+        (self.max_pending / 16).max(8)
+    }
+
+    /// Of [`Limits::max_output_bytes`], what one identity may have.
+    pub(crate) fn output_share(&self) -> u64 {
+        share(self.max_output_bytes, MIN_OUTPUT_SHARE)
+    }
+
+    /// Of [`Limits::max_alias_bytes`], what one identity may have.
+    pub(crate) fn alias_share(&self) -> u64 {
+        share(self.max_alias_bytes, MIN_ALIAS_SHARE)
+    }
+}
+
+/// An eighth of the whole, but at least `least`, within the whole.
+fn share(whole: usize, least: usize) -> u64 {
+    (whole / 8).max(least).min(whole) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_the_memory_are_within_it() {
+        for (memory, connections) in [(128 << 20, 2000), (64 << 20, 200), (1 << 30, 10_000), (1 << 20, 1_000_000)] {
+            let limits = Limits {
+                max_connections: connections,
+                ..Limits::default()
+            }
+            .within(memory);
+            let traffic = 2 * (limits.max_uncommitted_bytes + limits.max_output_bytes) + limits.max_parked_bytes + limits.max_alias_bytes;
+            assert!(traffic <= memory.max(MIN_TRAFFIC_BYTES), "{memory} {connections}: {limits:?}");
+            assert!(limits.alias_share() > 0 && limits.output_share() as usize <= limits.max_output_bytes);
         }
     }
 }

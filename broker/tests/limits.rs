@@ -3,17 +3,12 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use forebay_broker::codec::{Packet, Publish, ReasonCode, Version};
-use forebay_broker::tls::{CertificateClock, ServerTls, TlsFiles};
 use forebay_broker::{Disconnection, Limits, Refusal};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use support::{Bench, Client, Setup, connect_5, connect_311, publish, until, within};
+use support::{Bench, Certificates, Client, Setup, connect_5, connect_311, publish, until, within};
 
 const OK: ReasonCode = ReasonCode::SUCCESS;
 
@@ -94,7 +89,7 @@ async fn connections_beyond_the_limit_are_closed_and_room_is_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_peers_delay_no_other_and_are_closed_at_the_deadline() {
     let bench = with_limits(Limits {
-        connect_deadline: Duration::from_secs(3),
+        connect_timeout: Duration::from_secs(3),
         ..Limits::default()
     })
     .await;
@@ -122,8 +117,8 @@ async fn silent_peers_delay_no_other_and_are_closed_at_the_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn more_silent_peers_than_may_wait_give_way_to_a_device_within_seconds() {
     let bench = with_limits(Limits {
-        max_pending_handshakes: 8,
-        connect_deadline: Duration::from_secs(300),
+        max_pending: 8,
+        connect_timeout: Duration::from_secs(300),
         ..Limits::default()
     })
     .await;
@@ -313,18 +308,16 @@ async fn a_keep_alive_stands_still_while_a_peer_is_not_read() {
 async fn a_device_with_a_certificate_is_who_its_certificate_says() {
     let folder = tempfile::tempdir().unwrap();
     let made = Certificates::made_in(folder.path());
-    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_272_000);
-    let tls = ServerTls::load(&made.files, &CertificateClock::fixed(now)).unwrap();
     let bench = Bench::start(Setup {
         identities: vec!["{cn}"],
-        tls: Some(Arc::new(tls)),
+        tls: Some(made.server()),
         rules: vec![support::rule("*", &["cloud/{device}/#"], &["cloud/{device}/#"], &[])],
         ..Setup::default()
     })
     .await;
     // A peer that is silent in its handshake delays no other.
     let mut silent = Client::opened(bench.address(), Version::V5).await;
-    let mut device = made.client(&bench, Version::V5).await;
+    let mut device = made.client("sensor-7", &bench, Version::V5).await;
     device.send(&Packet::Connect(Box::new(connect_5("any id")))).await;
     assert_eq!(device.connack().await.code, OK);
     device.subscribe(1, "cloud/sensor-7/#").await;
@@ -347,65 +340,4 @@ async fn a_device_with_a_certificate_is_who_its_certificate_says() {
         assert_eq!(within("the silent peer is closed", silent.receive()).await, None);
     });
     assert!(took < Duration::from_secs(5), "took {took:?}");
-}
-
-struct Certificates {
-    files: TlsFiles,
-    ca: String,
-    device: (String, String),
-}
-
-impl Certificates {
-    fn made_in(folder: &std::path::Path) -> Self {
-        let mut authority = CertificateParams::default();
-        authority.distinguished_name.push(DnType::CommonName, "CA");
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let ca = authority.self_signed(&key).unwrap().pem();
-        let issuer = Issuer::from_params(&authority, &key);
-        let leaf = |name: &str, usage| {
-            let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-            params.distinguished_name = rcgen::DistinguishedName::new();
-            params.distinguished_name.push(DnType::CommonName, name);
-            params.extended_key_usages = vec![usage];
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2040, 1, 1);
-            let key = KeyPair::generate().unwrap();
-            (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
-        };
-        let server = leaf("gateway", ExtendedKeyUsagePurpose::ServerAuth);
-        let device = leaf("sensor-7", ExtendedKeyUsagePurpose::ClientAuth);
-        let write = |name: &str, text: &str| {
-            let path = folder.join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let files = TlsFiles {
-            certificate: write("server.pem", &server.0),
-            key: write("server.key", &server.1),
-            client_ca: write("ca.pem", &ca),
-            crl: None,
-        };
-        Self { files, ca, device }
-    }
-
-    async fn client(&self, bench: &Bench, version: Version) -> Client {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).unwrap()).unwrap();
-        let chain = vec![CertificateDer::from_pem_slice(self.device.0.as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(self.device.1.as_bytes()).unwrap();
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .unwrap();
-        let stream = tokio::net::TcpStream::connect(bench.address()).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
-            .unwrap();
-        Client::over(stream, version)
-    }
 }

@@ -39,6 +39,7 @@ pub(super) fn problems(look: &Look, watch: &Counters, unrouted: &[UnroutedTopic]
     room(look, &mut list);
     own_log(figures, &mut list);
     restarted(figures, &mut list);
+    bounds(figures, &mut list);
     certificates(figures, &mut list);
     clock(figures, &mut list);
     self_check(figures, &mut list);
@@ -98,6 +99,19 @@ fn own_log(figures: &Figures, list: &mut Vec<String>) {
         };
         list.push(format!(
             "{lines} dropped since the start: {now}. Check the program that reads stderr, and the disk that it writes to"
+        ));
+    }
+}
+
+/// Bounds on what peers leave behind that were reached within the last minute, and cost a peer more than a wait.
+fn bounds(figures: &Figures, list: &mut Vec<String>) {
+    let told = figures.front.bounds.iter().filter(|status| status.bound.line().is_told);
+    for lasting in told.filter_map(|status| status.lasting.as_ref()) {
+        list.push(format!(
+            "{}; {}, last for {}",
+            lasting.bound.line().reached(lasting.limit, lasting.is_share),
+            times(lasting.times),
+            lasting.last
         ));
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_broker::{DeviceStatus, Disconnection, UnroutedTopic};
+use forebay_broker::{Bound, DeviceStatus, Disconnection, Lasting, UnroutedTopic};
 use forebay_wal::{Doubt, Timestamp};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -322,6 +322,14 @@ async fn every_fault_names_itself_in_a_sentence() {
     figures.certificates = vec![("0.0.0.0:8883".to_owned(), 5 * 86_400)];
     figures.tasks.restarts = vec![("canary".to_owned(), 2)];
     figures.tasks.restarted = vec!["canary".to_owned()];
+    let unread = figures.front.bounds.iter_mut().find(|status| status.bound == Bound::OutputBytes);
+    unread.unwrap().lasting = Some(Lasting {
+        bound: Bound::OutputBytes,
+        limit: 1 << 20,
+        is_share: true,
+        times: 2,
+        last: "`board-1`".to_owned(),
+    });
     figures.log_lines = Losses {
         total: 3,
         untold: 3,
@@ -376,6 +384,8 @@ async fn every_fault_names_itself_in_a_sentence() {
         "stream `telemetry` has 1MiB of 1MiB; at the bound its oldest records are dropped",
         "the certificate of listener 0.0.0.0:8883 expires in 5 days",
         "the task `canary` ended unasked and was started again (2 times since the start)",
+        "the bytes not read yet by their peers of one identity are at their bound of 1MiB (gateway.max_memory): deliveries are dropped",
+        "; 2 times, last for `board-1`",
         "3 log lines dropped since the start: stderr cannot be written",
         "the machine's clock is not trusted: it was set 20 days forward since it was last right; until it is right nothing expires by it",
         "the last trusted time on disk, 2027-02-14T08:00:00Z, is 30 days ahead of the machine's clock",

@@ -12,6 +12,7 @@ pub(super) fn rules(config: &Config) -> AccessRules {
         publish: rule.publish.clone(),
         subscribe: rule.subscribe.clone(),
         deny: rule.deny.clone(),
+        max_connections: rule.max_connections,
     };
     AccessRules(config.access.iter().map(rule).collect())
 }

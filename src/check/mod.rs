@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod certificates;
 mod disk;
+mod memory;
 mod report;
 mod routes;
 mod sample;
@@ -55,6 +56,7 @@ fn run_with(config: &Config, options: &CheckOptions, now: SystemTime, space: Res
     topics::check(config, mapping.as_ref(), &mut report);
     certificates::check(config, now, &mut report);
     disk::check(config, space, &mut report);
+    memory::check(config, &mut report);
     admin::check(config, &mut report);
     if let Some(topic) = &options.sample {
         sample::check(config, mapping.as_ref(), topic, options.identity.as_deref(), &mut report);

@@ -6,6 +6,8 @@ use super::schema::{Reading, Section};
 
 const MAX_RULES: usize = 256;
 const MAX_FILTERS: usize = 256;
+/// Connections of an identity, without a key.
+const MAX_CONNECTIONS: u32 = 4;
 
 /// One item of `access`; the first whose `who` matches decides.
 ///
@@ -21,6 +23,8 @@ pub(crate) struct AccessRule {
     pub(crate) subscribe: Vec<Template>,
     /// What is refused before both. Default none.
     pub(crate) deny: Vec<Template>,
+    /// Connections of each identity. Default 4.
+    pub(crate) max_connections: u32,
 }
 
 pub(super) fn read(root: &Section<'_>, reading: &mut Reading<'_>) -> Vec<AccessRule> {
@@ -43,12 +47,14 @@ fn by_default() -> Vec<AccessRule> {
             publish: texts(&["#"]),
             subscribe: texts(&["#"]),
             deny: Vec::new(),
+            max_connections: MAX_CONNECTIONS,
         },
         AccessRule {
             who: "*".to_owned(),
             publish: texts(&["devices/{device}/#"]),
             subscribe: texts(&["devices/{device}/commands/#"]),
             deny: texts(&["devices/{device}/factory/#"]),
+            max_connections: MAX_CONNECTIONS,
         },
     ]
 }
@@ -64,6 +70,10 @@ fn read_one(section: &Section<'_>, reading: &mut Reading<'_>) -> AccessRule {
         publish: filters(section, "publish", reading),
         subscribe: filters(section, "subscribe", reading),
         deny: filters(section, "deny", reading),
+        max_connections: section
+            .integer("max_connections")
+            .and_then(|value| u32::try_from(value).ok())
+            .unwrap_or(MAX_CONNECTIONS),
     };
     // A rule that allows nothing is fine: it shuts out the identities it names.
     rule

@@ -53,6 +53,8 @@ pub(crate) struct Gateway {
     pub(crate) max_disk: u64,
     /// Bytes that the file system must keep free. Default 512 MiB.
     pub(crate) keep_free: u64,
+    /// Bytes of memory that peers may make the gateway take. Default 128 MiB, from 32 MiB.
+    pub(crate) max_memory: u64,
     /// How long publishes are collected for one commit. Default zero, at most 10 s.
     pub(crate) commit_wait: Duration,
     /// What the disk is measured against.
@@ -87,6 +89,7 @@ pub(super) fn read(root: &Section<'_>, env: &BTreeMap<String, String>, reading: 
         data_dir: data_dir(&section, env, reading),
         max_disk: section.bytes("max_disk").unwrap_or_default(),
         keep_free: section.bytes("keep_free").unwrap_or_default(),
+        max_memory: section.bytes("max_memory").unwrap_or_default(),
         commit_wait: section.duration("commit_wait").unwrap_or_default(),
         survive: Survive {
             outage: survive.duration("outage").unwrap_or_default(),

@@ -10,6 +10,10 @@ use super::units::show_bytes;
 pub(crate) struct Limits {
     /// Connections at once. Default 2000.
     pub(crate) max_connections: u32,
+    /// Connections before CONNECT. Default as `max_connections`.
+    pub(crate) max_pending: u32,
+    /// From accept to CONNECT. Default 30 s.
+    pub(crate) connect_timeout: Duration,
     /// The largest MQTT packet in bytes. Default 128 KiB, at most 2 MiB.
     pub(crate) max_packet: u32,
     /// Unacked publishes per connection. Default 100.
@@ -37,8 +41,11 @@ pub(crate) struct Sessions {
 
 pub(super) fn read_limits(root: &Section<'_>) -> Limits {
     let section = root.section("limits");
+    let max_connections = small(section.integer("max_connections"));
     Limits {
-        max_connections: small(section.integer("max_connections")),
+        max_connections,
+        max_pending: section.integer("max_pending").map_or(max_connections, |value| small(Some(value))),
+        connect_timeout: section.duration("connect_timeout").unwrap_or_default(),
         max_packet: small(section.bytes("max_packet")),
         max_in_flight: section
             .integer("max_in_flight")

@@ -21,7 +21,7 @@ use crate::monitor::self_check::Origin;
 
 pub(crate) use os_signals::OsSignals;
 pub(crate) use private::make_private;
-pub(crate) use settings::{log_directory, log_options};
+pub(crate) use settings::{limits, log_directory, log_options};
 pub(crate) use tasks::{TaskFigures, Tasks};
 pub(crate) use time::clock;
 

@@ -52,9 +52,12 @@ pub(super) fn front(config: &Config, listeners: &[NamedListener], log: &Log) -> 
     })
 }
 
-fn limits(config: &Config) -> forebay_broker::Limits {
-    forebay_broker::Limits {
+/// The front's bounds.
+pub(crate) fn limits(config: &Config) -> forebay_broker::Limits {
+    let limits = forebay_broker::Limits {
         max_connections: config.limits.max_connections as usize,
+        max_pending: config.limits.max_pending as usize,
+        connect_timeout: config.limits.connect_timeout,
         max_packet: config.limits.max_packet as usize,
         max_in_flight: config.limits.max_in_flight,
         max_keep_alive: config.limits.max_keep_alive,
@@ -64,7 +67,8 @@ fn limits(config: &Config) -> forebay_broker::Limits {
         max_retained_bytes: config.sessions.max_bytes,
         max_session_expiry: config.sessions.max_expiry,
         ..forebay_broker::Limits::default()
-    }
+    };
+    limits.within(usize::try_from(config.gateway.max_memory).unwrap_or(usize::MAX))
 }
 
 fn access(config: &Config) -> AccessRules {
@@ -73,6 +77,7 @@ fn access(config: &Config) -> AccessRules {
         publish: rule.publish.clone(),
         subscribe: rule.subscribe.clone(),
         deny: rule.deny.clone(),
+        max_connections: rule.max_connections,
     };
     AccessRules(config.access.iter().map(rule).collect())
 }

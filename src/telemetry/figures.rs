@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_bridge::BridgeStatus;
-use forebay_broker::{DeviceStatus, RouteStatus, UnroutedTopic};
+use forebay_broker::{BoundStatus, DeviceStatus, RouteStatus, UnroutedTopic};
 use forebay_wal::{Audit, ClockReport, StartReport, Timestamp};
 
 use super::past::Counted;
@@ -106,6 +106,8 @@ pub(crate) struct Front {
     pub(crate) fault: Option<String>,
     /// In their order.
     pub(crate) routes: Vec<RouteStatus>,
+    /// The bounds on what peers leave behind.
+    pub(crate) bounds: Vec<BoundStatus>,
     /// Names that devices dialled and our certificates lack.
     pub(crate) wrong_names: ByLabel,
 }

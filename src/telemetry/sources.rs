@@ -102,6 +102,7 @@ impl Source for Running {
                 fanout_alive: self.sources.view.fanout_is_alive(),
                 fault: self.sources.view.fault().map(str::to_owned),
                 routes: self.sources.view.routes(),
+                bounds: self.sources.view.budget().status(),
                 wrong_names: self.sources.view.wrong_names(),
             },
             log: self.log(),

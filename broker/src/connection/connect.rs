@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Peer;
 use super::outbox::Outbox;
+use crate::budget::Owner;
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, ReasonCode, Text, UserProperties, Version, Will, decode_connect, encode,
 };
@@ -19,13 +20,13 @@ use crate::observe::Disconnection;
 use crate::policy::TopicBounds;
 use crate::refusal::RefusedConnect;
 use crate::retained::RetainedBeforeAcks;
-use crate::session::{Attached, SessionKey};
+use crate::session::{Attached, Claim, SessionKey};
 use crate::tls::Identity;
 
 /// Longest client id in bytes; the standard asks for 23 at least (MQTT-3.1.3-5).
 const MAX_CLIENT_ID: usize = 256;
 /// Topic aliases that a version 5 peer may use.
-pub(super) const TOPIC_ALIAS_MAXIMUM: u16 = 32;
+const TOPIC_ALIAS_MAXIMUM: u16 = 32;
 /// The user property of CONNACK with the time.
 const TIME_PROPERTY: &str = "forebay-time";
 
@@ -42,6 +43,10 @@ pub(super) struct Open {
     pub(super) peer_limit: Option<usize>,
     /// Whether all of the listener's connections have one identity.
     pub(super) has_fixed_identity: bool,
+    /// Who is charged for what it leaves behind.
+    pub(super) owner: Owner,
+    /// Topic aliases that the peer may use.
+    pub(super) alias_maximum: u16,
 }
 
 /// Reads CONNECT, decides, answers.
@@ -69,7 +74,7 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         }
         Err(_) => {
             if context.is_first_from(peer.address.ip(), "connect_timeout") {
-                tracing::info!(peer = %peer.address, "no CONNECT within the deadline; the connection is closed");
+                tracing::info!(peer = %peer.address, limit = ?context.limits.connect_timeout, "no CONNECT within limits.connect_timeout; the connection is closed");
             }
             return Err(Disconnection::ConnectTimeout);
         }
@@ -113,16 +118,23 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         identity: Arc::from(&*identity),
         client_id: Arc::from(&*client_id),
     };
-    let attached = context
-        .registry
-        .attach(key.clone(), connect.clean_start, expiry)
-        .await
-        .map_err(|error| RefusedConnect::Session {
-            identity: identity.clone(),
-            error,
-        })?;
-    let connack = connack(&connect, &attached, assigned, expiry, context);
-    let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone()));
+    let has_fixed_identity = peer.identity.fixed_word().is_some();
+    let owner = Owner::of(&key.identity, has_fixed_identity);
+    let claim = Claim {
+        key: key.clone(),
+        clean_start: connect.clean_start,
+        expiry_seconds: expiry,
+        owner: owner.clone(),
+        max_connections: if has_fixed_identity { u64::MAX } else { access.max_connections() },
+    };
+    let attached = context.registry.attach(claim).await.map_err(|error| RefusedConnect::Session {
+        identity: identity.clone(),
+        error,
+    })?;
+    let alias_maximum = alias_maximum(context);
+    let connack = connack(&connect, &attached, assigned, alias_maximum, context);
+    let output = context.budget.output_bytes.open(owner.clone());
+    let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone(), output));
     let producer = context.log.producer(Arc::new(RetainedBeforeAcks {
         retained: Arc::clone(&context.retained),
         commits: Arc::clone(&outbox.commits),
@@ -148,7 +160,9 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         keep_alive: (granted > 0).then(|| Duration::from_millis(u64::from(granted) * 1500)),
         peer_limit: connect.properties.maximum_packet_size.map(|limit| limit.get() as usize),
         will: connect.will,
-        has_fixed_identity: peer.identity.fixed_word().is_some(),
+        has_fixed_identity,
+        owner,
+        alias_maximum,
     };
     Ok((open, connack))
 }
@@ -199,7 +213,18 @@ fn session_expiry(connect: &Connect, context: &Context) -> u32 {
     }
 }
 
-fn connack(connect: &Connect, attached: &Attached, assigned: Option<Text>, expiry: u32, context: &Context) -> ConnAck {
+/// New connections get no aliases while half of the memory for them is taken: what a client was granted it may use.
+fn alias_maximum(context: &Context) -> u16 {
+    let aliases = &context.budget.alias_bytes;
+    if aliases.taken() > aliases.whole() / 2 {
+        0
+    } else {
+        TOPIC_ALIAS_MAXIMUM
+    }
+}
+
+fn connack(connect: &Connect, attached: &Attached, assigned: Option<Text>, alias_maximum: u16, context: &Context) -> ConnAck {
+    let expiry = attached.state.expiry_seconds;
     let limit = u16::try_from(context.limits.max_keep_alive.as_secs()).unwrap_or(u16::MAX);
     let is_too_long = connect.keep_alive == 0 || connect.keep_alive > limit;
     let properties = match connect.version {
@@ -209,7 +234,7 @@ fn connack(connect: &Connect, attached: &Attached, assigned: Option<Text>, expir
             receive_maximum: NonZeroU16::new(context.limits.max_in_flight),
             maximum_packet_size: u32::try_from(context.limits.max_packet).ok().and_then(NonZeroU32::new),
             assigned_client_id: assigned,
-            topic_alias_maximum: Some(TOPIC_ALIAS_MAXIMUM),
+            topic_alias_maximum: Some(alias_maximum),
             shared_available: Some(false),
             server_keep_alive: is_too_long.then_some(limit),
             user: time(context),

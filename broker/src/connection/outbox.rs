@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Charge;
 use crate::codec::{QoS, ReasonCode, Version, encode_puback, encode_pubcomp, encode_pubrec};
 use crate::commits::{Commits, Outcome};
 use crate::fanout::{Fanout, Message};
@@ -22,6 +23,11 @@ const MAX_DELIVERY_BYTES: usize = 1 << 20;
 const MAX_REPLY_BYTES: usize = 64 << 10;
 /// Bytes that may wait for a peer before it gets more retained messages. Those are not dropped: they wait.
 const ROOM_BYTES: usize = 32 << 10;
+
+/// Bytes that every connection may have waiting, as part of what it takes idle; the rest is charged.
+const UNCHARGED_BYTES: usize = 4 << 10;
+/// What is charged at once, so that the account is not asked for each message.
+const CHARGE_STEP: usize = 8 << 10;
 
 /// Slots whose memory an empty outbox keeps: the memory of a burst is freed.
 const KEPT_PLACES: usize = 16;
@@ -39,6 +45,10 @@ pub(super) struct Outbox {
 struct Inner {
     pending: VecDeque<Pending>,
     out: BytesMut,
+    /// What `out` takes beyond [`UNCHARGED_BYTES`].
+    output: Charge,
+    /// There was no room for more: nothing but answers is added until the writer has taken `out`.
+    is_short: bool,
     /// Bytes of `out` that are answers outside the order; deliveries have their own bound.
     replies: usize,
     closing: Option<Closing>,
@@ -96,6 +106,8 @@ pub(super) enum Answer {
 #[derive(Default)]
 pub(super) struct Released {
     pub(super) bytes: BytesMut,
+    /// What `bytes` are charged as, until they are sent.
+    pub(super) output: Option<Charge>,
     /// Acks with success, and since when the oldest of them waited.
     pub(super) acked: u64,
     pub(super) oldest: Option<Instant>,
@@ -110,12 +122,32 @@ pub(super) struct Released {
     pub(super) finished: Option<Closing>,
 }
 
+impl Inner {
+    /// What `out` still has to be charged.
+    fn uncharged(&self) -> u64 {
+        let needed = self.out.len().saturating_sub(UNCHARGED_BYTES).next_multiple_of(CHARGE_STEP) as u64;
+        needed.saturating_sub(self.output.amount())
+    }
+
+    /// Charges an answer. It cannot be dropped, so a bound that is reached keeps the next packets from being read.
+    fn charge_answer(&mut self) {
+        let missing = self.uncharged();
+        if missing > 0 && self.output.grow(missing).is_err() {
+            self.output.force(missing);
+            self.is_short = true;
+        }
+    }
+}
+
 impl Outbox {
-    /// `ending` is cancelled when the connection is to end, by this outbox or from outside.
-    pub(super) fn new(version: Version, ending: CancellationToken) -> Self {
+    /// `ending` is cancelled when the connection is to end, by this outbox or from outside. What waits for the peer is added
+    /// to `output`.
+    pub(super) fn new(version: Version, ending: CancellationToken, output: Charge) -> Self {
         let inner = Inner {
             pending: VecDeque::new(),
             out: BytesMut::new(),
+            output,
+            is_short: false,
             replies: 0,
             closing: None,
             is_sealed: false,
@@ -158,7 +190,8 @@ impl Outbox {
 
     /// Whether the peer reads its answers so slowly that no more of its packets should be taken.
     pub(super) fn is_clogged(&self) -> bool {
-        self.lock().replies > MAX_REPLY_BYTES
+        let inner = self.lock();
+        inner.replies > if inner.is_short { UNCHARGED_BYTES } else { MAX_REPLY_BYTES }
     }
 
     /// The QoS 2 answers whose commit failed since the last call. Called by the reader before it looks at a packet id.
@@ -177,17 +210,25 @@ impl Outbox {
         let before = inner.out.len();
         write(&mut inner.out);
         inner.replies += inner.out.len() - before;
+        inner.charge_answer();
         drop(inner);
         self.wake();
     }
 
-    /// Sends a delivery; false if it was dropped because too many are unread.
+    /// Sends a delivery; false if it was dropped because too much is unread, by this peer, its identity or all.
     pub(super) fn deliver(&self, write: impl FnOnce(&mut BytesMut)) -> bool {
         let mut inner = self.lock();
-        if inner.out.len() > MAX_DELIVERY_BYTES {
+        if inner.out.len() > MAX_DELIVERY_BYTES || inner.is_short {
             return false;
         }
+        let before = inner.out.len();
         write(&mut inner.out);
+        let missing = inner.uncharged();
+        if missing > 0 && inner.output.grow(missing).is_err() {
+            inner.out.truncate(before);
+            inner.is_short = true;
+            return false;
+        }
         drop(inner);
         self.wake();
         true
@@ -195,7 +236,8 @@ impl Outbox {
 
     /// Whether the peer has read so much that it may get more retained messages.
     pub(super) fn has_room(&self) -> bool {
-        self.lock().out.len() < ROOM_BYTES
+        let inner = self.lock();
+        inner.out.len() < if inner.is_short { UNCHARGED_BYTES } else { ROOM_BYTES }
     }
 
     /// Sends a retained message if `is_current`, and returns that. No delivery comes between the check and the message.
@@ -204,6 +246,7 @@ impl Outbox {
         let is_current = is_current();
         if is_current {
             write(&mut inner.out);
+            inner.charge_answer();
         }
         drop(inner);
         self.wake();
@@ -246,9 +289,11 @@ impl Outbox {
         let mut inner = self.lock();
         let mut released = Released {
             bytes: std::mem::replace(&mut inner.out, bytes),
+            output: (inner.output.amount() > 0).then(|| inner.output.take()),
             ..Released::default()
         };
         inner.replies = 0;
+        inner.is_short = false;
         while let Some(front) = inner.pending.front() {
             let outcome = match front.ready {
                 Ready::Now => Outcome::Committed,

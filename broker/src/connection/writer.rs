@@ -42,6 +42,8 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox
             }
         }
         trace(&mut released, is_written, &context);
+        // They are with the peer, or it is gone.
+        drop(released.output.take());
         if let Some(closing) = released.finished {
             if is_open {
                 send_disconnect(&mut output, closing, outbox.version()).await;
@@ -108,7 +110,7 @@ async fn send_disconnect<W: AsyncWrite + Unpin>(output: &mut W, closing: Closing
 
 fn settle(released: &Released, context: &Context) {
     if released.budget > 0 {
-        context.budget.add_permits(released.budget);
+        context.uncommitted.add_permits(released.budget);
     }
     for qos in &released.failed {
         RefusedPublish::CommitFailed.count(*qos, &context.stats);

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use forebay_topic::TopicFilter;
 
 use super::Message;
+use crate::limits::MAX_FILTERS;
 use crate::session::SubscriptionOptions;
 
-/// Distinct filters at a time; a new one beyond is refused. Each takes some 300 bytes and its text.
-const MAX_FILTERS: usize = 20_000;
 /// Bytes of their texts.
 const MAX_FILTER_BYTES: usize = 4 << 20;
 /// Nodes of the tree: what a filter takes of memory, and a topic of time, grows with its levels.

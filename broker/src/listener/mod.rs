@@ -1,5 +1,6 @@
 //! Listening: a task per connection from its first byte on, so that no peer delays another.
 
+mod heard;
 mod pending_connects;
 
 use std::net::SocketAddr;
@@ -10,15 +11,16 @@ use std::time::Duration;
 
 use forebay_topic::PeerText;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::budget::{Bound, Charge, Exceeded, Owner};
 use crate::connection::{self, Peer};
 use crate::context::Context;
 use crate::observe::{Disconnection, add};
 use crate::tls::{self, IdentityTemplate, ServerTls};
-use pending_connects::PendingConnect;
+use heard::Noted;
 pub(crate) use pending_connects::PendingConnects;
+use pending_connects::{PendingConnect, Waiting};
 
 /// How long to wait after a failed accept, for instance without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -44,8 +46,6 @@ pub(crate) struct Listener {
 /// Bounds shared by all listeners.
 #[derive(Clone)]
 pub(crate) struct Gates {
-    /// Connections; one more is closed at accept.
-    pub(crate) connections: Arc<Semaphore>,
     /// Connections that have not sent CONNECT.
     pub(crate) pending: Arc<PendingConnects>,
 }
@@ -55,20 +55,31 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
     loop {
         let accepted = tokio::select! {
             () = context.shutdown.cancelled() => return,
-            accepted = accept(&listener.socket, &gates.pending, &context) => accepted,
+            accepted = accept(&listener.socket, &context) => accepted,
         };
-        let Some((socket, address, pending)) = accepted else { continue };
-        let Ok(place) = Arc::clone(&gates.connections).try_acquire_owned() else {
-            context.stats.disconnect(Disconnection::TooManyConnections);
-            if context.is_first_from(address.ip(), "too_many_connections") {
-                tracing::warn!(peer = %address, limit = context.limits.max_connections, "a connection was closed: limits.max_connections is reached");
-            }
-            continue;
+        let Some((socket, address)) = accepted else { continue };
+        let now = std::time::Instant::now();
+        let owner = match listener.identity.fixed_word() {
+            Some(_) => Owner::FixedWord,
+            None => Owner::at(address.ip()),
+        };
+        let entry = match gates.pending.admit(&owner, now) {
+            Ok(admitted) => Entry::Admitted(admitted),
+            Err(exceeded) => match gates.pending.wait(&owner, now) {
+                Some(waiting) => Entry::Waiting(waiting),
+                None => {
+                    refuse(exceeded, &owner, address, &context);
+                    continue;
+                }
+            },
         };
         let (tls, identity) = (listener.tls.clone(), Arc::clone(&listener.identity));
         let tasks = context.tasks.clone();
         let context = Arc::clone(&context);
         tasks.spawn(async move {
+            let Some((pending, place)) = entry.admitted(&owner, address, &context).await else {
+                return;
+            };
             // Boxed, so that the handshake's memory is freed: a task keeps the memory of everything it awaits until it ends.
             let connection = Box::pin(handshake(socket, address, tls, identity, context, pending)).await;
             if let Some(connection) = connection {
@@ -79,13 +90,51 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
     }
 }
 
-async fn accept(
-    socket: &TcpListener,
-    pending: &Arc<PendingConnects>,
-    context: &Context,
-) -> Option<(TcpStream, SocketAddr, PendingConnect)> {
+/// How an accepted connection comes to its place.
+enum Entry {
+    Admitted((PendingConnect, Charge)),
+    Waiting(Waiting),
+}
+
+impl Entry {
+    /// Its place before CONNECT and among the connections. `None` if it got none; then it is counted.
+    async fn admitted(self, owner: &Owner, address: SocketAddr, context: &Context) -> Option<(PendingConnect, Charge)> {
+        let waiting = match self {
+            Self::Admitted(admitted) => return Some(admitted),
+            Self::Waiting(waiting) => waiting,
+        };
+        tokio::select! {
+            admitted = waiting.admit(context.limits.connect_timeout) => match admitted {
+                Ok(admitted) => Some(admitted),
+                Err(exceeded) => {
+                    refuse(exceeded, owner, address, context);
+                    None
+                }
+            },
+            () = context.shutdown.cancelled() => {
+                context.stats.disconnect(Disconnection::Shutdown);
+                None
+            }
+        }
+    }
+}
+
+/// Counts and logs a connection that is closed because there is no place for it.
+fn refuse(exceeded: Exceeded, owner: &Owner, address: SocketAddr, context: &Context) {
+    let cause = match exceeded.bound {
+        Bound::Pending => Disconnection::TooManyPending,
+        _ => Disconnection::TooManyConnections,
+    };
+    context.stats.disconnect(cause);
+    context.budget.note(exceeded, owner);
+    if context.is_first_from(address.ip(), cause.label()) {
+        tracing::warn!(peer = %address, "a connection was closed: {exceeded}");
+    }
+}
+
+async fn accept(socket: &TcpListener, context: &Context) -> Option<(TcpStream, SocketAddr)> {
     match socket.accept().await {
-        Ok((socket, address)) => Some((socket, address, pending.admit().await?)),
+        Ok(accepted) => Some(accepted),
         Err(error) => {
             if context.is_first("listener", "accept") {
                 tracing::warn!(%error, "a connection could not be accepted; trying again");
@@ -108,7 +157,7 @@ async fn handshake(
     context: Arc<Context>,
     pending: PendingConnect,
 ) -> Option<Connection> {
-    let deadline = Instant::now() + context.limits.connect_deadline;
+    let deadline = Instant::now() + context.limits.connect_timeout;
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
@@ -116,6 +165,7 @@ async fn handshake(
     if let Err(error) = rustix::net::sockopt::set_socket_keepalive(&socket, true) {
         tracing::debug!(%error, "SO_KEEPALIVE could not be set");
     }
+    let socket = Noted::new(socket, Arc::clone(&pending.heard));
     let evicted = pending.evicted.clone();
     let opened = move || drop(pending);
     let Some(tls) = tls else {

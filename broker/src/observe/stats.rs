@@ -66,13 +66,15 @@ reasons! {
 reasons! {
     /// Why a connection was not accepted, or ended without the device's DISCONNECT.
     Disconnection {
-        /// More connections than `limits.max_connections`.
+        /// More connections than `limits.max_connections`, or than `access[].max_connections` of one identity.
         TooManyConnections = "too_many_connections",
+        /// More connections before CONNECT than `limits.max_pending`, and none of them gave way.
+        TooManyPending = "too_many_pending",
         /// TLS failed; counted by its own reasons too.
         Handshake = "handshake",
         /// No CONNECT within the deadline.
         ConnectTimeout = "connect_timeout",
-        /// No CONNECT for a second, and its place was needed for a new connection.
+        /// Silent for seconds before CONNECT, and its place was needed for a new connection.
         Evicted = "evicted",
         /// The bytes are not MQTT, or break a rule of the protocol.
         Protocol = "protocol_error",
@@ -96,6 +98,8 @@ reasons! {
         ConnectionLost = "connection_lost",
         /// The peer did not read what it was sent.
         SlowReader = "slow_reader",
+        /// It would have taken more memory than its share, or than there is for all.
+        OverBudget = "over_budget",
         /// The log failed, and MQTT 3.1.1 has no other answer.
         LogFailed = "log_failed",
         /// The gateway stops.

@@ -13,6 +13,8 @@ pub struct AccessRule {
     pub subscribe: Vec<Template>,
     /// Filters that are refused for both; checked first.
     pub deny: Vec<Template>,
+    /// Connections of each identity at a time.
+    pub max_connections: u32,
 }
 
 /// All rules in order.
@@ -25,7 +27,12 @@ pub struct Access {
     publish: Vec<TopicFilter>,
     subscribe: Vec<TopicFilter>,
     deny: Vec<TopicFilter>,
+    /// `None` without a rule.
+    max_connections: Option<u32>,
 }
+
+/// Connections of an identity without a rule.
+const WITHOUT_RULE: u32 = 4;
 
 impl AccessRules {
     /// The rights of `identity`: those of the first rule whose `who` matches. Without a matching rule there are none.
@@ -51,11 +58,17 @@ impl AccessRules {
             publish: fill(&rule.publish),
             subscribe: fill(&rule.subscribe),
             deny: fill(&rule.deny),
+            max_connections: Some(rule.max_connections),
         }
     }
 }
 
 impl Access {
+    /// Connections of this identity at a time.
+    pub(crate) fn max_connections(&self) -> u64 {
+        u64::from(self.max_connections.unwrap_or(WITHOUT_RULE))
+    }
+
     /// Whether a publish to `topic` is allowed.
     #[must_use]
     pub fn may_publish(&self, topic: &str) -> bool {
@@ -116,6 +129,7 @@ mod tests {
             publish: parse(publish),
             subscribe: parse(subscribe),
             deny: parse(deny),
+            max_connections: 4,
         }
     }
 

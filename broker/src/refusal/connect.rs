@@ -46,7 +46,7 @@ impl RefusedConnect {
             Self::WillOverBound { .. } => ReasonCode::TOPIC_NAME_INVALID,
             Self::EnhancedAuthentication(_) => ReasonCode::BAD_AUTHENTICATION_METHOD,
             Self::Session { error, .. } => match error {
-                AttachError::TooMany | AttachError::IdentityQuota => ReasonCode::QUOTA_EXCEEDED,
+                AttachError::Connections(_) | AttachError::TooMany | AttachError::IdentityQuota => ReasonCode::QUOTA_EXCEEDED,
                 AttachError::NotCommitted => ReasonCode::SERVER_UNAVAILABLE,
             },
         }
@@ -60,7 +60,7 @@ impl RefusedConnect {
             Self::BadIdentity(_) | Self::ClaimedIdentity(_) => Disconnection::BadIdentity,
             Self::EnhancedAuthentication(_) | Self::WillNotAuthorized { .. } | Self::WillOverBound { .. } => Disconnection::NotAuthorized,
             Self::Session { error, .. } => match error {
-                AttachError::TooMany | AttachError::IdentityQuota => Disconnection::TooManyConnections,
+                AttachError::Connections(_) | AttachError::TooMany | AttachError::IdentityQuota => Disconnection::TooManyConnections,
                 AttachError::NotCommitted => Disconnection::LogFailed,
             },
         }

@@ -2,9 +2,11 @@
 
 use forebay_topic::{FilterError, PeerText};
 
+use crate::budget::{Bound, Exceeded, Owner};
 use crate::codec::ReasonCode;
 use crate::context::Context;
 use crate::fanout::TooManyFilters;
+use crate::limits::MAX_FILTERS;
 use crate::observe::add;
 use crate::policy::OverBound;
 
@@ -39,9 +41,20 @@ impl RefusedSubscription {
         }
     }
 
+    fn exceeded(&self) -> Option<Exceeded> {
+        match self {
+            Self::TooMany { limit } => Some(Exceeded::share(Bound::Subscriptions, *limit as u64)),
+            Self::TooManyFilters(_) => Some(Exceeded::whole(Bound::Filters, MAX_FILTERS as u64)),
+            _ => None,
+        }
+    }
+
     /// Counts it, and says so in the log, once for each identity.
     pub(crate) fn note(&self, identity: &str, filter: &str, context: &Context) {
         add(&context.stats.subscriptions_refused, 1);
+        if let Some(exceeded) = self.exceeded() {
+            context.budget.note(exceeded, &Owner::Identity(identity.into()));
+        }
         if context.is_first(identity, "subscription") {
             let (identity, filter) = (PeerText::new(identity), PeerText::new(filter));
             tracing::warn!(?identity, ?filter, "a subscription was refused: {self}");

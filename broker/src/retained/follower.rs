@@ -89,6 +89,8 @@ mod tests {
 
     use super::super::message::RetainedMessage;
     use super::*;
+    use crate::budget::Budget;
+    use crate::limits::Limits;
     use crate::local_state::StateFile;
 
     fn set(topic: &str, version: u64) -> Vec<u8> {
@@ -124,7 +126,13 @@ mod tests {
         let file = Arc::new(StateFile::open(&directory.path().join("state.redb")).unwrap());
         let checkpoint = file.current().unwrap();
         let retained = || {
-            let retained = Retained::new(10, 1_000, Arc::default(), Arc::clone(&file));
+            let retained = Retained::new(
+                10,
+                1_000,
+                Arc::default(),
+                Arc::new(Budget::new(&Limits::default())),
+                Arc::clone(&file),
+            );
             retained.restore(&checkpoint).unwrap();
             retained
         };

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use forebay_wal::{Batch, CommitError, CommitListener, Timestamp};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::budget::{Budget, Owner};
 use crate::commits::Commits;
 use crate::local_state::{StateFile, write_entry};
 use crate::observe::{Stats, Unretained};
@@ -51,6 +52,7 @@ pub(crate) struct Retained {
     uncommitted: AtomicU64,
     bounds: Bounds,
     stats: Arc<Stats>,
+    budget: Arc<Budget>,
     file: Arc<StateFile>,
     lookups: Semaphore,
     /// Notified when a bound is reached, so that expired messages are removed.
@@ -104,7 +106,7 @@ pub(crate) struct RetainedBeforeAcks {
 }
 
 impl Retained {
-    pub(crate) fn new(max_messages: usize, max_bytes: u64, stats: Arc<Stats>, file: Arc<StateFile>) -> Self {
+    pub(crate) fn new(max_messages: usize, max_bytes: u64, stats: Arc<Stats>, budget: Arc<Budget>, file: Arc<StateFile>) -> Self {
         Self {
             state: Mutex::default(),
             uncommitted: AtomicU64::new(0),
@@ -113,6 +115,7 @@ impl Retained {
                 bytes: max_bytes,
             },
             stats,
+            budget,
             file,
             lookups: Semaphore::new(LOOKUPS),
             over_quota: Notify::new(),
@@ -175,6 +178,9 @@ impl Retained {
 
     fn not_retained(&self, state: &mut State, candidate: &Candidate<'_>, reason: Unretained) {
         self.stats.unretain(reason);
+        if let Some(exceeded) = self.bounds.exceeded(reason) {
+            self.budget.note(exceeded, &Owner::Identity(Arc::clone(candidate.identity)));
+        }
         let Some(warned) = state.warned.get_mut(reason as usize) else {
             return;
         };

@@ -6,11 +6,26 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
+use crate::budget::{Bound, Exceeded};
+use crate::observe::Unretained;
+
 /// How much may be retained.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) messages: usize,
     pub(super) bytes: u64,
+}
+
+impl Bounds {
+    /// The bound that this reason names; `None` if it names none.
+    pub(super) fn exceeded(self, reason: Unretained) -> Option<Exceeded> {
+        match reason {
+            Unretained::TooMany => Some(Exceeded::whole(Bound::Retained, self.messages as u64)),
+            Unretained::TooLarge => Some(Exceeded::whole(Bound::RetainedBytes, self.bytes)),
+            Unretained::IdentityQuota => Some(Exceeded::share(Bound::Retained, self.messages as u64 / 4)),
+            Unretained::LogUnavailable | Unretained::Behind => None,
+        }
+    }
 }
 
 /// What the message of one topic counts for.

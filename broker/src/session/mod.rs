@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) use persistence::{Change, StoredSessions, encode};
-pub(crate) use registry::{AttachError, Attached, Fate, Registry};
+pub(crate) use registry::{AttachError, Attached, Claim, Fate, Registry};
 
 /// Identifies a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::persistence::{Change, StoredSession, encode};
 use super::{SessionKey, SessionState};
+use crate::budget::{Budget, Charge, Exceeded, Owner};
 use crate::commits::{Commits, Outcome};
 use crate::local_state;
 
@@ -24,7 +25,19 @@ pub(crate) struct Registry {
     clock: Arc<dyn Clock>,
     max_sessions: usize,
     max_expiry: Duration,
+    budget: Arc<Budget>,
     shutdown: CancellationToken,
+}
+
+/// What a CONNECT asks for.
+pub(crate) struct Claim {
+    pub(crate) key: SessionKey,
+    pub(crate) clean_start: bool,
+    pub(crate) expiry_seconds: u32,
+    /// Who is charged.
+    pub(crate) owner: Owner,
+    /// Connections of its identity at a time.
+    pub(crate) max_connections: u64,
 }
 
 /// One session.
@@ -67,12 +80,16 @@ pub(crate) struct Attached {
     /// Cancelled when another connection takes the session over, and by shutdown; the connection may cancel it too.
     pub(crate) ending: CancellationToken,
     cell: Arc<Cell>,
+    /// Its place among the connections of its identity.
+    place: Charge,
     gone: oneshot::Sender<()>,
 }
 
 /// Why a connection did not get its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AttachError {
+    #[error("{0}")]
+    Connections(Exceeded),
     #[error(
         "there are as many sessions as limits.max_connections allows, 4 for each connection; sessions without a connection end at their expiry"
     )]
@@ -93,6 +110,7 @@ impl Registry {
         clock: Arc<dyn Clock>,
         max_sessions: usize,
         max_expiry: Duration,
+        budget: Arc<Budget>,
         shutdown: CancellationToken,
     ) -> Self {
         let now = clock.now();
@@ -106,6 +124,7 @@ impl Registry {
             clock,
             max_sessions,
             max_expiry,
+            budget,
             shutdown,
         }
     }
@@ -113,9 +132,9 @@ impl Registry {
     /// Gives the session to a connection. One that has it already is ended first, and all that it appended is committed.
     /// A clean start drops the old state. A session that outlives its connection is written to the log. All changes are
     /// committed before this returns, so before the CONNACK.
-    pub(crate) async fn attach(&self, key: SessionKey, clean_start: bool, expiry_seconds: u32) -> Result<Attached, AttachError> {
+    pub(crate) async fn attach(&self, claim: Claim) -> Result<Attached, AttachError> {
         loop {
-            let cell = self.cell(&key)?;
+            let cell = self.cell(&claim.key)?;
             let attaching = cell.attaching.lock().await;
             let holder = cell.lock().holder.take();
             if let Some(holder) = holder {
@@ -123,17 +142,33 @@ impl Registry {
                 // An error means that the connection's task ended early: it is gone either way.
                 holder.gone.await.ok();
             }
-            if !self.is_current(&key, &cell) {
+            if !self.is_current(&claim.key, &cell) {
                 // The session ended with its connection; try again with a new one.
                 continue;
             }
-            let attached = self.take(key, &cell, clean_start, expiry_seconds).await;
+            // Only now: a connection that takes over gets the place of the one that it ends.
+            let place = match self.budget.places.charge_within(claim.owner.clone(), 1, claim.max_connections) {
+                Ok(place) => place,
+                Err(exceeded) => {
+                    if cell.lock().state.is_none() {
+                        self.remove(&claim.key, &cell);
+                    }
+                    return Err(AttachError::Connections(exceeded));
+                }
+            };
+            let attached = self.take(claim, &cell, place).await;
             drop(attaching);
             return attached;
         }
     }
 
-    async fn take(&self, key: SessionKey, cell: &Arc<Cell>, clean_start: bool, expiry_seconds: u32) -> Result<Attached, AttachError> {
+    async fn take(&self, claim: Claim, cell: &Arc<Cell>, place: Charge) -> Result<Attached, AttachError> {
+        let Claim {
+            key,
+            clean_start,
+            expiry_seconds,
+            ..
+        } = claim;
         let is_over = self.is_over(cell, &self.clock.now());
         let old = cell.lock().state.take();
         let present = !clean_start && !is_over && old.as_ref().is_some_and(|old| old.expiry_seconds > 0);
@@ -177,6 +212,7 @@ impl Registry {
             present,
             ending,
             cell: Arc::clone(cell),
+            place,
             gone,
         })
     }
@@ -186,7 +222,12 @@ impl Registry {
     pub(crate) async fn detach(&self, attached: Attached) -> oneshot::Receiver<Fate> {
         let (fate, hears) = oneshot::channel();
         let Attached {
-            key, state, cell, gone, ..
+            key,
+            state,
+            cell,
+            place,
+            gone,
+            ..
         } = attached;
         let now = self.clock.now();
         if state.expiry_seconds == 0 {
@@ -202,6 +243,7 @@ impl Registry {
             inner.state = Some(state);
             inner.fate = Some(fate);
         }
+        drop(place);
         // The receiver waits only if the session was taken over.
         gone.send(()).ok();
         hears

@@ -67,6 +67,13 @@ impl Client {
         self.stream.flush().await.unwrap();
     }
 
+    /// Sends; false if the peer is gone.
+    pub async fn try_send(&mut self, packet: &Packet) -> bool {
+        let mut out = BytesMut::new();
+        encode(packet, self.version, &mut out).unwrap();
+        self.send_raw(&out).await
+    }
+
     /// Sends whatever bytes; false if the peer is gone.
     pub async fn send_raw(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()

@@ -1,6 +1,7 @@
 //! What the tests of the front share: a whole front over a real log on loopback, and clients on the raw codec.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+mod certificates;
 mod client;
 
 use std::net::SocketAddr;
@@ -22,6 +23,8 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+#[allow(unused_imports, reason = "not every test needs all of them")]
+pub use certificates::Certificates;
 #[allow(unused_imports, reason = "not every test needs all of them")]
 pub use client::{Client, connect_5, connect_311, id, publish, will};
 
@@ -65,6 +68,7 @@ pub fn rule(who: &str, publish: &[&str], subscribe: &[&str], deny: &[&str]) -> A
         publish: parse(publish),
         subscribe: parse(subscribe),
         deny: parse(deny),
+        max_connections: 4,
     }
 }
 

@@ -69,6 +69,21 @@ fn a_sound_configuration_has_nothing_but_ok() {
 }
 
 #[test]
+fn the_memory_that_peers_can_take_is_added_up_and_compared() {
+    for (memory, connections, severity) in [
+        ("128MiB", 2000, Severity::Ok),
+        ("64MiB", 500, Severity::Ok),
+        ("64MiB", 2000, Severity::Warn),
+        ("1GiB", 20_000, Severity::Ok),
+    ] {
+        let report = check(&read(&format!(
+            "gateway: {{id: plant-7, max_memory: {memory}}}\nlisteners: [{{bind: 127.0.0.1:1883}}]\nlimits: {{max_connections: {connections}}}\n"
+        )));
+        found(&report, severity, "peers can make the gateway take at most");
+    }
+}
+
+#[test]
 fn the_report_is_one_json_object_with_its_findings() {
     let report = check(&config("routes: [{from: devices/a}, {from: devices/+, to: \"$sys/x\"}]\n"));
     let json = report.json();

@@ -1,5 +1,7 @@
 //! `docs/configuration.md`, made from the table of keys.
 
+use forebay_broker::{Bound, Limits};
+
 use super::reference::{Built, Default, KeyDoc, reference};
 
 const HEAD: &str = "# Configuration
@@ -16,6 +18,18 @@ each with its key, line, value and reason. The exit code of a configuration that
   rates (`50/s`) and bandwidths (`64KiB/s`). Only 0 needs none.
 * Relative paths start at the folder of the file.
 * Quote what begins with `#` or `*`, and anything with braces: `\"#\"`, `\"*\"`, `\"{cn}\"`.
+";
+
+const BOUNDS: &str = "
+## Bounds on what peers leave behind
+
+Each is charged before it is taken, and given back when it ends. A bound of each identity does not bind listeners with a fixed
+word (`local`), and a tenth of the bounds that follow from `gateway.max_memory` is kept for those. `forebay_bound_reached_total`
+counts how often each was reached, under its name here; while it is reached, `/status` has it among the problems. The values are
+those of the default configuration.
+
+| bound | of | of each | of all together | at the bound | follows from |
+|---|---|---|---|---|---|
 ";
 
 /// The reference of all keys as Markdown.
@@ -39,6 +53,7 @@ pub(crate) fn markdown() -> String {
             );
         }
     }
+    page += &bounds();
     page += "\n## Not in this version\n\nThese keys are reserved. They are refused with \"not in this version\":\n\n";
     for key in reference() {
         match key.built {
@@ -46,6 +61,29 @@ pub(crate) fn markdown() -> String {
             Built::Only(values) => page += &format!("* `{}` other than {}\n", key.path, ticked(values)),
             Built::Yes => {}
         }
+    }
+    page
+}
+
+/// The table of bounds, with its values by default.
+fn bounds() -> String {
+    let mut page = BOUNDS.to_owned();
+    let limits = Limits::default();
+    for bound in Bound::ALL {
+        let line = bound.line();
+        let show = |value: Option<u64>| value.map(|value| line.unit.show(value));
+        let share = match show((line.share)(&limits)) {
+            Some(share) => format!("{share} of one {}", line.sharer),
+            None => String::new(),
+        };
+        page += &format!(
+            "| `{}` | {} | {share} | {} | {} | {} |\n",
+            bound.label(),
+            line.what,
+            show((line.whole)(&limits)).unwrap_or_default(),
+            line.policy,
+            ticked(&line.keys.split(", ").filter(|key| !key.is_empty()).collect::<Vec<_>>()),
+        );
     }
     page
 }

@@ -1,6 +1,7 @@
 //! Every instrument, once: its name, unit, labels, kind, the question it answers, and where its value comes from.
 //! `/metrics` and `docs/metrics.md` are both made from this table.
 
+mod budget;
 mod outlook;
 mod signals;
 
@@ -90,6 +91,7 @@ pub(super) const DELIVERY_AGE: &str = "forebay_delivery_age_seconds";
 pub(crate) const fn catalogue() -> &'static [(&'static str, &'static [Instrument])] {
     &[
         ("Devices", DEVICES),
+        ("Bounds", budget::BUDGET),
         ("Routes and names", ROUTES),
         ("Signals", signals::SIGNALS),
         ("Log", LOG),

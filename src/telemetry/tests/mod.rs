@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use forebay_bridge::{BridgeStatus, LastError, State, Suspension};
-use forebay_broker::{DeviceStatus, RouteStatus, UnroutedTopic};
+use forebay_broker::{Bound, BoundStatus, DeviceStatus, RouteStatus, UnroutedTopic};
 use forebay_wal::{Audit, BootId, ClockReport, StartReport, Timestamp, TrustSource};
 
 use super::figures::{Clock, Cloud, Figures, Front, Log, Stats, Stream};
@@ -101,6 +101,16 @@ fn route(name: &str, matched: u64) -> RouteStatus {
     }
 }
 
+fn bounds() -> Vec<BoundStatus> {
+    let status = |bound: &Bound| BoundStatus {
+        bound: *bound,
+        reached: 0,
+        taken: Some((1, 2)),
+        lasting: None,
+    };
+    Bound::ALL.iter().map(status).collect()
+}
+
 /// A gateway in good health, with a series for every instrument.
 pub(crate) fn figures() -> Figures {
     let now = Timestamp {
@@ -122,6 +132,7 @@ pub(crate) fn figures() -> Figures {
             fanout_alive: true,
             routes: vec![route("devices/+/alarm", 5), route("devices/+/telemetry", 0)],
             wrong_names: by("gateway.local", 0),
+            bounds: bounds(),
             ..Front::default()
         },
         log: Log {

@@ -18,6 +18,7 @@ use super::chunk;
 use super::connect::Open;
 use super::deliveries::Deliveries;
 use super::outbox::{Closing, Outbox};
+use crate::budget::{Charge, Owner};
 use crate::codec::{Ack, AckProperties, Disconnect, Packet, ReasonCode, Role, Version, Will, decode, encode};
 use crate::ingress::{Inbound, Ingress};
 use crate::observe::Disconnection;
@@ -43,6 +44,10 @@ pub(super) struct Reader {
     has_fixed_identity: bool,
     /// The peer's Maximum Packet Size.
     peer_limit: Option<usize>,
+    owner: Owner,
+    /// Topic aliases that the peer may use.
+    alias_maximum: u16,
+    alias_bytes: Charge,
     /// The topics of a version 5 peer's aliases, up to the highest it has used.
     aliases: Vec<Option<Bytes>>,
     /// Publishes of a 3.1.1 peer that wait for room in the log, in order.
@@ -74,7 +79,10 @@ impl Reader {
             keep_alive,
             peer_limit,
             has_fixed_identity,
+            owner,
+            alias_maximum,
         } = open;
+        let alias_bytes = ingress.context.budget.alias_bytes.open(owner.clone());
         Self {
             version,
             outbox,
@@ -85,6 +93,9 @@ impl Reader {
             will,
             has_fixed_identity,
             peer_limit,
+            owner,
+            alias_maximum,
+            alias_bytes,
             aliases: Vec::new(),
             parked: VecDeque::new(),
             retry_at: Instant::now(),

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_topic::PeerText;
 use forebay_wal::Timestamp;
 use tokio::time::Instant;
 
-use super::super::connect::TOPIC_ALIAS_MAXIMUM;
 use super::super::outbox::{Answer, Closing, Outbox, Pending, Ready};
 use super::Reader;
+use crate::budget::{Bound, Exceeded};
 use crate::codec::{Publish, QoS, ReasonCode};
 use crate::ingress::{Inbound, Taken};
 use crate::observe::{Disconnection, add, sub};
@@ -23,17 +24,17 @@ const RETRY: Duration = Duration::from_millis(250);
 /// First and longest delay of a 0x97 while the log is full: a device that sends again at once must not spin.
 pub(super) const FULL_DELAY: Duration = Duration::from_millis(100);
 const FULL_DELAY_MAX: Duration = Duration::from_secs(5);
-/// Bytes that all connections together may park; beyond it, connections with a parked publish are not read.
-const MAX_PARKED_BYTES: usize = 16 << 20;
 /// Bytes that a publish counts for besides its topic and payload.
 const OVERHEAD: usize = 256;
+/// Bytes that an alias counts for besides its topic.
+const ALIAS_OVERHEAD: usize = 64;
 
 impl Reader {
     /// Whether this peer has parked as many publishes as it may have in flight, or all peers too many bytes.
     pub(super) fn is_backed_up(&self) -> bool {
         let context = &self.ingress.context;
         self.parked.len() >= usize::from(context.limits.max_in_flight)
-            || (!self.parked.is_empty() && context.parked_bytes.load(Ordering::Relaxed) > MAX_PARKED_BYTES)
+            || (!self.parked.is_empty() && context.parked_bytes.load(Ordering::Relaxed) > context.limits.max_parked_bytes)
     }
 
     pub(super) async fn publish(&mut self, publish: Publish, since: Instant, now: Timestamp) -> Result<(), Closing> {
@@ -46,9 +47,8 @@ impl Reader {
             Some(inbound)
         };
         if let Some(inbound) = refused {
-            self.ingress.context.budget.add_permits(budget);
-            self.ingress.context.parked_bytes.fetch_add(charge(&inbound), Ordering::Relaxed);
-            add(&self.ingress.context.stats.parked, 1);
+            self.ingress.context.uncommitted.add_permits(budget);
+            self.park(&inbound);
             if self.parked.is_empty() {
                 self.retry_at = Instant::now() + RETRY;
             }
@@ -91,7 +91,7 @@ impl Reader {
                 }
                 PublishAnswer::Park => return Ok(Some(inbound)),
                 PublishAnswer::Close(cause) => {
-                    self.ingress.context.budget.add_permits(budget);
+                    self.ingress.context.uncommitted.add_permits(budget);
                     return Err(Closing::silently(cause));
                 }
             },
@@ -121,11 +121,12 @@ impl Reader {
         if unreleased.len() < self.limit() || unreleased.contains(&id.get()) {
             return Ok(());
         }
-        tracing::warn!(
-            identity = %self.ingress.key.identity,
-            limit = self.limit(),
-            "the connection is closed: it has as many QoS 2 publishes without PUBREL as `limits.max_in_flight` allows"
-        );
+        let exceeded = Exceeded::share(Bound::InFlight, self.limit() as u64);
+        self.ingress.context.budget.note(exceeded, &self.owner);
+        if self.is_first("receive_maximum") {
+            let identity = PeerText::new(&self.ingress.key.identity);
+            tracing::warn!(?identity, "the connection is closed: {exceeded}");
+        }
         Err(Closing::because(
             Disconnection::ReceiveMaximum,
             ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
@@ -143,6 +144,17 @@ impl Reader {
         answer
     }
 
+    /// Counts a publish that is parked.
+    fn park(&self, inbound: &Inbound) {
+        let context = &self.ingress.context;
+        let before = context.parked_bytes.fetch_add(charge(inbound), Ordering::Relaxed);
+        let limit = context.limits.max_parked_bytes;
+        if before.saturating_add(charge(inbound)) > limit {
+            context.budget.note(Exceeded::whole(Bound::ParkedBytes, limit as u64), &self.owner);
+        }
+        add(&context.stats.parked, 1);
+    }
+
     pub(super) fn unparked(&self, inbound: &Inbound) {
         self.ingress.context.parked_bytes.fetch_sub(charge(inbound), Ordering::Relaxed);
         sub(&self.ingress.context.stats.parked, 1);
@@ -158,8 +170,7 @@ impl Reader {
             // If it is parked again it is counted again.
             self.unparked(&inbound);
             if let Some(inbound) = self.take(inbound, since, now, 0)? {
-                self.ingress.context.parked_bytes.fetch_add(charge(&inbound), Ordering::Relaxed);
-                add(&self.ingress.context.stats.parked, 1);
+                self.park(&inbound);
                 self.parked.push_front((inbound, since));
                 break;
             }
@@ -210,7 +221,7 @@ impl Reader {
                 publish,
             });
         };
-        if alias.get() > TOPIC_ALIAS_MAXIMUM {
+        if alias.get() > self.alias_maximum {
             return Err(Closing::because(Disconnection::Protocol, ReasonCode::TOPIC_ALIAS_INVALID));
         }
         let alias = usize::from(alias.get());
@@ -222,7 +233,16 @@ impl Reader {
         if !publish.topic.as_bytes().is_empty() {
             // Of a topic over the bound just enough is kept that it stays over it.
             let kept = max_topic.saturating_add(1).min(publish.topic.as_bytes().len());
-            *place = Some(Bytes::copy_from_slice(&publish.topic.as_bytes()[..kept]));
+            if let Err(exceeded) = self.alias_bytes.grow((ALIAS_OVERHEAD + kept) as u64) {
+                if self.ingress.context.is_first(&self.ingress.key.identity, "alias_bytes") {
+                    let identity = PeerText::new(&self.ingress.key.identity);
+                    tracing::warn!(?identity, "the connection is closed: {exceeded}");
+                }
+                return Err(Closing::because(Disconnection::OverBudget, ReasonCode::QUOTA_EXCEEDED));
+            }
+            let before = place.replace(Bytes::copy_from_slice(&publish.topic.as_bytes()[..kept]));
+            self.alias_bytes
+                .shrink(before.map_or(0, |topic| ALIAS_OVERHEAD + topic.len()) as u64);
         }
         let topic = place
             .clone()
@@ -239,12 +259,16 @@ impl Reader {
         // A publish may be larger than the whole budget; it waits until everything else is committed.
         let charge = charge(inbound).min(context.limits.max_uncommitted_bytes);
         let permits = u32::try_from(charge).unwrap_or(u32::MAX);
-        match context.budget.try_acquire_many(permits) {
+        match context.uncommitted.try_acquire_many(permits) {
             Ok(permit) => permit.forget(),
             Err(_) => {
+                context.budget.note(
+                    Exceeded::whole(Bound::UncommittedBytes, context.limits.max_uncommitted_bytes as u64),
+                    &self.owner,
+                );
                 self.outbox.wake();
                 let acquired = tokio::select! {
-                    acquired = context.budget.acquire_many(permits) => acquired,
+                    acquired = context.uncommitted.acquire_many(permits) => acquired,
                     () = self.outbox.closed() => return Err(self.why_ended()),
                 };
                 match acquired {

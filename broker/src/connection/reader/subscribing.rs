@@ -8,13 +8,11 @@ use super::super::outbox::{Answer, Closing, Pending, Ready};
 use super::Reader;
 use super::retaining::is_due;
 use crate::codec::{AckProperties, Packet, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe};
+use crate::limits::MAX_SUBSCRIPTIONS;
 use crate::observe::{Disconnection, add};
 use crate::policy::TopicBounds;
 use crate::refusal::RefusedSubscription;
 use crate::session::{self, Change, SubscriptionOptions};
-
-/// Subscriptions of one session; one more is answered with 0x97.
-const MAX_SUBSCRIPTIONS: usize = 100;
 
 impl Reader {
     /// SUBSCRIBE is a barrier: earlier packets are committed and delivered first, and later ones find the subscription in

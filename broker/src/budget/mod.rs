@@ -1,0 +1,99 @@
+//! A budget for everything a peer leaves behind: it is charged to its owner and to the whole before it is taken, and given
+//! back when it ends.
+//!
+//! [`Bound`] is the one table. What grows with peers is charged to an [`Account`] or counted where it is kept; a bound that is
+//! reached is noted here, so that `/status` and the metrics know it. A tenth of each account is kept for identities that are
+//! a fixed word, and shares do not bind those.
+
+mod account;
+mod bound;
+mod reached;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+pub(crate) use account::{Account, Charge, Owner};
+pub use bound::{Bound, Line, Unit};
+pub use reached::Lasting;
+pub(crate) use reached::{Exceeded, Reached};
+
+use crate::limits::Limits;
+
+/// The accounts of one gateway, and which bounds were reached.
+#[derive(Debug)]
+pub struct Budget {
+    /// Connections of all identities together, from accept on.
+    pub(crate) connections: Arc<Account>,
+    /// Connections past CONNECT, by identity; each access rule has its share.
+    pub(crate) places: Arc<Account>,
+    pub(crate) output_bytes: Arc<Account>,
+    pub(crate) alias_bytes: Arc<Account>,
+    reached: Arc<Reached>,
+}
+
+/// How a bound is now.
+#[derive(Clone, Debug)]
+pub struct BoundStatus {
+    /// The bound.
+    pub bound: Bound,
+    /// How often it was reached since the start.
+    pub reached: u64,
+    /// What is taken of it, and what may be; `None` if it has no account.
+    pub taken: Option<(u64, u64)>,
+    /// Whether it was reached within the last minute.
+    pub lasting: Option<Lasting>,
+}
+
+impl Budget {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let reached = Arc::<Reached>::default();
+        let pool = |bound, whole: usize, share: u64| {
+            let whole = whole as u64;
+            Account::new(bound, whole, whole / 10, share, Arc::clone(&reached))
+        };
+        let connections = limits.max_connections as u64;
+        // The reserve is on top: the configured number is what devices may have.
+        let reserve = connections.div_ceil(10);
+        Self {
+            connections: Account::new(Bound::Connections, connections + reserve, reserve, u64::MAX, Arc::clone(&reached)),
+            places: Account::new(Bound::Connections, u64::MAX, 0, u64::MAX, Arc::clone(&reached)),
+            output_bytes: pool(Bound::OutputBytes, limits.max_output_bytes, limits.output_share()),
+            alias_bytes: pool(Bound::AliasBytes, limits.max_alias_bytes, limits.alias_share()),
+            reached,
+        }
+    }
+
+    /// Notes that a bound was reached that is kept elsewhere.
+    pub(crate) fn note(&self, exceeded: Exceeded, owner: &Owner) {
+        self.reached.note(exceeded, owner);
+    }
+
+    /// How often a bound was reached since the start.
+    #[must_use]
+    pub fn reached(&self, bound: Bound) -> u64 {
+        self.reached.total(bound)
+    }
+
+    /// All bounds, in the order of the table.
+    #[must_use]
+    pub fn status(&self) -> Vec<BoundStatus> {
+        let lasting = self.reached.lasting(Instant::now());
+        let status = |bound: &Bound| BoundStatus {
+            bound: *bound,
+            reached: self.reached(*bound),
+            taken: self.taken(*bound),
+            lasting: lasting.iter().find(|lasting| lasting.bound == *bound).cloned(),
+        };
+        Bound::ALL.iter().map(status).collect()
+    }
+
+    fn taken(&self, bound: Bound) -> Option<(u64, u64)> {
+        let account = match bound {
+            Bound::Connections => &self.connections,
+            Bound::OutputBytes => &self.output_bytes,
+            Bound::AliasBytes => &self.alias_bytes,
+            _ => return None,
+        };
+        Some((account.taken(), account.whole()))
+    }
+}

@@ -1,0 +1,319 @@
+//! What peers leave behind: each bound reached, others unharmed, and all of it given back.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::num::NonZeroU16;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_broker::codec::{Connect, Packet, Publish, PublishProperties, ReasonCode, Text, Version};
+use forebay_broker::{Bound, BoundStatus, Disconnection, Limits, View};
+use support::{Bench, Certificates, Client, Setup, connect_5, connect_311, publish, rule, until, within};
+use tokio::task::JoinSet;
+
+const OK: ReasonCode = ReasonCode::SUCCESS;
+
+fn status(view: &View, bound: Bound) -> BoundStatus {
+    let all = view.budget().status();
+    all.into_iter().find(|status| status.bound == bound).unwrap()
+}
+
+fn taken(view: &View, bound: Bound) -> u64 {
+    status(view, bound).taken.unwrap().0
+}
+
+async fn nobody_is_connected(bench: &Bench) {
+    until("all connections have ended", || {
+        bench.view.stats().connected.load(Ordering::Relaxed) == 0 && taken(&bench.view, Bound::Connections) == 0
+    })
+    .await;
+}
+
+/// For each share, on each version: the share is reached, one more is refused, a takeover is not, others are unharmed, and a
+/// place that is given back is taken again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a10_an_identity_has_its_connections_and_may_take_over_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Certificates::made_in(folder.path());
+    for (most, connect) in [(1, connect_5 as fn(&str) -> Connect), (4, connect_5), (3, connect_311)] {
+        let mut few = rule("greedy", &["#"], &["#"], &[]);
+        few.max_connections = most;
+        let bench = Bench::start(Setup {
+            identities: vec!["{cn}"],
+            tls: Some(made.server()),
+            rules: vec![few, rule("*", &["#"], &["#"], &[])],
+            ..Setup::default()
+        })
+        .await;
+        let open = async |name: &str, client_id: &str| {
+            let connect = connect(client_id);
+            let mut client = made.client(name, &bench, connect.version).await;
+            client.send(&Packet::Connect(Box::new(connect))).await;
+            let code = client.connack().await.code;
+            (client, code)
+        };
+        let mut clients = Vec::new();
+        for number in 0..most {
+            let (client, code) = open("greedy", &number.to_string()).await;
+            assert_eq!(code, OK);
+            clients.push(client);
+        }
+        for more in 0..3 {
+            let (mut client, code) = open("greedy", &format!("more-{more}")).await;
+            assert!(code.is_error(), "{code}");
+            assert!(client.version == Version::V311 || code == ReasonCode::QUOTA_EXCEEDED, "{code}");
+            assert_eq!(client.receive().await, None);
+        }
+        let reached = status(&bench.view, Bound::Connections);
+        let lasting = reached.lasting.unwrap();
+        assert_eq!((reached.reached, lasting.limit, lasting.is_share), (3, u64::from(most), true));
+        assert_eq!(lasting.last, "`greedy`");
+        assert_eq!(bench.view.sessions(), most as usize, "a refused client leaves no session");
+        open("modest", "0").await.0.ping().await;
+        // A device whose network dropped its connection without a word comes back at once.
+        let (mut again, code) = open("greedy", "0").await;
+        assert_eq!(code, OK);
+        again.ping().await;
+        drop((again, clients));
+        nobody_is_connected(&bench).await;
+        let (_, code) = open("greedy", "later").await;
+        assert_eq!(code, OK);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a10_a_tenth_of_the_connections_is_there_for_a_fixed_word_alone() {
+    for most in [1, 10, 25] {
+        let bench = Bench::start(Setup {
+            identities: vec!["{client_id}", "local"],
+            limits: Limits {
+                max_connections: most,
+                ..Limits::default()
+            },
+            ..Setup::default()
+        })
+        .await;
+        let reserve = most.div_ceil(10);
+        let open = async |listener: usize, count: usize| {
+            let mut clients = Vec::new();
+            for number in 0..count {
+                clients.push(Client::connected(bench.addresses[listener], connect_5(&number.to_string())).await);
+            }
+            clients
+        };
+        let is_closed = async |listener: usize| {
+            let mut refused = Client::opened(bench.addresses[listener], Version::V5).await;
+            refused.receive().await.is_none()
+        };
+        let devices = open(0, most).await;
+        assert!(is_closed(0).await);
+        let local = open(1, reserve).await;
+        assert!(is_closed(1).await && is_closed(0).await);
+        assert_eq!(status(&bench.view, Bound::Connections).reached, 3);
+        drop((devices, local));
+        nobody_is_connected(&bench).await;
+        // The share of an identity does not bind it.
+        let local = open(1, most + reserve).await;
+        assert!(is_closed(1).await);
+        drop(local);
+        nobody_is_connected(&bench).await;
+    }
+}
+
+fn aliased(alias: u16, topic: &str) -> Packet {
+    Packet::Publish(Publish {
+        topic: Text::from(topic.to_owned()),
+        properties: PublishProperties {
+            topic_alias: NonZeroU16::new(alias),
+            ..PublishProperties::default()
+        },
+        ..Publish::default()
+    })
+}
+
+/// Aliases of many connections, of short topics and long ones, set once or again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a10_aliases_of_all_connections_stay_within_their_bound_and_are_given_back() {
+    for (length, again) in [(20, 1), (20, 5), (300, 2), (1000, 1)] {
+        let bench = Bench::start(Setup {
+            limits: Limits {
+                max_alias_bytes: 40_000,
+                ..Limits::default()
+            },
+            ..Setup::default()
+        })
+        .await;
+        let topic = |round: usize| format!("here/{}", "x".repeat(length - round));
+        let mut clients = Vec::new();
+        let mut full = None;
+        for number in 0..100 {
+            let (mut client, connack) = Client::connect(bench.address(), connect_5(&format!("d{number}"))).await;
+            if connack.properties.topic_alias_maximum == Some(0) {
+                full = Some(number);
+                // Without aliases it works as ever.
+                client.send(&publish("here/x", 1, Some(1))).await;
+                client.expect_ack(1, OK).await;
+                break;
+            }
+            for round in 0..again {
+                for alias in 1..=32 {
+                    client.send(&aliased(alias, &topic(round))).await;
+                }
+            }
+            client.ping().await;
+            let of_one = (32 * (64 + topic(again - 1).len())) as u64;
+            assert_eq!(
+                taken(&bench.view, Bound::AliasBytes),
+                of_one * (number + 1),
+                "set again, an alias counts once"
+            );
+            clients.push(client);
+        }
+        let full = full.expect("aliases are still granted");
+        assert!(full > 0, "one connection alone takes half of the bound");
+        drop(clients);
+        until("aliases are free", || taken(&bench.view, Bound::AliasBytes) == 0).await;
+        // All of these are granted some before the first uses any.
+        let (mut ended, mut late) = (0, Vec::new());
+        for number in 0..60 {
+            late.push(Client::connected(bench.address(), connect_5(&format!("e{number}"))).await);
+        }
+        for client in &mut late {
+            for alias in 1..=32 {
+                if !client.try_send(&aliased(alias, &"y".repeat(1000))).await {
+                    break;
+                }
+            }
+            if client.try_send(&Packet::PingReq).await {
+                match client.receive().await {
+                    Some(Packet::PingResp) => {}
+                    Some(Packet::Disconnect(disconnect)) => {
+                        assert_eq!(disconnect.reason, ReasonCode::QUOTA_EXCEEDED);
+                        ended += 1;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(taken(&bench.view, Bound::AliasBytes) <= 40_000);
+        }
+        assert!(ended > 0, "{length} {again}");
+        drop(late);
+        nobody_is_connected(&bench).await;
+        assert!(bench.view.stats().disconnected(Disconnection::OverBudget) >= ended);
+        assert_eq!(taken(&bench.view, Bound::AliasBytes), 0);
+    }
+}
+
+/// Subscribers that read nothing, of several message sizes: what waits for them is bounded in all, a device gets its acks, a
+/// local subscriber its messages, and everything is given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a10_what_peers_do_not_read_stays_within_its_bound_and_is_given_back() {
+    const MOST: u64 = 256 << 10;
+    for size in [100, 20_000, 100_000] {
+        let bench = Bench::start(Setup {
+            identities: vec!["{client_id}", "local"],
+            limits: Limits {
+                max_output_bytes: MOST as usize,
+                ..Limits::default()
+            },
+            ..Setup::default()
+        })
+        .await;
+        let mut deaf = Vec::new();
+        for number in 0..3 {
+            let mut client = Client::connected(bench.address(), connect_5(&format!("deaf-{number}"))).await;
+            client.subscribe(1, "here/bulk").await;
+            deaf.push(client);
+        }
+        let mut local = Client::connected(bench.addresses[1], connect_5("local")).await;
+        local.subscribe(1, "here/small").await;
+        let mut device = Client::connected(bench.address(), connect_5("device")).await;
+        let bulk = Packet::Publish(Publish {
+            topic: Text::from_static("here/bulk"),
+            payload: Bytes::from(vec![7; size]),
+            ..Publish::default()
+        });
+        let mut rounds = 0;
+        while status(&bench.view, Bound::OutputBytes).reached == 0 {
+            rounds += 1;
+            assert!(rounds < 500, "what waits is not bounded");
+            // As much at a time for each size.
+            for _ in 0..(400_000 / size).min(500) {
+                device.send(&bulk).await;
+            }
+            device.ping().await;
+            assert!(taken(&bench.view, Bound::OutputBytes) <= MOST);
+        }
+        assert!(bench.view.stats().fanout_dropped.load(Ordering::Relaxed) > 0);
+        for packet_id in 1..=20 {
+            device.send(&publish("here/small", 1, Some(packet_id))).await;
+            device.expect_ack(packet_id, OK).await;
+            assert_eq!(local.text().await.1, packet_id.to_string());
+        }
+        drop(deaf);
+        until("what waited for them is given back", || taken(&bench.view, Bound::OutputBytes) == 0).await;
+        let mut again = Client::connected(bench.address(), connect_5("again")).await;
+        again.subscribe(1, "here/bulk").await;
+        device.send(&bulk).await;
+        assert_eq!(again.message().await.payload.len(), size);
+    }
+}
+
+/// Devices that each take longer than others are patient for, all from one address and at once, with fewer places than devices;
+/// and silent peers that hold all places.
+#[tokio::test(flavor = "multi_thread")]
+async fn a8_slow_devices_from_one_address_all_get_in_and_silent_peers_give_way() {
+    let bench = Bench::start(Setup {
+        limits: Limits {
+            max_pending: 100,
+            ..Limits::default()
+        },
+        ..Setup::default()
+    })
+    .await;
+    let mut joined = JoinSet::new();
+    for number in 0..300 {
+        let address = bench.address();
+        joined.spawn(async move {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                let mut client = Client::opened(address, Version::V5).await;
+                let pace = tokio::time::timeout(Duration::from_millis(600), client.receive()).await;
+                // Closed before it said anything: it comes back.
+                let is_there = pace.is_err() && client.try_send(&Packet::Connect(Box::new(connect_5(&format!("d{number}"))))).await;
+                if is_there && let Some(Packet::ConnAck(connack)) = client.receive().await {
+                    assert_eq!(connack.code, OK);
+                    return (client, tries);
+                }
+                assert!(tries < 100, "d{number} does not get in");
+                // It comes back a little later, as devices do.
+                tokio::time::timeout(Duration::from_millis(300), std::future::pending::<()>())
+                    .await
+                    .ok();
+            }
+        });
+    }
+    let clients = within("all get in", joined.join_all()).await;
+    assert_eq!(clients.len(), 300);
+    assert_eq!(bench.view.stats().disconnected(Disconnection::Evicted), 0, "none of them gave way");
+    drop(clients);
+    nobody_is_connected(&bench).await;
+
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(Client::opened(bench.address(), Version::V5).await);
+    }
+    let (mut device, connack) = within("a silent peer gives way", Client::connect(bench.address(), connect_5("d"))).await;
+    assert_eq!(connack.code, OK);
+    device.ping().await;
+    assert!(bench.view.stats().disconnected(Disconnection::Evicted) > 0);
+    let pending = status(&bench.view, Bound::Pending);
+    assert!(
+        pending
+            .lasting
+            .is_some_and(|lasting| lasting.limit == 100 && lasting.last == "127.0.0.1")
+    );
+}
