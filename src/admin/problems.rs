@@ -191,10 +191,26 @@ fn room(look: &Look, list: &mut Vec<String>) {
         let wanted = show_duration(wanted);
         list.push(format!("at the present rate the log has room for {hours:.1} h; gateway.survive.outage requires {wanted}. Raise max_bytes or gateway.max_disk"));
     }
+    quarantined(figures, list);
     if figures.log.free_bytes < figures.log.keep_free {
         let (free, keep) = (show_bytes(figures.log.free_bytes), show_bytes(figures.log.keep_free));
         list.push(format!(
             "the file system has {free} free, less than gateway.keep_free ({keep}). Free some space"
+        ));
+    }
+}
+
+/// What a person may still salvage, and until when.
+fn quarantined(figures: &Figures, list: &mut Vec<String>) {
+    let kept = figures.log.quarantined;
+    if kept.segments > 0 {
+        let until = kept
+            .until
+            .map_or_else(String::new, |until| format!(" by {}", wall(until.saturating_mul(1000))));
+        list.push(format!(
+            "{} ({}) kept in the log's directory: salvage what you need of them{until} with `forebay log salvage`; they are removed then, or earlier if their room is needed",
+            count(kept.segments, "quarantined segment"),
+            show_bytes(kept.bytes)
         ));
     }
 }

@@ -93,6 +93,9 @@ struct Disk {
     max_bytes: u64,
     free_bytes: u64,
     keep_free_bytes: u64,
+    quarantined_segments: u64,
+    quarantined_bytes: u64,
+    quarantined_until: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -368,6 +371,9 @@ fn disk(figures: &Figures) -> Disk {
         max_bytes: figures.log.max_disk,
         free_bytes: figures.log.free_bytes,
         keep_free_bytes: figures.log.keep_free,
+        quarantined_segments: figures.log.quarantined.segments,
+        quarantined_bytes: figures.log.quarantined.bytes,
+        quarantined_until: figures.log.quarantined.until.map(|until| wall(until.saturating_mul(1000))),
     }
 }
 

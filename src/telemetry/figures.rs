@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use forebay_bridge::BridgeStatus;
 use forebay_broker::{BoundStatus, DeviceStatus, RouteStatus, UnroutedTopic};
-use forebay_wal::{Audit, ClockReport, StartReport, Timestamp};
+use forebay_wal::{Audit, ClockReport, Quarantined, StartReport, Timestamp};
 
 use super::past::Counted;
 use crate::gateway::TaskFigures;
@@ -29,7 +29,7 @@ pub(crate) trait Source: Send + Sync {
     fn unrouted(&self, limit: usize) -> Vec<UnroutedTopic>;
     /// A device's newest connections, oldest first.
     fn history(&self, identity: &str) -> Vec<Moment>;
-    /// The ledger as of the last commit, over all devices and since the log was made.
+    /// The ledger at this moment, over all devices and since the log was made.
     fn ledger(&self) -> Audit;
 }
 
@@ -121,6 +121,8 @@ pub(crate) struct Log {
     pub(crate) max_disk: u64,
     pub(crate) free_bytes: u64,
     pub(crate) keep_free: u64,
+    /// Damaged segments that are kept for salvage.
+    pub(crate) quarantined: Quarantined,
     /// Why the log cannot write now; `None` if it can.
     pub(crate) unavailable: Option<String>,
     /// Whether its writer thread has ended, which only a restart fixes.

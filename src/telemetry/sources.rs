@@ -84,6 +84,7 @@ impl Running {
             max_disk: self.max_disk,
             free_bytes: status.free_bytes,
             keep_free: self.keep_free,
+            quarantined: status.quarantined,
             unavailable: status.unavailable,
             writer_ended: !self.sources.log.is_alive(),
         }
@@ -155,17 +156,6 @@ impl Source for Running {
     }
 
     fn ledger(&self) -> Audit {
-        let mut sum = Audit::default();
-        for line in self.sources.log.ledger() {
-            sum.accepted += line.counts.accepted;
-            sum.requeued += line.counts.requeued;
-            sum.delivered += line.counts.delivered;
-            sum.waiting += line.counts.waiting;
-            sum.expired += line.counts.expired;
-            sum.evicted += line.counts.evicted;
-            sum.dead_lettered += line.counts.dead_lettered;
-            sum.damaged += line.counts.damaged;
-        }
-        sum
+        self.sources.log.totals()
     }
 }

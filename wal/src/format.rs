@@ -7,7 +7,7 @@
 //! | `0000000001.redb`, ... | segments; the one with the highest number takes appends and holds the truth about all |
 //! | `next.tmp` | the next segment, made ahead; deleted at open |
 //! | `spare.tmp` | the spare segment, whose blocks the next one reuses; deleted at open |
-//! | `*.redb.damaged` | quarantined: segments that could not be read as they should; never deleted by us, counted in `max_disk` |
+//! | `*.redb.damaged` | quarantined: segments that could not be read as they should; kept for salvage for 30 days, within a quarter of `max_disk` |
 //! | `lock` | locked for as long as a process uses the directory; names the log, the newest segment and, after a write to it failed, the last row of its state that is believed |
 //! | `ballast` | a sixteenth of `max_disk`, 4 to 16 MiB, to be freed when trimming needs room on a full disk |
 //!

@@ -284,6 +284,13 @@ impl Log {
         audit::audit(self.shared())
     }
 
+    /// The ledger as a whole at this moment, with what is settled in memory; `waiting` is what the other counts leave over, and equals
+    /// that of the streams when nothing is appended. [`Log::audit`] counts it by reading.
+    #[must_use]
+    pub fn totals(&self) -> Audit {
+        audit::at_this_moment(self.shared())
+    }
+
     /// The ledger's lines, one per device and one named `other` for those beyond `max_devices`, as of the last commit.
     #[must_use]
     pub fn ledger(&self) -> Vec<LedgerLine> {

@@ -19,7 +19,7 @@ use crate::progress::tracker::Tracker;
 use crate::record::{Epoch, StreamId};
 use crate::segment::database::SegmentError;
 use crate::segment::segments::Segments;
-use crate::stats::{Observer, Stats};
+use crate::stats::{Observer, Quarantined, Stats};
 use crate::sync::lock;
 
 /// The bound of the dead letters.
@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) wakes: Mutex<Vec<(StreamId, Wake)>>,
     pub(crate) disk_bytes: AtomicU64,
     pub(crate) free_bytes: AtomicU64,
+    /// As of the last look.
+    pub(crate) quarantined: Mutex<Quarantined>,
     /// What readers met and the writer repairs.
     pub(crate) repairs: Mutex<Repairs>,
     /// The oldest waiting record of a stream and when it came, as of the last look.

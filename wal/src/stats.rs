@@ -29,6 +29,8 @@ pub struct Stats {
     pub damaged: AtomicU64,
     /// Segments quarantined because they were damaged.
     pub quarantined: AtomicU64,
+    /// Quarantined segments that were removed.
+    pub removed_quarantined: RemovedQuarantined,
     /// Records that compaction copied from one segment to another: little waited in it, or it had failed.
     pub compacted: AtomicU64,
     /// Settlements of records that were settled already.
@@ -43,6 +45,29 @@ pub struct Stats {
     pub rotations: AtomicU64,
     /// Closed segments that were opened as if they had not been closed properly, so that all of them had to be read.
     pub repairs: AtomicU64,
+}
+
+/// Quarantined segments that were removed, by reason.
+#[derive(Debug, Default)]
+pub struct RemovedQuarantined {
+    /// They were kept for 30 days.
+    pub age: AtomicU64,
+    /// All together took more than a quarter of `max_disk`.
+    pub bound: AtomicU64,
+    /// Their room was needed.
+    pub room: AtomicU64,
+}
+
+/// What is kept for salvage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quarantined {
+    /// How many segments.
+    pub segments: u64,
+    /// What they occupy.
+    pub bytes: u64,
+    /// When the oldest is removed for its age, seconds since 1970; `None` if the clock was not trusted yet. It goes earlier if its room is
+    /// needed.
+    pub until: Option<u64>,
 }
 
 /// Distributions, reported as they happen, from the writer thread; implementations must not block.
@@ -75,6 +100,8 @@ pub struct Status {
     pub disk_bytes: u64,
     /// Bytes free in the file system.
     pub free_bytes: u64,
+    /// Damaged segments that are kept for salvage; they count in `disk_bytes`.
+    pub quarantined: Quarantined,
     /// Why the log cannot write now; `None` if it can.
     pub unavailable: Option<String>,
     /// The newest trusted time on disk.

@@ -449,7 +449,7 @@ fn suspended_records_that_pin_files_are_dropped_by_their_streams_policy_at_max_d
     };
     bench.log.suspend(key, forebay_wal::Offset(0));
     for round in 0..100 {
-        bench.store("suspended", b"x");
+        bench.store("suspended", &vec![b'x'; MIB / 2]);
         pour(&mut bench, 1);
         for record in reader.read(usize::MAX).unwrap() {
             bench.log.settle(MAIN, record.id.offset, Settlement::Delivered);

@@ -225,6 +225,9 @@ const LOG: &[Instrument] = &[
     counter("forebay_dead_lettered_total", "records", "Records that the cloud will never accept, kept as dead letters.", |m| count(&m.stats.log.dead_lettered)),
     counter("forebay_damaged_total", "records", "Records that cannot be read: their checksum is wrong or their segment is lost. Check the disk if it rises.", |m| count(&m.stats.log.damaged)),
     counter("forebay_quarantined_total", "segments", "Damaged segments quarantined while running. Compaction copied what could be read. Check the disk if it rises.", |m| count(&m.stats.log.quarantined)),
+    gauge("forebay_quarantined_segments", "segments", "Quarantined segments that are kept for salvage now; `/status` says until when.", |m| one(m.figures.log.quarantined.segments)),
+    gauge("forebay_quarantined_bytes", "bytes", "Bytes of those segments; they are part of `forebay_disk_bytes`.", |m| one(m.figures.log.quarantined.bytes)),
+    by(&["reason"], counter("forebay_quarantined_removed_total", "segments", "Quarantined segments that were removed: `age` after 30 days, `bound` because all together took more than a quarter of `gateway.max_disk`, `room` because their room was needed.", removed_quarantined)),
     counter("forebay_compacted_total", "records", "Records that compaction copied from one segment to another, because little waited in it or it was damaged.", |m| count(&m.stats.log.compacted)),
     counter("forebay_written_bytes_total", "bytes", "Bytes written to segments: how fast does the flash card wear?", |m| count(&m.stats.log.device_bytes)),
     counter("forebay_syncs_total", "syncs", "Syncs of the log's disk.", |m| count(&m.stats.log.device_syncs)),
@@ -335,6 +338,15 @@ fn oldest(stream: &Stream) -> Option<f64> {
     } else {
         stream.oldest.map(|age| age.as_secs_f64())
     }
+}
+
+fn removed_quarantined(moment: &Moment<'_>) -> Vec<Series> {
+    let removed = &moment.stats.log.removed_quarantined;
+    labelled([
+        ("age", value(&removed.age)),
+        ("bound", value(&removed.bound)),
+        ("room", value(&removed.room)),
+    ])
 }
 
 fn traces(moment: &Moment<'_>) -> Vec<Series> {

@@ -5,7 +5,8 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use crate::intake::batch::OpenBatch;
-use crate::segment::segments::{Segments, is_quarantined, name};
+use crate::segment::quarantine::{Because, Quarantine};
+use crate::segment::segments::{Segments, name};
 use crate::shared::Shared;
 use crate::sync::lock;
 
@@ -28,8 +29,7 @@ pub(crate) struct Space {
     pub(crate) active: u64,
     closed: HashMap<u64, u64>,
     ballast: u64,
-    /// What damaged segments take that are kept for salvage.
-    quarantined: u64,
+    quarantine: Quarantine,
     /// Records are refused because there is no room.
     pub(crate) is_full: bool,
     /// What was asked for when there was no room.
@@ -44,7 +44,7 @@ impl Space {
             active: 0,
             closed: HashMap::new(),
             ballast: 0,
-            quarantined: 0,
+            quarantine: Quarantine::default(),
             is_full: false,
             wanted: 0,
         }
@@ -66,12 +66,43 @@ impl Space {
         for name in directory.list()? {
             if name == BALLAST {
                 self.ballast = directory.allocated(&name)?;
-            } else if is_quarantined(&name) {
-                self.quarantined += directory.allocated(&name).unwrap_or(0);
             }
         }
         self.active = shared.segments.active_allocated();
+        self.look_at_quarantine(shared);
         Ok(())
+    }
+
+    /// Takes in what is quarantined, and removes what is too old or too much.
+    pub(crate) fn keep_quarantine(&mut self, shared: &Shared) {
+        // A person may have removed some.
+        if !self.quarantine.is_empty() {
+            self.look_at_quarantine(shared);
+        }
+        let now = shared.clock.now();
+        while let Some(because) = self.quarantine.due(&now, shared.options.max_disk) {
+            self.drop_quarantined(shared, because);
+        }
+    }
+
+    /// Removes the first quarantined segment that may go; `false` if there is none.
+    pub(crate) fn drop_quarantined(&mut self, shared: &Shared, because: Because) -> bool {
+        let directory = &*shared.segments.directory;
+        let is_gone = self.quarantine.remove_first(directory, because, &shared.stats);
+        *lock(&shared.quarantined) = self.quarantine.report();
+        is_gone
+    }
+
+    /// Whether anything is quarantined.
+    pub(crate) const fn has_quarantined(&self) -> bool {
+        !self.quarantine.is_empty()
+    }
+
+    fn look_at_quarantine(&mut self, shared: &Shared) {
+        if let Err(error) = self.quarantine.look(&*shared.segments.directory, &shared.clock.now()) {
+            tracing::debug!(%error, "the quarantined segments cannot be listed now");
+        }
+        *lock(&shared.quarantined) = self.quarantine.report();
     }
 
     /// The active segment is left; its bytes stay in the directory whatever becomes of it.
@@ -93,13 +124,14 @@ impl Space {
     }
 
     /// A closed segment stays although it leaves the log.
-    pub(crate) fn keep_quarantined(&mut self, segment: u64) {
-        self.quarantined += self.closed.remove(&segment).unwrap_or(0);
+    pub(crate) fn quarantined(&mut self, shared: &Shared, segment: u64) {
+        self.closed.remove(&segment);
+        self.look_at_quarantine(shared);
     }
 
     /// Bytes of all that the bound counts.
     pub(crate) fn used(&self, shared: &Shared) -> u64 {
-        self.closed.values().sum::<u64>() + self.active + shared.segments.ahead_allocated() + self.ballast + self.quarantined
+        self.closed.values().sum::<u64>() + self.active + shared.segments.ahead_allocated() + self.ballast + self.quarantine.bytes()
     }
 
     /// Bytes that may still be written.

@@ -5,7 +5,8 @@
 //! 1. it is damaged: what redb no longer gives is looked for in its bytes ([`crate::segment::remains`]),
 //! 2. a write to it failed, in this process or before it: nothing about it is believed any more than must be,
 //! 3. space is short and at least half of it is settled,
-//! 4. less than a quarter of it waits and nothing of that was settled for a while: it will not go by itself soon.
+//! 4. less than a quarter of it waits and nothing of that was settled for a while: it will not go by itself soon,
+//! 5. it is small, and there are many: each kill leaves a segment, however little is in it.
 //!
 //! It happens in parts of about a mebibyte, each in one commit with the change of the catalogue, from the front of each of
 //! the segment's ranges on: a crash in between leaves a shorter segment and goes on. Records keep offset, id and times. Readers go
@@ -34,6 +35,12 @@ const PART: usize = 1 << 20;
 const STILL: u32 = 30;
 /// Bytes that the segments around a compacted one may take besides what is copied.
 const OVERHEAD: u64 = 2 << 20;
+/// The same, where little is copied.
+const SMALL_OVERHEAD: u64 = 64 << 10;
+/// What the compaction of a small segment must give back besides twice what waits in it.
+const SMALL_GAIN: u64 = 16 << 10;
+/// How many segments there may be besides those that a full directory has, before small ones are merged.
+const SPARE_SEGMENTS: u64 = 16;
 
 /// Why a segment is compacted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +53,8 @@ enum Why {
     Room,
     /// Little of it is left.
     Sparse,
+    /// It is small, and there are many segments.
+    Small,
 }
 
 /// What is being compacted, and what will be. It decides and reads; the writer commits.
@@ -142,9 +151,9 @@ impl Compaction {
         self.now.is_some()
     }
 
-    /// Whether what goes on is to make room.
+    /// Whether what goes on gives room back.
     pub(crate) fn is_making_room(&self) -> bool {
-        self.now.as_ref().is_some_and(|job| job.why == Why::Room)
+        self.now.as_ref().is_some_and(|job| matches!(job.why, Why::Room | Why::Small))
     }
 
     /// Whether this segment is being compacted.
@@ -167,11 +176,23 @@ impl Compaction {
             Some(Job::new(segment, Why::Damaged))
         } else if let Some(segment) = distrusted(self) {
             Some(segment).filter(has_room).map(|segment| Job::new(segment, Why::Distrusted))
+        } else if let Some(segment) = self.stands_still(shared, space, active) {
+            Some(segment).filter(has_room).map(|segment| Job::new(segment, Why::Sparse))
         } else {
-            let sparse = self.stands_still(shared, space, active);
-            sparse.filter(has_room).map(|segment| Job::new(segment, Why::Sparse))
+            small_one_of_many(shared, space, active)
+                .filter(has_room)
+                .map(|segment| Job::new(segment, Why::Small))
         };
         Look::Done
+    }
+
+    /// Goes on with the next small segment at once while there are many.
+    pub(crate) fn merge_on(&mut self, shared: &Shared, space: &Space, active: u64) {
+        if self.now.is_none() && lock(&shared.repairs).damaged.is_empty() {
+            let small = small_one_of_many(shared, space, active);
+            let small = small.filter(|segment| has_room_for(shared, space, live(shared, *segment)));
+            self.now = small.map(|segment| Job::new(segment, Why::Small));
+        }
     }
 
     /// The oldest closed segment of which less than a quarter waits and has waited for a while.
@@ -200,7 +221,7 @@ impl Compaction {
             let closed = catalogue.segments.iter().filter(|segment| segment.number != active);
             closed
                 .map(|segment| (segment.live(), space.allocated(segment.number), segment.number))
-                .filter(|(live, allocated, _)| *live * 2 + OVERHEAD < *allocated)
+                .filter(|(live, allocated, _)| *live * 2 + OVERHEAD.min(*live + SMALL_GAIN) < *allocated)
                 .min_by_key(|(live, ..)| *live)
         };
         let Some((live, _, segment)) = sparsest.filter(|(live, ..)| has_room_for(shared, space, *live)) else {
@@ -228,7 +249,7 @@ impl Compaction {
                 }
             };
         }
-        if !job.is_charged {
+        if !job.is_charged && waits_in(shared, job.segment) {
             job.lost += lose_rest(shared, job.segment);
             job.is_charged = true;
             return Move::Charge;
@@ -389,7 +410,20 @@ fn waits_in(shared: &Shared, segment: u64) -> bool {
 }
 
 fn has_room_for(shared: &Shared, space: &Space, live: u64) -> bool {
-    space.headroom(shared) >= live * 5 / 4 + OVERHEAD
+    space.headroom(shared) >= live * 5 / 4 + OVERHEAD.min(live + SMALL_OVERHEAD)
+}
+
+/// The closed segment of which the least waits among those that take less than a quarter of what a segment may, if there are more segments
+/// than a full directory of whole ones has.
+fn small_one_of_many(shared: &Shared, space: &Space, active: u64) -> Option<u64> {
+    let catalogue = lock(&shared.catalogue);
+    let many = shared.options.max_disk / space.segment_bytes + SPARE_SEGMENTS;
+    if catalogue.segments.len() as u64 <= many {
+        return None;
+    }
+    let closed = catalogue.segments.iter().filter(|segment| segment.number != active);
+    let small = closed.filter(|segment| space.allocated(segment.number) < space.segment_bytes / 4);
+    small.min_by_key(|segment| segment.live()).map(|segment| segment.number)
 }
 
 /// The first range of the segment that may hold something that waits.

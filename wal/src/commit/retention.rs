@@ -68,7 +68,7 @@ pub(crate) fn end_compaction(shared: &Shared, space: &mut Space, ended: &Ended) 
 fn quarantine(shared: &Shared, space: &mut Space, segment: u64) {
     match shared.segments.quarantine(segment) {
         Ok(()) => {
-            space.keep_quarantined(segment);
+            space.quarantined(shared, segment);
             shared.stats.quarantined.fetch_add(1, Ordering::Relaxed);
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

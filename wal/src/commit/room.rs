@@ -25,6 +25,8 @@ pub(crate) enum NextStep {
     Compact,
     /// Begin a new segment, because only the active one has anything that may go.
     Rotate,
+    /// Remove the quarantined segment that goes first.
+    DropQuarantined,
     /// Evict these and commit that.
     Evict(Victims),
 }
@@ -74,7 +76,7 @@ impl RoomSearch {
     }
 
     /// What to do next. What is cheaper comes first: what nobody needs, what is settled, what little waits between much that is
-    /// settled, and last what the streams' policies let go.
+    /// settled, what is quarantined, and last what the streams' policies let go.
     pub(crate) fn next(&mut self, shared: &Shared, space: &Space, compaction: &mut Compaction, active: u64) -> NextStep {
         if space.headroom(shared) >= self.needed {
             return NextStep::Enough;
@@ -101,6 +103,11 @@ impl RoomSearch {
                 self.after(Tried::Compacted, NextStep::Compact)
             }
             Tried::Compacted if compaction.is_making_room() => NextStep::Compact,
+            // Small ones give so little that the active segment grows by as much, until its free pages take the next ones.
+            Tried::Compacted if self.rounds > 1 && compaction.begin_for_room(shared, space, active) => {
+                self.rounds -= 1;
+                NextStep::Compact
+            }
             Tried::SettledTwice | Tried::Compacted | Tried::Rotated => self.evict(shared, space, active),
             Tried::Evicted => self.after(Tried::EvictedAndSettled, NextStep::Settle),
             Tried::EvictedAndSettled => NextStep::Nothing,
@@ -108,6 +115,10 @@ impl RoomSearch {
     }
 
     fn evict(&mut self, shared: &Shared, space: &Space, active: u64) -> NextStep {
+        // What waits comes before what is only of use to a person.
+        if space.has_quarantined() {
+            return NextStep::DropQuarantined;
+        }
         if let Some(victims) = eviction::victims(shared, active) {
             return self.after(Tried::Evicted, NextStep::Evict(victims));
         }

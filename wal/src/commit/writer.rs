@@ -28,6 +28,7 @@ use crate::listener::Tap;
 use crate::record::Batch;
 use crate::segment::database::SegmentError;
 use crate::segment::page_fill::PageFill;
+use crate::segment::quarantine::Because;
 use crate::shared::Shared;
 use crate::sync::lock;
 
@@ -169,6 +170,10 @@ impl Writer {
                     self.shared.segments.drop_spare();
                     Ok(())
                 }
+                NextStep::DropQuarantined => {
+                    self.space.drop_quarantined(&self.shared, Because::Room);
+                    Ok(())
+                }
                 NextStep::Settle => self.commit_progress(),
                 NextStep::Compact => self.compact_step(),
                 NextStep::Rotate => self.rotate(),
@@ -304,7 +309,10 @@ impl Writer {
                 retention::end_compaction(&self.shared, &mut self.space, &ended);
                 wake(&self.shared, |_| true);
                 // Nothing waits in it, so this takes it out of the catalogue.
-                self.commit_progress()
+                self.note_empty();
+                let done = self.commit_progress();
+                self.compaction.merge_on(&self.shared, &self.space, self.number);
+                done
             }
         };
         if done.is_err() {
@@ -365,6 +373,7 @@ impl Writer {
             let has_room = self.space.headroom(&self.shared) >= self.space.needed_again(&self.shared);
             self.space.set_full(&self.shared, !has_room);
         }
+        self.space.keep_quarantine(&self.shared);
         self.space.make_ballast(&self.shared);
         self.shared.note_oldest();
     }

@@ -7,6 +7,7 @@ use crate::encoding::block::Block;
 use crate::encoding::change::Count;
 use crate::error::ReadError;
 use crate::progress::stream::StreamTracker;
+use crate::progress::tracker::Tracker;
 use crate::read::stretch;
 use crate::record::{Partition, StreamId};
 use crate::shared::Shared;
@@ -39,6 +40,12 @@ impl Audit {
     #[must_use]
     pub const fn balances(&self) -> bool {
         self.accepted + self.requeued == self.delivered + self.waiting + self.expired + self.evicted + self.dead_lettered + self.damaged
+    }
+
+    /// What came and has not ended.
+    const fn left_over(&self) -> u64 {
+        let ended = self.delivered + self.expired + self.evicted + self.dead_lettered + self.damaged;
+        (self.accepted + self.requeued).saturating_sub(ended)
     }
 
     fn add(&mut self, count: Count, by: u64) {
@@ -119,19 +126,9 @@ fn doubt_all(shared: &Shared) {
 fn moments(shared: &Shared) -> (Audit, Vec<Moment>) {
     let tracker = lock(&shared.tracker);
     let state = lock(&shared.catalogue);
-    let mut audit = totals(&state);
-    for pending in [Some(&tracker.pending), tracker.inflight.as_ref()].into_iter().flatten() {
-        for (_, count, by) in pending.ledger.iter() {
-            audit.add(count, by);
-        }
-    }
+    let audit = counted(&tracker, &state);
     let mut moments = Vec::new();
     for (id, tracked) in tracker.streams.iter().filter(|(_, tracked)| !tracked.internal) {
-        for entry in tracked.outstanding.values() {
-            if let Some(outcome) = &entry.settled {
-                audit.add(outcome.count(), 1);
-            }
-        }
         let end = state.stream(*id).map_or(0, |stream| stream.next);
         moments.push(Moment {
             id: *id,
@@ -140,6 +137,30 @@ fn moments(shared: &Shared) -> (Audit, Vec<Moment>) {
         });
     }
     (audit, moments)
+}
+
+/// The ledger with what is settled in memory, without what waits.
+fn counted(tracker: &Tracker, catalogue: &Catalogue) -> Audit {
+    let mut audit = totals(catalogue);
+    for pending in [Some(&tracker.pending), tracker.inflight.as_ref()].into_iter().flatten() {
+        for (_, count, by) in pending.ledger.iter() {
+            audit.add(count, by);
+        }
+    }
+    for tracked in tracker.streams.values().filter(|tracked| !tracked.internal) {
+        let settled = tracked.outstanding.values().filter_map(|entry| entry.settled.as_ref());
+        settled.for_each(|outcome| audit.add(outcome.count(), 1));
+    }
+    audit
+}
+
+/// The ledger as a whole with what is settled in memory; what waits is what the rest leaves over. Summed up line by line it would be too
+/// much after damage, because nobody knows whose records are damaged: they are counted on the line `other`.
+pub(crate) fn at_this_moment(shared: &Shared) -> Audit {
+    let tracker = lock(&shared.tracker);
+    let mut audit = counted(&tracker, &lock(&shared.catalogue));
+    audit.waiting = audit.left_over();
+    audit
 }
 
 fn count_waiting(shared: &Shared, moment: &Moment) -> Result<u64, ReadError> {
@@ -187,8 +208,7 @@ pub(crate) fn lines(state: &Catalogue) -> Vec<LedgerLine> {
         for count in Count::ALL {
             counts.add(count, slot.counts[count as usize]);
         }
-        let ended = counts.delivered + counts.expired + counts.evicted + counts.dead_lettered + counts.damaged;
-        counts.waiting = (counts.accepted + counts.requeued).saturating_sub(ended);
+        counts.waiting = counts.left_over();
         let identity = if number == 0 { "other".to_owned() } else { slot.identity.clone() };
         LedgerLine { identity, counts }
     });
@@ -217,6 +237,7 @@ pub(crate) fn status(shared: &Shared) -> Status {
         streams,
         disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
         free_bytes: shared.free_bytes.load(Ordering::Relaxed),
+        quarantined: *lock(&shared.quarantined),
         unavailable: unavailable.or_else(|| disk_full.then(|| crate::error::AppendError::DiskFull.to_string())),
         last_trusted: lock(&shared.catalogue).trusted,
     }

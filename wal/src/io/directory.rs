@@ -41,6 +41,14 @@ pub(crate) trait Directory: Send + Sync + Debug {
     fn sync(&self) -> io::Result<()>;
     /// Bytes that a file occupies.
     fn allocated(&self, name: &str) -> io::Result<u64>;
+    /// When a file was stamped or last written, seconds since 1970; 0 if that is not known.
+    fn stamped(&self, _name: &str) -> io::Result<u64> {
+        Ok(0)
+    }
+    /// Says since when a file counts as what it is now.
+    fn stamp(&self, _name: &str, _seconds: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Bytes that the file system has left for this user.
     fn free(&self) -> io::Result<u64>;
     /// Makes a file that occupies `bytes`.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use rustix::fs::{AtFlags, Dir, FallocateFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, Dir, FallocateFlags, Mode, OFlags, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::io::directory::{Directory, Inode, StorageFile};
@@ -128,6 +128,23 @@ impl Directory for RealDirectory {
     fn allocated(&self, name: &str) -> io::Result<u64> {
         let stat = rustix::fs::statat(self.handle(), name, AtFlags::empty())?;
         Ok(stat.st_blocks.unsigned_abs() * 512)
+    }
+
+    fn stamped(&self, name: &str) -> io::Result<u64> {
+        let stat = rustix::fs::statat(self.handle(), name, AtFlags::empty())?;
+        Ok(u64::try_from(stat.st_mtime).unwrap_or(0))
+    }
+
+    fn stamp(&self, name: &str, seconds: u64) -> io::Result<()> {
+        let at = Timespec {
+            tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX),
+            tv_nsec: 0,
+        };
+        let times = Timestamps {
+            last_access: at,
+            last_modification: at,
+        };
+        Ok(rustix::fs::utimensat(self.handle(), name, &times, AtFlags::empty())?)
     }
 
     fn free(&self) -> io::Result<u64> {

@@ -178,6 +178,7 @@ pub(crate) fn prepare(
         wakes: Mutex::new(Vec::new()),
         disk_bytes: AtomicU64::new(0),
         free_bytes: AtomicU64::new(0),
+        quarantined: Mutex::default(),
         repairs: Mutex::new(repairs),
         oldest: Mutex::new(HashMap::new()),
         is_marked: AtomicBool::new(false),
@@ -277,7 +278,7 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
             segment = number,
             "a segment does not say to which log it belongs; it is quarantined for salvage"
         );
-        segments.quarantine(number).map_err(|source| unusable(options, source))?;
+        segments.quarantine_uncounted(number).map_err(|source| unusable(options, source))?;
         found.quarantined += 1;
     }
     found.apply(Change::Epoch { epoch: random_u64() });

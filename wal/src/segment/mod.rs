@@ -5,6 +5,7 @@ pub(crate) mod database;
 pub(crate) mod life;
 pub(crate) mod lock_file;
 pub(crate) mod page_fill;
+pub(crate) mod quarantine;
 pub(crate) mod remains;
 pub(crate) mod reuse;
 pub(crate) mod search;

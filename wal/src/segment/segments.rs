@@ -19,6 +19,7 @@ use crate::segment::blocks::Blocks;
 use crate::segment::database::{SegmentError, Store, contained, open_db};
 use crate::segment::life::{Life, Lives};
 use crate::segment::lock_file::{Note, Origin};
+use crate::segment::quarantine::UNCOUNTED;
 use crate::segment::reuse::{Reused, SPARE};
 use crate::segment::table::{self, Next, Table};
 use crate::stats::Stats;
@@ -477,23 +478,29 @@ impl Segments {
         Ok(())
     }
 
-    /// Renames a segment that cannot be used, for salvage.
+    /// Renames a segment that cannot be used, for salvage. What waited in it was copied or counted.
     pub(crate) fn quarantine(&self, number: u64) -> io::Result<()> {
+        self.quarantine_as(number, ".damaged")
+    }
+
+    /// Renames a segment of which nobody knows what waited in it.
+    pub(crate) fn quarantine_uncounted(&self, number: u64) -> io::Result<()> {
+        self.quarantine_as(number, UNCOUNTED)
+    }
+
+    fn quarantine_as(&self, number: u64, end: &str) -> io::Result<()> {
         self.forget(number);
         let name = name(number);
         let taken = self.directory.list()?;
-        let aside = (0..).map(|n| {
-            if n == 0 {
-                format!("{name}.damaged")
-            } else {
-                format!("{name}.damaged-{n}")
-            }
-        });
-        let aside = aside
-            .into_iter()
-            .find(|aside| !taken.contains(aside))
-            .unwrap_or_else(|| format!("{name}.damaged"));
+        let first = format!("{name}{end}");
+        let others = (1..).map(|n| format!("{first}-{n}"));
+        let mut free = std::iter::once(first.clone()).chain(others).filter(|aside| !taken.contains(aside));
+        let aside = free.next().unwrap_or(first);
         self.directory.rename(&name, &aside)?;
+        // Until a trusted clock has seen it, its age is not known.
+        if let Err(error) = self.directory.stamp(&aside, 0) {
+            tracing::debug!(name = aside, %error, "the time of a quarantined segment could not be set");
+        }
         self.directory.sync()
     }
 

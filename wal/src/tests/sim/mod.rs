@@ -15,6 +15,7 @@ mod checks;
 mod deeds;
 mod disk;
 mod model;
+mod repeated;
 mod rng;
 mod rotation;
 mod world;

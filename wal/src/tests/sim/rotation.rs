@@ -29,9 +29,16 @@ impl CommitListener for Deaf {
 }
 
 fn open(disk: &SimDisk) -> (Log, Writer) {
+    let (log, mut writer) = open_within(disk, 64 << 20);
+    writer.space.segment_bytes = 128 << 10;
+    (log, writer)
+}
+
+/// A log that is stepped, in so many bytes.
+pub(super) fn open_within(disk: &SimDisk, max_disk: u64) -> (Log, Writer) {
     let options = Options {
         directory: PathBuf::from("simulated"),
-        max_disk: 64 << 20,
+        max_disk,
         keep_free: 0,
         commit_wait: Duration::ZERO,
         max_devices: 3,
@@ -43,8 +50,7 @@ fn open(disk: &SimDisk) -> (Log, Writer) {
         }],
     };
     let clock = Arc::new(ManualClock::trusted());
-    let Prepared { shared, mut writer, .. } = prepare(Arc::new(disk.clone()), options, clock, Arc::new(Unobserved), None).unwrap();
-    writer.space.segment_bytes = 128 << 10;
+    let Prepared { shared, writer, .. } = prepare(Arc::new(disk.clone()), options, clock, Arc::new(Unobserved), None).unwrap();
     (Log::stepped(shared), writer)
 }
 
@@ -54,13 +60,18 @@ const fn waits(number: u64) -> bool {
 }
 
 fn store(log: &Log, writer: &mut Writer, number: u64) -> bool {
+    store_of(log, writer, number, 3000)
+}
+
+/// Stores a record with so many bytes of payload; whether it was acked.
+pub(super) fn store_of(log: &Log, writer: &mut Writer, number: u64, bytes: usize) -> bool {
     let record = NewRecord {
         stream: StreamId(0),
         received: ManualClock::trusted().now(),
         identity: if waits(number) { "d1" } else { "d0" },
         route: "r",
         topic: "t",
-        payload: &payload(number, 3000),
+        payload: &payload(number, bytes),
         qos: 1,
         retain: false,
         expiry: None,
@@ -71,7 +82,8 @@ fn store(log: &Log, writer: &mut Writer, number: u64) -> bool {
     writer.commit(batch).is_ok() && taken
 }
 
-fn numbers(log: &Log) -> Vec<u64> {
+/// The numbers of what waits, as a reader gets them.
+pub(super) fn numbers(log: &Log) -> Vec<u64> {
     let mut reader = log.reader(StreamId(0), PartitionSet::ALL);
     let mut numbers = Vec::new();
     loop {
