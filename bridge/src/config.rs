@@ -1,5 +1,6 @@
 //! What the operator decides about the link to the cloud, validated by the caller's configuration.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ pub struct Config {
     pub client_id: String,
     /// The version of MQTT to speak. Default 5.
     pub version: Version,
-    /// Client certificate and trusted roots; `None` is plain TCP. Its ALPN names are those of [`Self::alpn`].
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Gives each connection its client certificate and trusted roots; `None` is plain TCP. The ALPN names are those of [`Self::alpn`].
+    pub tls: Option<TlsSource>,
     /// The ALPN name to offer in the TLS handshake; `None` offers none. AWS wants `x-amzn-mqtt-ca` on port 443. Default none.
     pub alpn: Option<String>,
     /// How many publishes may wait for the cloud's ack at once, the request channel included; never above the cloud's
@@ -50,6 +51,36 @@ pub struct Config {
     pub read_ahead: usize,
     /// The partitions this lane owns. Default all.
     pub partitions: PartitionSet,
+}
+
+/// Gives each connection its TLS settings, so that renewed files are used from the next connection on. Cheap to clone.
+#[derive(Clone)]
+pub struct TlsSource(Arc<LoadTls>);
+
+type LoadTls = dyn Fn() -> Result<Arc<rustls::ClientConfig>, String> + Send + Sync;
+
+impl TlsSource {
+    /// From what `load` finds at each connect; it may block on the disk. Its error says what is wrong and what to do.
+    pub fn new(load: impl Fn() -> Result<Arc<rustls::ClientConfig>, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(load))
+    }
+
+    /// The settings as they are now. Blocks on the disk.
+    pub(crate) fn load(&self) -> Result<Arc<rustls::ClientConfig>, String> {
+        (self.0)()
+    }
+}
+
+impl From<Arc<rustls::ClientConfig>> for TlsSource {
+    fn from(tls: Arc<rustls::ClientConfig>) -> Self {
+        Self::new(move || Ok(Arc::clone(&tls)))
+    }
+}
+
+impl fmt::Debug for TlsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsSource")
+    }
 }
 
 /// A small publish that does no harm.
@@ -107,7 +138,7 @@ impl Default for Backoff {
 impl Config {
     /// The profile `aws-iot`: 32 in flight, AWS's quotas per connection.
     #[must_use]
-    pub fn aws_iot(gateway: &str, host: &str, tls: Arc<rustls::ClientConfig>) -> Self {
+    pub fn aws_iot(gateway: &str, host: &str, tls: TlsSource) -> Self {
         Self {
             port: 8883,
             tls: Some(tls),

@@ -91,7 +91,7 @@ use forebay_topic::{PeerLog, Repeated};
 use forebay_wal::{Clock, Log};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Backoff, Canary, Config, RateLimit, Version};
+pub use config::{Backoff, Canary, Config, RateLimit, TlsSource, Version};
 pub use mapping::{CloudLimits, Mapped, Mapping, MappingError, Qos, Route, Unmappable};
 pub use stats::{Answer, DEAD_REASONS, Ended, Fate, Observer, REFUSAL_CODES, Stats};
 pub use status::{BridgeStatus, Handle, LastError, State, Suspension};

@@ -29,7 +29,7 @@ async fn mutual_tls_with_the_endpoints_name_carries_messages() {
     for version in [Version::V5, Version::V311] {
         let mut rig = secured(&authority).await;
         rig.config.version = version;
-        rig.config.tls = Some(authority.client_tls(Some(&authority.client("plant-7").unwrap())).unwrap());
+        rig.config.tls = Some(authority.client_tls(Some(&authority.client("plant-7").unwrap())).unwrap().into());
         rig.start();
         rig.publish("d1", 20);
         rig.drained().await;
@@ -41,7 +41,7 @@ async fn mutual_tls_with_the_endpoints_name_carries_messages() {
 async fn certificates_that_are_not_trusted_are_named_on_both_sides() {
     let (authority, stranger) = (Authority::new("cloud").unwrap(), Authority::new("stranger").unwrap());
     let mut rig = secured(&authority).await;
-    rig.config.tls = Some(stranger.client_tls(Some(&authority.client("plant-7").unwrap())).unwrap());
+    rig.config.tls = Some(stranger.client_tls(Some(&authority.client("plant-7").unwrap())).unwrap().into());
     rig.start();
     rig.until("named", |rig| rig.ended("tls") >= 1).await;
     let text = rig.status().last_error.unwrap().text;
@@ -49,7 +49,7 @@ async fn certificates_that_are_not_trusted_are_named_on_both_sides() {
     assert!(matches!(rig.status().state, State::BackingOff { .. } | State::Connecting));
     rig.stop().await;
 
-    rig.config.tls = Some(authority.client_tls(None).unwrap());
+    rig.config.tls = Some(authority.client_tls(None).unwrap().into());
     rig.start();
     rig.until("named", |rig| rig.ended("tls") >= 1).await;
     let text = rig.status().last_error.unwrap().text;

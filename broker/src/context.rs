@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::budget::Budget;
 use crate::fanout::Fanout;
 use crate::limits::Limits;
-use crate::observe::{Devices, Observer, Stats, WrongNames};
+use crate::observe::{ClosedListeners, Devices, Observer, Stats, WrongNames};
 use crate::policy::{AccessRules, Admission, RouteStats, Routes, Unrouted};
 use crate::retained::Retained;
 use crate::session::Registry;
@@ -50,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) parked_bytes: AtomicUsize,
     /// What of the front has ended although it must not.
     pub(crate) fault: OnceLock<String>,
+    /// Listeners that cannot serve yet.
+    pub(crate) closed_listeners: ClosedListeners,
     /// Which lines that a peer can cause are written to the log.
     pub(crate) peer_log: PeerLog,
     pub(crate) shutdown: CancellationToken,

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use forebay_topic::PeerLog;
 use forebay_wal::{Clock, Log, Tap};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,7 +17,7 @@ use crate::fanout::{self, Fanout};
 use crate::limits::Limits;
 use crate::listener::{self, Gates, Listener, ListenerConfig, PendingConnects};
 use crate::local_state::{Checkpointer, StateError, StateFile};
-use crate::observe::{Devices, Observer, Stats, WrongNames};
+use crate::observe::{ClosedListeners, Devices, Observer, Stats, WrongNames};
 use crate::policy::{AccessRules, Admission, RouteStats, RouteStatus, Routes, UnroutedTopic};
 use crate::retained::{self, Retained};
 use crate::session::{Registry, StoredSessions};
@@ -89,14 +88,6 @@ pub struct View {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrontError {
-    /// A listener's address cannot be bound.
-    #[error("cannot listen on {address}: is another broker running there? `ss -ltnp` shows which")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
     /// Sessions and retained messages could not be read.
     #[error(transparent)]
     State(#[from] StateError),
@@ -132,25 +123,19 @@ impl LocalFanout {
 }
 
 impl Front {
-    /// Binds all listeners and restores the sessions. Blocks on the disk for a moment.
+    /// Opens the listeners and restores the sessions. A listener whose files or address are not there yet is tried again while the
+    /// front runs ([`View::closed_listeners`]). Blocks on the disk for a moment.
     ///
     /// # Errors
     /// See [`FrontError`].
     pub async fn bind(config: Config, parts: Parts, shutdown: CancellationToken) -> Result<Self, FrontError> {
         let mut listeners = Vec::with_capacity(config.listeners.len());
-        for listener in config.listeners {
-            let failed = |source| FrontError::Bind {
-                address: listener.bind,
-                source,
-            };
-            let socket = TcpListener::bind(listener.bind).await.map_err(failed)?;
-            listeners.push(Listener {
-                socket,
-                tls: listener.tls,
-                identity: Arc::new(listener.identity),
-            });
+        for config in config.listeners {
+            let opened = listener::open(&config).await;
+            listeners.push(Listener { config, opened });
         }
-        let addresses = listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).collect();
+        let opened = listeners.iter().filter_map(|listener| listener.opened.as_ref().ok());
+        let addresses = opened.filter_map(|opened| opened.socket.local_addr().ok()).collect();
         let state = Arc::new(StateFile::open(&config.state)?);
         let limits = config.limits;
         let budget = Arc::new(Budget::new(&limits));
@@ -185,7 +170,7 @@ impl Front {
             access: config.access,
             fixed_words: listeners
                 .iter()
-                .filter_map(|listener| Some(listener.identity.fixed_word()?.to_owned()))
+                .filter_map(|listener| Some(listener.config.identity.fixed_word()?.to_owned()))
                 .collect(),
             route_stats: RouteStats::new(&config.routes),
             routes: config.routes,
@@ -202,6 +187,7 @@ impl Front {
             devices: Arc::default(),
             peer_log: PeerLog::default(),
             fault: OnceLock::new(),
+            closed_listeners: ClosedListeners::default(),
             shutdown,
             tasks: TaskTracker::new(),
         });
@@ -215,7 +201,7 @@ impl Front {
         })
     }
 
-    /// The addresses bound, in the order of the configuration.
+    /// The addresses that are bound already, in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -304,6 +290,12 @@ async fn until_over(context: &Context, tasks: &mut Tasks, threads: &fanout::Thre
 }
 
 impl View {
+    /// The listeners that cannot serve now, each with why and what to do.
+    #[must_use]
+    pub fn closed_listeners(&self) -> Vec<(SocketAddr, String)> {
+        self.context.closed_listeners.list()
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> &Stats {

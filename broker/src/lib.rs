@@ -104,7 +104,7 @@
 pub use budget::{Bound, BoundStatus, Budget, Lasting, Line as BoundLine, Unit};
 pub use front::{Config, Front, FrontError, LocalFanout, Parts, View};
 pub use limits::Limits;
-pub use listener::ListenerConfig;
+pub use listener::{ListenerConfig, cannot_listen};
 pub use local_state::StateError;
 pub use observe::{
     Accepted, ByReason, DeviceStatus, Devices, Disconnection, Observer, Publishes, Refusal, Stats, TracedPublish, Unretained,

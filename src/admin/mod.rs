@@ -14,21 +14,25 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use forebay_topic::PeerLog;
 
-use crate::config::Secret;
+use crate::config::{Secret, read_token};
 use crate::telemetry::Telemetry;
 
 pub(crate) use log::{CHANGE, LogPages};
-pub(crate) use server::{Server, bind};
+pub(crate) use server::bind;
 
 /// What the pages are made from. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct State {
     telemetry: Telemetry,
     token: Option<Secret>,
+    /// Where to look for the token while there is none: its file may come later than the gateway.
+    token_file: Option<PathBuf>,
+    late_token: Arc<OnceLock<Secret>>,
     log: Option<LogPages>,
     /// Names beside addresses and `localhost` that requests may be for.
     names: Arc<[String]>,
@@ -43,10 +47,27 @@ impl State {
         Self {
             telemetry,
             token,
+            token_file: None,
+            late_token: Arc::default(),
             log: None,
             names: Arc::default(),
             peer_log: Arc::default(),
         }
+    }
+
+    /// Looking there for the token if there is none yet.
+    #[must_use]
+    pub(crate) fn with_token_file(self, token_file: Option<PathBuf>) -> Self {
+        Self { token_file, ..self }
+    }
+
+    /// The token, if it is known by now.
+    fn token(&self) -> Option<&Secret> {
+        if let Some(known) = self.token.as_ref().or_else(|| self.late_token.get()) {
+            return Some(known);
+        }
+        let found = read_token(self.token_file.as_ref()?)?.ok()?;
+        Some(self.late_token.get_or_init(|| found))
     }
 
     /// Answering to these names too.

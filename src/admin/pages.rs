@@ -102,9 +102,9 @@ fn screen_page(state: &State, look: Look, now: Instant) -> Page {
 }
 
 pub(super) fn has_token<B>(request: &Request<B>, state: &State) -> bool {
-    let Some(token) = &state.token else { return false };
     let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let Some(given) = given else { return false };
+    let Some(token) = state.token() else { return false };
     let after = |scheme: &str| {
         let (found, rest) = given.split_at_checked(scheme.len())?;
         found.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest)

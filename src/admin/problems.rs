@@ -40,6 +40,7 @@ pub(super) fn problems(look: &Look, watch: &Counters, unrouted: &[UnroutedTopic]
     own_log(figures, &mut list);
     restarted(figures, &mut list);
     bounds(figures, &mut list);
+    files(figures, &mut list);
     certificates(figures, &mut list);
     clock(figures, &mut list);
     self_check(figures, &mut list);
@@ -211,6 +212,21 @@ fn quarantined(figures: &Figures, list: &mut Vec<String>) {
             "{} ({}) kept in the log's directory: salvage what you need of them{until} with `forebay log salvage`; they are removed then, or earlier if their room is needed",
             count(kept.segments, "quarantined segment"),
             show_bytes(kept.bytes)
+        ));
+    }
+}
+
+/// Files on disk that are others than those in use.
+fn files(figures: &Figures, list: &mut Vec<String>) {
+    for path in &figures.stale_files {
+        list.push(format!(
+            "{} has changed on disk; the running gateway reads it at the start only and still uses the old one: restart it",
+            path.display()
+        ));
+    }
+    if let Some(fault) = &figures.cloud_files {
+        list.push(format!(
+            "the files of cloud.tls cannot be used: {fault}; the connection uses them as they were before. A restart would wait for them"
         ));
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use forebay_broker::cannot_listen;
 use forebay_topic::Repeated;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -29,10 +30,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the figures are sampled for rates.
 const SAMPLE: Duration = Duration::from_secs(1);
 
-/// A bound admin server, not yet answering.
+/// The admin server, not yet answering.
 #[derive(Debug)]
 pub(crate) struct Server {
-    listener: TcpListener,
+    /// `Err` if the address cannot be had yet, and why; it is tried again each second.
+    listener: Result<TcpListener, String>,
     address: SocketAddr,
     pub(super) limits: Limits,
 }
@@ -54,29 +56,38 @@ const LIMITS: Limits = Limits {
     connection: Duration::from_secs(30),
 };
 
-/// Takes the address.
-///
-/// # Errors
-/// The system's, when the address cannot be had.
-pub(crate) async fn bind(address: SocketAddr) -> io::Result<Server> {
-    let listener = TcpListener::bind(address).await?;
-    let address = listener.local_addr()?;
-    Ok(Server {
+/// Takes the address, or leaves that to [`Server::run`] if it cannot be had yet.
+pub(crate) async fn bind(address: SocketAddr) -> Server {
+    let listener = listen(address).await;
+    let bound = listener.as_ref().ok().and_then(|listener| listener.local_addr().ok());
+    Server {
         listener,
-        address,
+        address: bound.unwrap_or(address),
         limits: LIMITS,
-    })
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| cannot_listen(&error))
+}
+
+/// The next connection; never ends while there is no listener.
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Server {
-    /// The address bound, with its real port.
+    /// The address, with its real port once it is bound.
     #[must_use]
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Answers until shutdown, and samples the figures every second. Open answers get a second more.
-    pub(crate) async fn run(self, state: State, shutdown: CancellationToken) {
+    pub(crate) async fn run(mut self, state: State, shutdown: CancellationToken) {
         let mut tasks = JoinSet::new();
         let mut sample = tokio::time::interval(SAMPLE);
         sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,6 +97,7 @@ impl Server {
                 _ = sample.tick() => {
                     let now = Instant::now();
                     state.telemetry.look(now);
+                    self.try_again(&state).await;
                     for Repeated { who, reason, more } in state.peer_log.due(now) {
                         tracing::warn!(who, reason, "{more} more in the last minute");
                     }
@@ -95,7 +107,7 @@ impl Server {
                         tracing::error!(%error, "a task of the admin server failed");
                     }
                 }
-                accepted = self.listener.accept() => match accepted {
+                accepted = accept(self.listener.as_ref().ok()) => match accepted {
                     Ok((socket, peer)) if tasks.len() < self.limits.connections => {
                         // `/status` is for those on this machine, reached over its loopback.
                         let is_local = is_local(self.address, peer);
@@ -112,6 +124,18 @@ impl Server {
         let drained = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, drained).await.is_err() {
             tracing::debug!("admin connections were closed at shutdown");
+        }
+    }
+
+    /// Another try to take an address that could not be had.
+    async fn try_again(&mut self, state: &State) {
+        let Err(why) = &self.listener else { return };
+        if state.peer_log.is_first(&self.address.to_string(), "admin_closed", Instant::now()) {
+            tracing::error!(address = %self.address, "the admin server cannot serve: {why}; it is tried again each second, and devices are served meanwhile");
+        }
+        self.listener = listen(self.address).await;
+        if self.listener.is_ok() {
+            tracing::info!(address = %self.address, "the admin server serves now");
         }
     }
 }

@@ -28,7 +28,7 @@ struct Running {
 }
 
 async fn start(fake: &Arc<Fake>, limit: impl FnOnce(&mut server::Limits)) -> Running {
-    let mut server = bind(LOOPBACK).await.unwrap();
+    let mut server = bind(LOOPBACK).await;
     limit(&mut server.limits);
     let (address, shutdown) = (server.address(), CancellationToken::new());
     let task = tokio::spawn(server.run(State::new(watching(fake), None), shutdown.clone()));
@@ -82,7 +82,7 @@ async fn every_path_answers_on_loopback() {
 #[tokio::test]
 async fn b9_no_path_answers_to_a_foreign_name() {
     let fake = Fake::new();
-    let server = bind(LOOPBACK).await.unwrap();
+    let server = bind(LOOPBACK).await;
     let (address, shutdown) = (server.address(), CancellationToken::new());
     let telemetry = watching(&fake);
     let state = State::new(telemetry.clone(), None).with_names(vec!["prom.example".to_owned()]);

@@ -28,13 +28,18 @@ async fn serve(args: &ConfigArgs, signals: OsSignals) -> ExitCode {
     let (tasks, stop) = (Tasks::new(), CancellationToken::new());
     tasks.vital("os-signals", &stop, signals.obey(stop.clone()));
     let origin = args.origin();
-    let loading = tokio::task::spawn_blocking(move || crate::config::load(&origin.path, &origin.overrides));
+    let loading = tokio::task::spawn_blocking(move || crate::config::load_to_run(&origin.path, &origin.overrides));
     let loaded = tokio::select! {
         loaded = loading => loaded,
         () = stop.cancelled() => return ExitCode::SUCCESS,
     };
     let exit = match loaded {
-        Ok(Ok(config)) => gateway::run(config, args.origin(), tasks, stop).await,
+        Ok(Ok((config, later))) => {
+            for fault in later {
+                tracing::error!(key = fault.path, "{}; the gateway starts and waits for it", fault.reason);
+            }
+            gateway::run(config, args.origin(), tasks, stop).await
+        }
         Ok(Err(error)) => {
             logging::say(&error.to_string());
             return ExitCode::from(crate::config::EXIT_CODE);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::fault::Fault;
 use super::listener::{Listener, clash, is_host_name};
 use super::schema::{Reading, Section};
 
@@ -76,7 +77,10 @@ pub(super) fn read(root: &Section<'_>, listeners: &[Listener], reading: &mut Rea
         Ok(token) => Some(token),
         Err(reason) => {
             if reading.check_files {
-                reading.faults.push(section.fault("token_file", format!("{reason}. {hint}")));
+                reading.faults.push(Fault {
+                    passes: true,
+                    ..section.fault("token_file", format!("{reason}. {hint}"))
+                });
             }
             None
         }

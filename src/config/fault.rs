@@ -18,6 +18,8 @@ pub(crate) struct Fault {
     pub(crate) reason: String,
     /// The nearest name that would have been right.
     pub(crate) nearest: Option<String>,
+    /// It is about another file, which may come later or be written right now: `forebay run` waits for it.
+    pub(crate) passes: bool,
 }
 
 impl Fault {
@@ -30,6 +32,7 @@ impl Fault {
             value: String::new(),
             reason: reason.into(),
             nearest: None,
+            passes: false,
         }
     }
 }
@@ -62,6 +65,13 @@ pub(crate) struct ConfigError {
     pub(crate) file: PathBuf,
     /// All faults, at least one.
     pub(crate) faults: Vec<Fault>,
+}
+
+impl ConfigError {
+    /// Whether all that is wrong is about other files, which may come later: not the text of this one.
+    pub(crate) fn passes(&self) -> bool {
+        self.faults.iter().all(|fault| fault.passes)
+    }
 }
 
 impl fmt::Display for ConfigError {

@@ -39,6 +39,8 @@ pub(crate) struct ListenerTls {
     pub(crate) client_ca: PathBuf,
     /// Revoked certificates. Default `certs/devices.crl` if it exists.
     pub(crate) crl: Option<PathBuf>,
+    /// The list by convention, if it is there when the listener opens: the folder may come later than the gateway.
+    pub(crate) crl_if_there: Option<PathBuf>,
 }
 
 /// Where a device's identity comes from.
@@ -185,12 +187,13 @@ fn read_tls(section: &Section<'_>, reading: &mut Reading<'_>) -> ListenerTls {
             "`forebay certs revoke` makes it; leave the key out if nothing is revoked",
             reading,
         )
-        .or_else(|| (!tls.has("crl") && by_convention.exists()).then_some(by_convention));
+        .or_else(|| (!tls.has("crl") && by_convention.exists()).then(|| by_convention.clone()));
     ListenerTls {
         certificate,
         key,
         client_ca,
         crl,
+        crl_if_there: (!tls.has("crl")).then_some(by_convention),
     }
 }
 

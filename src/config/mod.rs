@@ -91,6 +91,24 @@ pub(crate) fn load(path: &Path, overrides: &Overrides) -> Result<Config, ConfigE
     })
 }
 
+/// As [`load`], for a gateway that waits for other files: also returns which of those cannot be read yet.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(crate) fn load_to_run(path: &Path, overrides: &Overrides) -> Result<(Config, Vec<Fault>), ConfigError> {
+    match load(path, overrides) {
+        Ok(config) => Ok((config, Vec::new())),
+        Err(error) if error.passes() => {
+            let overrides = Overrides {
+                skip_files: true,
+                ..overrides.clone()
+            };
+            Ok((load(path, &overrides)?, error.faults))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads a configuration from text; relative paths start at `base_dir`.
 ///
 /// # Errors

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use forebay_broker::{Front, FrontError, LocalFanout};
-use forebay_wal::{Clock, Log, OpenError, Opened};
+use forebay_broker::{Front, FrontError, ListenerConfig, LocalFanout};
+use forebay_wal::{Clock, Log, OpenError, Opened, SystemClock};
 use tokio_util::sync::CancellationToken;
 
-use super::settings::{self, NamedListener};
+use super::cloud_files::CloudFiles;
+use super::settings::{self, CertificateEnds};
 use super::shutdown::Running;
 use super::tasks::{Task, Tasks};
 use super::{Exit, cloud, private, time};
@@ -16,6 +17,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::inspect::{About, warned_at};
 use crate::monitor::canary::{self, Canary};
+use crate::monitor::files::ListenerFiles;
 use crate::monitor::self_check::{Origin, SelfCheck};
 use crate::monitor::signals::{self, Watch};
 use crate::telemetry::{Sources, Telemetry};
@@ -51,15 +53,14 @@ pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdow
     let traces = trace(&config, &log, &clock, &telemetry, tasks).map_err(Exit::Internal)?;
 
     let judged = time::certificates(&machine, log.clone());
-    let listeners = settings::listeners(&config, &judged).map_err(Exit::Configuration)?;
-    time::end_with(&machine, &settings::certificates(&listeners));
+    let ends = CertificateEnds::default();
+    let files = ListenerFiles::default();
+    let opened = listener_opened(&machine, &ends, &files);
+    let listeners = settings::listeners(&config, &judged, &opened).map_err(Exit::Configuration)?;
     let mapping = Arc::new(cloud::mapping(&config).map_err(Exit::Configuration)?);
-    let bridge = config
-        .cloud
-        .as_ref()
-        .map(|cloud| cloud::bridge(&config, cloud, &machine, &judged))
-        .transpose();
-    let bridge = bridge.map_err(Exit::Configuration)?;
+    let cloud_files = CloudFiles::default();
+    let of_bridge = |cloud| cloud::bridge(&config, cloud, &machine, &judged, &cloud_files);
+    let bridge = config.cloud.as_ref().map(of_bridge);
     let (watch, witness) = signals::start(&config, Arc::clone(&clock), telemetry.broker_observer())
         .context("the thread of `watch` cannot be started")
         .map_err(Exit::Internal)?;
@@ -70,8 +71,8 @@ pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdow
         clock: Arc::clone(&clock),
         observer: Arc::new(witness),
     };
-    let front = bind_front(&config, &listeners, parts, shutdown.clone()).await?;
-    let admin = bind_admin(&config).await?;
+    let front = bind_front(&config, listeners, parts, shutdown.clone()).await?;
+    let admin = admin::bind(config.admin.bind).await;
 
     let handle = bridge.is_some().then(forebay_bridge::Handle::new);
     let canary = canary(&config, &log);
@@ -83,7 +84,9 @@ pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdow
         report,
         clock: Arc::clone(&machine),
         judged: judged.clone(),
-        certificates: settings::certificates(&listeners),
+        certificates: ends,
+        files: files.clone(),
+        cloud_files: cloud_files.clone(),
         watch: watch.clone(),
         canary: canary.clone(),
         check: self_check.clone(),
@@ -92,6 +95,7 @@ pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdow
     let about = About::new(&config, Arc::clone(&machine));
     telemetry.observe(sources, &config).map_err(Exit::Internal)?;
     let state = admin::State::new(telemetry.clone(), config.admin.token.clone())
+        .with_token_file(config.admin.token_file.clone())
         .with_names(config.admin.names.clone())
         .with_log(admin::LogPages::new(log.clone(), about));
     let address = admin.address();
@@ -109,6 +113,9 @@ pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdow
         let make = move || canary.clone().run(log.clone(), Arc::clone(&clock), stop.clone());
         others.push(tasks.restarting("canary", shutdown, make));
     }
+    let (check, stop) = (self_check.clone(), shutdown.clone());
+    let make = move || files.clone().run(check.clone(), stop.clone());
+    others.push(tasks.restarting("files", shutdown, make));
     let (config, origin, stop) = (Arc::new(config), Arc::new(origin), shutdown.clone());
     let checked = log.clone();
     let make = move || {
@@ -159,24 +166,25 @@ async fn open_log(config: &Config, clock: Arc<dyn Clock>, telemetry: &Telemetry,
 
 async fn bind_front(
     config: &Config,
-    listeners: &[NamedListener],
+    listeners: Vec<ListenerConfig>,
     parts: forebay_broker::Parts,
     shutdown: CancellationToken,
 ) -> Result<Front, Exit> {
     let front = settings::front(config, listeners, &parts.log).map_err(Exit::Internal)?;
     Front::bind(front, parts, shutdown).await.map_err(|error| match error {
-        error @ FrontError::Bind { .. } => Exit::Configuration(error.into()),
         error @ FrontError::State(_) => Exit::Disk(error.into()),
         error => Exit::Internal(error.into()),
     })
 }
 
-async fn bind_admin(config: &Config) -> Result<admin::Server, Exit> {
-    let bind = config.admin.bind;
-    let bound = admin::bind(bind).await;
-    bound
-        .with_context(|| format!("admin cannot listen on {bind}: is another gateway running? Give admin.bind another port"))
-        .map_err(Exit::Configuration)
+/// A listener begins to use a certificate: its end is told, no time past it is believed, and its files are looked after.
+fn listener_opened(machine: &Arc<SystemClock>, ends: &CertificateEnds, files: &ListenerFiles) -> settings::Opened {
+    let (machine, ends, files) = (Arc::clone(machine), ends.clone(), files.clone());
+    Arc::new(move |listener, tls, used| {
+        files.uses(listener, used);
+        ends.note(listener, tls.not_after());
+        time::end_with(&machine, &ends.list());
+    })
 }
 
 fn trace(config: &Config, log: &Log, clock: &Arc<dyn Clock>, telemetry: &Telemetry, tasks: &Tasks) -> anyhow::Result<Option<Task>> {

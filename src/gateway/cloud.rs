@@ -1,19 +1,15 @@
 //! From the configuration's `cloud` and `routes` to the bridge's.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::Context as _;
 use forebay_bridge::{CloudLimits, Mapping, Qos, RateLimit, Version};
-use forebay_broker::tls::{CertificateClock, pem_fault};
+use forebay_broker::tls::CertificateClock;
 use forebay_broker::{Admission, Undeliverable};
 use forebay_wal::SystemClock;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 
-use super::time::CloudVerifier;
-use crate::config::{ClientCertificate, Cloud, CloudTls, Config, Profile, Protocol};
+use super::cloud_files::CloudFiles;
+use crate::config::{Cloud, Config, Profile, Protocol};
 use crate::monitor::canary;
 
 /// AWS wants this ALPN name on port 443, where it serves other protocols too.
@@ -26,21 +22,16 @@ pub(super) fn bridge(
     cloud: &Cloud,
     clock: &Arc<SystemClock>,
     certificates: &CertificateClock,
-) -> anyhow::Result<forebay_bridge::Config> {
+    files: &CloudFiles,
+) -> forebay_bridge::Config {
     let gateway = config.gateway.id.as_str();
-    let verifier = |roots| CloudVerifier::new(roots, Arc::clone(clock), certificates.clone());
-    let tls = cloud
-        .tls
-        .as_ref()
-        .map(|tls| client_tls(cloud, tls, verifier))
-        .transpose()?
-        .map(Arc::new);
+    let tls = cloud.tls.as_ref().map(|tls| files.source(cloud.profile, tls, clock, certificates));
     let profile = match (cloud.profile, &tls) {
-        (Profile::AwsIot, Some(tls)) => forebay_bridge::Config::aws_iot(gateway, &cloud.endpoint, Arc::clone(tls)),
+        (Profile::AwsIot, Some(tls)) => forebay_bridge::Config::aws_iot(gateway, &cloud.endpoint, tls.clone()),
         (Profile::AwsIot, None) | (Profile::Mqtt, _) => forebay_bridge::Config::mqtt(gateway, &cloud.endpoint),
     };
     let bytes_per_second = cloud.max_bandwidth.or(profile.rate_limit.bytes_per_second);
-    Ok(forebay_bridge::Config {
+    forebay_bridge::Config {
         port: cloud.port,
         client_id: cloud.client_id.clone(),
         version: match cloud.protocol {
@@ -56,7 +47,7 @@ pub(super) fn bridge(
             ..profile.rate_limit
         },
         ..profile
-    })
+    }
 }
 
 /// The routes to the cloud.
@@ -99,82 +90,6 @@ impl Admission for MappedAdmission {
 /// Another broker knows nothing of AWS's name and may refuse it.
 fn alpn(profile: Profile, port: u16) -> Option<&'static str> {
     (profile == Profile::AwsIot && port == HTTPS).then_some(AWS_ALPN)
-}
-
-fn client_tls(
-    cloud: &Cloud,
-    tls: &CloudTls,
-    verifier: impl FnOnce(RootCertStore) -> anyhow::Result<CloudVerifier>,
-) -> anyhow::Result<ClientConfig> {
-    client_config(verifier(roots(cloud, tls)?)?, tls.identity.as_ref())
-}
-
-fn client_config(verifier: CloudVerifier, identity: Option<&ClientCertificate>) -> anyhow::Result<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        // Named so because a verifier of one's own may let anybody pass; this one adds the time to rustls's.
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
-    let Some(identity) = identity else {
-        return Ok(builder.with_no_client_auth());
-    };
-    let key = PrivateKeyDer::from_pem_file(&identity.key)
-        .map_err(|error| anyhow!("{} is not a private key in PEM: {}", identity.key.display(), pem_fault(&error)))?;
-    builder
-        .with_client_auth_cert(certificates(&identity.certificate)?, key)
-        .with_context(|| {
-            format!(
-                "{} and {} do not belong together",
-                identity.certificate.display(),
-                identity.key.display()
-            )
-        })
-}
-
-fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| anyhow!("{} is not a certificate in PEM: {}", path.display(), pem_fault(&error)))
-}
-
-fn roots_from(path: &Path) -> anyhow::Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        roots
-            .add(certificate)
-            .with_context(|| format!("{} has a certificate that cannot be a CA", path.display()))?;
-    }
-    Ok(roots)
-}
-
-fn roots(cloud: &Cloud, tls: &CloudTls) -> anyhow::Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    match (&tls.ca, cloud.profile) {
-        (Some(path), _) => roots = roots_from(path)?,
-        (None, Profile::AwsIot) => {
-            let is_amazon = |subject: &[u8]| {
-                [&b"Amazon Root CA"[..], b"Starfield"]
-                    .iter()
-                    .any(|name| subject.windows(name.len()).any(|part| part == *name))
-            };
-            roots.extend(
-                webpki_roots::TLS_SERVER_ROOTS
-                    .iter()
-                    .filter(|root| is_amazon(&root.subject))
-                    .cloned(),
-            );
-        }
-        (None, Profile::Mqtt) => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    if roots.is_empty() {
-        bail!(
-            "no CA is known for the cloud's certificate; name one with cloud.tls.ca, or install the system's CAs (package ca-certificates)"
-        );
-    }
-    Ok(roots)
 }
 
 #[cfg(test)]

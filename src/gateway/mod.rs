@@ -5,6 +5,7 @@
 
 mod build;
 mod cloud;
+mod cloud_files;
 mod os_signals;
 mod private;
 mod settings;
@@ -19,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::monitor::self_check::Origin;
 
+pub(crate) use cloud_files::CloudFiles;
 pub(crate) use os_signals::OsSignals;
 pub(crate) use private::make_private;
-pub(crate) use settings::{limits, log_directory, log_options};
+pub(crate) use settings::{CertificateEnds, limits, log_directory, log_options};
 pub(crate) use tasks::{TaskFigures, Tasks};
 pub(crate) use time::clock;
 

@@ -1,14 +1,16 @@
 //! From the configuration to the settings of the log and of the front.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
-use forebay_broker::tls::{CertificateClock, IdentityTemplate, ServerTls, TlsFiles};
-use forebay_broker::{AccessRule, AccessRules, Route, Routes};
+use forebay_broker::tls::{CertificateClock, IdentityTemplate, ServerTls, TlsFiles, TlsSource};
+use forebay_broker::{AccessRule, AccessRules, ListenerConfig, Route, Routes};
 use forebay_wal::Log;
 
 use crate::config::{Config, Listener, Stream, WhenFull};
+use crate::monitor::files::UsedFiles;
 
 /// Where the log lies.
 pub(crate) fn log_directory(config: &Config) -> PathBuf {
@@ -41,10 +43,10 @@ fn stream(stream: &Stream) -> forebay_wal::StreamOptions {
 }
 
 /// The front's settings.
-pub(super) fn front(config: &Config, listeners: &[NamedListener], log: &Log) -> anyhow::Result<forebay_broker::Config> {
+pub(super) fn front(config: &Config, listeners: Vec<ListenerConfig>, log: &Log) -> anyhow::Result<forebay_broker::Config> {
     Ok(forebay_broker::Config {
         gateway: config.gateway.id.to_string(),
-        listeners: listeners.iter().map(|(listener, _)| listener.clone()).collect(),
+        listeners,
         access: access(config),
         routes: routes(config, log)?,
         limits: limits(config),
@@ -101,45 +103,60 @@ fn routes(config: &Config, log: &Log) -> anyhow::Result<Routes> {
     Ok(Routes::new(routes))
 }
 
-pub(super) type NamedListener = (forebay_broker::ListenerConfig, String);
+/// When each TLS listener's certificate ends, in seconds since 1970, as far as they are open. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CertificateEnds(Arc<Mutex<BTreeMap<String, i64>>>);
 
-pub(super) fn listeners(config: &Config, clock: &CertificateClock) -> anyhow::Result<Vec<NamedListener>> {
-    config
-        .listeners
-        .iter()
-        .map(|listener| Ok((listen(listener, clock)?, listener.bind.to_string())))
-        .collect()
+impl CertificateEnds {
+    /// By listener.
+    pub(crate) fn list(&self) -> Vec<(String, i64)> {
+        self.lock().iter().map(|(listener, end)| (listener.clone(), *end)).collect()
+    }
+
+    /// Notes the certificate that a listener uses from now on.
+    pub(crate) fn note(&self, listener: &str, end: i64) {
+        self.lock().insert(listener.to_owned(), end);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn listen(listener: &Listener, clock: &CertificateClock) -> anyhow::Result<forebay_broker::ListenerConfig> {
-    let tls = match &listener.tls {
-        None => None,
-        Some(files) => {
+/// The listeners; `opened` is told of each certificate that is used.
+pub(super) fn listeners(config: &Config, clock: &CertificateClock, opened: &Opened) -> anyhow::Result<Vec<ListenerConfig>> {
+    config.listeners.iter().map(|listener| listen(listener, clock, opened)).collect()
+}
+
+/// Is told which listener begins to use which certificate and files.
+pub(super) type Opened = Arc<dyn Fn(&str, &ServerTls, UsedFiles) + Send + Sync>;
+
+fn listen(listener: &Listener, clock: &CertificateClock, opened: &Opened) -> anyhow::Result<ListenerConfig> {
+    let tls = listener.tls.as_ref().map(|files| {
+        let files = files.clone();
+        let (clock, opened, bind) = (clock.clone(), Arc::clone(opened), listener.bind.to_string());
+        TlsSource::new(move || {
+            let by_convention = files.crl_if_there.as_ref().filter(|path| path.exists());
             let files = TlsFiles {
                 certificate: files.certificate.clone(),
                 key: files.key.clone(),
                 client_ca: files.client_ca.clone(),
-                crl: files.crl.clone(),
+                crl: files.crl.as_ref().or(by_convention).cloned(),
             };
-            let tls = ServerTls::load(&files, clock).with_context(|| format!("listener {}", listener.bind))?;
+            // Before they are read: what is replaced meanwhile is told once too often, not once too few.
+            let used = UsedFiles::of(&files);
+            let tls = ServerTls::load(&files, &clock)?;
             for overdue in tls.overdue() {
-                tracing::warn!(listener = %listener.bind, "{overdue}");
+                tracing::warn!(listener = %bind, "{overdue}");
             }
-            Some(Arc::new(tls))
-        }
-    };
+            opened(&bind, &tls, used);
+            Ok(Arc::new(tls))
+        })
+    });
     let identity = IdentityTemplate::parse(&listener.identity.to_string()).with_context(|| format!("listener {}", listener.bind))?;
-    Ok(forebay_broker::ListenerConfig {
+    Ok(ListenerConfig {
         bind: listener.bind,
         tls,
         identity,
     })
-}
-
-/// When each TLS listener's certificate ends, in seconds since 1970.
-pub(super) fn certificates(listeners: &[NamedListener]) -> Vec<(String, i64)> {
-    listeners
-        .iter()
-        .filter_map(|(listener, name)| Some((name.clone(), listener.tls.as_ref()?.not_after())))
-        .collect()
 }

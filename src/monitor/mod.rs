@@ -2,5 +2,6 @@
 //! self-check, and the signals of the devices' publishes.
 
 pub(crate) mod canary;
+pub(crate) mod files;
 pub(crate) mod self_check;
 pub(crate) mod signals;

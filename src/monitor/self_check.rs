@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use forebay_wal::Log;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::certs::inspect::{crl_ends, first_end};
@@ -65,7 +66,13 @@ pub(crate) struct Findings {
 
 /// The newest findings. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SelfCheck(Arc<Mutex<Option<Arc<Findings>>>>);
+pub(crate) struct SelfCheck(Arc<Newest>);
+
+#[derive(Debug, Default)]
+struct Newest {
+    findings: Mutex<Option<Arc<Findings>>>,
+    again: Notify,
+}
 
 impl FileState {
     /// The label's text.
@@ -86,6 +93,11 @@ impl SelfCheck {
         self.lock().clone()
     }
 
+    /// Has it checked now, not within the hour.
+    pub(crate) fn again(&self) {
+        self.0.again.notify_one();
+    }
+
     /// Checks at once and every hour until shutdown, on the blocking pool.
     pub(crate) async fn run(
         self,
@@ -102,14 +114,16 @@ impl SelfCheck {
                 Ok(findings) => *self.lock() = Some(Arc::new(findings)),
                 Err(error) => tracing::error!(%error, "the self-check failed"),
             }
-            if tokio::time::timeout(EVERY, shutdown.cancelled()).await.is_ok() {
-                return;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.0.again.notified() => {}
+                () = tokio::time::sleep(EVERY) => {}
             }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Findings>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,8 +133,8 @@ pub(crate) fn check(config: &Config, origin: &Origin, taken: u64, now: SystemTim
         taken,
         ..CheckOptions::default()
     };
-    let (file, fault) = match config::load(&origin.path, &origin.overrides) {
-        Ok(found) if found.fingerprint == config.fingerprint => (FileState::Same, String::new()),
+    let (file, fault) = match config::load_to_run(&origin.path, &origin.overrides) {
+        Ok((found, _)) if found.fingerprint == config.fingerprint => (FileState::Same, String::new()),
         Ok(_) => (FileState::Differs, String::new()),
         Err(error) => (FileState::Broken, error.to_string()),
     };

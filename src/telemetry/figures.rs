@@ -1,5 +1,7 @@
 //! All figures at one moment: what `/metrics`, `/status` and the health checks are made from, so that they never disagree.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -73,6 +75,10 @@ pub(crate) struct Figures {
     pub(crate) clock: Clock,
     /// Seconds until the certificate of each TLS listener expires; negative = it has.
     pub(crate) certificates: Vec<(String, i64)>,
+    /// Files of listeners that are others on disk now than those in use.
+    pub(crate) stale_files: Vec<PathBuf>,
+    /// Why the files of `cloud.tls` on disk are not used and earlier ones are; `None` if they are used.
+    pub(crate) cloud_files: Option<String>,
     /// The outage that the configuration wants to survive.
     pub(crate) survive_outage: Duration,
     /// What became of the spans; `None` if nothing is traced.
@@ -110,6 +116,8 @@ pub(crate) struct Front {
     pub(crate) bounds: Vec<BoundStatus>,
     /// Names that devices dialled and our certificates lack.
     pub(crate) wrong_names: ByLabel,
+    /// Listeners that cannot serve now, and why.
+    pub(crate) closed_listeners: Vec<(SocketAddr, String)>,
 }
 
 /// The log, apart from its counters.

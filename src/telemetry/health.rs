@@ -8,6 +8,9 @@ use crate::config::show_bytes;
 pub(crate) fn not_ready(look: &Look) -> Vec<String> {
     let log = &look.figures.log;
     let mut missing = restart_helps(look);
+    for (address, why) in &look.figures.front.closed_listeners {
+        missing.push(format!("listener {address} does not serve: {why}"));
+    }
     if let Some(reason) = &log.unavailable {
         missing.push(format!("the log cannot be written: {reason}"));
     }
@@ -51,6 +54,17 @@ mod tests {
 
     use super::super::tests::look;
     use super::*;
+
+    #[test]
+    fn b1_a_listener_that_cannot_serve_is_named_and_a_restart_does_not_help() {
+        let mut look = look();
+        look.figures.front.closed_listeners = vec![(([10, 0, 0, 7], 8883).into(), "cannot listen: no such address".to_owned())];
+        assert_eq!(
+            not_ready(&look),
+            ["listener 10.0.0.7:8883 does not serve: cannot listen: no such address"]
+        );
+        assert_eq!(restart_helps(&look), Vec::<String>::new());
+    }
 
     #[test]
     fn a_gateway_without_its_cloud_is_ready_and_healthy() {

@@ -13,9 +13,10 @@ use super::figures::{self, Cloud, Figures, Front, Log, Source, Stats, Stream};
 use super::past::Counted;
 use crate::check::record_bytes;
 use crate::config::{Config, WhenFull};
-use crate::gateway::Tasks;
+use crate::gateway::{CertificateEnds, CloudFiles, Tasks};
 use crate::inspect::warned_at;
 use crate::monitor::canary::Canary;
+use crate::monitor::files::ListenerFiles;
 use crate::monitor::self_check::SelfCheck;
 use crate::monitor::signals::{Moment, Watch};
 
@@ -33,8 +34,12 @@ pub(crate) struct Sources {
     pub(crate) clock: Arc<SystemClock>,
     /// By when certificates are judged.
     pub(crate) judged: CertificateClock,
-    /// When each TLS listener's certificate ends, in seconds since 1970.
-    pub(crate) certificates: Vec<(String, i64)>,
+    /// When each TLS listener's certificate ends.
+    pub(crate) certificates: CertificateEnds,
+    /// The files that the listeners use.
+    pub(crate) files: ListenerFiles,
+    /// Those of the cloud.
+    pub(crate) cloud_files: CloudFiles,
     /// What is watched.
     pub(crate) watch: Watch,
     /// The canary; `None` if it is off.
@@ -105,6 +110,7 @@ impl Source for Running {
                 routes: self.sources.view.routes(),
                 bounds: self.sources.view.budget().status(),
                 wrong_names: self.sources.view.wrong_names(),
+                closed_listeners: self.sources.view.closed_listeners(),
             },
             log: self.log(),
             cloud: self.sources.bridge.as_ref().map(|handle| Cloud { status: handle.status() }),
@@ -113,7 +119,9 @@ impl Source for Running {
                 report,
                 last_trusted: self.sources.log.status().last_trusted,
             },
-            certificates: self.sources.certificates.iter().map(left).collect(),
+            certificates: self.sources.certificates.list().iter().map(left).collect(),
+            stale_files: self.sources.files.stale(),
+            cloud_files: self.sources.cloud_files.fault(),
             survive_outage: self.survive_outage,
             // Telemetry knows.
             traces: None,

@@ -324,7 +324,11 @@ impl Lane {
     pub(crate) fn ended(&mut self, failure: &Failure, lived: Option<Duration>) {
         let now = Instant::now();
         self.handle.stats().count_ended(failure.ended);
-        self.retries.ended(lived, failure.ended == Ended::TakenOver);
+        if failure.is_local {
+            self.retries.waits_for_files();
+        } else {
+            self.retries.ended(lived, failure.ended == Ended::TakenOver);
+        }
         if failure.ended == Ended::Busy {
             self.rate_limiter.cut(now);
         }

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 use crate::Backoff;
 
+/// Doublings of the delay while files are missing.
+const FAILURES_WITHOUT_FILES: u32 = 3;
 /// A takeover is followed by at least this many doublings: two gateways with one client id must not disconnect each other in turn.
 const FAILURES_AFTER_TAKEOVER: u32 = 4;
 
@@ -48,6 +50,11 @@ impl Retries {
         if taken_over {
             self.failures = self.failures.max(FAILURES_AFTER_TAKEOVER);
         }
+    }
+
+    /// Files of this machine were missing and nothing was dialled: no peer has to be spared, so they are looked for every few seconds.
+    pub(crate) const fn waits_for_files(&mut self) {
+        self.failures = FAILURES_WITHOUT_FILES;
     }
 
     /// The message that made the peer close is found: the link is as good as before it.
@@ -98,6 +105,15 @@ mod tests {
         retries.ended(None, false);
         assert_eq!(retries.delay(now, 0.0), Duration::from_secs(1), "AWS takes one CONNECT a second");
         assert_eq!(retries.delay(now + Duration::from_secs(5), 0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn e8_files_that_are_missing_for_hours_do_not_delay_the_try_after_they_came() {
+        let mut retries = Retries::new(Backoff::default());
+        for _ in 0..10_000 {
+            retries.waits_for_files();
+        }
+        assert_eq!(retries.delay(Instant::now(), 1.0), Duration::from_secs(4));
     }
 
     #[test]

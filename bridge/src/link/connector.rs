@@ -1,4 +1,4 @@
-//! Makes the connection to the cloud: name, TCP, TLS. Each stage has a third of the connect timeout, so that an error can say
+//! Makes the connection to the cloud: its files, name, TCP, TLS. The files are read at each connect. Each stage after them has a third of the connect timeout, so that an error can say
 //! which one failed and at which address.
 //!
 //! A name may stand for several addresses of which some answer nothing. They are tried as RFC 8305 ("happy eyeballs") says: in
@@ -12,11 +12,12 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -44,6 +45,8 @@ type Lookup = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 /// Why there is no connection.
 #[derive(Debug)]
 pub(crate) enum ConnectError {
+    /// The TLS files cannot be used, and why.
+    Files(String),
     /// The resolver has failed.
     Resolve(io::Error),
     /// The resolver has not answered within this time.
@@ -61,6 +64,8 @@ pub(crate) struct Connector {
     lookup: Arc<Lookup>,
     /// A lookup that has not answered yet: a resolver that hangs keeps one thread, however often we try.
     running: Option<oneshot::Receiver<io::Result<Vec<SocketAddr>>>>,
+    /// A read of the files that has not ended yet.
+    loading: Option<JoinHandle<Result<Arc<ClientConfig>, String>>>,
 }
 
 impl Connector {
@@ -70,12 +75,17 @@ impl Connector {
     }
 
     pub(crate) fn with_lookup(lookup: Arc<Lookup>) -> Self {
-        Self { lookup, running: None }
+        Self {
+            lookup,
+            running: None,
+            loading: None,
+        }
     }
 
     /// A connection to `config.host`, over TLS if it is configured. Cancel safe.
     pub(crate) async fn connect(&mut self, config: &Config) -> Result<Box<dyn Stream>, ConnectError> {
         let stage = config.connect_timeout / STAGES;
+        let tls = self.files(config, stage).await.map_err(ConnectError::Files)?;
         let addresses = match timeout(stage, self.resolve(&config.host, config.port)).await {
             Ok(resolved) => resolved.map_err(ConnectError::Resolve)?,
             Err(_) => return Err(ConnectError::ResolveTimeout(stage)),
@@ -83,14 +93,29 @@ impl Connector {
         let (tcp, address) = race(in_turns(addresses), Instant::now() + stage)
             .await
             .map_err(|failed| ConnectError::Tcp(failed, stage))?;
-        match &config.tls {
+        match tls {
             None => Ok(Box::new(tcp)),
-            Some(_) => match timeout(stage, secure(tcp, config)).await {
+            Some(tls) => match timeout(stage, secure(tcp, tls, config)).await {
                 Ok(Ok(stream)) => Ok(stream),
                 Ok(Err(error)) => Err(ConnectError::Tls(address, error)),
                 Err(_) => Err(ConnectError::TlsTimeout(address, stage)),
             },
         }
+    }
+
+    /// The TLS settings as the files say now; `None` is plain TCP. A disk that hangs keeps a thread of the blocking pool, and one at most.
+    async fn files(&mut self, config: &Config, within: Duration) -> Result<Option<Arc<ClientConfig>>, String> {
+        let Some(source) = config.tls.clone() else { return Ok(None) };
+        let loading = self.loading.take().filter(|loading| !loading.is_finished());
+        let loading = self
+            .loading
+            .insert(loading.unwrap_or_else(|| tokio::task::spawn_blocking(move || source.load())));
+        let loaded = timeout(within, loading).await;
+        let Ok(loaded) = loaded else {
+            return Err(format!("the disk has not given them within {} s", within.as_secs_f32()));
+        };
+        self.loading = None;
+        loaded.map_err(|error| format!("{error}; please report it"))?.map(Some)
     }
 
     async fn resolve(&mut self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
@@ -197,9 +222,7 @@ fn keep_alive(socket: &TcpSocket) -> io::Result<()> {
 }
 
 /// The TLS handshake. The only place where the ALPN name is set.
-async fn secure(tcp: TcpStream, config: &Config) -> io::Result<Box<dyn Stream>> {
-    let Some(tls) = &config.tls else { return Ok(Box::new(tcp)) };
-    let mut tls = Arc::clone(tls);
+async fn secure(tcp: TcpStream, mut tls: Arc<ClientConfig>, config: &Config) -> io::Result<Box<dyn Stream>> {
     if let Some(alpn) = &config.alpn {
         Arc::make_mut(&mut tls).alpn_protocols = vec![alpn.clone().into_bytes()];
     }
@@ -350,7 +373,7 @@ mod tests {
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
         let config = Config {
-            tls: Some(Arc::new(tls)),
+            tls: Some(Arc::new(tls).into()),
             ..config(Duration::from_secs(60))
         };
         let mut connector = connector(&[address]);
@@ -360,5 +383,46 @@ mod tests {
             "{:?}",
             failed.err()
         );
+    }
+
+    #[tokio::test]
+    async fn e13_the_files_are_asked_for_at_each_connect_and_a_fault_of_theirs_is_told_before_anything_is_dialled() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        let mut connector = Connector::with_lookup(Arc::new(|_, _| panic!("nothing is resolved")));
+        let config = Config {
+            tls: Some(crate::TlsSource::new(move || {
+                Err(format!("try {}", count.fetch_add(1, Ordering::Relaxed)))
+            })),
+            ..config(Duration::from_secs(60))
+        };
+        for number in 0..3 {
+            match connector.connect(&config).await {
+                Err(ConnectError::Files(why)) => assert_eq!(why, format!("try {number}")),
+                _ => panic!("the fault of the files was not told"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_under_the_files_keeps_one_thread_however_often_we_try() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        let (release, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let mut connector = connector(&[]);
+        let config = Config {
+            tls: Some(crate::TlsSource::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+                gate.lock().unwrap().recv().ok();
+                Err("late".to_owned())
+            })),
+            ..config(Duration::from_millis(60))
+        };
+        for _ in 0..4 {
+            assert!(matches!(connector.connect(&config).await, Err(ConnectError::Files(why)) if why.contains("has not given them")));
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        drop(release);
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Failure {
     pub(crate) blame: Option<Outcome>,
     /// The peer answered what cannot be read or makes no sense; a message in flight may be why.
     pub(crate) unreadable: bool,
+    /// Nothing was dialled: it waits for files of this machine.
+    pub(crate) is_local: bool,
 }
 
 impl Failure {
@@ -33,6 +35,7 @@ impl Failure {
             text,
             blame: None,
             unreadable: false,
+            is_local: false,
         }
     }
 
@@ -76,6 +79,13 @@ impl Failure {
     /// There is no connection.
     pub(crate) fn from_connect(error: &ConnectError, config: &Config) -> Self {
         match error {
+            ConnectError::Files(why) => Self {
+                is_local: true,
+                ..Self::new(
+                    Ended::Tls,
+                    format!("the files of cloud.tls cannot be used: {why}; they are read again at the next try"),
+                )
+            },
             ConnectError::Resolve(error) => unresolved(&error.to_string(), config),
             ConnectError::ResolveTimeout(within) => {
                 unresolved(&format!("the resolver has not answered within {} s", within.as_secs_f32()), config)

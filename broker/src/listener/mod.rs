@@ -1,6 +1,7 @@
 //! Listening: a task per connection from its first byte on, so that no peer delays another.
 
 mod heard;
+mod opening;
 mod pending_connects;
 
 use std::net::SocketAddr;
@@ -17,8 +18,11 @@ use crate::budget::{Bound, Charge, Exceeded, Owner};
 use crate::connection::{self, Peer};
 use crate::context::Context;
 use crate::observe::{Disconnection, add};
-use crate::tls::{self, IdentityTemplate, ServerTls};
+use crate::tls::{self, IdentityTemplate, ServerTls, TlsSource};
 use heard::Noted;
+pub use opening::cannot_listen;
+use opening::wait_until_open;
+pub(crate) use opening::{Opened, open};
 pub(crate) use pending_connects::PendingConnects;
 use pending_connects::{PendingConnect, Waiting};
 
@@ -30,17 +34,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ListenerConfig {
     /// Where it listens.
     pub bind: SocketAddr,
-    /// Its certificate and the CAs of its devices; `None` for plain TCP.
-    pub tls: Option<Arc<ServerTls>>,
+    /// Gives its certificate and the CAs of its devices; `None` for plain TCP.
+    pub tls: Option<TlsSource>,
     /// How a certificate or a client id becomes an identity.
     pub identity: IdentityTemplate,
 }
 
-/// A bound listener.
+/// A listener, open or not yet.
 pub(crate) struct Listener {
-    pub(crate) socket: TcpListener,
-    pub(crate) tls: Option<Arc<ServerTls>>,
-    pub(crate) identity: Arc<IdentityTemplate>,
+    pub(crate) config: ListenerConfig,
+    /// `Err` says why the first try failed.
+    pub(crate) opened: Result<Opened, String>,
 }
 
 /// Bounds shared by all listeners.
@@ -50,16 +54,25 @@ pub(crate) struct Gates {
     pub(crate) pending: Arc<PendingConnects>,
 }
 
-/// Accepts until shutdown. Connections run in the context's tasks.
+/// Accepts until shutdown, once the listener is open. Connections run in the context's tasks.
 pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>) {
+    let Listener { config, opened } = listener;
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(why) => match wait_until_open(&config, why, &context).await {
+            Some(opened) => opened,
+            None => return,
+        },
+    };
+    let identity = Arc::new(config.identity);
     loop {
         let accepted = tokio::select! {
             () = context.shutdown.cancelled() => return,
-            accepted = accept(&listener.socket, &context) => accepted,
+            accepted = accept(&opened.socket, &context) => accepted,
         };
         let Some((socket, address)) = accepted else { continue };
         let now = std::time::Instant::now();
-        let owner = match listener.identity.fixed_word() {
+        let owner = match identity.fixed_word() {
             Some(_) => Owner::FixedWord,
             None => Owner::at(address.ip()),
         };
@@ -73,7 +86,7 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
                 }
             },
         };
-        let (tls, identity) = (listener.tls.clone(), Arc::clone(&listener.identity));
+        let (tls, identity) = (opened.tls.clone(), Arc::clone(&identity));
         let tasks = context.tasks.clone();
         let context = Arc::clone(&context);
         tasks.spawn(async move {

@@ -1,10 +1,12 @@
 //! What the device side counts and tells of its devices, its publishes and its connections.
 
+mod closed_listeners;
 mod devices;
 mod stats;
 mod traced_publish;
 mod wrong_names;
 
+pub(crate) use closed_listeners::ClosedListeners;
 pub(crate) use devices::Device;
 pub use devices::{DeviceStatus, Devices};
 pub use stats::{Accepted, ByReason, Disconnection, Observer, Publishes, Refusal, Stats, Unretained};

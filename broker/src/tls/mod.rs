@@ -22,6 +22,7 @@ mod opening;
 mod peer;
 mod pem_fault;
 mod server;
+mod source;
 mod verifier;
 
 #[cfg(test)]
@@ -36,3 +37,4 @@ pub use names::{certificate_names, name_is_covered};
 pub use peer::{PeerCertificate, utc_text};
 pub use pem_fault::pem_fault;
 pub use server::{ServerTls, TlsFiles};
+pub use source::TlsSource;

@@ -271,7 +271,7 @@ async fn start_front(directory: Arc<tempfile::TempDir>, setup: Setup, gate: Arc<
     };
     let listener = |identity: &&str| ListenerConfig {
         bind: "127.0.0.1:0".parse().unwrap(),
-        tls: setup.tls.clone(),
+        tls: setup.tls.clone().map(Into::into),
         identity: IdentityTemplate::parse(identity).unwrap(),
     };
     let state = directory.path().join("state.redb");

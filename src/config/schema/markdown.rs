@@ -10,7 +10,7 @@ const HEAD: &str = "# Configuration
 
 Forebay reads one YAML file (`-c`/`--config`). `config/minimal.yaml` is the shortest one. `config/forebay.yaml` shows
 every key of this version with comments. `forebay check` reads the file without starting anything and lists all faults,
-each with its key, line, value and reason. The exit code of a configuration that cannot be used is 78.
+each with its key, line, value and reason. The exit code of a configuration that cannot be used is 78. Files that it names may come later: the gateway starts and waits for them.
 
 * The environment overrides the file, and flags override both. `FOREBAY__SECTION__KEY=value` sets a key: double underscores
   between the names, items of lists by number from 0 (`FOREBAY__LISTENERS__0__BIND`). The value is read as YAML.

@@ -129,7 +129,7 @@ const KEYS: &[KeyDoc] = &[
     value("listeners[].tls.certificate", File, "certs/server.pem", "The server's certificate chain, PEM, leaf first."),
     value("listeners[].tls.key", File, "certs/server.key", "Its private key, PEM. Only the gateway may read it."),
     value("listeners[].tls.client_ca", File, "certs/devices-ca.pem", "The CAs that sign device certificates, PEM."),
-    words("listeners[].tls.crl", File, "`certs/devices.crl` if it exists", "The list of revoked device certificates, PEM. If the key is set, a missing file is a fault, so that a lost list does not admit revoked devices."),
+    words("listeners[].tls.crl", File, "`certs/devices.crl` if it exists", "The list of revoked device certificates, PEM. If the key is set, the listener does not open without the file, so that a lost list does not admit revoked devices."),
     words("listeners[].identity", Text, "`{cn}` with TLS, `local` plain on loopback, `{client_id}` plain elsewhere", "Where a device's identity comes from: `{cn}`, `{san_uri}`, `{san_dns}`, `{client_id}`, or a fixed word for all. An identity is one topic level of at most 128 bytes without `/ + #`; a device with another one is refused. Any client can choose its `{client_id}` freely."),
     value("listeners[].insecure", Bool, "false", "Allows plain TCP beyond loopback. Any host on the network can then read and write."),
     words("listeners[].transport", Choice(&["tcp", "websocket"]), "`tcp`", "The transport below MQTT.").only(&["tcp"]),

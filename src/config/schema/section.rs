@@ -144,7 +144,11 @@ impl<'n> Section<'n> {
             let reason = format!("cannot read {}{by_default}: {error}. {hint}", path.display());
             let fault = self.fault(name, reason);
             let value = if fault.value.is_empty() { written } else { fault.value };
-            reading.faults.push(Fault { value, ..fault });
+            reading.faults.push(Fault {
+                value,
+                passes: true,
+                ..fault
+            });
         }
         Some(path)
     }

@@ -320,3 +320,21 @@ fn what_cannot_be_watched_is_told() {
         assert!(shown.contains(path) && shown.contains(reason), "{item}\n{shown}");
     }
 }
+
+#[test]
+fn e8_files_that_are_missing_keep_no_gateway_from_starting_and_a_fault_of_the_text_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("forebay.yaml");
+    let missing = "gateway: {id: g}\nlisteners: [{bind: 0.0.0.0:8883}]\ncloud: {endpoint: c.example}\n";
+    std::fs::write(&path, missing).unwrap();
+    let none = Overrides::default();
+    assert!(load(&path, &none).unwrap_err().passes());
+    let (config, later) = load_to_run(&path, &none).unwrap();
+    let keys: Vec<_> = later.iter().map(|fault| fault.path.as_str()).collect();
+    assert_eq!(keys.len(), 5, "{keys:?}");
+    assert!(config.listeners[0].tls.is_some() && config.cloud.is_some_and(|cloud| cloud.tls.is_some()));
+    for wrong in ["gateway: {id: g, max_dsk: 1GiB}", "gateway: {}"] {
+        std::fs::write(&path, missing.replace("gateway: {id: g}", wrong)).unwrap();
+        load_to_run(&path, &none).unwrap_err();
+    }
+}

@@ -169,6 +169,8 @@ pub(crate) fn figures() -> Figures {
             last_trusted: Some(now),
         },
         certificates: vec![("0.0.0.0:8883".to_owned(), 90 * 86_400)],
+        stale_files: vec![],
+        cloud_files: None,
         survive_outage: Duration::from_secs(12 * 3600),
         traces: Some(Arc::default()),
         survive_bytes: 16_000.0,

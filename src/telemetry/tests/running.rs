@@ -63,6 +63,8 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
     };
     let front = Front::bind(front, parts, CancellationToken::new()).await.unwrap();
     let not_after = i64::try_from(clock.now().wall_ms / 1000).unwrap() + 100;
+    let ends = crate::gateway::CertificateEnds::default();
+    ends.note("127.0.0.1:8883", not_after);
     let sources = Sources {
         view: front.view(),
         log: opened.log.clone(),
@@ -70,7 +72,9 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
         report: opened.report,
         clock,
         judged: forebay_broker::tls::CertificateClock::fixed(forebay_wal::wall_clock()),
-        certificates: vec![("127.0.0.1:8883".to_owned(), not_after)],
+        certificates: ends,
+        files: Default::default(),
+        cloud_files: Default::default(),
         watch,
         canary: None,
         check: crate::monitor::self_check::SelfCheck::default(),
