@@ -114,14 +114,13 @@ impl Writer {
         self.announcer.swap(intake)
     }
 
-    /// Commits a batch. From when it is swapped out to its acks nothing happens but what is in here: this is where the time of an
-    /// ack is to be looked for.
+    /// Takes a batch. From when it is swapped out to its acks nothing happens but steps 1 to 3: this is where the time of an ack is
+    /// to be looked for.
     ///
-    /// 1. Streams over their own bounds lose their oldest.
-    /// 2. While the disk has no room for the batch, one step after the other makes some ([`Writer::make_room`]). Mostly there is
-    ///    room, and no step is made. If there are no more steps, the batch is refused.
-    /// 3. One write and one sync ([`Writer::store`]).
-    /// 4. The listeners hear of it, and acks leave; then the tap, then the readers.
+    /// 1. Room is made for it, or it is refused ([`Writer::make_room_for`]). Mostly there is room, and nothing is done.
+    /// 2. One write and one sync, after a rotation if one is due ([`Writer::store`]).
+    /// 3. The listeners hear of it, and acks leave; then the tap, then the readers.
+    /// 4. Files that the commit made superfluous go ([`Writer::tidy`]).
     ///
     /// # Errors
     /// The batch is not durable; its listeners were told the same.
@@ -129,33 +128,37 @@ impl Writer {
         self.commit_with(batch, &Extra::Nothing)
     }
 
+    /// [`Writer::commit`], with something else in the same commit.
     fn commit_with(&mut self, batch: OpenBatch, extra: &Extra<'_>) -> Result<(), CommitError> {
-        match self.store_with_room(&batch, extra) {
-            Ok(()) => {
+        match self.make_room_for(&batch).and_then(|()| self.store(&batch, extra)) {
+            Ok(dropped) => {
                 if !batch.records.is_empty() {
                     self.schedule.committed();
                 }
                 self.announcer.committed(&self.shared, batch);
+                self.tidy(&dropped);
                 Ok(())
             }
             Err(failure) => Err(self.fail(batch, failure)),
         }
     }
 
-    fn store_with_room(&mut self, batch: &OpenBatch, extra: &Extra<'_>) -> Result<(), Failure> {
+    /// Before a batch is committed: streams over their own bounds lose their oldest, then the disk gets room for it.
+    fn make_room_for(&mut self, batch: &OpenBatch) -> Result<(), Failure> {
         self.refuse_if_broken()?;
         evict_over_bounds(&self.shared);
-        if !batch.records.is_empty() {
-            let needed = self.space.needed(&self.shared, batch);
-            let has_room = self.make_room(RoomSearch::for_bytes(needed));
-            self.refuse_if_broken()?;
-            if !has_room {
-                self.space.refuse(&self.shared, batch);
-                return Err(Failure::Refused(NO_ROOM.into()));
-            }
-            self.space.set_full(&self.shared, false);
+        if batch.records.is_empty() {
+            return Ok(());
         }
-        self.store(batch, extra)
+        let needed = self.space.needed(&self.shared, batch);
+        let has_room = self.make_room(RoomSearch::for_bytes(needed));
+        self.refuse_if_broken()?;
+        if !has_room {
+            self.space.refuse(&self.shared, batch);
+            return Err(Failure::Refused(NO_ROOM.into()));
+        }
+        self.space.set_full(&self.shared, false);
+        Ok(())
     }
 
     /// Makes room, one step after the other; whether there is enough then. A step is at most one commit, of what is settled, copied
@@ -199,16 +202,18 @@ impl Writer {
 
     fn commit_no_records(&mut self, extra: &Extra<'_>) -> Result<(), CommitError> {
         let empty = OpenBatch::new(Batch(0));
-        self.store(&empty, extra).map_err(|failure| self.fail(empty, failure))
+        let dropped = self.store(&empty, extra).map_err(|failure| self.fail(empty, failure))?;
+        self.tidy(&dropped);
+        Ok(())
     }
 
-    /// Writes: the one place where the log is committed.
+    /// Writes: the one place where the log is committed. Returns the segments that left the catalogue.
     ///
     /// 1. A new segment begins if the active one is full.
-    /// 2. Blocks and the changes of the catalogue are written with one sync.
-    /// 3. The catalogue in memory takes those changes over.
-    /// 4. Segments that left it are unlinked or kept as the spare one.
-    fn store(&mut self, batch: &OpenBatch, extra: &Extra<'_>) -> Result<(), Failure> {
+    /// 2. What readers passed by in damaged blocks is counted, and dead letters are copied: both may read a segment.
+    /// 3. Blocks and the changes of the catalogue are written with one sync.
+    /// 4. The catalogue in memory takes those changes over.
+    fn store(&mut self, batch: &OpenBatch, extra: &Extra<'_>) -> Result<Vec<u64>, Failure> {
         self.refuse_if_broken()?;
         self.rotate_if_due().map_err(Failure::Segment)?;
         // Before what was passed by is noted as passed.
@@ -226,12 +231,16 @@ impl Writer {
             self.page_fill.stored(&blocks, &row);
             self.shared.stats.commits.fetch_add(1, Ordering::Relaxed);
         }
-        let dropped = draft.take_over(&self.shared);
-        retention::remove(&self.shared, &mut self.space, &mut self.compaction, &dropped);
+        Ok(draft.take_over(&self.shared))
+    }
+
+    /// After a commit, and after its acks: the files of segments that left the catalogue are unlinked or kept as the spare one, those in
+    /// which nothing waits any more are noted, and readers that waited for the commit go on.
+    fn tidy(&mut self, dropped: &[u64]) {
+        retention::remove(&self.shared, &mut self.space, &mut self.compaction, dropped);
         self.note_empty();
         let ready = lock(&self.shared.tracker).let_go_on();
         wake(&self.shared, |stream| ready.contains(&stream.0));
-        Ok(())
     }
 
     fn note_empty(&self) {
