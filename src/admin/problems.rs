@@ -58,6 +58,18 @@ fn lost(figures: &Figures, day: &Counted, list: &mut Vec<String>) {
             count(day.commits_failed, "commit")
         ));
     }
+    if day.disk_errors > 0 {
+        list.push(format!(
+            "{} to the log's disk failed within a day; the journal has the file, the offset and the error of each. Check the disk (`dmesg`)",
+            count(day.disk_errors, "call")
+        ));
+    }
+    if day.reads_corrected > 0 {
+        list.push(format!(
+            "{} of the log gave wrong bytes within a day, and the right ones when repeated. Check the disk, its cable and its power",
+            count(day.reads_corrected, "read")
+        ));
+    }
     let damaged = day.damaged.max(figures.start.damaged);
     if damaged > 0 {
         let damaged = count(damaged, "record");

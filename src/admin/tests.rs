@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_broker::{Bound, DeviceStatus, Disconnection, Lasting, UnroutedTopic};
-use forebay_wal::{Doubt, Timestamp};
+use forebay_wal::{Doubt, Quarantined, Timestamp};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -330,6 +330,11 @@ async fn every_fault_names_itself_in_a_sentence() {
         times: 2,
         last: "`board-1`".to_owned(),
     });
+    figures.log.quarantined = Quarantined {
+        segments: 2,
+        bytes: 28 << 20,
+        until: Some(1_800_000_000 + 30 * 86_400),
+    };
     figures.log_lines = Losses {
         total: 3,
         untold: 3,
@@ -347,6 +352,8 @@ async fn every_fault_names_itself_in_a_sentence() {
         retained_unread: 1,
         handshake_faults: vec![("unknown_ca".to_owned(), 2)],
         evicted: 1,
+        disk_errors: 2,
+        reads_corrected: 1,
         ..Counted::default()
     };
     fake.unrouted = vec![UnroutedTopic {
@@ -379,6 +386,9 @@ async fn every_fault_names_itself_in_a_sentence() {
         .collect();
     for expected in [
         "1 record dropped within a day at a bound; raise max_bytes or gateway.max_disk",
+        "2 calls to the log's disk failed within a day; the journal has the file, the offset and the error of each",
+        "1 read of the log gave wrong bytes within a day, and the right ones when repeated",
+        "2 quarantined segments (28MiB) kept in the log's directory: salvage what you need of them by 2027-02-14T08:00:00Z",
         "the cloud is not connected: the name cannot be resolved; check DNS (4 times in a row); 6 records in the log",
         "denies 1 pair of route and device, for example `devices/+/t` of `d1`",
         "stream `telemetry` has 1MiB of 1MiB; at the bound its oldest records are dropped",

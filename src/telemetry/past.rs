@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use forebay_broker::{Refusal, Unretained};
+use forebay_wal::DiskCall;
 
 use super::figures::{ByLabel, Stats, value};
 
@@ -24,6 +25,8 @@ pub(crate) struct Counted {
     pub(crate) handshake_faults: ByLabel,
     pub(crate) wrong_names: ByLabel,
     pub(crate) commits_failed: u64,
+    pub(crate) disk_errors: u64,
+    pub(crate) reads_corrected: u64,
     pub(crate) damaged: u64,
     pub(crate) evicted: u64,
     pub(crate) expired: u64,
@@ -52,6 +55,8 @@ impl Counted {
             handshake_faults: handshake_faults.map(|(label, count)| (label.to_owned(), count)).collect(),
             wrong_names,
             commits_failed: value(&log.commits_failed),
+            disk_errors: DiskCall::ALL.into_iter().map(|call| log.disk_errors.of(call)).sum(),
+            reads_corrected: value(&log.reads_corrected),
             damaged: value(&log.damaged),
             evicted: value(&log.evicted),
             expired: value(&log.expired),
@@ -71,6 +76,8 @@ impl Counted {
             handshake_faults: since(&self.handshake_faults, &before.handshake_faults),
             wrong_names: since(&self.wrong_names, &before.wrong_names),
             commits_failed: self.commits_failed.saturating_sub(before.commits_failed),
+            disk_errors: self.disk_errors.saturating_sub(before.disk_errors),
+            reads_corrected: self.reads_corrected.saturating_sub(before.reads_corrected),
             damaged: self.damaged.saturating_sub(before.damaged),
             evicted: self.evicted.saturating_sub(before.evicted),
             expired: self.expired.saturating_sub(before.expired),

@@ -1,6 +1,6 @@
 //! What the log counts and reports.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -41,6 +41,10 @@ pub struct Stats {
     pub device_bytes: AtomicU64,
     /// Syncs of segments.
     pub device_syncs: AtomicU64,
+    /// Calls to the disk that failed for another reason than that it is full.
+    pub disk_errors: DiskErrors,
+    /// Reads of a segment that were wrong and, past the page cache, right.
+    pub reads_corrected: AtomicU64,
     /// Segments begun.
     pub rotations: AtomicU64,
     /// Closed segments that were opened as if they had not been closed properly, so that all of them had to be read.
@@ -56,6 +60,81 @@ pub struct RemovedQuarantined {
     pub bound: AtomicU64,
     /// Their room was needed.
     pub room: AtomicU64,
+}
+
+/// A kind of call to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DiskCall {
+    /// Opening or making a file, and locking it.
+    Open,
+    /// Reading.
+    Read,
+    /// Writing.
+    Write,
+    /// Making what was written durable.
+    Sync,
+    /// Growing, cutting or reserving.
+    SetLength,
+    /// Renaming.
+    Rename,
+    /// Removing a file.
+    Unlink,
+    /// Making names durable.
+    SyncDirectory,
+    /// Listing the directory.
+    List,
+    /// Asking for sizes and times.
+    Stat,
+}
+
+impl DiskCall {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Open,
+        Self::Read,
+        Self::Write,
+        Self::Sync,
+        Self::SetLength,
+        Self::Rename,
+        Self::Unlink,
+        Self::SyncDirectory,
+        Self::List,
+        Self::Stat,
+    ];
+
+    /// A stable word for it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Sync => "sync",
+            Self::SetLength => "set_length",
+            Self::Rename => "rename",
+            Self::Unlink => "unlink",
+            Self::SyncDirectory => "sync_directory",
+            Self::List => "list",
+            Self::Stat => "stat",
+        }
+    }
+}
+
+/// Calls to the disk that failed, by kind.
+#[derive(Debug, Default)]
+pub struct DiskErrors([AtomicU64; DiskCall::ALL.len()]);
+
+impl DiskErrors {
+    /// How many failed of a kind.
+    #[must_use]
+    pub fn of(&self, call: DiskCall) -> u64 {
+        self.0[call as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts one; gives how many failed of its kind.
+    pub(crate) fn count(&self, call: DiskCall) -> u64 {
+        self.0[call as usize].fetch_add(1, Ordering::Relaxed) + 1
+    }
 }
 
 /// What is kept for salvage.

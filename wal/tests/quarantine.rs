@@ -180,3 +180,44 @@ fn agrees(bench: &Bench) -> bool {
     let streams: u64 = bench.log.status().streams.iter().map(|stream| stream.waiting).sum();
     totals.balances() && audit.balances() && totals == audit && totals.waiting == streams
 }
+
+#[test]
+fn k7_a_start_that_could_not_read_all_deletes_nothing() {
+    let harms: [(&str, Harm, bool); 4] = [
+        ("nothing", |_, _| {}, false),
+        ("its header", |file, _| zeroed(file, 0, 4096), true),
+        (
+            "its second half",
+            |file, len| OpenOptions::new().write(true).open(file).unwrap().set_len(len / 2).unwrap(),
+            true,
+        ),
+        ("all of it but its end", |file, len| zeroed(file, 0, (len - 65_536) as usize), true),
+    ];
+    for (what, harm, is_kept) in harms {
+        let directory = tempfile::tempdir().unwrap();
+        let bounds = || small(directory.path(), 128 * MIB, WhenFull::Refuse);
+        let mut bench = open(bounds());
+        for _ in 0..12 {
+            bench.fill(32, MIB / 32);
+        }
+        let first = files(directory.path()).remove(0);
+        let stray = fs::read(&first).unwrap();
+        bench.deliver(&bench.read_all());
+        support::until("the first segment is gone", || !first.exists());
+        bench.fill(32, 4096);
+        bench.log.close().unwrap();
+        drop(bench);
+        // A kill between the commit that drops a segment and its removal leaves it.
+        fs::write(&first, &stray).unwrap();
+        let newest = files(directory.path()).pop().unwrap();
+        harm(&newest, fs::metadata(&newest).unwrap().len());
+        let bench = open(bounds());
+        let kept = directory
+            .path()
+            .join(format!("{}.damaged-uncounted", first.file_name().unwrap().to_str().unwrap()));
+        // Where the catalogue of an older segment is the newest that can be read, it is in that.
+        assert_eq!(kept.exists() || first.exists(), is_kept, "{what}");
+        assert!(!kept.exists() || fs::read(kept).unwrap() == stray, "{what}");
+        drop(bench);
+    }
+}

@@ -8,7 +8,7 @@ mod signals;
 use std::sync::atomic::AtomicU64;
 
 use forebay_broker::{Disconnection, Refusal, Unretained, UnroutedTopic};
-use forebay_wal::{Doubt, TrustSource};
+use forebay_wal::{DiskCall, Doubt, TrustSource};
 
 use super::figures::{ByLabel, Cloud, Figures, Stats, Stream, value};
 use super::{Identity, Look, health};
@@ -230,6 +230,8 @@ const LOG: &[Instrument] = &[
     gauge("forebay_quarantined_bytes", "bytes", "Bytes of those segments; they are part of `forebay_disk_bytes`.", |m| one(m.figures.log.quarantined.bytes)),
     by(&["reason"], counter("forebay_quarantined_removed_total", "segments", "Quarantined segments that were removed: `age` after 30 days, `bound` because all together took more than a quarter of `gateway.max_disk`, `room` because their room was needed.", removed_quarantined)),
     counter("forebay_compacted_total", "records", "Records that compaction copied from one segment to another, because little waited in it or it was damaged.", |m| count(&m.stats.log.compacted)),
+    by(&["call"], counter("forebay_disk_errors_total", "calls", "Calls to the log's disk that failed, by kind, for another reason than that the disk is full. The journal has the file, the offset and the error number. Check the disk if it rises.", disk_errors)),
+    counter("forebay_reads_corrected_total", "reads", "Reads of a segment that were wrong and, read again past the page cache, right. Check the disk, its cable and its power if it rises.", |m| count(&m.stats.log.reads_corrected)),
     counter("forebay_written_bytes_total", "bytes", "Bytes written to segments: how fast does the flash card wear?", |m| count(&m.stats.log.device_bytes)),
     counter("forebay_syncs_total", "syncs", "Syncs of the log's disk.", |m| count(&m.stats.log.device_syncs)),
     counter("forebay_late_settlements_total", "records", "Settlements of records that were settled already.", |m| count(&m.stats.log.late_settlements)),
@@ -340,6 +342,10 @@ fn oldest(stream: &Stream) -> Option<f64> {
     } else {
         stream.oldest.map(|age| age.as_secs_f64())
     }
+}
+
+fn disk_errors(moment: &Moment<'_>) -> Vec<Series> {
+    labelled(DiskCall::ALL.map(|call| (call.label(), moment.stats.log.disk_errors.of(call))))
 }
 
 fn removed_quarantined(moment: &Moment<'_>) -> Vec<Series> {

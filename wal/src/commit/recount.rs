@@ -40,20 +40,20 @@ pub(crate) fn count_passed_by(shared: &Shared, active: u64) {
 
 /// Compares what waits in a segment with what the catalogue says. Where records are missing, redb's pages are damaged.
 fn count_again(shared: &Shared, segment: u64, stream: u8) {
-    let tracker = lock(&shared.tracker);
-    let found = count_in(shared, &tracker, segment, stream);
-    let waiting = {
+    let compare = || {
+        let tracker = lock(&shared.tracker);
+        let found = count_in(shared, &tracker, segment, stream)?;
         let catalogue = lock(&shared.catalogue);
         let part = catalogue.segment(segment).and_then(|entry| entry.part(stream));
-        part.map_or(0, |part| part.waiting)
-            .saturating_sub(tracker.settled_in(segment, stream))
-    };
-    drop(tracker);
-    match found {
-        Ok(found) if found < waiting => {
-            let missing = SegmentError::Damaged(format!("{} records are not where they were", waiting - found));
-            shared.mark_damaged(segment, &missing);
+        let counted = part.map_or(0, |part| part.waiting);
+        let waiting = counted.saturating_sub(tracker.settled_in(segment, stream));
+        if found < waiting {
+            let missing = format!("{} records are not where they were", waiting - found);
+            return Err(SegmentError::Damaged(missing));
         }
+        Ok(())
+    };
+    match shared.segments.patiently(segment, compare) {
         Err(error) if error.is_lasting() => shared.mark_damaged(segment, &error),
         _ => {}
     }

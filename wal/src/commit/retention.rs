@@ -34,15 +34,14 @@ pub(crate) fn note_empty(shared: &Shared, compaction: &Compaction, active: u64) 
 /// Lets the files of segments go that a commit has dropped from the catalogue.
 pub(crate) fn remove(shared: &Shared, space: &mut Space, compaction: &mut Compaction, dropped: &[u64]) {
     for segment in dropped {
+        // A disk that failed to write to a segment does so again: its bad place must not be given to another file.
+        if compaction.forget(*segment) {
+            tracing::warn!(segment, "a segment to which a write failed is quarantined: it has a bad place");
+            quarantine(shared, space, *segment);
+            continue;
+        }
         space.forget(*segment);
-        // A disk that failed to write to a segment does so again.
-        let is_sound = !compaction.forget(*segment);
-        let gone = if is_sound {
-            shared.segments.retire(*segment)
-        } else {
-            shared.segments.unlink(*segment)
-        };
-        match gone {
+        match shared.segments.retire(*segment) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(segment, %error, "a segment that is no longer needed could not be removed"),

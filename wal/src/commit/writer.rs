@@ -399,11 +399,7 @@ impl Writer {
 
     /// After an error nothing about the segment is believed any more, so it is never written again.
     fn leave(&mut self, error: &SegmentError) -> CommitError {
-        let reason = if error.is_full() {
-            format!("the disk is full: {error}")
-        } else {
-            error.to_string()
-        };
+        let reason = reason(error);
         tracing::error!(%error, "the log could not write; it refuses records until a new segment works");
         if let Some(segment) = self.shared.segments.active_number() {
             // A full disk says nothing against what was written before.
@@ -439,7 +435,7 @@ impl Writer {
             Err(error) => {
                 self.shared.segments.close_active().ok();
                 self.shared.segments.discard_ahead();
-                let reason = error.to_string();
+                let reason = reason(&error);
                 tracing::debug!(%error, "no new segment yet");
                 lock(&self.shared.intake).unavailable = Some(reason.clone());
                 self.rotation.failed(reason);
@@ -493,5 +489,14 @@ impl Writer {
         CommitError {
             reason: WRITER_STOPPED.into(),
         }
+    }
+}
+
+/// Why nothing can be written, in words.
+fn reason(error: &SegmentError) -> String {
+    if error.is_full() {
+        format!("the disk is full: {error}")
+    } else {
+        error.to_string()
     }
 }

@@ -75,6 +75,10 @@ pub(crate) trait Directory: Send + Sync + Debug {
     }
     /// Writes a few durable words into a file that exists; what stands elsewhere in it stays.
     fn note(&self, name: &str, at: u64, text: &str) -> io::Result<()>;
+    /// As [`Directory::note`], durable over the death of the process, not of the machine.
+    fn jot(&self, name: &str, at: u64, text: &str) -> io::Result<()> {
+        self.note(name, at, text)
+    }
     /// All that stands in such a file.
     fn noted(&self, name: &str) -> io::Result<Vec<u8>>;
 }
@@ -100,6 +104,10 @@ pub(crate) trait StorageFile: Send + Sync + Debug {
     /// Bytes that it occupies and has use for.
     fn filled(&self) -> io::Result<u64> {
         self.allocated()
+    }
+    /// Lets the system forget what it has cached of it, so that the next read asks the disk.
+    fn forget_cache(&self) -> io::Result<()> {
+        Ok(())
     }
     /// Gives back what it occupies beyond its length.
     fn trim(&self) -> io::Result<()> {
@@ -135,6 +143,10 @@ impl StorageFile for File {
     fn id(&self) -> io::Result<Option<(u64, u64)>> {
         let metadata = self.metadata()?;
         Ok(Some((metadata.dev(), metadata.ino())))
+    }
+
+    fn forget_cache(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed)?)
     }
 }
 

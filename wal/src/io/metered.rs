@@ -59,4 +59,8 @@ impl StorageFile for Metered {
     fn trim(&self) -> io::Result<()> {
         self.file.trim()
     }
+
+    fn forget_cache(&self) -> io::Result<()> {
+        self.file.forget_cache()
+    }
 }

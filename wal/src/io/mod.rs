@@ -1,7 +1,8 @@
-//! What touches a disk: a directory and its files, for reading only or with counters.
+//! What touches a disk: a directory and its files, for reading only, with counters, with failures told.
 
 pub(crate) mod directory;
 pub(crate) mod lock_guard;
 pub(crate) mod metered;
 pub(crate) mod read_only;
 pub(crate) mod real_directory;
+pub(crate) mod watched;

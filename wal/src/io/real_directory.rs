@@ -250,6 +250,10 @@ impl Directory for RealDirectory {
         file.sync_data()
     }
 
+    fn jot(&self, name: &str, at: u64, text: &str) -> io::Result<()> {
+        open_at(&self.handle(), name, OFlags::WRONLY)?.write_all_at(text.as_bytes(), at)
+    }
+
     fn noted(&self, name: &str) -> io::Result<Vec<u8>> {
         read_all(&open_at(&self.handle(), name, OFlags::RDONLY)?)
     }

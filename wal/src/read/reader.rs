@@ -12,6 +12,7 @@ use crate::progress::stream::{MAX_OUTSTANDING, Meet, Outcome, Outstanding, Strea
 use crate::progress::tracker::Tracker;
 use crate::read::stretch::{self, Place};
 use crate::record::{Partition, PartitionSet, Record, StreamId};
+use crate::segment::segments::{READ_AGAIN, Segments};
 use crate::shared::Shared;
 use crate::sync::lock;
 
@@ -24,6 +25,42 @@ pub struct Reader {
     stream: StreamId,
     partitions: PartitionSet,
     position: u64,
+    doubt: Doubt,
+}
+
+/// What was read wrongly, and is read again before it is taken for damaged.
+#[derive(Clone, Copy, Debug, Default)]
+struct Doubt {
+    /// The offset, and how often it was read again.
+    at: Option<(u64, usize)>,
+    /// A segment that was read again in vain: more of it is not.
+    damaged: Option<u64>,
+}
+
+impl Doubt {
+    /// Whether a record that is damaged is to be read again.
+    fn asks(&mut self, segments: &Segments, segment: u64, offset: u64) -> bool {
+        if self.damaged == Some(segment) || segments.active_number() == Some(segment) {
+            return false;
+        }
+        let times = self.at.filter(|(at, _)| *at == offset).map_or(0, |(_, times)| times);
+        if times == READ_AGAIN {
+            *self = Self {
+                at: None,
+                damaged: Some(segment),
+            };
+            return false;
+        }
+        self.at = Some((offset, times + 1));
+        true
+    }
+
+    /// A record was read and taken for what it is.
+    fn ends(&mut self, segments: &Segments, segment: u64, offset: u64, is_whole: bool) {
+        if self.at.take_if(|(at, _)| *at <= offset).is_some() && is_whole {
+            segments.corrected(segment, "a record's checksum was wrong");
+        }
+    }
 }
 
 /// How a reader came through a block.
@@ -33,6 +70,8 @@ enum Passed {
     Enough,
     /// Its records lie in another segment by now.
     Moved,
+    /// A record is damaged, or was read wrongly.
+    Doubtful,
 }
 
 impl Reader {
@@ -42,6 +81,7 @@ impl Reader {
             stream,
             partitions,
             position: 0,
+            doubt: Doubt::default(),
         };
         reader.rewind();
         reader
@@ -72,6 +112,10 @@ impl Reader {
             }
             if next.blocks.is_empty() {
                 self.passed(next.place.end);
+            }
+            if passed == Passed::Doubtful {
+                self.shared.segments.forget_cached(next.place.segment);
+                continue;
             }
             if passed == Passed::Enough || (!records.is_empty() && left == 0) {
                 break;
@@ -105,26 +149,32 @@ impl Reader {
             return Passed::Moved;
         }
         if block.is_unsure {
+            if self.doubt.asks(&self.shared.segments, place.segment, from) {
+                return Passed::Doubtful;
+            }
             self.shared.mark_unsure(place.segment, self.stream.0);
         }
-        let mut full = false;
+        let mut passed = Passed::On;
         let mut ended = false;
         for (nth, entry) in block.entries.iter().enumerate() {
             let offset = block.offset(nth);
             if offset < from || offset >= place.end || self.partitions.0 & (1 << (entry.partition % 64)) == 0 {
                 continue;
             }
-            let Some(meet) = tracker
-                .streams
-                .get(&self.stream.0)
-                .map(|stream| stream.meet(offset, entry.partition % 64))
-            else {
+            let tracked = tracker.streams.get(&self.stream.0);
+            let Some(meet) = tracked.map(|stream| stream.meet(offset, entry.partition % 64)) else {
                 return Passed::Enough;
             };
             if meet == Meet::Skip {
                 continue;
             }
             let view = block.record(nth);
+            if view.is_none() && meet == Meet::New && self.doubt.asks(&self.shared.segments, place.segment, offset) {
+                self.position = offset;
+                passed = Passed::Doubtful;
+                break;
+            }
+            self.doubt.ends(&self.shared.segments, place.segment, offset, view.is_some());
             let may_be_suspended = |tracked: &StreamTracker| tracked.may_be_suspended(offset, entry.partition % 64);
             if view.is_none() && meet == Meet::New && tracker.streams.get(&self.stream.0).is_some_and(may_be_suspended) {
                 // Whether it waits or was settled in its suspension, only a recount tells.
@@ -134,7 +184,7 @@ impl Reader {
             let size = view.map_or(0, |view| view.topic.len() + view.payload.len());
             if size > *left && !records.is_empty() {
                 self.position = offset;
-                full = true;
+                passed = Passed::Enough;
                 break;
             }
             let yielded = match (meet, view) {
@@ -142,7 +192,7 @@ impl Reader {
                     let outcome = judge(view, max_age, |view| marks.age(self.stream.0, offset, &view.received, &now));
                     if outcome.is_some() && stop_if_crowded(&mut tracker, self.stream.0) {
                         self.position = offset;
-                        full = true;
+                        passed = Passed::Enough;
                         break;
                     }
                     ended |= outcome.is_some();
@@ -159,7 +209,7 @@ impl Reader {
                 records.push(view.to_record(&block.bytes, place.epoch));
             }
         }
-        if !full {
+        if passed == Passed::On {
             self.position = self.position.max(block.until.min(place.end));
         }
         raise(&mut tracker, self.stream.0, self.partitions, self.position);
@@ -167,7 +217,7 @@ impl Reader {
         if ended {
             self.shared.mark_dirty();
         }
-        if full { Passed::Enough } else { Passed::On }
+        passed
     }
 
     fn passed(&mut self, position: u64) {

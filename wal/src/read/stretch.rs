@@ -60,7 +60,14 @@ fn place(shared: &Shared, stream: u8, position: u64) -> Option<Place> {
 
 /// Reads blocks of a place; `None` if they lie elsewhere by now.
 fn fetch(shared: &Shared, stream: u8, place: &Place, from: u64, bytes: usize) -> Result<Option<Blocks>, ReadError> {
-    let error = match shared.segments.blocks(place.segment, stream, from, place.end, bytes) {
+    let read = || shared.segments.blocks(place.segment, stream, from, place.end, bytes);
+    let is_known = lock(&shared.repairs).damaged.contains_key(&place.segment);
+    let done = if is_known {
+        read()
+    } else {
+        shared.segments.patiently(place.segment, read)
+    };
+    let error = match done {
         Ok(blocks) => return Ok(Some(blocks)),
         Err(error) => error,
     };

@@ -30,13 +30,11 @@ use crate::record::{Batch, Epoch, StreamId};
 use crate::recovery::newest::{self, Readable, Search};
 use crate::recovery::rebuild::{Newest, rebuild};
 use crate::segment::database::SegmentError;
+use crate::segment::identity::Provenance;
 use crate::segment::remains::Remains;
-use crate::segment::segments::{self, LOCK, Provenance, Segments};
+use crate::segment::segments::{self, LOCK, Segments};
 use crate::shared::{Repairs, Shared};
 use crate::stats::{Observer, StartReport, Stats};
-
-/// How often a segment is opened that the disk cannot read.
-const TRIES: usize = 3;
 
 /// What was found in the directory.
 struct Found {
@@ -123,7 +121,10 @@ pub(crate) fn prepare(
     })?;
     let stats = Arc::new(Stats::default());
     let segments = Segments::new(directory, stats.clone());
-    let mut found = find(&segments, &options)?;
+    let found = find(&segments, &options);
+    // It got through, whatever it says.
+    segments.note_opened();
+    let mut found = found?;
     let damaged = found.damaged;
     let streams = match_streams(&mut found, &options)?;
     begin(&segments, &mut found).map_err(|error| storage(&options, found.number, error))?;
@@ -229,6 +230,7 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
         reusable: false,
         failed: None,
     };
+    segments.recall_deaths();
     let (note, is_sure) = segments.noted();
     let noted = note.segment;
     let is_lost = noted > highest;
@@ -248,7 +250,8 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
     }
     let is_behind = is_lost || provenance == Provenance::Elsewhere;
     let read = |number, last_row| {
-        patiently(|| {
+        segments.note_opening(number);
+        segments.patiently(number, || {
             if last_row == u64::MAX && is_sure {
                 return open_active(segments, number);
             }
@@ -283,18 +286,6 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
     }
     found.apply(Change::Epoch { epoch: random_u64() });
     Ok(found)
-}
-
-/// What the disk could not read is tried again, because a good deal hangs on the newest segment.
-fn patiently(open: impl Fn() -> Result<Recovered, SegmentError>) -> Result<Recovered, SegmentError> {
-    let mut opened = open();
-    for _ in 1..TRIES {
-        match &opened {
-            Err(error) if error.is_of_disk() => opened = open(),
-            _ => break,
-        }
-    }
-    opened
 }
 
 /// Takes the records over of segments that are newer than the newest readable state, which knows nothing of them.
@@ -348,7 +339,17 @@ fn take_over(segments: &Segments, options: &Options, found: &mut Found, newest: 
         found.reusable = !recovered.has_failed;
     }
     for segment in older.iter().filter(|segment| found.state.segment(**segment).is_none()) {
-        segments.unlink(*segment).map_err(|source| unusable(options, source))?;
+        if recovered.renew {
+            // What was read may be older than what dropped it, or newer.
+            tracing::error!(
+                segment,
+                "a segment is not in the catalogue, of which a part was lost; it is quarantined for salvage"
+            );
+            segments.quarantine_uncounted(*segment)
+        } else {
+            segments.unlink(*segment)
+        }
+        .map_err(|source| unusable(options, source))?;
     }
     let catalogue: Vec<u64> = found
         .state
@@ -358,7 +359,8 @@ fn take_over(segments: &Segments, options: &Options, found: &mut Found, newest: 
         .filter(|segment| *segment != number)
         .collect();
     for segment in catalogue {
-        match segments.check(segment) {
+        segments.note_opening(segment);
+        match segments.patiently(segment, || segments.check(segment)) {
             Ok(()) => continue,
             Err(SegmentError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
             // What can be read of it is copied by compaction once the log runs.

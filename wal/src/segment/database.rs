@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::Database;
 use rustix::io::Errno;
 
+use crate::io::watched::errno;
+
 /// Why a file could not be used.
 #[derive(Debug)]
 pub(crate) enum SegmentError {
@@ -46,7 +48,12 @@ impl SegmentError {
 
     /// Whether the disk could not read or write, which it may another time.
     pub(crate) fn is_of_disk(&self) -> bool {
-        matches!(self, Self::Io(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()))
+        matches!(self, Self::Io(error) if errno(error) == Some(Errno::IO.raw_os_error()))
+    }
+
+    /// Whether the file is not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Whether the disk is full.

@@ -1,7 +1,7 @@
 //! What the lock file says: which segment is the newest, how much of it is believed, and which log this is.
 //!
 //! Two lines, each in a sector of its own, are written in turn, so that one that is torn leaves the one before it. Each has a
-//! number, so that the newer one is known, and a checksum. A third sector names the log and the lock file itself as it lies on
+//! number, so that the newer one is known, and a checksum. A fourth sector says which segment is being opened. A third sector names the log and the lock file itself as it lies on
 //! this disk: in a copy of the directory the two do not agree, so that a log that went back in time is known by it.
 
 use crate::io::directory::Inode;
@@ -106,6 +106,42 @@ impl Origin {
     }
 }
 
+/// The segment that a start was opening, and how many starts in a row did not get beyond it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Opening {
+    /// 0 = none.
+    pub(crate) segment: u64,
+    pub(crate) times: u32,
+}
+
+impl Opening {
+    /// Where its line begins.
+    pub(crate) const AT: u64 = 3 * SECTOR as u64;
+    /// Nothing is being opened.
+    pub(crate) const NONE: Self = Self { segment: 0, times: 0 };
+
+    /// What a lock file says.
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        Self::parse_line(bytes.get(3 * SECTOR..).unwrap_or_default()).unwrap_or(Self::NONE)
+    }
+
+    fn parse_line(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let (words, crc) = std::str::from_utf8(&bytes[..end]).ok()?.rsplit_once(' ')?;
+        let (segment, times) = words.split_once(' ').filter(|_| crc == checksum(words))?;
+        Some(Self {
+            segment: segment.parse().ok()?,
+            times: times.parse().ok()?,
+        })
+    }
+
+    /// Its line.
+    pub(crate) fn line(self) -> String {
+        let words = format!("{:010} {:010}", self.segment, self.times);
+        format!("{words} {}\n", checksum(&words))
+    }
+}
+
 fn checksum(words: &str) -> String {
     format!("{:08x}", crc32c::crc32c(words.as_bytes()))
 }
@@ -159,6 +195,17 @@ mod tests {
             torn.truncate(Origin::AT as usize + torn_at);
             assert_eq!(Origin::parse(&torn), None, "torn at {torn_at}");
         }
+    }
+
+    #[test]
+    fn what_is_being_opened_stands_beside_the_others() {
+        let opening = Opening { segment: 7, times: 2 };
+        let mut bytes = vec![0; Opening::AT as usize];
+        assert_eq!(Opening::parse(&bytes), Opening::NONE);
+        bytes.extend(opening.line().as_bytes());
+        assert_eq!(Opening::parse(&bytes), opening);
+        bytes.truncate(bytes.len() - 1);
+        assert_eq!(Opening::parse(&bytes), Opening::NONE);
     }
 
     #[test]

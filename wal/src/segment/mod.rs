@@ -2,6 +2,8 @@
 
 pub(crate) mod blocks;
 pub(crate) mod database;
+pub(crate) mod deaths;
+pub(crate) mod identity;
 pub(crate) mod life;
 pub(crate) mod lock_file;
 pub(crate) mod page_fill;

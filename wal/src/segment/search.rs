@@ -28,13 +28,19 @@ pub(crate) enum Step<'a> {
 /// cannot read of it is taken for zeros.
 ///
 /// # Errors
-/// The file's length cannot be read.
+/// The file's length cannot be read, or nothing of it can: then the disk is away rather than damaged.
 pub(crate) fn each_whole(file: &dyn StorageFile, size: usize, wanted: Wanted<'_>, see: &mut dyn FnMut(Step<'_>) -> bool) -> io::Result<()> {
     let len = file.len()?;
     let mut begin = 0;
+    let mut has_read = false;
     while begin < len {
         let mut window = vec![0; ((size + BEYOND) as u64).min(len - begin) as usize];
-        read_what_can_be_read(file, begin, &mut window);
+        let read = read_what_can_be_read(file, begin, &mut window);
+        has_read |= read.is_ok();
+        // The last window says it, because a bad place may be as large as all before.
+        if !has_read && begin + window.len() as u64 >= len {
+            return read;
+        }
         let window = Bytes::from(window);
         let mut scan = Scan::new(&window, size.min(window.len()), wanted);
         for piece in scan.by_ref() {
@@ -52,15 +58,20 @@ pub(crate) fn each_whole(file: &dyn StorageFile, size: usize, wanted: Wanted<'_>
 }
 
 /// Reads a window; what the disk cannot read of it is zeros.
-fn read_what_can_be_read(file: &dyn StorageFile, begin: u64, window: &mut [u8]) {
-    if file.read(begin, window).is_ok() {
-        return;
-    }
+///
+/// # Errors
+/// Nothing of it can be read.
+fn read_what_can_be_read(file: &dyn StorageFile, begin: u64, window: &mut [u8]) -> io::Result<()> {
+    let Err(error) = file.read(begin, window) else { return Ok(()) };
+    let mut has_read = false;
     for (nth, sector) in window.chunks_mut(SECTOR).enumerate() {
-        if !is_readable(file, begin + (nth * SECTOR) as u64, sector) {
+        if is_readable(file, begin + (nth * SECTOR) as u64, sector) {
+            has_read = true;
+        } else {
             sector.fill(0);
         }
     }
+    if has_read { Ok(()) } else { Err(error) }
 }
 
 /// Reads a few times, because a disk that fails once may not fail again.

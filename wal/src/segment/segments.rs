@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, TryLockError};
 use bytes::Bytes;
 use redb::Database;
 
-use crate::clock::random_u64;
 use crate::encoding::block::{self, Block, NewBlock};
 use crate::encoding::change::Change;
 use crate::encoding::entry::RawBlock;
 use crate::encoding::row::{RowKind, encode_row};
 use crate::io::directory::{Backend, Directory, Overlay, StorageFile};
 use crate::io::metered::Metered;
+use crate::io::watched::Watched;
 use crate::segment::blocks::Blocks;
 use crate::segment::database::{SegmentError, Store, contained, open_db};
+use crate::segment::deaths::Deaths;
 use crate::segment::life::{Life, Lives};
-use crate::segment::lock_file::{Note, Origin};
 use crate::segment::quarantine::UNCOUNTED;
 use crate::segment::reuse::{Reused, SPARE};
 use crate::segment::table::{self, Next, Table};
@@ -32,6 +32,8 @@ pub(crate) const NEXT: &str = "next.tmp";
 const ACTIVE_CACHE: usize = 4 << 20;
 pub(crate) const CLOSED_CACHE: usize = 1 << 20;
 const OPEN_CLOSED: usize = 2;
+/// How often what was read wrongly is read again before it is taken for damaged.
+pub(crate) const READ_AGAIN: usize = 3;
 
 /// The name of a segment.
 pub(crate) fn name(number: u64) -> String {
@@ -73,34 +75,26 @@ pub(crate) struct Segments {
     pub(crate) directory: Arc<dyn Directory>,
     active: RwLock<Option<Active>>,
     lives: Lives,
-    closed: Mutex<Vec<(u64, Arc<Store>)>>,
+    pub(super) closed: Mutex<Vec<(u64, Arc<Store>)>>,
     /// Segments that do not open, with the reason: trying takes as long as the segment is large, and is of no use.
-    unopenable: Mutex<BTreeMap<u64, String>>,
+    pub(super) unopenable: Mutex<BTreeMap<u64, String>>,
     ahead: Mutex<Option<Ahead>>,
     /// Bytes that the segment made ahead occupies.
     ahead_bytes: AtomicU64,
     /// Bytes that the spare segment occupies; 0 = there is none.
     spare_bytes: AtomicU64,
     /// The number of the segment that was active last.
-    newest: AtomicU64,
+    pub(super) newest: AtomicU64,
+    pub(super) deaths: Deaths,
     /// Which log this is.
-    log: OnceLock<u128>,
+    pub(super) log: OnceLock<u128>,
     stats: Arc<Stats>,
-}
-
-/// What the lock file says of where this log comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Provenance {
-    /// It lies where it was written, or nothing says otherwise.
-    Here,
-    /// The directory was copied or restored, or its lock file is gone: what was written after the copy was made is not in it.
-    Elsewhere,
 }
 
 impl Segments {
     pub(crate) fn new(directory: Arc<dyn Directory>, stats: Arc<Stats>) -> Self {
         Self {
-            directory,
+            directory: Watched::over(directory, &stats),
             active: RwLock::new(None),
             lives: Lives::default(),
             closed: Mutex::new(Vec::new()),
@@ -109,83 +103,9 @@ impl Segments {
             ahead_bytes: AtomicU64::new(0),
             spare_bytes: AtomicU64::new(0),
             newest: AtomicU64::new(0),
+            deaths: Deaths::default(),
             log: OnceLock::new(),
             stats,
-        }
-    }
-
-    /// Which log this is, and whether it lies where it was written. `has_segments`: there are any.
-    pub(crate) fn identify(&self, has_segments: bool) -> io::Result<Provenance> {
-        let said = self.directory.noted(LOCK)?;
-        let inode = self.directory.inode(LOCK)?;
-        let known = Origin::parse(&said);
-        let log = known.map_or_else(|| u128::from(random_u64()) << 64 | u128::from(random_u64()), |origin| origin.log);
-        self.log.set(log).ok();
-        // Of a log that an older version wrote, nothing is known.
-        let is_elsewhere = match known {
-            Some(origin) => origin.inode != inode,
-            None => said.is_empty() && has_segments,
-        };
-        Ok(if is_elsewhere { Provenance::Elsewhere } else { Provenance::Here })
-    }
-
-    /// Writes down which log this is and where it lies.
-    pub(crate) fn note_origin(&self) {
-        let noted = self.directory.inode(LOCK).and_then(|inode| {
-            let log = self.log.get().copied().unwrap_or_default();
-            self.directory.note(LOCK, Origin::AT, &Origin { log, inode }.line())
-        });
-        if let Err(error) = noted {
-            tracing::warn!(%error, "which log this is could not be noted");
-        }
-    }
-
-    /// Makes the lock file anew if it was removed.
-    pub(crate) fn keep_lock(&self) {
-        match self.directory.lock_again(LOCK) {
-            Ok(false) => {}
-            Ok(true) => {
-                tracing::warn!("the log's lock file had been removed while the log is in use; it is made again");
-                self.note(self.newest.load(Ordering::Relaxed), u64::MAX);
-                self.note_origin();
-            }
-            Err(error) => tracing::warn!(%error, "the log's lock file was removed and could not be made again"),
-        }
-    }
-
-    /// Finds the directory again after it was unmounted or replaced: only this log, as it was left, is written on.
-    pub(crate) fn attach_again(&self) -> io::Result<()> {
-        let newest = self.newest.load(Ordering::Relaxed);
-        let is_ours = |said: &[u8], names: &[String]| {
-            let is_same_log = Origin::parse(said).map(|origin| origin.log) == self.log.get().copied();
-            is_same_log && names.iter().filter_map(|name| number(name)).max() == Some(newest)
-        };
-        self.directory.attach_again(LOCK, &is_ours)?;
-        lock(&self.closed).clear();
-        lock(&self.unopenable).clear();
-        Ok(())
-    }
-
-    /// Notes which segment is the newest, and up to which row it is believed: less than all after a write to it failed.
-    pub(crate) fn note(&self, number: u64, last_row: u64) {
-        let noted = self.directory.noted(LOCK).and_then(|bytes| {
-            let (at, line) = Note::parse(&bytes).0.next(number, last_row).line();
-            self.directory.note(LOCK, at, &line)
-        });
-        if let Err(error) = noted {
-            tracing::warn!(%error, "the number of the newest segment could not be written to the lock file");
-        }
-    }
-
-    /// What was noted last, and whether that is sure.
-    pub(crate) fn noted(&self) -> (Note, bool) {
-        match self.directory.noted(LOCK) {
-            Ok(bytes) => Note::parse(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (Note::NONE, true),
-            Err(error) => {
-                tracing::warn!(%error, "the lock file could not be read; no existing segment is written again");
-                (Note::NONE, false)
-            }
         }
     }
 
@@ -196,6 +116,7 @@ impl Segments {
         number: u64,
         read: impl FnOnce(&Database) -> Result<T, SegmentError>,
     ) -> Result<(T, bool), SegmentError> {
+        self.deaths.refuse(number)?;
         let overlay = Overlay::new(self.raw(number).map_err(SegmentError::Io)?).map_err(SegmentError::Io)?;
         contained(|| {
             let (db, clean) = open_db(overlay, CLOSED_CACHE)?;
@@ -209,6 +130,7 @@ impl Segments {
         number: u64,
         read: impl FnOnce(&Database) -> Result<T, SegmentError>,
     ) -> Result<(T, bool), SegmentError> {
+        self.deaths.refuse(number)?;
         let file = self.directory.open_to_write(&name(number)).map_err(SegmentError::Io)?;
         let file = Metered::over(file, &self.stats);
         let (active, found, clean) = contained(|| {
@@ -436,6 +358,47 @@ impl Segments {
         })
     }
 
+    /// Does something with a segment that may have been read wrongly: after damage, or an error of the disk, again past what redb and the
+    /// system have cached of it, [`READ_AGAIN`] times.
+    ///
+    /// # Errors
+    /// The last one.
+    pub(crate) fn patiently<T>(&self, number: u64, action: impl Fn() -> Result<T, SegmentError>) -> Result<T, SegmentError> {
+        let mut done = action();
+        for _ in 0..READ_AGAIN {
+            let error = match done {
+                Err(error) if error.is_lasting() && !error.is_missing() => error,
+                done => return done,
+            };
+            self.forget_cached(number);
+            done = action();
+            if done.is_ok() {
+                self.corrected(number, &error.to_string());
+            }
+        }
+        done
+    }
+
+    /// Lets redb and the system forget what they have cached of a closed segment.
+    pub(crate) fn forget_cached(&self, number: u64) {
+        self.forget(number);
+        if let Ok(file) = self.raw(number)
+            && let Err(error) = file.forget_cache()
+        {
+            tracing::debug!(segment = number, %error, "the system keeps what it has cached of a segment");
+        }
+    }
+
+    /// What was read wrongly before was right this time.
+    pub(crate) fn corrected(&self, number: u64, what: &str) {
+        self.stats.reads_corrected.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(
+            segment = number,
+            what,
+            "a segment was read wrongly, and rightly when it was read again: check the disk and its cable"
+        );
+    }
+
     /// The bytes of a segment as they lie there, past redb.
     pub(crate) fn raw(&self, number: u64) -> io::Result<Arc<dyn StorageFile>> {
         self.directory.open(&name(number))
@@ -497,11 +460,15 @@ impl Segments {
         let mut free = std::iter::once(first.clone()).chain(others).filter(|aside| !taken.contains(aside));
         let aside = free.next().unwrap_or(first);
         self.directory.rename(&name, &aside)?;
-        // Until a trusted clock has seen it, its age is not known.
+        self.deaths.forget(&*self.directory, number);
+        // From here on it is what it is to be, whatever fails. Until a trusted clock has seen it, its age is not known.
         if let Err(error) = self.directory.stamp(&aside, 0) {
             tracing::debug!(name = aside, %error, "the time of a quarantined segment could not be set");
         }
-        self.directory.sync()
+        if let Err(error) = self.directory.sync() {
+            tracing::warn!(name = aside, %error, "after a power cut a quarantined segment may have its old name again");
+        }
+        Ok(())
     }
 
     fn forget(&self, number: u64) {
@@ -533,6 +500,7 @@ impl Segments {
             closed.push(entry);
             return Ok(db);
         }
+        self.deaths.refuse(number)?;
         if let Some(what) = lock(&self.unopenable).get(&number) {
             return Err(SegmentError::Damaged(what.clone()));
         }

@@ -50,6 +50,15 @@ struct Moody {
 struct MoodyFile {
     real: Arc<dyn StorageFile>,
     mood: Arc<Mood>,
+    /// Ends the process of whoever opens it with redb, which begins with its first bytes.
+    is_deadly: bool,
+}
+
+/// Names the segment that ends the process which opens it.
+const DEADLY: &str = "FOREBAY_WAL_DEADLY";
+
+fn is_deadly(name: &str) -> bool {
+    std::env::var_os(DEADLY).is_some_and(|deadly| deadly == name)
 }
 
 impl Directory for Moody {
@@ -64,6 +73,7 @@ impl Directory for Moody {
         let thread = std::thread::current().name().map(str::to_owned);
         lock(&self.made).push((name.to_owned(), thread));
         Ok(Arc::new(MoodyFile {
+            is_deadly: false,
             real: self.real.create(name)?,
             mood: self.mood.clone(),
         }))
@@ -71,12 +81,14 @@ impl Directory for Moody {
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         self.opened.fetch_add(1, Ordering::SeqCst);
         Ok(Arc::new(MoodyFile {
+            is_deadly: is_deadly(name),
             real: self.real.open(name)?,
             mood: self.mood.clone(),
         }))
     }
     fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         Ok(Arc::new(MoodyFile {
+            is_deadly: is_deadly(name),
             real: self.real.open_to_write(name)?,
             mood: self.mood.clone(),
         }))
@@ -120,6 +132,9 @@ impl StorageFile for MoodyFile {
         self.real.len()
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.is_deadly && offset == 0 && out.len() < 4096 {
+            std::process::abort();
+        }
         self.real.read(offset, out)
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -458,4 +473,77 @@ fn a_reader_at_the_tail_never_opens_a_segment_that_is_being_closed() {
         0,
         "a closed segment was repaired while the log ran"
     );
+}
+
+/// Where the child of the next test finds its log.
+const CHILD: &str = "FOREBAY_WAL_DEADLY_CHILD";
+
+/// Not a test by itself: opens a log, reads all of it, waits until the deadly segment is quarantined, and says what it read.
+#[test]
+fn child_that_opens_a_deadly_segment() {
+    let (Some(directory), Some(deadly)) = (std::env::var_os(CHILD), std::env::var_os(DEADLY)) else {
+        return;
+    };
+    let directory = Path::new(&directory);
+    let rig = rig_of(directory, WhenFull::Refuse, 128 << 20);
+    let mut reader = rig.log.reader(StreamId(0), PartitionSet::ALL);
+    let mut read = std::collections::BTreeSet::new();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        assert!(Instant::now() < deadline, "read {read:?}");
+        reader.rewind();
+        while let Ok(records) = reader.read(1 << 20) {
+            if records.is_empty() {
+                break;
+            }
+            read.extend(records.iter().map(|record| record.payload[0]));
+        }
+        if read.len() == 24 && !directory.join(&deadly).exists() {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    let audit = rig.log.audit().unwrap();
+    println!("read {} of {}, {} damaged", read.len(), audit.accepted, audit.damaged);
+    rig.log.close().unwrap();
+}
+
+#[test]
+fn k14_a_segment_at_which_two_starts_died_is_not_opened_again_and_costs_no_record() {
+    for which in [0, 1, usize::MAX] {
+        let directory = tempfile::tempdir().unwrap();
+        let rig = rig_of(directory.path(), WhenFull::Refuse, 128 << 20);
+        for number in 0..24 {
+            assert!(rig.outcome(rig.append(&vec![number; 1 << 20]).unwrap()));
+        }
+        rig.log.close().unwrap();
+        drop(rig);
+        let mut names: Vec<String> = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".redb"))
+            .collect();
+        names.sort();
+        assert!(names.len() >= 3, "{names:?}");
+        let deadly = names[which.min(names.len() - 1)].clone();
+        let start = || {
+            let child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["tests::faults::child_that_opens_a_deadly_segment", "--exact", "--nocapture"])
+                .env(CHILD, directory.path())
+                .env(DEADLY, &deadly)
+                .output();
+            child.unwrap()
+        };
+        assert!(!start().status.success() && !start().status.success(), "the segment is not deadly");
+        let third = start();
+        let said = String::from_utf8_lossy(&third.stdout).into_owned();
+        assert!(
+            third.status.success(),
+            "{deadly}: {said} {}",
+            String::from_utf8_lossy(&third.stderr)
+        );
+        assert!(said.contains("read 24 of 24, 0 damaged"), "{deadly}: {said}");
+        let is_kept = directory.path().join(format!("{deadly}.damaged")).exists();
+        assert!(is_kept, "{deadly} is gone");
+    }
 }

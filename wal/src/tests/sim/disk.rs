@@ -9,6 +9,8 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use rustix::io::Errno;
+
 use super::rng::Rng;
 use crate::io::directory::{Directory, StorageFile};
 use crate::io::lock_guard::LockGuard;
@@ -70,6 +72,12 @@ struct Platter {
     /// Pages that fit.
     capacity: u64,
     omission: Omission,
+    /// Which kinds of operations fail, and with which error, until that is over.
+    failing: Option<(&'static [Kind], Errno)>,
+    /// A page of a file that can be neither read nor written.
+    bad: Option<(usize, u64)>,
+    /// A page that is read wrongly until the cache was forgotten so often.
+    flaky: Option<(usize, u64, u32)>,
     /// Only this one still runs.
     process: u64,
     rng: Rng,
@@ -91,8 +99,21 @@ struct SimFile {
 }
 
 fn broken() -> io::Error {
-    io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())
+    Errno::IO.into()
 }
+
+/// A kind of operation.
+pub(crate) type Kind = u64;
+
+pub(crate) const CREATE: Kind = 2;
+pub(crate) const RENAME: Kind = 4;
+pub(crate) const REMOVE: Kind = 5;
+pub(crate) const SYNC_DIRECTORY: Kind = 6;
+pub(crate) const READ: Kind = 7;
+pub(crate) const WRITE: Kind = 8;
+pub(crate) const SET_LENGTH: Kind = 9;
+pub(crate) const SYNC: Kind = 10;
+pub(crate) const OPEN_TO_WRITE: Kind = 11;
 
 impl Platter {
     fn operation(&mut self, process: u64, kind: u64, what: u64) -> io::Result<()> {
@@ -104,6 +125,9 @@ impl Platter {
         }
         self.operations += 1;
         self.trace = (self.trace ^ (kind << 56) ^ what).wrapping_mul(0x0100_0000_01b3);
+        if let Some((_, error)) = self.failing.filter(|(kinds, _)| kinds.contains(&kind)) {
+            return Err(error.into());
+        }
         match self.plan.filter(|(at, _)| *at <= self.operations) {
             Some((_, Fault::Cut)) => {
                 self.is_off = true;
@@ -196,6 +220,9 @@ impl SimDisk {
             operations: 0,
             plan: None,
             is_off: false,
+            failing: None,
+            bad: None,
+            flaky: None,
             capacity: u64::MAX,
             omission,
             process: 0,
@@ -216,6 +243,30 @@ impl SimDisk {
     pub(crate) fn plan(&self, after: u64, fault: Fault) {
         let mut platter = lock(&self.platter);
         platter.plan = Some((platter.operations + after, fault));
+    }
+
+    /// Lets some kinds of operations fail until told otherwise.
+    pub(crate) fn set_failing(&self, failing: Option<(&'static [Kind], Errno)>) {
+        lock(&self.platter).failing = failing;
+    }
+
+    /// Makes a page of a file bad for ever.
+    pub(crate) fn set_bad(&self, name: &str, page: u64) {
+        let mut platter = lock(&self.platter);
+        platter.bad = platter.names.get(name).map(|inode| (*inode, page));
+    }
+
+    /// Reads a page of a file wrongly until its cache was forgotten `times` times.
+    pub(crate) fn set_flaky(&self, name: &str, page: u64, times: u32) {
+        let mut platter = lock(&self.platter);
+        platter.flaky = platter.names.get(name).map(|inode| (*inode, page, times));
+    }
+
+    /// The pages of a file that hold anything.
+    pub(crate) fn pages_of(&self, name: &str) -> Vec<u64> {
+        let platter = lock(&self.platter);
+        let inode = platter.names.get(name).map(|inode| &platter.inodes[*inode]);
+        inode.map_or_else(Vec::new, |inode| inode.durable.keys().copied().collect())
     }
 
     pub(crate) fn forget_plan(&self) {
@@ -341,7 +392,7 @@ impl Directory for SimDisk {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         let mut platter = lock(&self.platter);
-        platter.operation(self.process, 2, 0)?;
+        platter.operation(self.process, CREATE, 0)?;
         let inode = platter.inodes.len();
         platter.inodes.push(Inode::new());
         platter.names.insert(name.into(), inode);
@@ -359,12 +410,13 @@ impl Directory for SimDisk {
     }
 
     fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        lock(&self.platter).operation(self.process, OPEN_TO_WRITE, 0)?;
         Directory::open(self, name)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut platter = lock(&self.platter);
-        platter.operation(self.process, 4, 0)?;
+        platter.operation(self.process, RENAME, 0)?;
         let inode = platter.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         platter.names.insert(to.into(), inode);
         platter.unsynced.push(Naming::Rename(from.into(), to.into(), inode));
@@ -373,7 +425,7 @@ impl Directory for SimDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut platter = lock(&self.platter);
-        platter.operation(self.process, 5, 0)?;
+        platter.operation(self.process, REMOVE, 0)?;
         platter.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
         platter.unsynced.push(Naming::Remove(name.into()));
         Ok(())
@@ -381,7 +433,7 @@ impl Directory for SimDisk {
 
     fn sync(&self) -> io::Result<()> {
         let mut platter = lock(&self.platter);
-        platter.operation(self.process, 6, 0)?;
+        platter.operation(self.process, SYNC_DIRECTORY, 0)?;
         if platter.omission != Omission::DirectorySync {
             platter.durable = platter.names.clone();
             platter.unsynced.clear();
@@ -435,7 +487,12 @@ impl StorageFile for SimFile {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut platter = lock(&self.disk.platter);
-        platter.operation(self.disk.process, 7, offset)?;
+        platter.operation(self.disk.process, READ, offset)?;
+        let is_hit = |inode: usize, page: u64| inode == self.inode && page >= offset / PAGE && page * PAGE < offset + out.len() as u64;
+        if platter.bad.is_some_and(|(inode, page)| is_hit(inode, page)) {
+            return Err(broken());
+        }
+        let flipped = platter.flaky.filter(|(inode, page, times)| is_hit(*inode, *page) && *times > 0);
         let inode = &platter.inodes[self.inode];
         if offset + out.len() as u64 > inode.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -450,14 +507,31 @@ impl StorageFile for SimFile {
                 Some(page) => target.copy_from_slice(&page[within..within + count]),
                 None => target.fill(0),
             }
+            if flipped.is_some_and(|(_, page, _)| page == at / PAGE) {
+                target.iter_mut().for_each(|byte| *byte ^= 0x10);
+            }
             done += count;
+        }
+        Ok(())
+    }
+
+    fn forget_cache(&self) -> io::Result<()> {
+        let mut platter = lock(&self.disk.platter);
+        if let Some((inode, _, times)) = &mut platter.flaky
+            && *inode == self.inode
+        {
+            *times = times.saturating_sub(1);
         }
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut platter = lock(&self.disk.platter);
-        let planned = platter.operation(self.disk.process, 8, offset);
+        let is_bad = platter
+            .bad
+            .is_some_and(|(inode, page)| inode == self.inode && page >= offset / PAGE && page * PAGE < offset + data.len() as u64);
+        let planned = platter.operation(self.disk.process, WRITE, offset);
+        let planned = if is_bad { planned.and(Err(broken())) } else { planned };
         if self.disk.process != platter.process {
             return planned;
         }
@@ -497,14 +571,14 @@ impl StorageFile for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut platter = lock(&self.disk.platter);
-        platter.operation(self.disk.process, 9, len)?;
+        platter.operation(self.disk.process, SET_LENGTH, len)?;
         platter.inodes[self.inode].cut(len);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut platter = lock(&self.disk.platter);
-        let planned = platter.operation(self.disk.process, 10, 0);
+        let planned = platter.operation(self.disk.process, SYNC, 0);
         let Platter {
             inodes,
             rng,

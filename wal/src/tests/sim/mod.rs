@@ -14,6 +14,7 @@
 mod checks;
 mod deeds;
 mod disk;
+mod failing;
 mod model;
 mod repeated;
 mod rng;

@@ -28,7 +28,8 @@ impl CommitListener for Deaf {
     fn failed(&self, _batch: Batch, _error: &CommitError) {}
 }
 
-fn open(disk: &SimDisk) -> (Log, Writer) {
+/// A log of small segments.
+pub(super) fn open(disk: &SimDisk) -> (Log, Writer) {
     let (log, mut writer) = open_within(disk, 64 << 20);
     writer.space.segment_bytes = 128 << 10;
     (log, writer)
@@ -100,7 +101,7 @@ pub(super) fn numbers(log: &Log) -> Vec<u64> {
 }
 
 /// Fills segments, settles most of the first, carries the rest of it, and lets it go; gives what was acked and what settled.
-fn live(log: &Log, writer: &mut Writer) -> (Vec<u64>, BTreeSet<u64>) {
+pub(super) fn live(log: &Log, writer: &mut Writer) -> (Vec<u64>, BTreeSet<u64>) {
     let mut acked: Vec<u64> = (0..60).filter(|number| store(log, writer, *number)).collect();
     let mut reader = log.reader(StreamId(0), PartitionSet::ALL);
     let mut settled = BTreeSet::new();
@@ -124,7 +125,7 @@ fn live(log: &Log, writer: &mut Writer) -> (Vec<u64>, BTreeSet<u64>) {
 }
 
 #[test]
-fn simulated_rotation_carrying_and_unlinking_survive_a_cut_at_every_operation() {
+fn k8_simulated_rotation_compaction_and_unlinking_survive_a_cut_at_every_operation() {
     let whole = SimDisk::new(1, Omission::Nothing);
     let (log, mut writer) = open(&whole);
     let began = whole.operations();
