@@ -38,6 +38,11 @@ const JUDGED: &[Judged] = &[
         knots: &[],
     },
     Judged {
+        name: "chain",
+        sources: "chain/src",
+        knots: &[],
+    },
+    Judged {
         name: "topic",
         sources: "topic/src",
         knots: &[],
@@ -110,7 +115,7 @@ fn only_the_writer_commits() {
 #[test]
 fn no_folder_holds_more_files_than_a_reader_keeps_in_mind() {
     let mut crowded = BTreeSet::new();
-    for sources in ["src", "wal/src", "broker/src", "bridge/src", "topic/src"] {
+    for sources in ["src", "wal/src", "broker/src", "bridge/src", "chain/src", "topic/src"] {
         let mut folders = vec![root().join(sources)];
         while let Some(folder) = folders.pop().filter(|folder| folder.is_dir()) {
             let (inner, files): (Vec<PathBuf>, Vec<PathBuf>) = entries(&folder).into_iter().partition(|path| path.is_dir());

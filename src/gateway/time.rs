@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use forebay_broker::tls::{CertificateClock, start};
+use forebay_chain::bounded;
 use forebay_wal::{Clock, Log, SystemClock};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -36,7 +37,8 @@ fn at(ms: u64) -> SystemTime {
 }
 
 /// Verifies the cloud as rustls does, but by the time that can be known: a wall clock that is not trusted would refuse every cloud. A
-/// verified certificate has begun, so that time has passed; it says nothing of the present.
+/// verified certificate has begun, so that time has passed; it says nothing of the present. Of the chain it looks at no more than
+/// `forebay_chain` lets through: who stands in the way to the cloud needs no certificate to make a gateway search for one.
 #[derive(Debug)]
 pub(super) struct CloudVerifier {
     inner: Arc<WebPkiServerVerifier>,
@@ -64,10 +66,9 @@ impl ServerCertVerifier for CloudVerifier {
         ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let now = self.certificates.judgement().for_chain(end_entity, intermediates);
-        let verified = self
-            .inner
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        let chain = bounded(end_entity, intermediates).map_err(|limit| Error::General(format!("not verified: {limit}")))?;
+        let now = self.certificates.judgement().for_chain(end_entity, &chain);
+        let verified = self.inner.verify_server_cert(end_entity, &chain, server_name, ocsp_response, now)?;
         if let Some(began) = start(end_entity).and_then(|seconds| u64::try_from(seconds).ok()) {
             self.clock.not_before(began * 1000);
         }
@@ -94,5 +95,40 @@ impl ServerCertVerifier for CloudVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn a7_a_cloud_that_sends_look_alikes_is_refused_before_they_are_searched() {
+        let ca = |at: usize| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, format!("CA {}", at % 2));
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params
+        };
+        let keys: Vec<_> = (0..21).map(|_| KeyPair::generate().unwrap()).collect();
+        let issued = |params: CertificateParams, key: usize, by: usize| {
+            let issuer = ca(by);
+            let issuer = Issuer::from_params(&issuer, &keys[by]);
+            params.signed_by(&keys[key], &issuer).unwrap().der().clone()
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(ca(1).self_signed(&keys[19]).unwrap().der().clone()).unwrap();
+        let verifier = CloudVerifier::new(roots, clock(), CertificateClock::fixed(at(RELEASED_MS))).unwrap();
+        let leaf = issued(CertificateParams::new(["cloud.test".to_owned()]).unwrap(), 20, 0);
+        let others: Vec<_> = (0..20).map(|at| issued(ca(at), at, (at + 1) % 20)).collect();
+        for count in 0..=others.len() {
+            let name = ServerName::try_from("cloud.test").unwrap();
+            let now = UnixTime::since_unix_epoch(Duration::from_millis(RELEASED_MS));
+            let refused = verifier.verify_server_cert(&leaf, &others[..count], &name, &[], now).unwrap_err();
+            let text = refused.to_string();
+            assert_eq!(text.contains("more than 3 certificates"), count > 3, "{count}: {text}");
+        }
     }
 }

@@ -53,7 +53,8 @@ fn each_link_leads_somewhere() {
 /// What a page names between backquotes as a file or folder of the tree: below one of its folders, or as the end of a
 /// path: `lane/send.rs`, and in the architecture `lane/`. With each, whether it is a path from the root.
 fn named_paths(page: &str) -> Vec<(String, bool)> {
-    const FOLDERS: [&str; 12] = [
+    const FOLDERS: [&str; 13] = [
+        "chain",
         "wal",
         "topic",
         "broker",

@@ -5,10 +5,11 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use forebay_chain::Unbounded;
 use forebay_topic::PeerText;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
-use super::verifier::Presented;
+use super::verifier::{self, Presented};
 use super::{PeerCertificate, name_is_covered, utc_text};
 
 /// Why a handshake failed.
@@ -76,6 +77,12 @@ pub enum HandshakeFault {
     /// The peer's key is not its certificate's.
     #[error("the peer does not hold the private key of the certificate it presented; give it the key made with that certificate")]
     KeyNotHeld,
+    /// More or larger certificates than are looked at.
+    #[error("the peer's certificates were not verified: {limit}")]
+    LongChain {
+        /// The limit that they exceed.
+        limit: Unbounded,
+    },
     /// Any other fault of the certificate.
     #[error("the peer's certificate cannot be used: {detail}; issue a new one")]
     BadCertificate {
@@ -128,7 +135,7 @@ pub enum HandshakeFault {
 
 impl HandshakeFault {
     /// All labels that [`HandshakeFault::label`] can yield, for registering counters.
-    pub const LABELS: [&'static str; 18] = [
+    pub const LABELS: [&'static str; 19] = [
         "not_tls",
         "tls_version",
         "incompatible",
@@ -140,6 +147,7 @@ impl HandshakeFault {
         "revoked",
         "wrong_purpose",
         "key_not_held",
+        "long_chain",
         "bad_certificate",
         "refused_ours",
         "peer_alert",
@@ -163,6 +171,7 @@ impl HandshakeFault {
             Self::Revoked => "revoked",
             Self::WrongPurpose => "wrong_purpose",
             Self::KeyNotHeld => "key_not_held",
+            Self::LongChain { .. } => "long_chain",
             Self::BadCertificate { .. } => "bad_certificate",
             Self::RefusedOurs { .. } => "refused_ours",
             Self::PeerAlert { .. } => "peer_alert",
@@ -299,6 +308,9 @@ pub(super) fn of_tls(error: &Error, presented: Option<&Presented>) -> HandshakeF
 fn of_certificate(cause: &CertificateError, presented: Option<&Presented>) -> HandshakeFault {
     let peer = || presented.and_then(|peer| PeerCertificate::from_der(&peer.der).ok());
     let unknown = || "an unknown time".to_owned();
+    if let Some(limit) = verifier::unbounded(cause) {
+        return HandshakeFault::LongChain { limit };
+    }
     match cause {
         CertificateError::UnknownIssuer => HandshakeFault::UnknownCa,
         CertificateError::BadSignature => HandshakeFault::ForgedOrOldCa,

@@ -10,7 +10,8 @@
 //! Nothing here is cached across connections: sessions are never resumed, so a certificate that was revoked or that expired is
 //! judged again at every connect. A full handshake on P-256 costs well under a millisecond.
 //!
-//! Limits: PEM files of at most 1 MiB (revocation lists 16 MiB), 64 certificates per file, a handshake as long as its deadline.
+//! Limits: PEM files of at most 1 MiB (revocation lists 16 MiB), 64 certificates per file, a handshake as long as its deadline, of a
+//! peer's chain what `forebay_chain` lets through.
 
 mod accept;
 mod clock;

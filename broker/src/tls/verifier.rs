@@ -3,19 +3,22 @@
 use std::sync::{Arc, OnceLock};
 
 use super::Judgement;
+use forebay_chain::{MAX_BYTES, Unbounded, bounded};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
 
 /// What a peer presented, and whether its certificate was found good.
 #[derive(Debug)]
 pub(super) struct Presented {
+    /// Empty if it is larger than what is looked at.
     pub(super) der: Vec<u8>,
     pub(super) trusted: bool,
 }
 
-/// Passes every decision to the shared verifier and keeps the certificate.
+/// Passes every decision to the shared verifier and keeps the certificate. The verifier is given only as much of a chain as it can
+/// judge in a short time.
 ///
 /// rustls forgets a certificate that it refuses, and a refusal that cannot name the device is of little use to an operator. It also
 /// reports a bad signature in the certificate and a peer that does not hold its key by the same error; `trusted` tells them apart.
@@ -45,10 +48,19 @@ impl ClientCertVerifier for RememberingVerifier {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let now = self.judgement.for_chain(end_entity, intermediates);
-        let verdict = self.inner.verify_client_cert(end_entity, intermediates, now);
+        let verdict = match bounded(end_entity, intermediates) {
+            Ok(chain) => {
+                let now = self.judgement.for_chain(end_entity, &chain);
+                self.inner.verify_client_cert(end_entity, &chain, now)
+            }
+            Err(unbounded) => Err(refusal(unbounded)),
+        };
         self.presented.get_or_init(|| Presented {
-            der: end_entity.to_vec(),
+            der: if end_entity.len() > MAX_BYTES {
+                Vec::new()
+            } else {
+                end_entity.to_vec()
+            },
             trusted: verdict.is_ok(),
         });
         verdict
@@ -74,5 +86,18 @@ impl ClientCertVerifier for RememberingVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
+    }
+}
+
+/// The refusal of a chain in rustls's terms; [`unbounded`] finds it there again.
+fn refusal(chain: Unbounded) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(chain))))
+}
+
+/// The limit that a chain exceeded, if that is why it was refused.
+pub(super) fn unbounded(cause: &CertificateError) -> Option<Unbounded> {
+    match cause {
+        CertificateError::Other(OtherError(error)) => error.downcast_ref().copied(),
+        _ => None,
     }
 }

@@ -104,6 +104,20 @@ impl Authority {
         }
     }
 
+    /// A leaf of a CA that is so many CAs below this one; they are sent with it.
+    pub(super) fn issue_behind(&self, levels: usize, plan: &Plan) -> Leaf {
+        let Some(rest) = levels.checked_sub(1) else {
+            return self.issue(plan);
+        };
+        let mut below = Self::named(&format!("below {levels}"));
+        below.pem = below.params.signed_by(&below.key, &self.issuer()).unwrap().pem();
+        let leaf = below.issue_behind(rest, plan);
+        Leaf {
+            pem: leaf.pem + &below.pem,
+            key: leaf.key,
+        }
+    }
+
     pub(super) fn revoke(&self, serial: u64) -> String {
         let revoked = RevokedCertParams {
             serial_number: SerialNumber::from(serial),

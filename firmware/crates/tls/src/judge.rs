@@ -1,9 +1,11 @@
 //! Whether a certificate is the gateway's, judged by a clock that may only know the least that the time can be.
 
+use alloc::format;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::time::Duration;
 
+use forebay_chain::{MAX_INTERMEDIATES, bounded};
 use forebay_device_core::WallTime;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -13,8 +15,8 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
 use crate::validity::validity;
 
-/// Certificates of one chain whose start may lie ahead of us.
-const CHAIN: usize = 6;
+/// Certificates of one chain whose start may lie ahead of us: all that are looked at, and the CA.
+const CHAIN: usize = MAX_INTERMEDIATES + 2;
 
 /// rustls's verifier, with one question of its own: can our clock know that a certificate is *not valid yet*?
 ///
@@ -22,6 +24,8 @@ const CHAIN: usize = 6;
 /// or the last time it noted). An expiry before that moment is certain and refused. A start after it is not: the device
 /// may have lain in a drawer while the gateway's certificate was renewed. The chain is then judged at that start, which is
 /// the earliest moment at which the CA says it could be shown. Once the time is told, both ends are enforced.
+///
+/// A chain of more or larger certificates than `forebay_chain` lets through is refused unread.
 #[derive(Debug)]
 pub(crate) struct Judge {
     inner: Arc<WebPkiServerVerifier>,
@@ -75,10 +79,11 @@ impl ServerCertVerifier for Judge {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let chain = bounded(leaf, intermediates).map_err(|limit| Error::General(format!("not verified: {limit}")))?;
         let mut now = now;
         let mut starts_ahead = 0;
         loop {
-            match self.inner.verify_server_cert(leaf, intermediates, name, ocsp, now) {
+            match self.inner.verify_server_cert(leaf, &chain, name, ocsp, now) {
                 Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }))
                     if !self.clock.is_told.load(Ordering::Relaxed) && not_before > now && starts_ahead < CHAIN =>
                 {

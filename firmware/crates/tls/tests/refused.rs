@@ -186,3 +186,38 @@ async fn a_gateway_without_our_suite_is_refused() {
     let (result, _) = handshake(&mut client, config, told(NOW)).await;
     assert_eq!(result, Err(Lost::NotTrusted), "TLS 1.2 is never spoken");
 }
+
+/// A chain whose CAs could each have issued any other: they share two names, each has a key of its own and so many extensions.
+fn look_alikes(count: usize, extensions: u64) -> Credentials {
+    let ca = |at: usize| {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, format!("CA {}", at % 2));
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.custom_extensions = (0..extensions)
+            .map(|number| rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, number], Vec::new()))
+            .collect();
+        params
+    };
+    let keys: Vec<_> = (0..=count).map(|_| rcgen::KeyPair::generate().unwrap()).collect();
+    let issuer = |at: usize| rcgen::Issuer::new(ca(at), &keys[at % count]);
+    let mut chain = vec![server_leaf().signed_by(&keys[count], &issuer(0)).unwrap().der().clone()];
+    chain.extend((0..count).map(|at| ca(at).signed_by(&keys[at], &issuer(at + 1)).unwrap().der().clone()));
+    let key = rcgen::KeyPair::try_from(keys[count].serialize_der()).unwrap();
+    Credentials { chain, key }
+}
+
+#[tokio::test]
+async fn a7_a_chain_of_look_alikes_is_refused_before_it_is_searched() {
+    let plant = Plant::new();
+    for count in [2, 3] {
+        plant.refuses(&look_alikes(count, 0), "UnknownIssuer").await;
+    }
+    for (count, extensions, reason) in [
+        (4, 0, "more than 3"),
+        (9, 0, "more than 3"),
+        (20, 0, "more than 3"),
+        (3, 250, "bytes or more"),
+    ] {
+        plant.refuses(&look_alikes(count, extensions), reason).await;
+    }
+}
