@@ -394,6 +394,12 @@ fn devices(day: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
             count(day.retained_unread, "subscription")
         ));
     }
+    if day.fanout_cut > 0 {
+        list.push(format!(
+            "{} within a day may have missed a local subscriber: too many overlapping filters with `+` match; subscribe with fewer, or with `#`",
+            count(day.fanout_cut, "message")
+        ));
+    }
     if day.fanout_dropped > 0 {
         list.push(format!(
             "local subscribers read too slowly and lost {} within a day",

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use forebay_topic::TopicFilter;
+use forebay_wal::Batch;
 
 use super::outbox::Outbox;
 use super::outgoing::{Outgoing, Receiver};
@@ -49,9 +50,10 @@ impl Deliveries {
         }
     }
 
-    /// Subscribes, or changes the options of a subscription that exists (MQTT-3.8.4-3). Messages flow once this returns.
-    pub(super) fn subscribe(&mut self, filter: &TopicFilter, options: SubscriptionOptions) -> Result<(), TooManyFilters> {
-        let place = self.context.fanout.subscribe(filter, &self.recipient, options)?;
+    /// Subscribes, or changes the options of a subscription that exists (MQTT-3.8.4-3). Messages flow once this
+    /// returns, except those of batch `after` and before.
+    pub(super) fn subscribe(&mut self, filter: &TopicFilter, options: SubscriptionOptions, after: Batch) -> Result<(), TooManyFilters> {
+        let place = self.context.fanout.subscribe(filter, &self.recipient, options, after)?;
         self.places.extend(place);
         Ok(())
     }
@@ -72,8 +74,11 @@ impl Drop for Deliveries {
 }
 
 impl Recipient for Peer {
-    fn deliver(&self, message: &Message, options: &SubscriptionOptions) {
-        if options.no_local && *message.publisher == *self.identity.as_bytes() {
+    /// One copy, whatever the number of subscriptions that match (MQTT 5, 3.3.4), with the ids of all of them (MQTT-3.3.4-4).
+    fn deliver(&self, message: &Message, subscriptions: &[SubscriptionOptions]) {
+        let is_own = *message.publisher == *self.identity.as_bytes();
+        let wanted = || subscriptions.iter().filter(|options| !(options.no_local && is_own));
+        if wanted().next().is_none() {
             return;
         }
         let Ok(topic) = std::str::from_utf8(&message.topic) else { return };
@@ -82,13 +87,14 @@ impl Recipient for Peer {
         }
         let outgoing = Outgoing {
             topic: &message.topic,
-            retain: message.retain && options.retain_as_published,
+            retain: message.retain && wanted().any(|options| options.retain_as_published),
             expiry: message.expiry,
             properties: &message.properties,
             payload: &message.payload,
         };
+        let ids: Vec<_> = wanted().filter_map(SubscriptionOptions::id).collect();
         let mut is_written = true;
-        let is_taken = self.outbox.deliver(|out| is_written = self.receiver.write(&outgoing, options, out));
+        let is_taken = self.outbox.deliver(|out| is_written = self.receiver.write(&outgoing, &ids, out));
         let counter = if is_taken && is_written {
             &self.context.stats.fanned_out
         } else {

@@ -5,7 +5,6 @@ use std::num::NonZeroU32;
 use bytes::BytesMut;
 
 use crate::codec::{PublishHeader, QoS, Version, encode_publish_header};
-use crate::session::SubscriptionOptions;
 
 /// The subscriber's connection.
 #[derive(Clone, Copy)]
@@ -26,9 +25,8 @@ pub(super) struct Outgoing<'m> {
 }
 
 impl Receiver {
-    /// Appends the packet, unless it is larger than the peer allows; false if it cannot be encoded.
-    pub(super) fn write(self, outgoing: &Outgoing<'_>, options: &SubscriptionOptions, out: &mut BytesMut) -> bool {
-        let subscription_ids: Vec<NonZeroU32> = options.subscription_id.and_then(NonZeroU32::new).into_iter().collect();
+    /// Appends the packet with these ids of subscriptions, unless it is larger than the peer allows; false if it cannot be encoded.
+    pub(super) fn write(self, outgoing: &Outgoing<'_>, subscription_ids: &[NonZeroU32], out: &mut BytesMut) -> bool {
         let header = PublishHeader {
             dup: false,
             qos: QoS::AtMostOnce,
@@ -37,7 +35,7 @@ impl Receiver {
             packet_id: None,
             topic_alias: None,
             expiry: outgoing.expiry,
-            subscription_ids: &subscription_ids,
+            subscription_ids,
             travelling: outgoing.properties,
             payload_len: outgoing.payload.len(),
         };

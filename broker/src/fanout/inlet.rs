@@ -4,24 +4,36 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
+use forebay_topic::PeerText;
 use forebay_wal::{Batch, CommittedBatch, Record, StreamId};
 use tokio::sync::oneshot;
 
 use super::envelope::{self, Message};
+use super::matches::Matches;
 use super::router::{Entrance, RouterGone};
-use super::{Command, PUSH, PUSH_BYTES, QUEUE, Shared, TICK};
+use super::subscriptions::Snapshot;
+use super::table::MAX_STEPS;
+use super::{Command, PUSH, PUSH_BYTES, PUSH_RECIPIENTS, QUEUE, Shared, TICK};
 use crate::observe::add;
+
+/// How often a search that was too long is told in the log.
+const TELL_EVERY: Duration = Duration::from_secs(3600);
 
 /// The thread's state.
 pub(super) struct Inlet {
     entrance: Entrance,
     shared: Arc<Shared>,
     parked: VecDeque<(Batch, Waiting)>,
-    /// What goes to the router next: as much at once as has gathered.
-    push: Vec<Message>,
+    subscriptions: Snapshot,
+    /// What goes to the router next, and to whom it goes behind it: as much at once as has gathered.
+    push: Vec<(Message, Matches)>,
     push_bytes: usize,
+    push_recipients: usize,
     processed: Batch,
+    /// When it was last said that a search was too long.
+    told_cut: Option<Instant>,
     /// The number of the last message pushed, and of the last of the push before.
     pushed: u64,
     pushed_before: u64,
@@ -39,9 +51,12 @@ impl Inlet {
             entrance,
             shared,
             parked: VecDeque::new(),
+            subscriptions: Snapshot::default(),
             push: Vec::new(),
             push_bytes: 0,
+            push_recipients: 0,
             processed: Batch(0),
+            told_cut: None,
             pushed: 0,
             pushed_before: 0,
         }
@@ -52,7 +67,7 @@ impl Inlet {
             forebay_wal::panic_if_asked(super::INLET);
             let result = match queue.recv_timeout(TICK) {
                 Ok(command) => self.run_all(command, queue),
-                Err(RecvTimeoutError::Timeout) => self.unpark().and_then(|()| self.flush()).map(|()| true),
+                Err(RecvTimeoutError::Timeout) => self.idle().map(|()| true),
                 Err(RecvTimeoutError::Disconnected) => Ok(false),
             };
             match result {
@@ -65,6 +80,13 @@ impl Inlet {
             }
         }
         self.shared.is_stopping.store(true, Ordering::Release);
+    }
+
+    /// What is not to wait for a command.
+    fn idle(&mut self) -> Result<(), RouterGone> {
+        self.follow();
+        self.unpark()?;
+        self.flush()
     }
 
     /// Runs this command and those behind it in the queue; false if the thread is to end.
@@ -97,9 +119,11 @@ impl Inlet {
 
     fn batch(&mut self, batch: &CommittedBatch) -> Result<(), RouterGone> {
         if self.shared.is_wanted() {
+            self.follow();
             for record in batch.records().filter(|record| record.stream < StreamId::LOCAL) {
-                if self.is_wanted(&record.topic) {
-                    self.offer(message_of(record))?;
+                let matches = self.matching(&record.topic);
+                if matches.len() > 0 {
+                    self.offer(message_of(record), matches)?;
                 }
             }
         }
@@ -137,22 +161,51 @@ impl Inlet {
         self.processed.max(Batch(self.shared.skipped.load(Ordering::Acquire)))
     }
 
-    fn is_wanted(&self, topic: &str) -> bool {
-        self.shared.table().is_wanted(topic)
+    fn follow(&mut self) {
+        let reached = self.reached();
+        self.subscriptions.follow(&self.shared.table, reached);
     }
 
-    fn offer_if_wanted(&mut self, message: Message) -> Result<(), RouterGone> {
-        match std::str::from_utf8(&message.topic) {
-            Ok(topic) if self.is_wanted(topic) => self.offer(message),
-            _ => Ok(()),
+    /// The message's subscribers. A search that became too long is counted: some of them may miss it.
+    fn matching(&mut self, topic: &str) -> Matches {
+        let matches = self.subscriptions.matching(topic);
+        if matches.is_cut() {
+            add(&self.shared.stats.fanout_cut, 1);
+            self.tell_cut(topic);
+        }
+        matches
+    }
+
+    /// Says so once an hour; the metric has all of them.
+    fn tell_cut(&mut self, topic: &str) {
+        if self.told_cut.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told_cut = Some(Instant::now());
+            let topic = PeerText::new(topic);
+            tracing::warn!(
+                ?topic,
+                "the search for local subscribers ended at its bound of {MAX_STEPS} steps, and some may have missed a message: too many overlapping filters with `+` match this topic; subscribe with fewer, or with `#`"
+            );
         }
     }
 
+    fn offer_if_wanted(&mut self, message: Message) -> Result<(), RouterGone> {
+        self.follow();
+        let Ok(topic) = std::str::from_utf8(&message.topic) else {
+            return Ok(());
+        };
+        let matches = self.matching(topic);
+        if matches.len() == 0 {
+            return Ok(());
+        }
+        self.offer(message, matches)
+    }
+
     /// Adds the message to the next push.
-    fn offer(&mut self, message: Message) -> Result<(), RouterGone> {
+    fn offer(&mut self, message: Message, matches: Matches) -> Result<(), RouterGone> {
         self.push_bytes += message.size();
-        self.push.push(message);
-        if self.push.len() >= PUSH || self.push_bytes >= PUSH_BYTES {
+        self.push_recipients += matches.len();
+        self.push.push((message, matches));
+        if self.push.len() >= PUSH || self.push_bytes >= PUSH_BYTES || self.push_recipients >= PUSH_RECIPIENTS {
             self.flush()
         } else {
             Ok(())
@@ -167,13 +220,16 @@ impl Inlet {
         }
         self.shared.progress.wait(self.pushed_before)?;
         self.pushed_before = self.pushed;
-        let numbered = (self.pushed + 1..).zip(&self.push);
-        self.entrance
-            .push(numbered.map(|(number, message)| envelope::wrap(number, message)))?;
-        self.pushed += self.push.len() as u64;
-        self.push.clear();
+        let mut payloads = Vec::with_capacity(self.push.len());
+        let numbered = (self.pushed + 1..).zip(self.push.drain(..)).map(|(number, (message, matches))| {
+            payloads.push(envelope::wrap(number, &message));
+            (number, matches)
+        });
+        self.shared.progress.hand_over(numbered);
+        self.pushed += payloads.len() as u64;
         self.push_bytes = 0;
-        Ok(())
+        self.push_recipients = 0;
+        self.entrance.push(payloads.into_iter())
     }
 }
 

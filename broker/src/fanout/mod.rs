@@ -1,25 +1,30 @@
 //! Committed messages on their way to local subscribers, in log order.
 //!
 //! ```text
-//! log ──▶ [inlet] ──▶ rumqttd ──▶ [outlet] ──▶ table of subscriptions ──▶ outboxes
+//! log ──▶ [inlet, with a copy of the subscriptions] ──▶ rumqttd ──▶ [outlet] ──▶ outboxes
 //! ```
 //!
-//! The inlet's thread takes committed batches, and messages without a record, and passes those with a subscriber to the
-//! router. The outlet's thread delivers what comes out to all subscribers that the table finds; messages for a slow
-//! subscriber are dropped. Order: batches in log order; a message without a record comes after the batch with the earlier
+//! The inlet's thread takes committed batches, and messages without a record, looks once for the subscribers of each, and passes
+//! what has some to the router. The outlet's thread delivers what comes out, one copy to each connection; messages for a slow
+//! subscriber are dropped. A connection that subscribes waits for neither thread's work, only for messages before it, and for
+//! those at most [`MAX_BARRIER`]. Order: batches in log order; a message without a record comes after the batch with the earlier
 //! ones of its own connection; a topic's messages keep their order. Bounds: [`QUEUE`] hand-offs wait,
 //! [`MAX_BATCHES`] of them batches; beyond it they skip local subscribers and are counted (a batch's records are in the log
 //! all the same). Two pushes of [`PUSH`] messages or [`PUSH_BYTES`] are in the router. Filters: see the table.
 
 mod envelope;
 mod inlet;
+mod matches;
 mod outlet;
 mod router;
+mod subscriptions;
 mod table;
+#[cfg(test)]
+mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,10 +34,12 @@ use tokio::sync::oneshot;
 
 use crate::observe::{Stats, add};
 use crate::session::SubscriptionOptions;
+use subscriptions::Subscriptions;
 
 pub(crate) use envelope::Message;
+pub(crate) use matches::Recipient;
 pub(crate) use router::RouterGone;
-pub(crate) use table::{NodeId, Recipient, TooManyFilters};
+pub(crate) use table::{NodeId, TooManyFilters};
 
 /// Hand-offs that may wait for the inlet's thread.
 const QUEUE: usize = 8192;
@@ -40,14 +47,21 @@ const QUEUE: usize = 8192;
 const MAX_BATCHES: usize = 128;
 /// Bytes that messages in no batch may hold while they wait.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
-/// A router that does not respond for this long is dead.
+/// A router that does not respond for this long at the start is dead. Later only a router counts as dead that returns nothing while
+/// the outlet does nothing but listen: see [`outlet::Progress`].
 const SILENCE: Duration = Duration::from_secs(10);
+/// The longest that a SUBSCRIBE or UNSUBSCRIBE waits for messages before it. Peers decide how much work they are.
+const MAX_BARRIER: Duration = Duration::from_secs(2);
+/// How often a barrier tries to enter a full queue.
+const RETRY: Duration = Duration::from_millis(10);
 /// How often a thread checks for changes that do not wake it.
 const TICK: Duration = Duration::from_millis(100);
 /// Messages pushed to the router at once.
 const PUSH: usize = 512;
 /// Their bytes, at which a push ends.
 const PUSH_BYTES: usize = 256 << 10;
+/// Their subscribers, at which a push ends.
+const PUSH_RECIPIENTS: usize = 16 << 10;
 
 /// The handle that connections use. Cheap to clone.
 #[derive(Clone)]
@@ -70,7 +84,7 @@ enum Command {
 }
 
 struct Shared {
-    table: Mutex<table::Table>,
+    table: Subscriptions,
     /// Subscriptions now; at zero the inlet skips a batch unread.
     subscriptions: AtomicUsize,
     /// The newest batch that skipped the fan-out because the queue was full.
@@ -101,7 +115,7 @@ pub(crate) fn start(stats: Arc<Stats>) -> Result<(Fanout, Threads), RouterGone> 
     let (entrance, exit) = router::start()?;
     let (commands, queue) = sync_channel(QUEUE);
     let shared = Arc::new(Shared {
-        table: Mutex::default(),
+        table: Subscriptions::default(),
         subscriptions: AtomicUsize::new(0),
         skipped: AtomicU64::new(0),
         batches: AtomicUsize::new(0),
@@ -146,19 +160,28 @@ impl Fanout {
         self.shared.is_wanted()
     }
 
-    /// Waits until batch `after`, and all that was handed over before, has been given to its subscribers. The log tells its
-    /// producers of a commit before it hands the batch over, so the batch may still be on its way.
+    /// Waits until batch `after`, and all that was handed over before, has been given to its subscribers, or for [`MAX_BARRIER`]. The
+    /// log tells its producers of a commit before it hands the batch over, so the batch may still be on its way.
     pub(crate) async fn barrier(&self, after: Batch) {
-        let (done, wait) = oneshot::channel();
-        let commands = self.commands.clone();
-        let sent = tokio::task::spawn_blocking(move || commands.send(Command::Barrier { after, done }).is_ok()).await;
-        if matches!(sent, Ok(true)) {
-            // A thread that ended drops the sender: there is nothing left to wait for.
-            wait.await.ok();
-        }
+        self.barrier_within(after, MAX_BARRIER).await;
     }
 
-    /// Subscribes, or changes the options of a subscription that exists: then there is no new place.
+    async fn barrier_within(&self, after: Batch, limit: Duration) {
+        let (done, wait) = oneshot::channel();
+        let mut command = Command::Barrier { after, done };
+        let passed = async {
+            while let Err(TrySendError::Full(back)) = self.commands.try_send(command) {
+                command = back;
+                tokio::time::sleep(RETRY).await;
+            }
+            // A thread that ended drops the sender: there is nothing left to wait for.
+            wait.await.ok();
+        };
+        // Late: what is subscribed still begins after batch `after`.
+        tokio::time::timeout(limit, passed).await.ok();
+    }
+
+    /// Subscribes to what comes after batch `after`, or changes the options of a subscription that exists: then there is no new place.
     ///
     /// # Errors
     /// There are too many filters.
@@ -167,8 +190,9 @@ impl Fanout {
         filter: &TopicFilter,
         recipient: &Arc<dyn Recipient>,
         options: SubscriptionOptions,
+        after: Batch,
     ) -> Result<Option<NodeId>, TooManyFilters> {
-        let place = self.shared.table().insert(filter, recipient, options)?;
+        let place = self.shared.table.insert(filter, recipient, options, after)?;
         if place.is_some() {
             self.shared.subscriptions.fetch_add(1, Ordering::AcqRel);
         }
@@ -177,12 +201,12 @@ impl Fanout {
 
     /// The node of this filter, if it has a subscription.
     pub(crate) fn place(&self, filter: &str) -> Option<NodeId> {
-        self.shared.table().place(filter)
+        self.shared.table.place(filter)
     }
 
     /// Ends a subscription; false if there is none.
     pub(crate) fn unsubscribe(&self, place: NodeId, recipient: &Arc<dyn Recipient>) -> bool {
-        let existed = self.shared.table().remove(place, recipient);
+        let existed = self.shared.table.remove(place, recipient);
         if existed {
             self.shared.subscriptions.fetch_sub(1, Ordering::AcqRel);
         }
@@ -240,10 +264,6 @@ impl Tap for LogTap {
 impl Shared {
     fn is_wanted(&self) -> bool {
         self.subscriptions.load(Ordering::Acquire) > 0
-    }
-
-    fn table(&self) -> MutexGuard<'_, table::Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn die(&self) {

@@ -8,8 +8,9 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::envelope;
+use super::matches::Matches;
 use super::router::{Exit, RouterGone};
-use super::{SILENCE, Shared, TICK};
+use super::{Shared, TICK};
 use crate::observe::add;
 
 /// The thread's state.
@@ -18,7 +19,11 @@ pub(super) struct Outlet {
     shared: Arc<Shared>,
 }
 
-/// Which of the pushed messages have been delivered, by their numbers.
+/// Ticks in which nothing comes out of a router that has something, after which it is dead. Only ticks count in which the outlet
+/// listened: how long it takes to deliver a message is for peers to decide, and proves nothing.
+const SILENT_TICKS: u32 = 100;
+
+/// What was pushed to the router, which of it has been delivered, and to whom the rest goes. By the messages' numbers.
 #[derive(Default)]
 pub(super) struct Progress {
     delivered: Mutex<Delivered>,
@@ -29,8 +34,11 @@ pub(super) struct Progress {
 struct Delivered {
     /// The last one that was delivered to its subscribers.
     through: u64,
+    /// Those after it, and their subscribers.
+    under_way: VecDeque<(u64, Matches)>,
     /// Who waits for which message, in order.
     waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    silent_ticks: u32,
     is_over: bool,
 }
 
@@ -45,17 +53,16 @@ impl Outlet {
             match self.exit.next(Instant::now() + TICK) {
                 Ok(Some(payload)) => {
                     if let Some((number, message)) = envelope::unwrap(payload) {
-                        if let Ok(topic) = std::str::from_utf8(&message.topic) {
-                            self.shared.table().deliver(topic, &message);
-                        }
-                        let missed = self.shared.progress.advance(number);
+                        let (matches, missed) = self.shared.progress.take(number);
                         add(&self.shared.stats.fanout_dropped, missed);
+                        matches.deliver(&message);
+                        self.shared.progress.advance(number);
                     }
                 }
                 // Everything that the inlet pushed before it ended has come out: the tick is longer than that takes.
                 Ok(None) if self.shared.is_stopping.load(Ordering::Acquire) => break,
-                Ok(None) => {}
-                Err(RouterGone) => {
+                Ok(None) if self.shared.progress.is_alive_after_silence() => {}
+                Ok(None) | Err(RouterGone) => {
                     self.shared.die();
                     break;
                 }
@@ -66,19 +73,21 @@ impl Outlet {
 }
 
 impl Progress {
-    /// Blocks until this message has been delivered to its subscribers.
+    /// Blocks until this message has been delivered to its subscribers, however long that takes.
     ///
     /// # Errors
-    /// The router has not returned it for [`SILENCE`], or has ended.
+    /// The outlet has ended, for instance because the router is dead.
     pub(super) fn wait(&self, number: u64) -> Result<(), RouterGone> {
-        let (delivered, timeout) = self
+        let delivered = self
             .changed
-            .wait_timeout_while(self.lock(), SILENCE, |delivered| delivered.through < number && !delivered.is_over)
+            .wait_while(self.lock(), |delivered| delivered.through < number && !delivered.is_over)
             .unwrap_or_else(PoisonError::into_inner);
-        if timeout.timed_out() || delivered.through < number {
-            return Err(RouterGone);
-        }
-        Ok(())
+        if delivered.through < number { Err(RouterGone) } else { Ok(()) }
+    }
+
+    /// These messages go to the router now, and behind it to these subscribers.
+    pub(super) fn hand_over(&self, numbered: impl Iterator<Item = (u64, Matches)>) {
+        self.lock().under_way.extend(numbered);
     }
 
     /// Sends `done` once this message has been delivered to its subscribers; drops it if that will never happen.
@@ -92,28 +101,80 @@ impl Progress {
         }
     }
 
-    /// Everything up to this message has been delivered; returns how many before it were left out.
-    fn advance(&self, number: u64) -> u64 {
+    /// The subscribers of a message that has come out, and how many messages before it were left out.
+    fn take(&self, number: u64) -> (Matches, u64) {
         let mut delivered = self.lock();
-        let missed = number.saturating_sub(delivered.through + 1);
+        delivered.silent_ticks = 0;
+        let mut missed = 0;
+        while let Some((next, matches)) = delivered.under_way.pop_front_if(|(next, _)| *next <= number) {
+            if next == number {
+                return (matches, missed);
+            }
+            missed += 1;
+        }
+        (Matches::default(), missed)
+    }
+
+    /// Everything up to this message has been delivered.
+    fn advance(&self, number: u64) {
+        let mut delivered = self.lock();
         delivered.through = number;
         while let Some((_, done)) = delivered.waiting.pop_front_if(|(waits, _)| *waits <= number) {
             done.send(()).ok();
         }
         drop(delivered);
         self.changed.notify_one();
-        missed
+    }
+
+    /// Notes that the outlet listened for a tick and nothing came; false if that makes the router a dead one.
+    fn is_alive_after_silence(&self) -> bool {
+        let mut delivered = self.lock();
+        delivered.silent_ticks = if delivered.under_way.is_empty() {
+            0
+        } else {
+            delivered.silent_ticks + 1
+        };
+        delivered.silent_ticks < SILENT_TICKS
     }
 
     fn end(&self) {
         let mut delivered = self.lock();
         delivered.is_over = true;
         delivered.waiting.clear();
+        delivered.under_way.clear();
         drop(delivered);
         self.changed.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, Delivered> {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a2_only_a_router_that_keeps_what_it_has_is_dead_and_no_delivery_that_takes_long() {
+        let progress = Progress::default();
+        for number in 1..=3 {
+            progress.hand_over(std::iter::once((number, Matches::default())));
+        }
+        let listened = || (0..SILENT_TICKS - 1).all(|_| progress.is_alive_after_silence());
+        for number in 1..=2 {
+            assert!(listened());
+            // It has come out. However long it is delivered, nothing is counted.
+            assert_eq!(progress.take(number).1, 0);
+            progress.advance(number);
+        }
+        assert!(listened());
+        assert!(!progress.is_alive_after_silence(), "the third does not come");
+        progress.take(3);
+        progress.advance(3);
+        assert!(
+            listened() && progress.is_alive_after_silence() && listened(),
+            "there is nothing to come"
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use forebay_topic::TopicFilter;
 
-use super::Message;
+use super::matches::{Matches, Recipient};
 use crate::limits::MAX_FILTERS;
 use crate::session::SubscriptionOptions;
 
@@ -14,14 +14,11 @@ use crate::session::SubscriptionOptions;
 const MAX_FILTER_BYTES: usize = 4 << 20;
 /// Nodes of the tree: what a filter takes of memory, and a topic of time, grows with its levels.
 const MAX_NODES: usize = 60_000;
+/// Nodes that the search for one topic looks at. Most topics look at some ten; filters with `+` in each of twelve levels and all
+/// mixtures of them make more. What was found until then counts.
+pub(super) const MAX_STEPS: usize = 4096;
 /// Free nodes at the end of the tree at which their memory is given back.
 const MIN_FREE: usize = 256;
-
-/// Receives messages. It never blocks: it drops and counts what it cannot take.
-pub(crate) trait Recipient: Send + Sync {
-    /// Takes a message that one of its subscriptions, with these options, matched.
-    fn deliver(&self, message: &Message, options: &SubscriptionOptions);
-}
 
 /// A filter's node in the tree, valid while the filter has a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,62 +150,48 @@ impl Table {
         true
     }
 
-    /// Whether a subscription matches this topic.
-    pub(super) fn is_wanted(&self, topic: &str) -> bool {
-        let mut is_wanted = false;
-        self.walk(topic, &mut |_| {
-            is_wanted = true;
-            false
+    /// Those who subscribed to this topic, each once, with all of their subscriptions that match.
+    pub(super) fn matching(&self, topic: &str) -> Matches {
+        let mut found = Vec::new();
+        let is_cut = self.walk(topic, &mut |node| {
+            found.extend(node.subscriptions.iter().map(|known| (&known.recipient, known.options)));
         });
-        is_wanted
+        Matches::new(found, is_cut)
     }
 
-    /// Delivers the message to every recipient with a matching subscription, once for each of their subscriptions that match (MQTT-3.3.4-2 allows it).
-    pub(super) fn deliver(&self, topic: &str, message: &Message) {
-        self.walk(topic, &mut |node| {
-            for subscription in &node.subscriptions {
-                subscription.recipient.deliver(message, &subscription.options);
-            }
-            true
-        });
-    }
-
-    /// Visits the nodes whose filters match and have subscribers, until `visit` returns false. Each node of the tree is looked
+    /// Visits the nodes whose filters match; true if there were more than [`MAX_STEPS`] to look at. Each node of the tree is looked
     /// at once at most. It does not recurse: how deep a topic is, its publisher decides.
-    fn walk(&self, topic: &str, visit: &mut dyn FnMut(&Node) -> bool) {
-        let mut shown = |place: u32| {
-            let node = self.node(place);
-            node.subscriptions.is_empty() || visit(node)
-        };
+    fn walk<'a>(&'a self, topic: &str, visit: &mut dyn FnMut(&'a Node)) -> bool {
+        let number = |level: &str| self.levels.get(level).map(|level| level.number);
+        let below = |node: u32, level: Option<u32>| level.and_then(|level| self.edges.get(&(node, level)).copied());
+        let (tail, any) = (number("#"), number("+"));
+        let levels: Vec<_> = topic.split('/').map(number).collect();
         // Wildcards in the first level do not match what begins with `$` (MQTT-4.7.2-1).
         let mut is_hidden = topic.starts_with('$');
-        let mut open = vec![(ROOT, Some(topic))];
-        while let Some((node, rest)) = open.pop() {
+        let mut open = vec![(ROOT, 0)];
+        let mut steps = 0;
+        while let Some((node, depth)) = open.pop() {
+            steps += 1;
+            if steps > MAX_STEPS {
+                return true;
+            }
             // `#` matches the level above it, too (MQTT-4.7.1-2).
-            if !is_hidden
-                && let Some(tail) = self.below(node, "#")
-                && !shown(tail)
-            {
-                return;
+            if !is_hidden && let Some(tail) = below(node, tail) {
+                visit(self.node(tail));
             }
-            let Some(rest) = rest else {
-                if shown(node) {
-                    continue;
-                }
-                return;
+            let Some(level) = levels.get(depth) else {
+                visit(self.node(node));
+                continue;
             };
-            let (level, rest) = match rest.split_once('/') {
-                Some((level, rest)) => (level, Some(rest)),
-                None => (rest, None),
-            };
-            if !is_hidden && let Some(plus) = self.below(node, "+") {
-                open.push((plus, rest));
+            if !is_hidden && let Some(any) = below(node, any) {
+                open.push((any, depth + 1));
             }
-            if let Some(same) = self.below(node, level) {
-                open.push((same, rest));
+            if let Some(same) = below(node, *level) {
+                open.push((same, depth + 1));
             }
             is_hidden = false;
         }
+        false
     }
 
     fn find(&self, filter: &str) -> Option<u32> {
@@ -312,173 +295,4 @@ impl Table {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use bytes::Bytes;
-
-    use super::*;
-
-    /// Remembers the subscription ids that it was served under.
-    #[derive(Default)]
-    struct Served(Mutex<Vec<u32>>);
-
-    impl Recipient for Served {
-        fn deliver(&self, _: &Message, options: &SubscriptionOptions) {
-            self.0.lock().unwrap().extend(options.subscription_id);
-        }
-    }
-
-    fn options(id: u32) -> SubscriptionOptions {
-        SubscriptionOptions {
-            qos: 0,
-            no_local: false,
-            retain_as_published: false,
-            subscription_id: Some(id),
-        }
-    }
-
-    fn filter(text: &str) -> TopicFilter {
-        TopicFilter::parse(text).unwrap()
-    }
-
-    fn message() -> Message {
-        Message {
-            topic: Bytes::new(),
-            publisher: Bytes::new(),
-            qos: 0,
-            retain: false,
-            expiry: None,
-            properties: Bytes::new(),
-            payload: Bytes::new(),
-        }
-    }
-
-    const FILTERS: [&str; 16] = [
-        "#", "+", "+/+", "/+", "a", "a/#", "a/b", "a/+", "a/b/#", "+/b", "a/+/c", "/", "$SYS/#", "$SYS/+", "a//c", "a/b/c",
-    ];
-    const TOPICS: [&str; 13] = [
-        "a", "a/b", "a/b/c", "b", "b/b", "/", "/a", "a/", "a//c", "$SYS", "$SYS/x", "$SYS/x/y", "a/b/c/d",
-    ];
-
-    #[test]
-    fn a_topic_of_any_depth_is_matched_without_recursion() {
-        let mut table = Table::default();
-        let recipient: Arc<dyn Recipient> = Arc::new(Served::default());
-        let deep = "a/".repeat(30_000);
-        table.insert(&filter(&format!("{deep}#")), &recipient, options(1)).unwrap();
-        assert!(table.is_wanted(&deep));
-    }
-
-    #[test]
-    fn levels_are_bounded_and_their_memory_is_given_back() {
-        let mut table = Table::default();
-        let recipient: Arc<dyn Recipient> = Arc::new(Served::default());
-        let stays = table.insert(&filter("stays/#"), &recipient, options(0)).unwrap().unwrap();
-        let mut places = Vec::new();
-        for number in 0.. {
-            let text = format!("{number}/{}", "a/".repeat(30));
-            match table.insert(&filter(&text), &recipient, options(1)) {
-                Ok(place) => places.extend(place),
-                Err(TooManyFilters) => break,
-            }
-        }
-        assert!(table.nodes.len() <= MAX_NODES && table.nodes.len() > MAX_NODES - 40);
-        for place in places {
-            assert!(table.remove(place, &recipient));
-        }
-        assert!(table.nodes.capacity() < MIN_FREE * 4, "{} nodes are kept", table.nodes.capacity());
-        assert!(table.is_wanted("stays/here"));
-        assert!(table.remove(stays, &recipient));
-        assert!(!table.is_wanted("stays/here"));
-    }
-
-    #[test]
-    fn a_topic_finds_the_filters_that_match_it_one_by_one() {
-        let served = Arc::new(Served::default());
-        let recipient: Arc<dyn Recipient> = Arc::clone(&served) as _;
-        let mut table = Table::default();
-        for (id, text) in (1..).zip(FILTERS) {
-            assert!(table.insert(&filter(text), &recipient, options(id)).unwrap().is_some());
-        }
-        for topic in TOPICS {
-            let mut expected: Vec<u32> = (1..)
-                .zip(FILTERS)
-                .filter(|(_, text)| filter(text).matches(topic))
-                .map(|(id, _)| id)
-                .collect();
-            table.deliver(topic, &message());
-            let mut found = std::mem::take(&mut *served.0.lock().unwrap());
-            found.sort_unstable();
-            expected.sort_unstable();
-            assert_eq!(found, expected, "{topic}");
-            assert_eq!(table.is_wanted(topic), !expected.is_empty(), "{topic}");
-        }
-    }
-
-    #[test]
-    fn what_is_unsubscribed_leaves_nothing_behind_and_takes_nothing_of_others() {
-        let (one, other): (Arc<dyn Recipient>, Arc<dyn Recipient>) = (Arc::new(Served::default()), Arc::new(Served::default()));
-        let mut table = Table::default();
-        let mut places = Vec::new();
-        for text in FILTERS {
-            places.push(table.insert(&filter(text), &one, options(1)).unwrap().unwrap());
-        }
-        table.insert(&filter("a/b"), &other, options(2)).unwrap();
-        for (place, text) in places.into_iter().zip(FILTERS) {
-            assert_eq!(table.place(text), Some(place), "{text}");
-            assert!(table.remove(place, &one), "{text}");
-            assert!(!table.remove(place, &one), "{text}");
-        }
-        assert!(table.is_wanted("a/b") && !table.is_wanted("a/b/c") && !table.is_wanted("a"));
-        let place = table.place("a/b").unwrap();
-        assert!(table.remove(place, &other));
-        assert_eq!(
-            (table.edges.len(), table.levels.len(), table.filters, table.filter_bytes),
-            (0, 0, 0, 0)
-        );
-        assert_eq!(table.free.len() + 1, table.nodes.len());
-        // And the nodes are used again.
-        let nodes = table.nodes.len();
-        for text in FILTERS {
-            table.insert(&filter(text), &one, options(1)).unwrap();
-        }
-        assert_eq!(table.nodes.len(), nodes);
-    }
-
-    #[test]
-    fn a_subscription_repeated_changes_its_options() {
-        let served = Arc::new(Served::default());
-        let recipient: Arc<dyn Recipient> = Arc::clone(&served) as _;
-        let mut table = Table::default();
-        assert!(table.insert(&filter("a"), &recipient, options(1)).unwrap().is_some());
-        assert_eq!(table.insert(&filter("a"), &recipient, options(2)), Ok(None));
-        table.deliver("a", &message());
-        assert_eq!(*served.0.lock().unwrap(), [2]);
-    }
-
-    #[test]
-    fn filters_are_bounded_in_number_and_bytes_and_places_come_back() {
-        let recipient: Arc<dyn Recipient> = Arc::new(Served::default());
-        let mut table = Table::default();
-        let long = |number: usize| filter(&format!("{number}/{}", "x".repeat(60_000)));
-        let fits = (0..)
-            .find(|number| table.insert(&long(*number), &recipient, options(1)).is_err())
-            .unwrap();
-        assert_eq!(fits, MAX_FILTER_BYTES / 60_002);
-        for number in 0..fits {
-            let place = table.place(long(number).as_str()).unwrap();
-            assert!(table.remove(place, &recipient));
-        }
-        for number in 0..MAX_FILTERS {
-            table.insert(&filter(&number.to_string()), &recipient, options(1)).unwrap();
-        }
-        assert_eq!(table.insert(&filter("one more"), &recipient, options(1)), Err(TooManyFilters));
-        // One that is there already costs nothing.
-        let other: Arc<dyn Recipient> = Arc::new(Served::default());
-        assert!(table.insert(&filter("7"), &other, options(1)).unwrap().is_some());
-        let place = table.place("8").unwrap();
-        assert!(table.remove(place, &recipient));
-        assert!(table.insert(&filter("one more"), &recipient, options(1)).unwrap().is_some());
-    }
-}
+mod tests;

@@ -162,6 +162,8 @@ pub struct Stats {
     pub fanned_out: AtomicU64,
     /// Messages dropped because a local subscriber was slow.
     pub fanout_dropped: AtomicU64,
+    /// Messages whose search for local subscribers ended at its bound.
+    pub fanout_cut: AtomicU64,
     /// Publishes parked now: 3.1.1, log full.
     pub parked: AtomicU64,
     /// Retained messages now.

@@ -5,6 +5,7 @@ mod persistence;
 mod registry;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub(crate) use persistence::{Change, StoredSessions, encode};
@@ -39,6 +40,11 @@ pub(crate) struct SessionState {
 }
 
 impl SubscriptionOptions {
+    /// The subscription's id, if it was given one.
+    pub(crate) fn id(&self) -> Option<NonZeroU32> {
+        self.subscription_id.and_then(NonZeroU32::new)
+    }
+
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         let flags = self.qos & 3 | u8::from(self.no_local) << 2 | u8::from(self.retain_as_published) << 3;
         let mut out = vec![flags];

@@ -187,6 +187,7 @@ const DEVICES: &[Instrument] = &[
     counter("forebay_subscriptions_refused_total", "subscriptions", "Subscriptions refused: not allowed by the access rules, not valid, or beyond a bound. The gateway's own log says which.", |m| count(&m.stats.front.subscriptions_refused)),
     counter("forebay_fanned_out_total", "messages", "Messages delivered to local subscribers.", |m| count(&m.stats.front.fanned_out)),
     counter("forebay_fanout_dropped_total", "messages", "Messages that local subscribers lost because they read too slowly.", |m| count(&m.stats.front.fanout_dropped)),
+    counter("forebay_fanout_cut_total", "messages", "Messages whose search for local subscribers ended after 4,096 steps, because too many overlapping filters match: some subscribers may have missed them.", |m| count(&m.stats.front.fanout_cut)),
     gauge("forebay_retained_messages", "messages", "Retained messages. `limits.max_topics` is the bound.", |m| count(&m.stats.front.retained)),
     gauge("forebay_retained_bytes", "bytes", "Bytes of retained messages: topics, payloads, properties. `sessions.max_bytes` is the bound.", |m| count(&m.stats.front.retained_bytes)),
     counter("forebay_retained_sent_total", "messages", "Retained messages sent to new subscriptions.", |m| count(&m.stats.front.retained_sent)),

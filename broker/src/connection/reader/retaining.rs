@@ -88,9 +88,10 @@ impl Reader {
             properties: &message.properties,
             payload: &message.payload,
         };
+        let ids = options.id();
         let is_current = || page.is_current(message, &context.retained);
         let is_sent = self.outbox.deliver_if(is_current, |out| {
-            if !receiver.write(&outgoing, &options, out) && self.is_first("encode") {
+            if !receiver.write(&outgoing, ids.as_slice(), out) && self.is_first("encode") {
                 tracing::error!(topic = ?PeerText::new(&message.topic), "a retained message could not be encoded");
             }
         });

@@ -85,7 +85,7 @@ impl Reader {
             return Err(RefusedSubscription::TooMany { limit: MAX_SUBSCRIPTIONS });
         }
         self.deliveries
-            .subscribe(&filter, options)
+            .subscribe(&filter, options, self.outbox.commits.latest_committed())
             .map_err(RefusedSubscription::TooManyFilters)?;
         Ok(filter)
     }
