@@ -484,39 +484,3 @@ async fn a_filter_that_one_subscribe_repeats_gets_its_retained_messages_once() {
     device.ping().await;
     watch.assert_well("a repeated filter").await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a2_overlapping_filters_of_many_clients_give_each_one_copy_and_delay_no_other() {
-    let mut watch = Watch::new(Setup::default()).await;
-    for (clients, filters, levels) in [(1, 1, 1), (3, 16, 4), (8, 100, 7), (2, 100, 12), (20, 100, 8)] {
-        let topic = "a/".repeat(levels) + "x";
-        let mixtures: Vec<_> = (0..filters)
-            .map(|bits: u32| {
-                let level = |at: usize| if bits >> at & 1 == 1 { "+/" } else { "a/" };
-                (0..levels).map(level).collect::<String>() + if bits.is_multiple_of(3) { "#" } else { "x" }
-            })
-            .collect();
-        let mixtures: Vec<_> = mixtures.iter().map(String::as_str).collect();
-        let mut subscribers = Vec::new();
-        for number in 0..clients {
-            let mut client = watch.client(connect_5(&format!("many-{number}"))).await;
-            let codes = client.subscribe_with(1, &mixtures, SubscribeOptions::default(), None).await;
-            assert!(codes.iter().all(|code| !code.is_error()));
-            subscribers.push(client);
-        }
-        let mut talker = watch.client(connect_5("talker")).await;
-        for number in 1..=20 {
-            talker.send(&publish(&topic, 1, Some(number))).await;
-        }
-        // It subscribes, publishes and receives in the middle of it.
-        watch.assert_well(&format!("{filters} filters of {levels} levels")).await;
-        for subscriber in &mut subscribers {
-            for _ in 0..20 {
-                assert_eq!(subscriber.text().await.0, topic);
-            }
-            subscriber.ping().await;
-        }
-    }
-    assert_eq!(watch.bench.view.stats().fanout_cut.load(Ordering::Relaxed), 0);
-    assert!(watch.bench.view.fault().is_none());
-}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::Peer;
@@ -20,7 +21,7 @@ use crate::observe::Disconnection;
 use crate::policy::TopicBounds;
 use crate::refusal::RefusedConnect;
 use crate::retained::RetainedBeforeAcks;
-use crate::session::{Attached, Claim, SessionKey};
+use crate::session::{AttachError, Attached, Claim, SessionKey};
 use crate::tls::Identity;
 
 /// Longest client id in bytes; the standard asks for 23 at least (MQTT-3.1.3-5).
@@ -80,7 +81,12 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let version = connect.version;
-    match decide(connect, peer, context).await {
+    let decided = tokio::select! {
+        decided = decide(connect, peer, context, deadline) => decided,
+        () = context.shutdown.cancelled() => return Err(Disconnection::Shutdown),
+        () = peer.evicted.cancelled() => return Err(Disconnection::Evicted),
+    };
+    match decided {
         Ok((open, connack)) => {
             let mut out = BytesMut::new();
             if encode(&Packet::ConnAck(Box::new(connack)), version, &mut out).is_err() || send(stream, &out).await.is_err() {
@@ -98,7 +104,7 @@ enum Failure {
     Decode(DecodeError),
 }
 
-async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result<(Open, ConnAck), RefusedConnect> {
+async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline: Instant) -> Result<(Open, ConnAck), RefusedConnect> {
     let (client_id, assigned) = client_id(&connect)?;
     let identity = authenticate(&connect, &client_id, peer, context)?;
     let access = context.access.of(&identity, &context.gateway);
@@ -127,7 +133,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         owner: owner.clone(),
         max_connections: if has_fixed_identity { u64::MAX } else { access.max_connections() },
     };
-    let attached = context.registry.attach(claim).await.map_err(|error| RefusedConnect::Session {
+    let attached = attach(context, claim, deadline).await.map_err(|error| RefusedConnect::Session {
         identity: identity.clone(),
         error,
     })?;
@@ -165,6 +171,24 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>) -> Result
         alias_maximum,
     };
     Ok((open, connack))
+}
+
+/// Gets the session, before `deadline`. In a task of its own, because what it commits must become known to the session even if the
+/// connection has ended meanwhile: then the session is given back at once. Cancel safe.
+async fn attach(context: &Arc<Context>, claim: Claim, deadline: Instant) -> Result<Attached, AttachError> {
+    let (hand_over, attached) = oneshot::channel();
+    let registry = Arc::clone(context);
+    context.tasks.spawn(async move {
+        let attached = registry.registry.attach(claim, deadline).await;
+        if let Err(Ok(attached)) = hand_over.send(attached) {
+            registry.registry.detach(attached).await;
+        }
+    });
+    match timeout_at(deadline, attached).await {
+        Ok(Ok(attached)) => attached,
+        Ok(Err(_)) => Err(AttachError::NotCommitted),
+        Err(_) => Err(AttachError::Late),
+    }
 }
 
 /// The client id, and the one that was assigned if the peer left it to the server (MQTT-3.1.3-6, MQTT-3.2.2-16).

@@ -72,7 +72,7 @@ reasons! {
         TooManyPending = "too_many_pending",
         /// TLS failed; counted by its own reasons too.
         Handshake = "handshake",
-        /// No CONNECT within the deadline.
+        /// No CONNECT within the deadline, or no session for it.
         ConnectTimeout = "connect_timeout",
         /// Silent for seconds before CONNECT, and its place was needed for a new connection.
         Evicted = "evicted",

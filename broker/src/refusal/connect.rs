@@ -48,6 +48,7 @@ impl RefusedConnect {
             Self::Session { error, .. } => match error {
                 AttachError::Connections(_) | AttachError::TooMany | AttachError::IdentityQuota => ReasonCode::QUOTA_EXCEEDED,
                 AttachError::NotCommitted => ReasonCode::SERVER_UNAVAILABLE,
+                AttachError::Superseded | AttachError::Late => ReasonCode::SERVER_BUSY,
             },
         }
     }
@@ -62,6 +63,8 @@ impl RefusedConnect {
             Self::Session { error, .. } => match error {
                 AttachError::Connections(_) | AttachError::TooMany | AttachError::IdentityQuota => Disconnection::TooManyConnections,
                 AttachError::NotCommitted => Disconnection::LogFailed,
+                AttachError::Superseded => Disconnection::TakenOver,
+                AttachError::Late => Disconnection::ConnectTimeout,
             },
         }
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use forebay_topic::PeerText;
 use forebay_wal::{Clock, Log, Timestamp};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::persistence::{Change, StoredSession, encode};
 use super::{SessionKey, SessionState};
@@ -52,6 +53,8 @@ struct Inner {
     state: Option<SessionState>,
     detached: Option<Timestamp>,
     holder: Option<Holder>,
+    /// Cancelled when a newer connection waits for the session.
+    waiting: CancellationToken,
     /// Tells a delayed will what happens to the session.
     fate: Option<oneshot::Sender<Fate>>,
 }
@@ -65,10 +68,11 @@ pub(crate) enum Fate {
     Ended,
 }
 
-/// The connection that has the session.
+/// The connection that has the session, or had it last.
+#[derive(Clone)]
 struct Holder {
     kick: CancellationToken,
-    gone: oneshot::Receiver<()>,
+    gone: CancellationToken,
 }
 
 /// A session that a connection has, until [`Registry::detach`].
@@ -82,7 +86,8 @@ pub(crate) struct Attached {
     cell: Arc<Cell>,
     /// Its place among the connections of its identity.
     place: Charge,
-    gone: oneshot::Sender<()>,
+    /// Tells who waits for the session, also if this connection's task fails.
+    gone: DropGuard,
 }
 
 /// Why a connection did not get its session.
@@ -100,6 +105,10 @@ pub(crate) enum AttachError {
     IdentityQuota,
     #[error("the log cannot commit the session at the moment")]
     NotCommitted,
+    #[error("a newer connection of its client id came while it waited for the session; look for two clients with one client id")]
+    Superseded,
+    #[error("its session was not free within the deadline for CONNECT; the disk may be slow, or its last connection has much to end")]
+    Late,
 }
 
 impl Registry {
@@ -131,16 +140,19 @@ impl Registry {
 
     /// Gives the session to a connection. One that has it already is ended first, and all that it appended is committed.
     /// A clean start drops the old state. A session that outlives its connection is written to the log. All changes are
-    /// committed before this returns, so before the CONNACK.
-    pub(crate) async fn attach(&self, claim: Claim) -> Result<Attached, AttachError> {
+    /// committed before this returns, so before the CONNACK. One connection waits for a session at a time, the newest, and no
+    /// longer than until `deadline`; the commit is waited for in any case.
+    ///
+    /// Not cancel safe: run it to its end.
+    pub(crate) async fn attach(&self, claim: Claim, deadline: Instant) -> Result<Attached, AttachError> {
         loop {
             let cell = self.cell(&claim.key)?;
-            let attaching = cell.attaching.lock().await;
-            let holder = cell.lock().holder.take();
+            let superseded = cell.wait_as_the_newest();
+            let attaching = wait(cell.attaching.lock(), &superseded, deadline).await?;
+            let holder = cell.lock().holder.clone();
             if let Some(holder) = holder {
                 holder.kick.cancel();
-                // An error means that the connection's task ended early: it is gone either way.
-                holder.gone.await.ok();
+                wait(holder.gone.cancelled(), &superseded, deadline).await?;
             }
             if !self.is_current(&claim.key, &cell) {
                 // The session ended with its connection; try again with a new one.
@@ -194,11 +206,11 @@ impl Registry {
             return Err(error);
         }
         let ending = self.shutdown.child_token();
-        let (gone, wait) = oneshot::channel();
+        let gone = CancellationToken::new();
         let mut inner = cell.lock();
         inner.holder = Some(Holder {
             kick: ending.clone(),
-            gone: wait,
+            gone: gone.clone(),
         });
         inner.detached = None;
         if let Some(fate) = inner.fate.take() {
@@ -213,7 +225,7 @@ impl Registry {
             ending,
             cell: Arc::clone(cell),
             place,
-            gone,
+            gone: gone.drop_guard(),
         })
     }
 
@@ -244,8 +256,7 @@ impl Registry {
             inner.fate = Some(fate);
         }
         drop(place);
-        // The receiver waits only if the session was taken over.
-        gone.send(()).ok();
+        drop(gone);
         hears
     }
 
@@ -371,6 +382,7 @@ impl Default for Cell {
                 state: None,
                 detached: None,
                 holder: None,
+                waiting: CancellationToken::new(),
                 fate: None,
             }),
         }
@@ -378,6 +390,13 @@ impl Default for Cell {
 }
 
 impl Cell {
+    /// Ends the wait of the connection that waited until now. The token is cancelled when the next one comes.
+    fn wait_as_the_newest(&self) -> CancellationToken {
+        let newest = CancellationToken::new();
+        std::mem::replace(&mut self.lock().waiting, newest.clone()).cancel();
+        newest
+    }
+
     fn restored(session: StoredSession, now: Timestamp) -> Self {
         let state = SessionState {
             expiry_seconds: session.expiry_seconds,
@@ -389,6 +408,7 @@ impl Cell {
             state: Some(state),
             detached: Some(session.detached.unwrap_or(now)),
             holder: None,
+            waiting: CancellationToken::new(),
             fate: None,
         };
         Self {
@@ -399,6 +419,15 @@ impl Cell {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until a session is free, unless a newer connection comes or the time is over.
+async fn wait<T>(free: impl Future<Output = T>, superseded: &CancellationToken, deadline: Instant) -> Result<T, AttachError> {
+    tokio::select! {
+        biased;
+        () = superseded.cancelled() => Err(AttachError::Superseded),
+        free = timeout_at(deadline, free) => free.map_err(|_| AttachError::Late),
     }
 }
 

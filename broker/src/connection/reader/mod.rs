@@ -32,6 +32,9 @@ const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// How long a closing connection goes on reading, so that a reset does not discard what was sent last.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Bytes that are read from a socket while one of its packets is still worked on, to notice that the peer has closed.
+const LOOK_AHEAD: usize = 32 << 10;
+
 /// One connection's reading half.
 pub(super) struct Reader {
     version: Version,
@@ -135,7 +138,7 @@ impl Reader {
         // One timer for the whole connection: it is reset only when it has fired, not with every packet.
         let mut silence = std::pin::pin!(sleep_until(heard + self.keep_alive.unwrap_or(NEVER)));
         loop {
-            if let Err(closing) = self.drain(buffer).await {
+            if let Err(closing) = self.drain(input, buffer).await {
                 return closing;
             }
             // Only now: while the connection waited for its commits, its socket was not read.
@@ -186,7 +189,7 @@ impl Reader {
     }
 
     /// Decodes and handles all whole packets in the buffer.
-    async fn drain(&mut self, buffer: &mut BytesMut) -> Result<(), Closing> {
+    async fn drain<R: AsyncRead + Unpin>(&mut self, input: &mut R, buffer: &mut BytesMut) -> Result<(), Closing> {
         let since = Instant::now();
         let now = self.ingress.context.clock.now();
         let mut handled = false;
@@ -203,7 +206,11 @@ impl Reader {
             if self.outbox.is_clogged() {
                 self.until(|outbox| !outbox.is_clogged()).await?;
             }
-            self.handle(packet, since, now).await?;
+            match packet {
+                // They may take long, and end with the connection.
+                Packet::Subscribe(_) | Packet::Unsubscribe(_) => unless_lost(input, buffer, self.handle(packet, since, now)).await?,
+                packet => self.handle(packet, since, now).await?,
+            }
         }
         if handled {
             self.ingress.device.seen(now.wall_ms);
@@ -282,6 +289,28 @@ impl Reader {
                 tracing::error!(%error, "an answer could not be encoded");
             }
         });
+    }
+}
+
+/// Does this work until the peer closes. What the peer sends meanwhile waits in `buffer`; it may end with a DISCONNECT, so its packets
+/// are handled in any case. The socket is not read further than [`LOOK_AHEAD`].
+async fn unless_lost<R: AsyncRead + Unpin>(
+    input: &mut R,
+    buffer: &mut BytesMut,
+    work: impl Future<Output = Result<(), Closing>>,
+) -> Result<(), Closing> {
+    let lost = async {
+        while buffer.len() < LOOK_AHEAD {
+            if matches!(chunk::read(input, buffer).await, Ok(0) | Err(_)) {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = lost => Ok(()),
     }
 }
 

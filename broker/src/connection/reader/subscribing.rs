@@ -1,5 +1,7 @@
 //! Subscriptions: granting, committing and restoring them.
 
+use std::collections::{HashMap, HashSet};
+
 use forebay_topic::TopicFilter;
 use forebay_wal::Timestamp;
 use tokio::time::Instant;
@@ -7,34 +9,42 @@ use tokio::time::Instant;
 use super::super::outbox::{Answer, Closing, Pending, Ready};
 use super::Reader;
 use super::retaining::is_due;
-use crate::codec::{AckProperties, Packet, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe};
+use crate::codec::{AckProperties, Packet, ReasonCode, SubAck, Subscribe, Subscription, Text, UnsubAck, Unsubscribe};
 use crate::limits::MAX_SUBSCRIPTIONS;
 use crate::observe::{Disconnection, add};
 use crate::policy::TopicBounds;
 use crate::refusal::RefusedSubscription;
 use crate::session::{self, Change, SubscriptionOptions};
 
+/// Distinct filters of one SUBSCRIBE that are looked at; the others are answered with 0x97, too. As many again as a session may have,
+/// so that those that it has already may be among them.
+const MAX_FILTERS: usize = 2 * MAX_SUBSCRIPTIONS;
+
 impl Reader {
     /// SUBSCRIBE is a barrier: earlier packets are committed and delivered first, and later ones find the subscription in
     /// place. Otherwise a peer that subscribes and publishes at once would miss its own message.
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe, now: Timestamp) -> Result<(), Closing> {
         self.barrier().await?;
-        let mut codes = Vec::with_capacity(subscribe.filters.len());
         let mut changes = Vec::new();
         let mut due = Vec::new();
-        for subscription in &subscribe.filters {
+        let mut answers = HashMap::new();
+        for subscription in merged(&subscribe.filters) {
+            let text = subscription.filter.as_str();
+            if answers.len() >= MAX_FILTERS {
+                let refused = RefusedSubscription::TooMany { limit: MAX_SUBSCRIPTIONS };
+                refused.note(&self.ingress.key.identity, text, &self.ingress.context);
+                break;
+            }
             let options = SubscriptionOptions {
                 qos: subscription.options.qos.level(),
                 no_local: subscription.options.no_local,
                 retain_as_published: subscription.options.retain_as_published,
                 subscription_id: subscribe.subscription_id.map(std::num::NonZeroU32::get),
             };
-            codes.push(match self.grant(subscription.filter.as_str(), options) {
+            let code = match self.grant(text, options) {
                 Ok(filter) => {
                     let name = filter.as_str().to_owned();
                     let is_new = self.attached.state.subscriptions.insert(name.clone(), options).is_none();
-                    // A filter that the packet repeats counts once, as its last place says.
-                    due.retain(|(known, _)| *known != filter);
                     if is_due(subscription.options.retain_handling, is_new) {
                         due.push((filter, options));
                     }
@@ -43,8 +53,11 @@ impl Reader {
                     ReasonCode::SUCCESS
                 }
                 Err(refused) => refused.code(),
-            });
+            };
+            answers.insert(text, code);
         }
+        let code = |filter: &Text| answers.get(filter.as_str()).copied().unwrap_or(ReasonCode::QUOTA_EXCEEDED);
+        let codes = subscribe.filters.iter().map(|subscription| code(&subscription.filter)).collect();
         self.commit(&changes, now).await?;
         self.reply(&Packet::SubAck(SubAck {
             packet_id: subscribe.packet_id,
@@ -95,8 +108,9 @@ impl Reader {
         let mut codes = Vec::with_capacity(unsubscribe.filters.len());
         let mut changes = Vec::new();
         for filter in &unsubscribe.filters {
-            let existed = self.deliveries.unsubscribe(filter.as_str());
-            if self.attached.state.subscriptions.remove(filter.as_str()).is_some() {
+            let existed = self.attached.state.subscriptions.remove(filter.as_str()).is_some();
+            if existed {
+                self.deliveries.unsubscribe(filter.as_str());
                 changes.push(Change::Unsubscribed(self.attached.key.clone(), filter.as_str().to_owned()));
             }
             codes.push(if existed {
@@ -160,4 +174,17 @@ impl Reader {
     async fn drained(&self) -> Result<(), Closing> {
         self.until(|outbox| outbox.pending() == 0).await
     }
+}
+
+/// Each filter of a packet once, as its last place says (MQTT-3.8.4-3).
+fn merged(filters: &[Subscription]) -> Vec<&Subscription> {
+    let last: HashMap<_, _> = filters
+        .iter()
+        .map(|subscription| (subscription.filter.as_str(), subscription))
+        .collect();
+    let mut seen = HashSet::with_capacity(last.len());
+    let first = filters.iter().filter(|subscription| seen.insert(subscription.filter.as_str()));
+    first
+        .filter_map(|subscription| last.get(subscription.filter.as_str()).copied())
+        .collect()
 }
