@@ -1,11 +1,11 @@
 //! The certificates of all listeners and of the cloud connection.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use forebay_broker::tls::{CertificateClock, ServerTls, TlsFiles};
+use forebay_broker::tls::{CertificateClock, ServerTls, TlsFiles, utc_text};
 
-use crate::certs::inspect::{Inspection, Usage, inspect};
+use crate::certs::inspect::{Inspection, Usage, crl_ends, inspect};
 use crate::config::{CloudTls, Config, Listener, ListenerTls};
 
 use super::report::{Report, Severity};
@@ -53,11 +53,29 @@ fn check_listener(listener: &Listener, tls: &ListenerTls, now: SystemTime, repor
     match ServerTls::load(&files, &CertificateClock::fixed(now)) {
         Ok(_) => {
             if let Some(crl) = &tls.crl {
-                report.ok(AREA, format!("{place}: {} is used", crl.display()));
+                check_list(&place, crl, now, report);
             }
         }
         Err(error) if sound => report.error(AREA, format!("{place}: {error}"), "without it the listener does not start"),
         Err(_) => {}
+    }
+}
+
+/// What a list names stays revoked after its date; what was revoked since then is not in it.
+fn check_list(place: &str, crl: &Path, now: SystemTime, report: &mut Report) {
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = i64::try_from(seconds).unwrap_or(i64::MAX);
+    match crl_ends(crl).filter(|end| *end < now) {
+        None => report.ok(AREA, format!("{place}: {} is used", crl.display())),
+        Some(end) => report.warn(
+            AREA,
+            format!(
+                "{place}: {} was to be renewed by {}; what it names stays revoked, and nothing later is known",
+                crl.display(),
+                utc_text(end)
+            ),
+            "let the CA make a new list, put it there and restart",
+        ),
     }
 }
 

@@ -50,6 +50,7 @@ mod tests {
             sni: sni.map(str::to_owned),
             presented: None,
             names: vec!["plant-7.local".to_owned()].into(),
+            ours_ended: None,
         }
     }
 

@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustls::ProtocolVersion;
+use rustls::server::ClientHello;
+use rustls::{ProtocolVersion, SignatureAlgorithm};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::{StartHandshake, TlsStream};
@@ -44,6 +45,7 @@ where
         sni: sni.clone(),
         presented,
         names: tls.names().clone(),
+        ours_ended: tls.ended(),
     };
 
     let hello = match timeout_at(deadline, opening::client_hello(&mut stream)).await {
@@ -63,6 +65,7 @@ where
         }
     };
     let sni = hello.client_hello().server_name().map(str::to_owned);
+    let key_kind = key_kind(&hello.client_hello(), tls);
 
     let presented = Arc::new(OnceLock::new());
     let config = tls
@@ -74,7 +77,11 @@ where
         Ok(Err((error, stream))) => {
             linger(stream, deadline).await;
             let seen = presented.get();
-            return Err(failure(fault::of_io(&error, seen), &sni, seen.and_then(certificate)));
+            let fault = match fault::of_io(&error, seen) {
+                HandshakeFault::Incompatible { detail } => key_kind.unwrap_or(HandshakeFault::Incompatible { detail }),
+                fault => fault,
+            };
+            return Err(failure(fault, &sni, seen.and_then(certificate)));
         }
         Err(_) => {
             let fault = HandshakeFault::Timeout {
@@ -96,6 +103,25 @@ where
         }
         Err(detail) => Err(failure(HandshakeFault::BadCertificate { detail }, &sni, None)),
     }
+}
+
+/// The fault of a peer that can verify no server with a key of our kind: rustls then finds no suite or no signature in common.
+fn key_kind(hello: &ClientHello<'_>, tls: &ServerTls) -> Option<HandshakeFault> {
+    let (ours, wanted) = match tls.key_algorithm() {
+        SignatureAlgorithm::ECDSA => ("ECDSA", "RSA"),
+        SignatureAlgorithm::RSA => ("RSA", "ECDSA"),
+        _ => return None,
+    };
+    let is_of = |kind: &str, name: Option<&str>| name.is_some_and(|name| name.contains(kind));
+    let suites = hello.cipher_suites();
+    let has_suite = |kind: &str| suites.iter().any(|suite| is_of(&format!("_{kind}_"), suite.as_str()));
+    // The suites of TLS 1.3 name no kind.
+    let speaks_13 = suites.iter().any(|suite| is_of("TLS13_", suite.as_str()));
+    let schemes = hello.signature_schemes();
+    let has_scheme = |kind: &str| schemes.iter().any(|scheme| is_of(kind, scheme.as_str()));
+    let by_suites = !speaks_13 && !has_suite(ours) && has_suite(wanted);
+    let by_schemes = !has_scheme(ours) && has_scheme(wanted);
+    (by_suites || by_schemes).then_some(HandshakeFault::KeyKind { wanted, ours })
 }
 
 /// Closing a socket with unread bytes resets it, and a reset can overtake the alert that tells the peer what is wrong.

@@ -10,7 +10,7 @@ use forebay_topic::PeerText;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use super::verifier::{self, Presented};
-use super::{PeerCertificate, name_is_covered, utc_text};
+use super::{PeerCertificate, causes, name_is_covered, utc_text};
 
 /// Why a handshake failed.
 ///
@@ -39,8 +39,20 @@ pub enum HandshakeFault {
         /// What was missing.
         detail: String,
     },
+    /// The peer can verify servers with one kind of key only, and ours is of another.
+    #[error(
+        "the peer takes only servers with {wanted} keys, and this listener's certificate has an {ours} key: turn {ours} on in the device, or give the listener a certificate with {wanted} keys (of RSA 2048 bits, made with openssl)"
+    )]
+    KeyKind {
+        /// What the peer takes.
+        wanted: &'static str,
+        /// What ours is.
+        ours: &'static str,
+    },
     /// The peer presented no client certificate.
-    #[error("the peer presented no certificate; issue one with `forebay certs device NAME` (certificate and key)")]
+    #[error(
+        "the peer presented no certificate; issue one with `forebay certs device NAME` (certificate and key). A device also sends none if its key is of a kind that is not taken here: P-256, P-384, Ed25519 and RSA of 2048 bits or more are, P-521 and Ed448 are not"
+    )]
     NoCertificate,
     /// The certificate is from a CA that is not in `client_ca`.
     #[error("the peer's certificate is not from a CA in this listener's `client_ca`; issue one from your CA, or add its CA to that file")]
@@ -53,6 +65,19 @@ pub enum HandshakeFault {
     /// Past its end.
     #[error("the peer's certificate expired at {not_after} (now: {judged}); issue a new one")]
     Expired {
+        /// The end of its validity.
+        not_after: String,
+        /// The time it was judged by.
+        judged: String,
+    },
+    /// A certificate between the peer's own and the CA is past its end.
+    #[error(
+        "the certificate of the CA \"{}\" between the peer's and ours expired at {not_after} (now: {judged}); renew that CA's, and give it to its devices: their own need no new one",
+        PeerText::new(.subject)
+    )]
+    ExpiredIssuer {
+        /// The CA.
+        subject: String,
         /// The end of its validity.
         not_after: String,
         /// The time it was judged by.
@@ -162,11 +187,11 @@ impl HandshakeFault {
         match self {
             Self::NotTls { .. } => "not_tls",
             Self::VersionTooOld { .. } => "tls_version",
-            Self::Incompatible { .. } => "incompatible",
+            Self::Incompatible { .. } | Self::KeyKind { .. } => "incompatible",
             Self::NoCertificate => "no_certificate",
             Self::UnknownCa => "unknown_ca",
             Self::ForgedOrOldCa => "old_ca",
-            Self::Expired { .. } => "expired",
+            Self::Expired { .. } | Self::ExpiredIssuer { .. } => "expired",
             Self::NotYetValid { .. } => "not_yet_valid",
             Self::Revoked => "revoked",
             Self::WrongPurpose => "wrong_purpose",
@@ -199,6 +224,8 @@ pub struct HandshakeFailure {
     pub presented: Option<Box<PeerCertificate>>,
     /// The names our certificate is for.
     pub names: Arc<[String]>,
+    /// When our certificate ended, in seconds since 1970; `None` if it has not.
+    pub ours_ended: Option<i64>,
 }
 
 impl fmt::Display for HandshakeFailure {
@@ -239,6 +266,13 @@ impl HandshakeFailure {
         } else {
             self.names.join(", ")
         };
+        if let Some(ended) = self.ours_ended {
+            let ended = utc_text(ended);
+            return write!(
+                f,
+                "; our certificate, for {ours}, expired at {ended}: make a new one with `forebay certs server`"
+            );
+        }
         match &self.sni {
             None => write!(
                 f,
@@ -277,7 +311,12 @@ pub(super) fn of_tls(error: &Error, presented: Option<&Presented>) -> HandshakeF
     match error {
         Error::NoCertificatesPresented => HandshakeFault::NoCertificate,
         Error::InvalidCertificate(CertificateError::BadSignature) if presented.is_some_and(|peer| peer.trusted) => {
-            HandshakeFault::KeyNotHeld
+            match presented.and_then(|peer| causes::short_rsa_key(&peer.der)) {
+                Some(bits) => HandshakeFault::BadCertificate {
+                    detail: format!("its key is RSA of {bits} bits, and 2048 are the least"),
+                },
+                None => HandshakeFault::KeyNotHeld,
+            }
         }
         Error::InvalidCertificate(cause) => of_certificate(cause, presented),
         Error::AlertReceived(alert) => of_alert(*alert),
@@ -314,10 +353,18 @@ fn of_certificate(cause: &CertificateError, presented: Option<&Presented>) -> Ha
     match cause {
         CertificateError::UnknownIssuer => HandshakeFault::UnknownCa,
         CertificateError::BadSignature => HandshakeFault::ForgedOrOldCa,
-        CertificateError::ExpiredContext { time, not_after } => HandshakeFault::Expired {
-            not_after: seconds_text(not_after.as_secs()),
-            judged: seconds_text(time.as_secs()),
-        },
+        CertificateError::ExpiredContext { time, not_after } => {
+            let (not_after, judged) = (seconds_text(not_after.as_secs()), seconds_text(time.as_secs()));
+            let is_own = peer().is_none_or(|peer| utc_text(peer.not_after) == not_after);
+            match presented.and_then(|peer| causes::ended_at(&peer.intermediates, &not_after)) {
+                Some(subject) if !is_own => HandshakeFault::ExpiredIssuer {
+                    subject,
+                    not_after,
+                    judged,
+                },
+                _ => HandshakeFault::Expired { not_after, judged },
+            }
+        }
         CertificateError::Expired => HandshakeFault::Expired {
             not_after: peer().map_or_else(unknown, |peer| utc_text(peer.not_after)),
             judged: unknown(),
@@ -332,9 +379,13 @@ fn of_certificate(cause: &CertificateError, presented: Option<&Presented>) -> Ha
         },
         CertificateError::Revoked => HandshakeFault::Revoked,
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => HandshakeFault::WrongPurpose,
-        other => HandshakeFault::BadCertificate {
-            detail: shown(&other.to_string()),
-        },
+        other => {
+            let of_intermediates = |peer: &Presented| peer.intermediates.iter().find_map(|der| causes::of_intermediate(der));
+            let known = presented.and_then(|peer| causes::of_leaf(&peer.der).or_else(|| of_intermediates(peer)));
+            HandshakeFault::BadCertificate {
+                detail: known.unwrap_or_else(|| shown(&other.to_string())),
+            }
+        }
     }
 }
 

@@ -104,6 +104,15 @@ pub enum TlsError {
         /// The issuer that it names.
         issuer: String,
     },
+    /// A list without the number and the extensions of version 2.
+    #[error(
+        "the revocation list {} is of version 1, and version 2 is needed; set `crl_extensions` and `crlnumber` in the CA's openssl.cnf and make the list again",
+        path.display()
+    )]
+    OldCrl {
+        /// The list's file.
+        path: PathBuf,
+    },
     /// Past its end by the judged time.
     #[error("the certificate of \"{subject}\" in {} expired at {not_after}; make a new one and restart", path.display())]
     Expired {

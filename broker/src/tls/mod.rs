@@ -14,6 +14,7 @@
 //! peer's chain what `forebay_chain` lets through.
 
 mod accept;
+mod causes;
 mod clock;
 mod fault;
 mod files;

@@ -10,8 +10,8 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig};
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use rustls::{RootCertStore, ServerConfig, SignatureAlgorithm};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
 
 use super::files::{self, TlsError};
 use super::verifier::{Presented, RememberingVerifier};
@@ -45,6 +45,7 @@ struct Shared {
     clock: CertificateClock,
     verifier: Arc<dyn ClientCertVerifier>,
     certificate: Arc<dyn ResolvesServerCert>,
+    key_algorithm: SignatureAlgorithm,
     names: Arc<[String]>,
     judged: Vec<Judged>,
 }
@@ -87,12 +88,14 @@ impl ServerTls {
         let at = |seconds: i64| UNIX_EPOCH + Duration::from_secs(seconds.clamp(0, FAR).unsigned_abs());
         let clock = clock.beside(at(own.not_before), at(own.not_after));
         judged.insert(0, own);
+        let key_algorithm = key.key.algorithm();
         let certificate = Arc::new(SingleCertAndKey::from(key));
         let shared = Shared {
             provider,
             clock,
             verifier,
             certificate,
+            key_algorithm,
             names,
             judged,
         };
@@ -112,6 +115,16 @@ impl ServerTls {
     /// The end of our certificate's validity, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
         self.shared.judged[0].not_after
+    }
+
+    /// When our certificate ended, if it has by the judged time; in seconds since 1970.
+    pub(super) fn ended(&self) -> Option<i64> {
+        Some(self.not_after()).filter(|end| *end < self.shared.clock.judged_seconds())
+    }
+
+    /// The kind of our key.
+    pub(super) fn key_algorithm(&self) -> SignatureAlgorithm {
+        self.shared.key_algorithm
     }
 
     /// The clock its handshakes are judged by.
@@ -213,13 +226,17 @@ fn verifier(
     lists: Vec<CertificateRevocationListDer<'static>>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let setup = |detail: String| TlsError::Setup {
-        path: files.client_ca.clone(),
+    // Only a revocation list can be refused here after its CA was taken.
+    let setup = |path: &std::path::Path, detail: String| TlsError::Setup {
+        path: path.to_owned(),
         detail,
     };
+    let listed = files.crl.as_ref().filter(|_| !lists.is_empty()).unwrap_or(&files.client_ca);
     let mut roots = RootCertStore::empty();
     for authority in authorities {
-        roots.add(authority.clone()).map_err(|error| setup(error.to_string()))?;
+        roots
+            .add(authority.clone())
+            .map_err(|error| setup(&files.client_ca, error.to_string()))?;
     }
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         // Clients that find none of their certificates among the named CAs present nothing at all, and the fault would hide.
@@ -228,7 +245,7 @@ fn verifier(
         // During a rotation only one of two CAs may have a list; a list past its date still revokes what it names.
         .allow_unknown_revocation_status()
         .build()
-        .map_err(|error| setup(error.to_string()))
+        .map_err(|error| setup(listed, error.to_string()))
 }
 
 /// The lists in `path`, each signed by one of `authorities`.
@@ -240,6 +257,9 @@ fn own_lists(
     for list in &lists {
         let (_, parsed) =
             CertificateRevocationList::from_der(list).map_err(|error| files::malformed("the revocation list", path, &error.to_string()))?;
+        if parsed.version() != Some(X509Version(1)) {
+            return Err(TlsError::OldCrl { path: path.to_owned() });
+        }
         let known = authorities.iter().any(|authority| {
             X509Certificate::from_der(authority)
                 .is_ok_and(|(_, ca)| ca.subject() == parsed.issuer() && parsed.verify_signature(ca.public_key()).is_ok())

@@ -14,6 +14,8 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 pub(super) struct Presented {
     /// Empty if it is larger than what is looked at.
     pub(super) der: Vec<u8>,
+    /// What was looked at besides.
+    pub(super) intermediates: Vec<Vec<u8>>,
     pub(super) trusted: bool,
 }
 
@@ -48,14 +50,16 @@ impl ClientCertVerifier for RememberingVerifier {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verdict = match bounded(end_entity, intermediates) {
+        let chain = bounded(end_entity, intermediates);
+        let verdict = match &chain {
             Ok(chain) => {
-                let now = self.judgement.for_chain(end_entity, &chain);
-                self.inner.verify_client_cert(end_entity, &chain, now)
+                let now = self.judgement.for_chain(end_entity, chain);
+                self.inner.verify_client_cert(end_entity, chain, now)
             }
-            Err(unbounded) => Err(refusal(unbounded)),
+            Err(unbounded) => Err(refusal(*unbounded)),
         };
         self.presented.get_or_init(|| Presented {
+            intermediates: chain.iter().flatten().map(|certificate| certificate.to_vec()).collect(),
             der: if end_entity.len() > MAX_BYTES {
                 Vec::new()
             } else {

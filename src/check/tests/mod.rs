@@ -18,7 +18,7 @@ const ROOM: Space = Space {
 /// A gateway with a plain listener for `local`, one for devices by client id, and a cloud.
 fn config(more: &str) -> Config {
     let text = format!(
-        "gateway: {{id: plant-7}}\nlisteners: [{{bind: 127.0.0.1:1883}}, {{bind: 127.0.0.1:1884, identity: \"{{client_id}}\"}}]\ncloud: {{endpoint: 127.0.0.1}}\n{more}"
+        "gateway: {{id: plant-7}}\nlisteners: [{{bind: 127.0.0.1:1883}}, {{bind: 127.0.0.1:1884, identity: \"{{client_id}}\"}}]\ncloud: {{endpoint: 127.0.0.1, port: 1885}}\n{more}"
     );
     read(&text)
 }

@@ -1,5 +1,6 @@
 //! Reading typed values out of the tree, with the defaults of the table of keys.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -138,9 +139,10 @@ impl<'n> Section<'n> {
         let written = self.given(name).and_then(Node::scalar).or_else(|| default.map(str::to_owned))?;
         let path = reading.base_dir.join(&written);
         if reading.check_files
-            && let Err(error) = readable(&path)
+            && let Err((kind, error)) = readable(&path)
         {
             let by_default = if self.has(name) { "" } else { " (the default)" };
+            let hint = advice(kind, hint);
             let reason = format!("cannot read {}{by_default}: {error}. {hint}", path.display());
             let fault = self.fault(name, reason);
             let value = if fault.value.is_empty() { written } else { fault.value };
@@ -176,12 +178,34 @@ impl<'n> Section<'n> {
     }
 }
 
-fn readable(path: &Path) -> Result<(), String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
+fn readable(path: &Path) -> Result<(), (ErrorKind, String)> {
+    let failed = |error: std::io::Error| (error.kind(), error.to_string());
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
     if metadata.is_file() {
         Ok(())
     } else {
-        Err("it is not a file".to_owned())
+        Err((ErrorKind::NotFound, "it is not a file".to_owned()))
+    }
+}
+
+/// What to do about a file that cannot be read: one that is there need not be made again.
+fn advice(kind: ErrorKind, hint: &str) -> &str {
+    match kind {
+        ErrorKind::PermissionDenied => {
+            "It is there: let the user that runs forebay read it (its group and mode, and those of the folders above it)"
+        }
+        _ => hint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d_a_file_that_may_not_be_read_need_not_be_made_again() {
+        assert_eq!(advice(ErrorKind::NotFound, "make it"), "make it");
+        assert!(advice(ErrorKind::PermissionDenied, "make it").contains("let the user that runs forebay read it"));
     }
 }

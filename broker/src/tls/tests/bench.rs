@@ -104,13 +104,26 @@ impl Authority {
         }
     }
 
+    /// A CA that this one has signed, valid in these years.
+    pub(super) fn below(&self, name: &str, years: (i32, i32)) -> Self {
+        let mut below = Self::named(name);
+        below.params.not_before = date_time_ymd(years.0, 1, 1);
+        below.params.not_after = date_time_ymd(years.1, 1, 1);
+        below.pem = below.params.signed_by(&below.key, &self.issuer()).unwrap().pem();
+        below
+    }
+
+    /// Its private key, in PEM.
+    pub(super) fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
     /// A leaf of a CA that is so many CAs below this one; they are sent with it.
     pub(super) fn issue_behind(&self, levels: usize, plan: &Plan) -> Leaf {
         let Some(rest) = levels.checked_sub(1) else {
             return self.issue(plan);
         };
-        let mut below = Self::named(&format!("below {levels}"));
-        below.pem = below.params.signed_by(&below.key, &self.issuer()).unwrap().pem();
+        let below = self.below(&format!("below {levels}"), (2020, 2030));
         let leaf = below.issue_behind(rest, plan);
         Leaf {
             pem: leaf.pem + &below.pem,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod causes;
 mod chains;
 mod files;
 mod handshakes;
