@@ -336,3 +336,37 @@ async fn what_mosquitto_pub_saw_acked_is_in_the_cloud_although_the_gateway_was_k
 fn messages(said: &[String]) -> Vec<String> {
     said.iter().filter(|line| line.starts_with("MESSAGE")).cloned().collect()
 }
+
+/// A plant's own Mosquitto that bridges to the gateway with nothing but what a bridge must have: it asks for the bridge protocol first,
+/// and has a will on `$SYS/broker/connection/...`.
+#[tokio::test(flavor = "multi_thread")]
+async fn p2_a_mosquitto_bridge_with_its_defaults_falls_back_and_delivers() {
+    let cloud = Standin::start(StandinConfig::default()).await.unwrap();
+    let mut gateway = Scene::new("interop")
+        .listener("identity: local")
+        .cloud(cloud.address())
+        .route("from: \"devices/+/telemetry\", to: \"dt/{1}\", stream: telemetry")
+        .route("from: \"$SYS/broker/connection/#\", local: true")
+        .more("access: [{who: local, publish: [\"#\", \"$SYS/broker/connection/#\"], subscribe: [\"#\"]}]\n")
+        .gateway();
+    gateway.start().await;
+    let port = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().port();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("mosquitto.conf");
+    let text = format!(
+        "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\nlog_dest stdout\nconnection up\naddress 127.0.0.1:{}\ntopic devices/# out 1\n",
+        gateway.listeners[0].port()
+    );
+    std::fs::write(&config, text).unwrap();
+    let _broker = Running::start(&program("mosquitto", "mosquitto"), &["-c", &config.display().to_string()]);
+    eventually("mosquitto listens", || async { TcpStream::connect(("127.0.0.1", port)).await.ok() }).await;
+    let line = owned(&["-h", "127.0.0.1", "-p", &port.to_string()]);
+    publishes(&line, "311", "1", "devices/b7/telemetry", "21.5").await;
+    cloud
+        .ledger()
+        .wait_for(support::DEADLINE, |ledger| ledger.unique() >= 1)
+        .await
+        .unwrap();
+    assert_eq!(cloud.ledger().entries()[0].topic, "dt/b7");
+    assert_eq!(gateway.stop().await, 0);
+}

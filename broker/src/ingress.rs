@@ -15,7 +15,7 @@ use bytes::Bytes;
 use forebay_topic::PeerText;
 use forebay_wal::{Batch, NewRecord, Offset, Producer, StreamId, Timestamp};
 
-use crate::codec::{Publish, QoS, Version};
+use crate::codec::{Property, Publish, QoS, Version, travelling};
 use crate::context::Context;
 use crate::fanout::Message;
 use crate::local_state;
@@ -24,6 +24,9 @@ use crate::policy::{self, Access, TopicBounds};
 use crate::refusal::RefusedPublish;
 use crate::retained::{Candidate, Decision};
 use crate::session::{self, Change, SessionKey};
+
+/// The user property by which the bridge names a record.
+const RECORD_ID: &str = "forebay-id";
 
 /// Appends one connection's publishes to the log.
 pub(crate) struct Ingress {
@@ -79,6 +82,9 @@ impl Ingress {
         if !self.access.may_publish(topic) {
             return Taken::Refused(RefusedPublish::NotAuthorized);
         }
+        if self.is_from_here(&publish.properties.travelling) {
+            return Taken::Refused(RefusedPublish::Loop);
+        }
         let context = Arc::clone(&self.context);
         let found = context.routes.find(topic);
         let route = found.map(|(_, route)| route);
@@ -130,6 +136,18 @@ impl Ingress {
             }
         }
         taken
+    }
+
+    /// Whether the bridge of this gateway has sent it before: it carries the id of a record of ours.
+    fn is_from_here(&self, properties: &Bytes) -> bool {
+        let is_ours = |id: &str| {
+            let gateway = self.context.gateway.as_str();
+            id.strip_prefix(gateway).is_some_and(|rest| rest.starts_with('/'))
+        };
+        travelling(properties).any(|property| match property {
+            Property::User((name, id)) => name.as_str() == RECORD_ID && is_ours(id.as_str()),
+            _ => false,
+        })
     }
 
     /// All packets of one read have been handled.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::gateway::GatewayId;
-use super::listener::is_host_name;
+use super::listener::{Listener, is_host_name};
 use super::schema::{Reading, Section};
 
 /// AWS takes 128 bytes; eight stay for the suffix of further lanes.
@@ -73,7 +73,27 @@ pub(crate) enum Protocol {
     V311,
 }
 
-pub(super) fn read(root: &Section<'_>, gateway: &GatewayId, reading: &mut Reading<'_>) -> Option<Cloud> {
+/// What is sent to a listener of our own comes back as a publish, and goes round without end.
+fn refuse_ourselves(section: &Section<'_>, cloud: &Cloud, listeners: &[Listener], reading: &mut Reading<'_>) {
+    let leads_here = |listener: &&Listener| {
+        let address = cloud.endpoint.parse::<IpAddr>();
+        let bound = listener.bind.ip();
+        let is_there = match address {
+            Ok(address) => address == bound || (bound.is_unspecified() && address.is_loopback()),
+            Err(_) => cloud.endpoint == "localhost" && (bound.is_unspecified() || bound.is_loopback()),
+        };
+        listener.bind.port() == cloud.port && (is_there || listener.names.contains(&cloud.endpoint))
+    };
+    if let Some(own) = listeners.iter().find(leads_here) {
+        let reason = format!(
+            "with port {} it leads to this gateway's own listener {}: each message would come back and be sent again, without end. Name the broker that is to have the messages, or leave `cloud` out for a local broker",
+            cloud.port, own.bind
+        );
+        reading.faults.push(section.fault("endpoint", reason));
+    }
+}
+
+pub(super) fn read(root: &Section<'_>, gateway: &GatewayId, listeners: &[Listener], reading: &mut Reading<'_>) -> Option<Cloud> {
     let section = root.section("cloud");
     if !section.present() {
         return None;
@@ -89,7 +109,7 @@ pub(super) fn read(root: &Section<'_>, gateway: &GatewayId, reading: &mut Readin
         .integer("port")
         .and_then(|port| u16::try_from(port).ok())
         .unwrap_or(if tls.is_some() { 8883 } else { 1883 });
-    Some(Cloud {
+    let cloud = Cloud {
         profile,
         endpoint: endpoint.unwrap_or_default(),
         port,
@@ -104,7 +124,9 @@ pub(super) fn read(root: &Section<'_>, gateway: &GatewayId, reading: &mut Readin
         max_bandwidth: section.bandwidth("max_bandwidth"),
         // `off` is no duration.
         canary: section.duration("canary"),
-    })
+    };
+    refuse_ourselves(&section, &cloud, listeners, reading);
+    Some(cloud)
 }
 
 fn read_endpoint(section: &Section<'_>, reading: &mut Reading<'_>) -> Option<String> {

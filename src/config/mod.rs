@@ -135,7 +135,7 @@ pub(crate) fn parse(text: &str, base_dir: &Path, overrides: &Overrides) -> Resul
     let gateway = gateway::read(&section, &overrides.env, &mut reading);
     let listeners = listener::read(&section, &mut reading);
     let streams = stream::read(&section, &mut reading);
-    let cloud = cloud::read(&section, &gateway.id, &mut reading);
+    let cloud = cloud::read(&section, &gateway.id, &listeners, &mut reading);
     let config = Config {
         access: access::read(&section, &mut reading),
         limits: limits::read_limits(&section),

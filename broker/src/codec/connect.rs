@@ -230,6 +230,7 @@ fn read_version(reader: &mut Reader<'_>) -> Found<Version> {
     match (name, reader.u8("protocol level")?) {
         (b"MQIsdp", 3) | (b"MQTT", 4) => Ok(Version::V311),
         (b"MQTT", 5) => Ok(Version::V5),
+        (_, level @ (0x83 | 0x84)) => Err(Fault::BridgeLevel(level)),
         (_, level) => Err(Fault::UnsupportedLevel(level)),
     }
 }

@@ -30,7 +30,7 @@ impl DecodeError {
     pub fn version(&self) -> Option<Version> {
         match self.fault {
             Fault::UnsupportedLevel(level) if level > 5 => Some(Version::V5),
-            Fault::UnsupportedLevel(_) => Some(Version::V311),
+            Fault::UnsupportedLevel(_) | Fault::BridgeLevel(_) => Some(Version::V311),
             _ => self.version,
         }
     }
@@ -50,6 +50,16 @@ pub enum Fault {
     /// The protocol level in CONNECT.
     #[error("protocol level {0} is not served, levels 4 (3.1.1) and 5 are: update the device's MQTT library [MQTT-3.1.2-2]")]
     UnsupportedLevel(u8),
+
+    /// Level 3 or 4 with the highest bit set, by which a Mosquitto asks whether it may connect as a bridge. Refused in 3.1.1's form it
+    /// connects again as a client.
+    #[error(
+        "protocol level {0:#04x} is a Mosquitto's as a bridge, which comes again as a client at once; `try_private false` in its configuration saves it the try [MQTT-3.1.2-2]"
+    )]
+    BridgeLevel(u8),
+    /// The first bytes are those of a TLS handshake.
+    #[error("it speaks TLS; this listener is plain: let the device dial the listener with `tls`, or turn TLS off in the device")]
+    SpeaksTls,
 
     // Over a limit: the device's payload or the operator's limit.
     /// Larger than the configured limit.
@@ -164,11 +174,12 @@ pub enum Fault {
 impl Fault {
     fn reason(self) -> ReasonCode {
         match self {
-            Fault::ProtocolName | Fault::UnsupportedLevel(_) => ReasonCode::UNSUPPORTED_PROTOCOL_VERSION,
+            Fault::ProtocolName | Fault::UnsupportedLevel(_) | Fault::BridgeLevel(_) => ReasonCode::UNSUPPORTED_PROTOCOL_VERSION,
             Fault::TooLarge { .. } => ReasonCode::PACKET_TOO_LARGE,
             Fault::TopicWildcard(_) => ReasonCode::TOPIC_NAME_INVALID,
             Fault::TopicAliasZero => ReasonCode::TOPIC_ALIAS_INVALID,
             Fault::FirstNotConnect
+            | Fault::SpeaksTls
             | Fault::WrongDirection
             | Fault::SecondConnect
             | Fault::PacketIdZero

@@ -230,6 +230,9 @@ pub fn decode_connect(buffer: &mut BytesMut, max_packet: usize) -> Result<Option
     if packet_type != PacketType::Connect {
         return Err(blame(Fault::FirstNotConnect));
     }
+    if first == TLS_HANDSHAKE {
+        return Err(blame(Fault::SpeaksTls));
+    }
     if first & 0x0f != 0 {
         return Err(blame(Fault::Flags(first & 0x0f)));
     }
@@ -240,6 +243,9 @@ pub fn decode_connect(buffer: &mut BytesMut, max_packet: usize) -> Result<Option
         .map(Some)
         .map_err(|(fault, version)| DecodeError::new(packet_type, version, fault))
 }
+
+/// The first byte of a TLS connection. As a CONNECT's it would have flags that are not allowed.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Appends `packet` to `out` in the given version.
 ///

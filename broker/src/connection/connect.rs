@@ -88,8 +88,16 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     };
     match decided {
         Ok((open, connack)) => {
-            let mut out = BytesMut::new();
-            if encode(&Packet::ConnAck(Box::new(connack)), version, &mut out).is_err() || send(stream, &out).await.is_err() {
+            let Some(out) = fitted(connack, version, open.peer_limit) else {
+                let identity = Arc::clone(&open.ingress.key.identity);
+                let limit = open.peer_limit.unwrap_or(0);
+                context.registry.detach(open.attached).await;
+                let refused = RefusedConnect::PacketSize { identity, limit };
+                // A refusal has five bytes.
+                let version = (limit >= 5).then_some(version);
+                return Err(refuse(stream, peer, &refused, version, context).await);
+            };
+            if send(stream, &out).await.is_err() {
                 context.registry.detach(open.attached).await;
                 return Err(Disconnection::ConnectionLost);
             }
@@ -272,6 +280,26 @@ fn connack(connect: &Connect, attached: &Attached, assigned: Option<Text>, alias
     }
 }
 
+/// CONNACK as it is sent, within the peer's Maximum Packet Size (MQTT-3.1.2-24). What it must have least goes first: the time
+/// (MQTT-3.2.2-20), then what the peer may learn by a refusal. `None` if the rest is too large.
+fn fitted(mut connack: ConnAck, version: Version, limit: Option<usize>) -> Option<BytesMut> {
+    let leave_out: [fn(&mut ConnAckProperties); 4] = [
+        |properties| properties.user.clear(),
+        |properties| properties.topic_alias_maximum = None,
+        |properties| properties.shared_available = None,
+        |properties| properties.maximum_packet_size = None,
+    ];
+    let mut steps = leave_out.iter();
+    loop {
+        let mut out = BytesMut::new();
+        encode(&Packet::ConnAck(Box::new(connack.clone())), version, &mut out).ok()?;
+        if limit.is_none_or(|limit| out.len() <= limit) {
+            return Some(out);
+        }
+        steps.next()?(&mut connack.properties);
+    }
+}
+
 /// The time for devices without a clock, in milliseconds since 1970; empty while the gateway's clock is not trusted.
 fn time(context: &Context) -> UserProperties {
     let now = context.clock.now();
@@ -315,6 +343,45 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut, max_p
         match super::chunk::read(stream, buffer).await {
             Ok(0) | Err(_) => return Err(Failure::Closed),
             Ok(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p4_a_connack_is_never_larger_than_the_peer_takes_and_keeps_what_fits() {
+        for assigned in [None, Some(Text::from_static("forebay-0123456789abcdef"))] {
+            let connack = ConnAck {
+                properties: ConnAckProperties {
+                    receive_maximum: NonZeroU16::new(100),
+                    maximum_packet_size: NonZeroU32::new(131_072),
+                    assigned_client_id: assigned.clone(),
+                    topic_alias_maximum: Some(TOPIC_ALIAS_MAXIMUM),
+                    shared_available: Some(false),
+                    server_keep_alive: Some(1200),
+                    user: vec![(Text::from_static(TIME_PROPERTY), Text::from_static("1795723200000"))],
+                    ..ConnAckProperties::default()
+                },
+                ..ConnAck::default()
+            };
+            let whole = fitted(connack.clone(), Version::V5, None).unwrap().len();
+            let mut before = 0;
+            for limit in 1..=whole + 1 {
+                let Some(out) = fitted(connack.clone(), Version::V5, Some(limit)) else {
+                    assert_eq!(before, 0, "what fits into less fits");
+                    continue;
+                };
+                assert!(out.len() <= limit && out.len() >= before, "{limit}: {}", out.len());
+                before = out.len();
+            }
+            assert_eq!(before, whole);
+            let least = (1..)
+                .find(|limit| fitted(connack.clone(), Version::V5, Some(*limit)).is_some())
+                .unwrap();
+            assert_eq!(least, if assigned.is_some() { 38 } else { 11 });
         }
     }
 }

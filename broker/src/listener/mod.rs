@@ -3,6 +3,7 @@
 mod heard;
 mod opening;
 mod pending_connects;
+mod tcp_keep_alive;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -174,9 +175,8 @@ async fn handshake(
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    // The system finds peers with MQTT keep-alive 0 that are gone.
-    if let Err(error) = rustix::net::sockopt::set_socket_keepalive(&socket, true) {
-        tracing::debug!(%error, "SO_KEEPALIVE could not be set");
+    if let Err(error) = tcp_keep_alive::set(&socket, context.limits.max_keep_alive) {
+        tracing::debug!(%error, "TCP's own keep-alive could not be set");
     }
     let socket = Noted::new(socket, Arc::clone(&pending.heard));
     let evicted = pending.evicted.clone();

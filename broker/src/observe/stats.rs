@@ -34,10 +34,12 @@ reasons! {
     Refusal {
         /// No access rule allows the topic.
         NotAuthorized = "not_authorized",
-        /// The topic is longer or deeper than `limits.max_topic` and `limits.max_levels` allow.
+        /// The topic is longer or deeper than `limits.max_topic` and `limits.max_levels` allow, or has control characters.
         TopicBounds = "topic_bounds",
         /// The cloud can never accept it (MQTT 5; on 3.1.1 it becomes a dead letter).
         Undeliverable = "undeliverable",
+        /// It carries an id of this gateway: what was sent to the cloud comes back.
+        Loop = "loop",
         /// The stream, or the disk, is at its bound and the policy is `refuse`.
         LogFull = "log_full",
         /// The log cannot write at the moment.

@@ -1,6 +1,7 @@
 //! Why a CONNECT is refused.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use forebay_topic::PeerText;
 
@@ -32,6 +33,8 @@ pub(crate) enum RefusedConnect {
     WillNotAuthorized { identity: Identity, topic: String },
     #[error("the topic of {identity}'s will is refused: {error}")]
     WillOverBound { identity: Identity, error: OverBound },
+    #[error("{identity} takes packets of at most {limit} bytes (Maximum Packet Size), and its CONNACK is larger; raise that in the device")]
+    PacketSize { identity: Arc<str>, limit: usize },
     #[error("{identity}: {error}")]
     Session { identity: Identity, error: AttachError },
 }
@@ -44,6 +47,7 @@ impl RefusedConnect {
             Self::ClientIdTooLong { .. } | Self::NoClientId | Self::NoRandomness(_) => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
             Self::BadIdentity(_) | Self::ClaimedIdentity(_) | Self::WillNotAuthorized { .. } => ReasonCode::NOT_AUTHORIZED,
             Self::WillOverBound { .. } => ReasonCode::TOPIC_NAME_INVALID,
+            Self::PacketSize { .. } => ReasonCode::PACKET_TOO_LARGE,
             Self::EnhancedAuthentication(_) => ReasonCode::BAD_AUTHENTICATION_METHOD,
             Self::Session { error, .. } => match error {
                 AttachError::Connections(_) | AttachError::TooMany | AttachError::IdentityQuota => ReasonCode::QUOTA_EXCEEDED,
@@ -59,6 +63,7 @@ impl RefusedConnect {
             Self::Undecodable(error) => super::undecodable(error),
             Self::ClientIdTooLong { .. } | Self::NoClientId | Self::NoRandomness(_) => Disconnection::BadClientId,
             Self::BadIdentity(_) | Self::ClaimedIdentity(_) => Disconnection::BadIdentity,
+            Self::PacketSize { .. } => Disconnection::PacketTooLarge,
             Self::EnhancedAuthentication(_) | Self::WillNotAuthorized { .. } | Self::WillOverBound { .. } => Disconnection::NotAuthorized,
             Self::Session { error, .. } => match error {
                 AttachError::Connections(_) | AttachError::TooMany | AttachError::IdentityQuota => Disconnection::TooManyConnections,

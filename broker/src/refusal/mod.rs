@@ -24,7 +24,7 @@ pub(crate) use subscription::RefusedSubscription;
 /// What a packet that cannot be decoded is counted as.
 pub(crate) fn undecodable(error: &DecodeError) -> Disconnection {
     match error.fault {
-        Fault::UnsupportedLevel { .. } => Disconnection::UnsupportedVersion,
+        Fault::UnsupportedLevel(_) | Fault::BridgeLevel(_) => Disconnection::UnsupportedVersion,
         Fault::TooLarge { .. } => Disconnection::PacketTooLarge,
         _ => Disconnection::Protocol,
     }

@@ -17,6 +17,11 @@ pub(crate) enum RefusedPublish {
     OverBound(OverBound),
     #[error("no access rule of this identity allows the topic; correct the topic, or `access` in the configuration")]
     NotAuthorized,
+    /// It would go round for ever.
+    #[error(
+        "it was sent to the cloud by this gateway and has come back: its user property `forebay-id` is ours; a broker behind `cloud` sends here what it gets from here: end that bridge, or bridge other topics"
+    )]
+    Loop,
     /// The cloud can never accept it.
     #[error("{}", .0.detail)]
     Undeliverable(Undeliverable),
@@ -69,7 +74,7 @@ impl RefusedPublish {
             // PUBACK has no code for a size (MQTT 5, table 3-4).
             Self::Undeliverable(why) if why.reason == "payload-too-large" => ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
             Self::Undeliverable(_) => ReasonCode::TOPIC_NAME_INVALID,
-            Self::TooLarge(_) | Self::CommitFailed => ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+            Self::Loop | Self::TooLarge(_) | Self::CommitFailed => ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
             Self::LogFull | Self::LogUnavailable => ReasonCode::QUOTA_EXCEEDED,
         }
     }
@@ -77,7 +82,9 @@ impl RefusedPublish {
     /// What the end of a 3.1.1 connection is counted as.
     pub(crate) fn disconnection(&self) -> Disconnection {
         match self {
-            Self::InvalidTopic | Self::OverBound(_) | Self::NotAuthorized | Self::Undeliverable(_) => Disconnection::NotAuthorized,
+            Self::InvalidTopic | Self::OverBound(_) | Self::NotAuthorized | Self::Loop | Self::Undeliverable(_) => {
+                Disconnection::NotAuthorized
+            }
             Self::TooLarge(_) => Disconnection::PacketTooLarge,
             Self::LogFull | Self::LogUnavailable | Self::CommitFailed => Disconnection::LogFailed,
         }
@@ -90,7 +97,7 @@ impl RefusedPublish {
 
     /// Whether the topic can never be accepted from this identity, so that acking it breaks no promise.
     fn is_promised_nothing(&self) -> bool {
-        matches!(self, Self::InvalidTopic | Self::OverBound(_) | Self::NotAuthorized)
+        matches!(self, Self::InvalidTopic | Self::OverBound(_) | Self::NotAuthorized | Self::Loop)
     }
 
     pub(crate) fn count(&self, qos: QoS, stats: &Stats) {
@@ -125,6 +132,7 @@ impl RefusedPublish {
         match self {
             Self::InvalidTopic | Self::NotAuthorized => Refusal::NotAuthorized,
             Self::OverBound(_) => Refusal::TopicBounds,
+            Self::Loop => Refusal::Loop,
             Self::Undeliverable(_) | Self::TooLarge(_) => Refusal::Undeliverable,
             Self::LogFull => Refusal::LogFull,
             Self::LogUnavailable => Refusal::LogUnavailable,
@@ -158,6 +166,7 @@ mod tests {
             })
         };
         let cases = [
+            (RefusedPublish::Loop, Code(ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR), AckAndDrop),
             (RefusedPublish::NotAuthorized, Code(ReasonCode::NOT_AUTHORIZED), AckAndDrop),
             (RefusedPublish::InvalidTopic, Code(ReasonCode::TOPIC_NAME_INVALID), AckAndDrop),
             (

@@ -240,6 +240,36 @@ fn a_directory_is_no_file_and_a_file_no_directory() {
 }
 
 #[test]
+fn e14_a_cloud_that_is_a_listener_of_our_own_is_a_fault() {
+    let with = |bind: &str, endpoint: &str, port: u16| {
+        let listener = format!("{{bind: \"{bind}:1883\", insecure: true}}");
+        read(&format!(
+            "gateway: {{id: g}}\nlisteners: [{listener}]\ncloud: {{profile: mqtt, endpoint: \"{endpoint}\", port: {port}, insecure: true}}\n"
+        ))
+    };
+    for (bind, endpoint) in [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1", "localhost"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("0.0.0.0", "127.1.2.3"),
+        ("0.0.0.0", "localhost"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("[::]", "::1"),
+    ] {
+        let shown = with(bind, endpoint, 1883).unwrap_err().to_string();
+        assert!(
+            shown.contains("cloud.endpoint") && shown.contains("this gateway's own listener"),
+            "{bind} {endpoint}: {shown}"
+        );
+        with(bind, endpoint, 1884).unwrap();
+    }
+    with("127.0.0.1", "192.0.2.7", 1883).unwrap();
+    let by_name = "gateway: {id: g}\nlisteners: [{bind: \"0.0.0.0:8883\", names: [plant-7.local], tls: {}}]\n\
+                   cloud: {profile: mqtt, endpoint: plant-7.local, tls: {}}\n";
+    assert!(the_fault(by_name).contains("this gateway's own listener"));
+}
+
+#[test]
 fn a_missing_configuration_file_is_a_fault_too() {
     let error = load(Path::new("/nowhere/forebay.yaml"), &Overrides::default()).unwrap_err();
     assert!(

@@ -112,9 +112,13 @@ fn a_server_refuses_what_the_protocol_forbids() {
 fn a_connect_is_refused_for_what_is_wrong_with_it() {
     let table: &[(&[u8], Fault)] = &[
         (b"GET / HTTP/1.1\r\n", Fault::FirstNotConnect),
-        (b"\x16\x03\x01", Fault::Flags(6)),
+        (b"\x17\x03\x01", Fault::Flags(7)),
         (b"\x30", Fault::FirstNotConnect),
         (b"\x10\x0d\0\x04MQTX\x04\x02\0\0\0\x01a", Fault::ProtocolName),
+        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", Fault::SpeaksTls),
+        (b"\x16", Fault::SpeaksTls),
+        (b"\x10\x0d\0\x04MQTT\x84\x02\0\0\0\x01a", Fault::BridgeLevel(0x84)),
+        (b"\x10\x0f\0\x06MQIsdp\x83\x02\0\0\0\x01a", Fault::BridgeLevel(0x83)),
         (b"\x10\x0d\0\x04MQTT\x06\x02\0\0\0\x01a", Fault::UnsupportedLevel(6)),
         (b"\x10\x0d\0\x04MQTT\x04\x03\0\0\0\x01a", Fault::ConnectFlag),
         (b"\x10\x0d\0\x04MQTT\x04\x08\0\0\0\x01a", Fault::WillFlags(0x08)),
