@@ -13,11 +13,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use forebay_topic::PeerText;
-use forebay_wal::{Batch, NewRecord, Offset, Producer, StreamId, Timestamp};
+use forebay_wal::{AppendError, Batch, NewRecord, Offset, Producer, StreamId, Ticket, Timestamp};
 
 use crate::codec::{Property, Publish, QoS, Version, travelling};
 use crate::context::Context;
-use crate::fanout::Message;
+use crate::fanout::{Message, Origin};
 use crate::local_state;
 use crate::observe::{Accepted, Device, Publishes, TracedPublish, Unretained, add};
 use crate::policy::{self, Access, TopicBounds};
@@ -38,6 +38,10 @@ pub(crate) struct Ingress {
     pub(crate) version: Version,
     /// What is told of its publishes.
     pub(crate) publishes: Option<Box<dyn Publishes>>,
+    /// Its session among publishers.
+    pub(crate) origin: Origin,
+    /// Whether the session has a subscription with No Local, so that its own records must be known.
+    pub(crate) has_no_local: bool,
     /// Whether the session outlives the connection, so that its QoS 2 packet ids go to the log.
     pub(crate) is_persistent: bool,
 }
@@ -176,7 +180,7 @@ impl Ingress {
     pub(crate) fn message(&self, inbound: &Inbound) -> Option<Message> {
         self.context.fanout.is_wanted().then(|| Message {
             topic: inbound.topic.clone(),
-            publisher: Bytes::copy_from_slice(self.key.identity.as_bytes()),
+            origin: self.origin,
             qos: inbound.publish.qos.level(),
             retain: inbound.publish.retain,
             expiry: inbound.publish.properties.expiry,
@@ -226,10 +230,12 @@ impl Ingress {
             expiry: publish.properties.expiry,
             properties: &publish.properties.travelling,
         });
+        let own = self.has_no_local.then_some(self.origin);
         let local = (!local.is_empty()).then(|| local_state::record(now, &identity, &local));
         let result = match (message, local) {
-            (Some(message), Some(local)) => self.producer.append(&[message, local]),
-            (Some(record), None) | (None, Some(record)) => self.producer.append(&[record]),
+            (Some(message), Some(local)) => append_message(&context, own, &mut self.producer, &[message, local]),
+            (Some(message), None) => append_message(&context, own, &mut self.producer, &[message]),
+            (None, Some(local)) => self.producer.append(&[local]),
             (None, None) => return Taken::Unlogged(self.message(inbound)),
         };
         match (change, &result) {
@@ -287,4 +293,17 @@ impl Ingress {
             );
         }
     }
+}
+
+/// Appends a message for the cloud, which is first of these; `own` is its session, if that has a subscription with No Local.
+fn append_message(
+    context: &Context,
+    own: Option<Origin>,
+    producer: &mut Producer,
+    records: &[NewRecord<'_>],
+) -> Result<Ticket, AppendError> {
+    let Some(own) = own else { return producer.append(records) };
+    let stream = records[0].stream;
+    let place = |ticket: &Result<Ticket, AppendError>| ticket.as_ref().ok().map(|ticket| (stream, ticket.offset, ticket.batch));
+    context.fanout.append_as(own, || producer.append(records), place)
 }

@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use forebay_broker::codec::{
-    Connect, ConnectProperties, Packet, Property, Publish, PublishProperties, QoS, ReasonCode, SubscribeOptions, Text, Version, encode,
+    Ack, AckProperties, Connect, ConnectProperties, Packet, Property, Publish, PublishProperties, QoS, ReasonCode, SubscribeOptions, Text,
+    Version, encode,
 };
 use forebay_broker::{Disconnection, Refusal};
-use support::{Bench, Client, connect_5, connect_311, id, publish};
+use support::{Bench, Client, Setup, connect_5, connect_311, id, publish};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p2_a_mosquitto_that_asks_to_be_a_bridge_is_refused_in_its_own_form() {
@@ -153,4 +154,81 @@ async fn e14_what_this_gateway_has_sent_is_not_taken_again() {
     assert_eq!((stats.refused(Refusal::Loop), stats.dropped(Refusal::Loop)), (4, 2));
     assert_eq!(bench.records().await.len(), 5);
     assert_eq!(stats.accepted.load(Ordering::Relaxed), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p3_no_local_is_by_client_id_also_where_clients_share_an_identity() {
+    let bench = Bench::start(Setup {
+        identities: vec!["local"],
+        ..Setup::default()
+    })
+    .await;
+    let no_local = SubscribeOptions {
+        no_local: true,
+        ..SubscribeOptions::default()
+    };
+    let lasting = |client_id: &str| Connect {
+        clean_start: false,
+        properties: ConnectProperties {
+            session_expiry: Some(600),
+            ..ConnectProperties::default()
+        },
+        ..connect_5(client_id)
+    };
+    let mut all = Client::connected(bench.address(), connect_311("all")).await;
+    all.subscribe(1, "#").await;
+    let mut clients = Vec::new();
+    for client_id in ["one", "two", "three"] {
+        let mut client = Client::connected(bench.address(), lasting(client_id)).await;
+        let codes = client.subscribe_with(1, &["here/#", "cloud/#"], no_local, None).await;
+        assert!(codes.iter().all(|code| !code.is_error()), "{codes:?}");
+        clients.push(client);
+    }
+    for round in 0..3 {
+        if round == 2 {
+            // A session that comes back knows its own, too.
+            let old = std::mem::replace(&mut clients[0], Client::connected(bench.address(), lasting("one")).await);
+            drop(old);
+        }
+        for publisher in 0..clients.len() {
+            let mut sent = Vec::new();
+            for (number, qos) in [0, 1, 2, 1, 0, 2].into_iter().enumerate() {
+                // `cloud/#` goes through the log, the others do not.
+                for area in ["here", "cloud"] {
+                    let topic = format!("{area}/{round}/{publisher}/{number}");
+                    let packet_id = (qos > 0).then_some(7);
+                    clients[publisher].send(&publish(&topic, qos, packet_id)).await;
+                    if qos > 0 {
+                        // Nothing but the ack: its own message does not come.
+                        clients[publisher].expect_ack(7, ReasonCode::SUCCESS).await;
+                    }
+                    if qos == 2 {
+                        clients[publisher]
+                            .send(&Packet::PubRel(Ack {
+                                packet_id: id(7),
+                                reason: ReasonCode::SUCCESS,
+                                properties: AckProperties::default(),
+                            }))
+                            .await;
+                        clients[publisher].expect_ack(7, ReasonCode::SUCCESS).await;
+                    }
+                    sent.push(topic);
+                }
+            }
+            sent.sort();
+            let others = (0..clients.len()).filter(|other| *other != publisher);
+            for other in others {
+                let mut got = Vec::new();
+                for _ in 0..sent.len() {
+                    got.push(clients[other].text().await.0);
+                }
+                got.sort();
+                assert_eq!(got, sent, "round {round}, {publisher} to {other}");
+            }
+            for _ in 0..sent.len() {
+                all.message().await;
+            }
+            clients[publisher].ping().await;
+        }
+    }
 }

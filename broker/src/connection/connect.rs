@@ -155,6 +155,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
     }));
     let device = context.devices.of(&identity);
     let publishes = context.observer.publishes(&key.identity);
+    let origin = context.fanout.origin(&key.identity, &key.client_id);
     let ingress = Ingress {
         context: Arc::clone(context),
         key,
@@ -163,6 +164,8 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
         producer,
         version: connect.version,
         publishes,
+        origin,
+        has_no_local: false,
         is_persistent: attached.state.is_persistent,
     };
     let granted = connack.properties.server_keep_alive.unwrap_or(connect.keep_alive);

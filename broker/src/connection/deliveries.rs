@@ -12,7 +12,7 @@ use super::outbox::Outbox;
 use super::outgoing::{Outgoing, Receiver};
 use crate::codec::Version;
 use crate::context::Context;
-use crate::fanout::{Message, NodeId, Recipient, TooManyFilters};
+use crate::fanout::{Message, NodeId, Origin, Recipient, TooManyFilters};
 use crate::ingress::Ingress;
 use crate::observe::add;
 use crate::policy::Access;
@@ -31,7 +31,7 @@ struct Peer {
     outbox: Arc<Outbox>,
     receiver: Receiver,
     access: Access,
-    identity: Arc<str>,
+    origin: Origin,
 }
 
 impl Deliveries {
@@ -41,7 +41,7 @@ impl Deliveries {
             outbox,
             receiver: Receiver { version, peer_limit },
             access: ingress.access.clone(),
-            identity: Arc::clone(&ingress.key.identity),
+            origin: ingress.origin,
         };
         Self {
             recipient: Arc::new(peer),
@@ -76,7 +76,7 @@ impl Drop for Deliveries {
 impl Recipient for Peer {
     /// One copy, whatever the number of subscriptions that match (MQTT 5, 3.3.4), with the ids of all of them (MQTT-3.3.4-4).
     fn deliver(&self, message: &Message, subscriptions: &[SubscriptionOptions]) {
-        let is_own = *message.publisher == *self.identity.as_bytes();
+        let is_own = message.origin == self.origin;
         let wanted = || subscriptions.iter().filter(|options| !(options.no_local && is_own));
         if wanted().next().is_none() {
             return;

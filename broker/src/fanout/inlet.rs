@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::envelope::{self, Message};
 use super::matches::Matches;
+use super::origins::Origin;
 use super::router::{Entrance, RouterGone};
 use super::subscriptions::Snapshot;
 use super::table::MAX_STEPS;
@@ -84,6 +85,7 @@ impl Inlet {
 
     /// What is not to wait for a command.
     fn idle(&mut self) -> Result<(), RouterGone> {
+        self.shared.origins.forget(self.reached());
         self.follow();
         self.unpark()?;
         self.flush()
@@ -123,11 +125,13 @@ impl Inlet {
             for record in batch.records().filter(|record| record.stream < StreamId::LOCAL) {
                 let matches = self.matching(&record.topic);
                 if matches.len() > 0 {
-                    self.offer(message_of(record), matches)?;
+                    let origin = self.shared.origins.take(record.stream, record.offset);
+                    self.offer(message_of(record, origin), matches)?;
                 }
             }
         }
         self.processed = batch.number();
+        self.shared.origins.forget(self.reached());
         self.unpark()
     }
 
@@ -233,10 +237,10 @@ impl Inlet {
     }
 }
 
-fn message_of(record: Record) -> Message {
+fn message_of(record: Record, origin: Origin) -> Message {
     Message {
         topic: record.topic.into_bytes().into(),
-        publisher: record.identity.into_bytes().into(),
+        origin,
         qos: record.qos,
         retain: record.retain,
         expiry: record.expiry,

@@ -15,6 +15,7 @@
 mod envelope;
 mod inlet;
 mod matches;
+mod origins;
 mod outlet;
 mod router;
 mod subscriptions;
@@ -29,7 +30,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use forebay_topic::TopicFilter;
-use forebay_wal::{Batch, CommittedBatch, Tap};
+use forebay_wal::{Batch, CommittedBatch, Offset, StreamId, Tap};
 use tokio::sync::oneshot;
 
 use crate::observe::{Stats, add};
@@ -38,6 +39,7 @@ use subscriptions::Subscriptions;
 
 pub(crate) use envelope::Message;
 pub(crate) use matches::Recipient;
+pub(crate) use origins::Origin;
 pub(crate) use router::RouterGone;
 pub(crate) use table::{NodeId, TooManyFilters};
 
@@ -85,6 +87,7 @@ enum Command {
 
 struct Shared {
     table: Subscriptions,
+    origins: origins::Origins,
     /// Subscriptions now; at zero the inlet skips a batch unread.
     subscriptions: AtomicUsize,
     /// The newest batch that skipped the fan-out because the queue was full.
@@ -116,6 +119,7 @@ pub(crate) fn start(stats: Arc<Stats>) -> Result<(Fanout, Threads), RouterGone> 
     let (commands, queue) = sync_channel(QUEUE);
     let shared = Arc::new(Shared {
         table: Subscriptions::default(),
+        origins: origins::Origins::default(),
         subscriptions: AtomicUsize::new(0),
         skipped: AtomicU64::new(0),
         batches: AtomicUsize::new(0),
@@ -153,6 +157,21 @@ impl Fanout {
             self.shared.message_bytes.fetch_sub(bytes, Ordering::AcqRel);
             add(&self.shared.stats.fanout_dropped, 1);
         }
+    }
+
+    /// The number of a session, by which its own messages are known.
+    pub(crate) fn origin(&self, identity: &str, client_id: &str) -> Origin {
+        self.shared.origins.of(identity, client_id)
+    }
+
+    /// Appends a record of a session that has a subscription with No Local; `place` tells where it is.
+    pub(crate) fn append_as<T>(
+        &self,
+        origin: Origin,
+        append: impl FnOnce() -> T,
+        place: impl FnOnce(&T) -> Option<(StreamId, Offset, Batch)>,
+    ) -> T {
+        self.shared.origins.note(origin, append, place)
     }
 
     /// Whether there are subscriptions: if not, a message need not be kept for [`Fanout::publish`].

@@ -23,7 +23,7 @@ impl Recipient for Slow {
 fn message(topic: &'static str) -> Message {
     Message {
         topic: Bytes::from_static(topic.as_bytes()),
-        publisher: Bytes::new(),
+        origin: Origin::UNKNOWN,
         qos: 0,
         retain: false,
         expiry: None,

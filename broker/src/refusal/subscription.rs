@@ -21,8 +21,6 @@ pub(crate) enum RefusedSubscription {
     OverBound(OverBound),
     #[error("no access rule of this identity covers it; correct the filter, or `access` in the configuration")]
     NotAuthorized,
-    #[error("No Local tells publishers apart by identity, and all of this listener's have the same")]
-    SharedIdentity,
     #[error("its session has {limit} subscriptions already; subscribe with wildcards")]
     TooMany { limit: usize },
     #[error("{0}")]
@@ -36,7 +34,6 @@ impl RefusedSubscription {
             Self::Shared => ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
             Self::InvalidFilter(_) | Self::OverBound(_) => ReasonCode::TOPIC_FILTER_INVALID,
             Self::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
-            Self::SharedIdentity => ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
             Self::TooMany { .. } | Self::TooManyFilters(_) => ReasonCode::QUOTA_EXCEEDED,
         }
     }

@@ -71,7 +71,9 @@ impl Reader {
     }
 
     fn may_have(&self, message: &RetainedMessage, options: SubscriptionOptions) -> bool {
-        let is_own = options.no_local && message.head.identity == self.ingress.key.identity;
+        // A retained message has its publisher's identity only. Where several clients share one, each gets its own, too: better than that
+        // it misses those of the others.
+        let is_own = options.no_local && !self.has_fixed_identity && message.head.identity == self.ingress.key.identity;
         !is_own && self.ingress.access.may_receive(&message.topic)
     }
 

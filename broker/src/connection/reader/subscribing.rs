@@ -90,9 +90,6 @@ impl Reader {
         if !self.ingress.access.may_subscribe(&filter) {
             return Err(RefusedSubscription::NotAuthorized);
         }
-        if options.no_local && self.has_fixed_identity {
-            return Err(RefusedSubscription::SharedIdentity);
-        }
         let subscriptions = &self.attached.state.subscriptions;
         if subscriptions.len() >= MAX_SUBSCRIPTIONS && !subscriptions.contains_key(text) {
             return Err(RefusedSubscription::TooMany { limit: MAX_SUBSCRIPTIONS });
@@ -100,6 +97,8 @@ impl Reader {
         self.deliveries
             .subscribe(&filter, options, self.outbox.commits.latest_committed())
             .map_err(RefusedSubscription::TooManyFilters)?;
+        // Once is enough: what it then notes of its records is little, and forgotten with each batch.
+        self.ingress.has_no_local |= options.no_local;
         Ok(filter)
     }
 

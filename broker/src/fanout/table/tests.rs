@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 
 use super::*;
-use crate::fanout::Message;
+use crate::fanout::{Message, Origin};
 
 /// Remembers the subscription ids that it was served under.
 #[derive(Default)]
@@ -34,7 +34,7 @@ fn filter(text: &str) -> TopicFilter {
 fn message() -> Message {
     Message {
         topic: Bytes::new(),
-        publisher: Bytes::new(),
+        origin: Origin::UNKNOWN,
         qos: 0,
         retain: false,
         expiry: None,
