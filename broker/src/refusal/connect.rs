@@ -29,7 +29,7 @@ pub(crate) enum RefusedConnect {
     ClaimedIdentity(Identity),
     #[error("{0} asks for enhanced authentication, which is not in this version; a certificate is enough")]
     EnhancedAuthentication(Identity),
-    #[error("the access rules do not let {identity} publish its will to `{}`", PeerText::new(.topic))]
+    #[error("the access rules do not let {identity} publish its will to `{}`{}", PeerText::new(.topic), of_a_bridge(.topic))]
     WillNotAuthorized { identity: Identity, topic: String },
     #[error("the topic of {identity}'s will is refused: {error}")]
     WillOverBound { identity: Identity, error: OverBound },
@@ -37,6 +37,15 @@ pub(crate) enum RefusedConnect {
     PacketSize { identity: Arc<str>, limit: usize },
     #[error("{identity}: {error}")]
     Session { identity: Identity, error: AttachError },
+}
+
+/// What a Mosquitto that connects as a bridge leaves unless it is told not to.
+fn of_a_bridge(will: &str) -> &'static str {
+    if will.starts_with("$SYS/broker/connection/") {
+        "; it is a Mosquitto's as a bridge: allow `$SYS/broker/connection/#` (`#` does not match it), or set `notifications false` there"
+    } else {
+        ""
+    }
 }
 
 impl RefusedConnect {
