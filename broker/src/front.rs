@@ -23,8 +23,6 @@ use crate::retained::{self, Retained};
 use crate::session::{Registry, StoredSessions};
 use crate::tasks::{Tasks, with_injected_panic};
 
-/// Sessions that may be kept for each connection that is allowed.
-const SESSIONS_PER_CONNECTION: usize = 4;
 /// How often the fan-out is checked.
 const WATCH: Duration = Duration::from_secs(1);
 /// How long the checkpoint, and then the fan-out, may take to end after the connections have.
@@ -146,16 +144,25 @@ impl Front {
             Arc::clone(&budget),
             Arc::clone(&state),
         ));
-        let sessions = Arc::<StoredSessions>::default();
+        let fixed_words: Vec<String> = listeners
+            .iter()
+            .filter_map(|listener| Some(listener.config.identity.fixed_word()?.to_owned()))
+            .collect();
+        let stats = Arc::clone(&parts.fanout.stats);
+        let sessions = Arc::new(StoredSessions::new(
+            &limits,
+            Arc::clone(&budget),
+            Arc::clone(&stats),
+            fixed_words.clone(),
+        ));
         let mut checkpointer = Checkpointer::new(&parts.log, state, vec![Arc::clone(&retained) as _, Arc::clone(&sessions) as _]);
         checkpointer.restore()?;
         let registry = Registry::new(
             &parts.log,
             sessions.take(),
             Arc::clone(&parts.clock),
-            limits.max_connections * SESSIONS_PER_CONNECTION,
-            limits.max_session_expiry,
-            Arc::clone(&budget),
+            &limits,
+            (Arc::clone(&budget), stats),
             shutdown.clone(),
         );
         let gates = Gates {
@@ -168,10 +175,7 @@ impl Front {
             registry,
             retained,
             access: config.access,
-            fixed_words: listeners
-                .iter()
-                .filter_map(|listener| Some(listener.config.identity.fixed_word()?.to_owned()))
-                .collect(),
+            fixed_words,
             route_stats: RouteStats::new(&config.routes),
             routes: config.routes,
             admission: parts.admission,

@@ -23,7 +23,7 @@ use crate::observe::{Accepted, Device, Publishes, TracedPublish, Unretained, add
 use crate::policy::{self, Access, TopicBounds};
 use crate::refusal::RefusedPublish;
 use crate::retained::{Candidate, Decision};
-use crate::session::{self, Change, SessionKey};
+use crate::session::{self, Change, SessionId, SessionKey};
 
 /// The user property by which the bridge names a record.
 const RECORD_ID: &str = "forebay-id";
@@ -32,6 +32,8 @@ const RECORD_ID: &str = "forebay-id";
 pub(crate) struct Ingress {
     pub(crate) context: Arc<Context>,
     pub(crate) key: SessionKey,
+    /// Its session in the log.
+    pub(crate) session: SessionId,
     pub(crate) access: Access,
     pub(crate) device: Arc<Device>,
     pub(crate) producer: Producer,
@@ -166,7 +168,7 @@ impl Ingress {
         if !self.is_persistent {
             return Some(None);
         }
-        let payload = session::encode(&[Change::Qos2Released(self.key.clone(), id)]);
+        let payload = session::encode(&[Change::Qos2Released(self.session.clone(), id)]);
         self.append_changes(&payload, now).map(Some)
     }
 
@@ -202,7 +204,7 @@ impl Ingress {
             payload: &publish.payload,
         };
         let mut local = match (publish.qos, publish.packet_id) {
-            (QoS::ExactlyOnce, Some(id)) if self.is_persistent => session::encode(&[Change::Qos2Received(self.key.clone(), id.get())]),
+            (QoS::ExactlyOnce, Some(id)) if self.is_persistent => session::encode(&[Change::Qos2Received(self.session.clone(), id.get())]),
             _ => Vec::new(),
         };
         let mut change = None;

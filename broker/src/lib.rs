@@ -107,7 +107,8 @@ pub use limits::Limits;
 pub use listener::{ListenerConfig, cannot_listen};
 pub use local_state::StateError;
 pub use observe::{
-    Accepted, ByReason, DeviceStatus, Devices, Disconnection, Observer, Publishes, Refusal, Stats, TracedPublish, Unretained,
+    Accepted, ByReason, DeviceStatus, Devices, Disconnection, DroppedSession, Observer, Publishes, Refusal, Stats, TracedPublish,
+    Unretained,
 };
 pub use policy::{
     Access, AccessRule, AccessRules, Admission, AdmitAll, Route, RouteStatus, Routes, Undeliverable, UnroutedTopic, glob, nearest,

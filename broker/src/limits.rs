@@ -16,6 +16,13 @@ pub(crate) const RETAINED_INDEX_BYTES: usize = 48;
 /// Memory of retained messages that are not in `state.redb` yet.
 pub(crate) const RETAINED_BEHIND_BYTES: usize = 8 << 20;
 
+/// Memory of a session whatever it has, key included.
+pub(crate) const SESSION_BYTES: usize = 512;
+
+/// Sessions that may be kept for each connection that is allowed.
+const SESSIONS_PER_CONNECTION: usize = 4;
+/// The least for the sessions of one identity: one with all subscriptions at the longest filter.
+const MIN_SESSION_SHARE: usize = 128 << 10;
 /// What is left for traffic, however small the memory is.
 const MIN_TRAFFIC_BYTES: usize = 16 << 20;
 /// The least that one identity may leave unread: the backlog of a slow subscriber and its answers.
@@ -42,6 +49,10 @@ pub struct Limits {
     pub max_topics: usize,
     /// Bytes of retained messages.
     pub max_retained_bytes: u64,
+    /// Bytes of subscriptions and packet ids of one session.
+    pub max_session_bytes: u64,
+    /// The same of all sessions together.
+    pub max_session_pool: usize,
     /// Longest time that a session is kept without a connection.
     pub max_session_expiry: Duration,
     /// Connections before CONNECT, handshakes among them. Beyond it a peer that is silent gives way to a new one.
@@ -69,6 +80,8 @@ impl Default for Limits {
             max_topic: 1 << 10,
             max_topics: 100_000,
             max_retained_bytes: 256 << 20,
+            max_session_bytes: 8 << 20,
+            max_session_pool: 0,
             max_session_expiry: Duration::from_secs(7 * 24 * 3600),
             max_pending: 2000,
             connect_timeout: Duration::from_secs(30),
@@ -89,6 +102,7 @@ impl Limits {
         let connections = self.max_connections.saturating_add(self.max_connections.div_ceil(10));
         let fixed = connections
             .saturating_mul(CONNECTION_BYTES)
+            .saturating_add(self.max_sessions().saturating_mul(SESSION_BYTES))
             .saturating_add(FILTERS_BYTES + RETAINED_BEHIND_BYTES)
             .saturating_add(self.max_topics.saturating_mul(RETAINED_INDEX_BYTES));
         let part = max_memory.saturating_sub(fixed).max(MIN_TRAFFIC_BYTES) / 32;
@@ -98,8 +112,19 @@ impl Limits {
             max_parked_bytes: 2 * part,
             max_output_bytes: 4 * part,
             max_alias_bytes: part,
+            max_session_pool: 3 * part,
             ..self
         }
+    }
+
+    /// Sessions, connected or not.
+    pub(crate) fn max_sessions(&self) -> usize {
+        self.max_connections.saturating_mul(SESSIONS_PER_CONNECTION)
+    }
+
+    /// Of [`Limits::max_session_pool`], what one identity may have.
+    pub(crate) fn session_share(&self) -> u64 {
+        share(self.max_session_pool, MIN_SESSION_SHARE)
     }
 
     /// Of [`Limits::max_pending`], what one address keeps while there is no place left.
@@ -135,7 +160,10 @@ mod tests {
                 ..Limits::default()
             }
             .within(memory);
-            let traffic = 2 * (limits.max_uncommitted_bytes + limits.max_output_bytes) + limits.max_parked_bytes + limits.max_alias_bytes;
+            let traffic = 2 * (limits.max_uncommitted_bytes + limits.max_output_bytes)
+                + limits.max_parked_bytes
+                + limits.max_alias_bytes
+                + limits.max_session_pool;
             assert!(traffic <= memory.max(MIN_TRAFFIC_BYTES), "{memory} {connections}: {limits:?}");
             assert!(limits.alias_share() > 0 && limits.output_share() as usize <= limits.max_output_bytes);
         }

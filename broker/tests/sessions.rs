@@ -300,36 +300,6 @@ async fn one_client_id_under_two_identities_is_two_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_identity_that_invents_client_ids_leaves_room_for_others() {
-    let mut setup = Setup {
-        identities: vec!["first", "second"],
-        ..Setup::default()
-    };
-    setup.limits.max_connections = 4;
-    let bench = Bench::start(setup).await;
-    let mut refused = 0;
-    for number in 0..40 {
-        let (mut client, connack) = Client::connect(bench.addresses[0], resume_5(&format!("made-up-{number}"))).await;
-        if connack.code == OK {
-            client.send(&Packet::Disconnect(Disconnect::new(OK))).await;
-        } else {
-            assert_eq!(connack.code, ReasonCode::QUOTA_EXCEEDED);
-            refused += 1;
-        }
-        assert_eq!(client.receive().await, None);
-    }
-    assert_eq!(refused, 32, "8 of 16 sessions, then no more");
-    for number in 0..2 {
-        Client::connected(bench.addresses[1], resume_5(&format!("d{number}")))
-            .await
-            .ping()
-            .await;
-    }
-    // A client that has a session resumes it.
-    Client::connected(bench.addresses[0], resume_5("made-up-0")).await.ping().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn silence_for_one_and_a_half_keep_alives_ends_a_connection_and_zero_means_never() {
     let bench = Bench::new().await;
     let keep_alive = |keep_alive, connect| Connect { keep_alive, ..connect };

@@ -371,6 +371,7 @@ fn devices(day: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
         ("publishes were refused", &day.refused),
         ("QoS 0 publishes were dropped", &day.dropped),
         ("publishes with RETAIN were delivered but not retained", &day.unretained),
+        ("sessions, or parts of them, were dropped at a bound", &day.dropped_sessions),
         ("TLS handshakes failed", &day.handshake_faults),
     ] {
         if counts.iter().any(|(_, count)| *count > 0) {

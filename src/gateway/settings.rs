@@ -12,6 +12,9 @@ use forebay_wal::Log;
 use crate::config::{Config, Listener, Stream, WhenFull};
 use crate::monitor::files::UsedFiles;
 
+/// Retained messages have at most this part of `gateway.max_disk`.
+const RETAINED_PART: u64 = 8;
+
 /// Where the log lies.
 pub(crate) fn log_directory(config: &Config) -> PathBuf {
     config.gateway.data_dir.join("log")
@@ -66,7 +69,9 @@ pub(crate) fn limits(config: &Config) -> forebay_broker::Limits {
         max_levels: config.limits.max_levels as usize,
         max_topic: config.limits.max_topic as usize,
         max_topics: config.limits.max_topics as usize,
-        max_retained_bytes: config.sessions.max_bytes,
+        // They are in state.redb, which takes up to twice as much and counts in max_disk.
+        max_retained_bytes: config.sessions.max_bytes.min(config.gateway.max_disk / RETAINED_PART),
+        max_session_bytes: config.sessions.per_session,
         max_session_expiry: config.sessions.max_expiry,
         ..forebay_broker::Limits::default()
     };

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use forebay_broker::{Refusal, Unretained};
+use forebay_broker::{DroppedSession, Refusal, Unretained};
 use forebay_wal::DiskCall;
 
 use super::figures::{ByLabel, Stats, value};
@@ -20,6 +20,7 @@ pub(crate) struct Counted {
     pub(crate) refused: ByLabel,
     pub(crate) dropped: ByLabel,
     pub(crate) unretained: ByLabel,
+    pub(crate) dropped_sessions: ByLabel,
     pub(crate) retained_unread: u64,
     pub(crate) fanout_dropped: u64,
     pub(crate) fanout_cut: u64,
@@ -51,6 +52,10 @@ impl Counted {
             unretained: unretained
                 .map(|reason| (reason.label().to_owned(), front.unretained(*reason)))
                 .collect(),
+            dropped_sessions: DroppedSession::ALL
+                .iter()
+                .map(|reason| (reason.label().to_owned(), front.dropped_sessions(*reason)))
+                .collect(),
             retained_unread: value(&front.retained_unread),
             fanout_dropped: value(&front.fanout_dropped),
             fanout_cut: value(&front.fanout_cut),
@@ -72,6 +77,7 @@ impl Counted {
             unrouted: self.unrouted.saturating_sub(before.unrouted),
             refused: since(&self.refused, &before.refused),
             dropped: since(&self.dropped, &before.dropped),
+            dropped_sessions: since(&self.dropped_sessions, &before.dropped_sessions),
             unretained: since(&self.unretained, &before.unretained),
             retained_unread: self.retained_unread.saturating_sub(before.retained_unread),
             fanout_dropped: self.fanout_dropped.saturating_sub(before.fanout_dropped),

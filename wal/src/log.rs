@@ -250,6 +250,11 @@ impl Log {
         self.shared().forget_time()
     }
 
+    /// Says what files beside the directory take on disk: it counts in `max_disk` from the next commit on.
+    pub fn note_beside(&self, allocated: u64) {
+        self.shared().beside_bytes.store(allocated, Ordering::Relaxed);
+    }
+
     /// Counters since start.
     #[must_use]
     pub fn stats(&self) -> &Stats {

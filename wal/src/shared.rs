@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) stats: Arc<Stats>,
     pub(crate) wakes: Mutex<Vec<(StreamId, Wake)>>,
     pub(crate) disk_bytes: AtomicU64,
+    /// What files beside the directory take that count in its bound.
+    pub(crate) beside_bytes: AtomicU64,
     pub(crate) free_bytes: AtomicU64,
     /// As of the last look.
     pub(crate) quarantined: Mutex<Quarantined>,

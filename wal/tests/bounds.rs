@@ -245,6 +245,29 @@ fn max_disk_refuses_when_nothing_may_be_dropped_and_recovers_when_the_cloud_took
 }
 
 #[test]
+fn what_is_beside_the_directory_counts_in_max_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.max_disk = 64 << 20;
+    options.streams = vec![stream("main", 1 << 30, WhenFull::Refuse)];
+    let mut bench = open(options);
+    bench.store("a", b"before");
+    for beside in [1 << 20, 24 << 20, 64 << 20] {
+        bench.log.note_beside(beside);
+        bench.until("it counts", |log| (beside..beside + (32 << 20)).contains(&log.status().disk_bytes));
+    }
+    let payload = vec![1; MIB];
+    let record = bench.record("a", &payload);
+    if let Ok(ticket) = bench.producer.append(&[record]) {
+        assert!(bench.acks.wait(ticket.batch).is_err());
+    }
+    bench.until("it is full", |log| log.status().unavailable.is_some());
+    bench.log.note_beside(0);
+    bench.until("there is room", |log| log.status().unavailable.is_none());
+    bench.store("a", b"after");
+}
+
+#[test]
 fn dead_letters_are_bounded_and_do_not_enter_the_ledger_twice() {
     let directory = tempfile::tempdir().unwrap();
     let mut bench = open(options(directory.path()));

@@ -197,6 +197,11 @@ impl Charge {
         self.amount += amount;
     }
 
+    /// Counts a bound of its owner that is kept elsewhere.
+    pub(crate) fn note(&self, exceeded: Exceeded) {
+        self.account.reached.note(exceeded, &self.owner);
+    }
+
     /// Gives this much of it back.
     pub(crate) fn shrink(&mut self, amount: u64) {
         let amount = amount.min(self.amount);

@@ -1,7 +1,9 @@
 //! The table of bounds on what a peer can leave behind: from it come the words of a refusal, the counters, the problems of
 //! `/status`, the table in `docs/configuration.md`, and the memory that peers can take.
 
-use crate::limits::{CONNECTION_BYTES, FILTERS_BYTES, Limits, MAX_FILTERS, MAX_SUBSCRIPTIONS, RETAINED_BEHIND_BYTES, RETAINED_INDEX_BYTES};
+use crate::limits::{
+    CONNECTION_BYTES, FILTERS_BYTES, Limits, MAX_FILTERS, MAX_SUBSCRIPTIONS, RETAINED_BEHIND_BYTES, RETAINED_INDEX_BYTES, SESSION_BYTES,
+};
 
 macro_rules! bounds {
     ($($(#[$doc:meta])* $variant:ident = $label:literal,)+) => {
@@ -31,6 +33,12 @@ bounds! {
     OutputBytes = "output_bytes",
     /// Bytes of the topics of aliases.
     AliasBytes = "alias_bytes",
+    /// Sessions, connected or not.
+    Sessions = "sessions",
+    /// Bytes of subscriptions and packet ids of all sessions.
+    SessionBytes = "session_bytes",
+    /// The same of one session.
+    OneSessionBytes = "one_session_bytes",
     /// Subscriptions of a session.
     Subscriptions = "subscriptions",
     /// Distinct filters, their bytes and levels.
@@ -136,6 +144,39 @@ impl Bound {
                 policy: "the connection ends (0x97), and while half of the bound is taken new connections get no aliases",
                 keys: "gateway.max_memory",
                 memory: |limits| limits.max_alias_bytes as u64,
+                is_told: true,
+            },
+            Self::Sessions => Line {
+                what: "sessions",
+                unit: Unit::Count,
+                sharer: "identity",
+                share: |limits| Some(limits.max_sessions() as u64 / 4),
+                whole: |limits| Some(limits.max_sessions() as u64),
+                policy: "a session without a connection that has no subscription and no packet id makes room; if there is none, CONNECT is refused (0x97; on 3.1.1 code 3). The share binds while half of the whole is taken",
+                keys: "limits.max_connections",
+                memory: |limits| (limits.max_sessions() * SESSION_BYTES) as u64,
+                is_told: true,
+            },
+            Self::SessionBytes => Line {
+                what: "bytes of subscriptions and packet ids, of sessions without a connection too",
+                unit: Unit::Bytes,
+                sharer: "identity",
+                share: |limits| Some(limits.session_share()),
+                whole: |limits| Some(limits.max_session_pool as u64),
+                policy: "a subscription is refused (SUBACK 0x97; 0x80 on 3.1.1), a QoS 2 publish ends its connection (0x97)",
+                keys: "gateway.max_memory",
+                memory: |limits| limits.max_session_pool as u64,
+                is_told: true,
+            },
+            Self::OneSessionBytes => Line {
+                what: "bytes of subscriptions and packet ids",
+                unit: Unit::Bytes,
+                sharer: "session",
+                share: |limits| Some(limits.max_session_bytes),
+                whole: none,
+                policy: "as for `session_bytes`",
+                keys: "sessions.per_session",
+                memory: nothing,
                 is_told: true,
             },
             Self::Subscriptions => Line {

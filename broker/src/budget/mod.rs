@@ -28,6 +28,8 @@ pub struct Budget {
     pub(crate) places: Arc<Account>,
     pub(crate) output_bytes: Arc<Account>,
     pub(crate) alias_bytes: Arc<Account>,
+    /// Subscriptions and packet ids of sessions, connected or not.
+    pub(crate) session_bytes: Arc<Account>,
     reached: Arc<Reached>,
 }
 
@@ -58,6 +60,7 @@ impl Budget {
             connections: Account::new(Bound::Connections, connections + reserve, reserve, u64::MAX, Arc::clone(&reached)),
             places: Account::new(Bound::Connections, u64::MAX, 0, u64::MAX, Arc::clone(&reached)),
             output_bytes: pool(Bound::OutputBytes, limits.max_output_bytes, limits.output_share()),
+            session_bytes: pool(Bound::SessionBytes, limits.max_session_pool, limits.session_share()),
             alias_bytes: pool(Bound::AliasBytes, limits.max_alias_bytes, limits.alias_share()),
             reached,
         }
@@ -92,6 +95,7 @@ impl Budget {
             Bound::Connections => &self.connections,
             Bound::OutputBytes => &self.output_bytes,
             Bound::AliasBytes => &self.alias_bytes,
+            Bound::SessionBytes => &self.session_bytes,
             _ => return None,
         };
         Some((account.taken(), account.whole()))

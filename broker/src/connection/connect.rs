@@ -159,6 +159,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
     let ingress = Ingress {
         context: Arc::clone(context),
         key,
+        session: attached.id.clone(),
         access,
         device,
         producer,

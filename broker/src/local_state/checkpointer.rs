@@ -57,6 +57,7 @@ impl Checkpointer {
             }
         }
         self.reader.rewind();
+        self.log.note_beside(self.file.allocated());
         Ok(())
     }
 
@@ -122,6 +123,7 @@ impl Checkpointer {
             versions.push(follower.writes(entries, &checkpoint, &mut writes)?);
         }
         checkpoint.apply(&writes, through)?;
+        self.log.note_beside(self.file.allocated());
         for (follower, version) in self.followers.iter().zip(versions) {
             follower.applied(version);
         }

@@ -1,5 +1,6 @@
 //! `state.redb`, shared by the checkpointer and those who read it.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -69,6 +70,11 @@ impl StateFile {
         let checkpoint = Arc::new(Checkpoint::open(&self.path)?);
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&checkpoint));
         Ok(checkpoint)
+    }
+
+    /// What it takes on disk, in bytes.
+    pub(super) fn allocated(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |found| found.blocks() * 512)
     }
 
     /// Closes it, as it must be after a failed write and at the end.

@@ -66,6 +66,16 @@ reasons! {
 }
 
 reasons! {
+    /// Why a session without a connection, or a part of one, was dropped before its expiry.
+    DroppedSession {
+        /// An empty session made room for a new one.
+        MadeRoom = "made_room",
+        /// At the start: a session, a subscription or a packet id over a bound, or without its session.
+        AtStart = "at_start",
+    }
+}
+
+reasons! {
     /// Why a connection was not accepted, or ended without the device's DISCONNECT.
     Disconnection {
         /// More connections than `limits.max_connections`, or than `access[].max_connections` of one identity.
@@ -178,6 +188,7 @@ pub struct Stats {
     pub retained_expired: AtomicU64,
     /// Subscriptions whose retained messages could not be looked up.
     pub retained_unread: AtomicU64,
+    dropped_sessions: ByReason<{ DroppedSession::ALL.len() }>,
     unretained: ByReason<{ Unretained::ALL.len() }>,
     refused: ByReason<{ Refusal::ALL.len() }>,
     refused_qos0: ByReason<{ Refusal::ALL.len() }>,
@@ -192,6 +203,16 @@ impl Stats {
         } else {
             self.refused.add(reason as usize)
         }
+    }
+
+    pub(crate) fn drop_session(&self, reason: DroppedSession) {
+        self.dropped_sessions.add(reason as usize);
+    }
+
+    /// Sessions, and parts of sessions, dropped for this reason.
+    #[must_use]
+    pub fn dropped_sessions(&self, reason: DroppedSession) -> u64 {
+        self.dropped_sessions.value(reason as usize)
     }
 
     pub(crate) fn unretain(&self, reason: Unretained) {

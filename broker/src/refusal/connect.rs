@@ -59,7 +59,7 @@ impl RefusedConnect {
             Self::PacketSize { .. } => ReasonCode::PACKET_TOO_LARGE,
             Self::EnhancedAuthentication(_) => ReasonCode::BAD_AUTHENTICATION_METHOD,
             Self::Session { error, .. } => match error {
-                AttachError::Connections(_) | AttachError::TooMany | AttachError::IdentityQuota => ReasonCode::QUOTA_EXCEEDED,
+                AttachError::OverBound(_) => ReasonCode::QUOTA_EXCEEDED,
                 AttachError::NotCommitted => ReasonCode::SERVER_UNAVAILABLE,
                 AttachError::Superseded | AttachError::Late => ReasonCode::SERVER_BUSY,
             },
@@ -75,7 +75,7 @@ impl RefusedConnect {
             Self::PacketSize { .. } => Disconnection::PacketTooLarge,
             Self::EnhancedAuthentication(_) | Self::WillNotAuthorized { .. } | Self::WillOverBound { .. } => Disconnection::NotAuthorized,
             Self::Session { error, .. } => match error {
-                AttachError::Connections(_) | AttachError::TooMany | AttachError::IdentityQuota => Disconnection::TooManyConnections,
+                AttachError::OverBound(_) => Disconnection::TooManyConnections,
                 AttachError::NotCommitted => Disconnection::LogFailed,
                 AttachError::Superseded => Disconnection::TakenOver,
                 AttachError::Late => Disconnection::ConnectTimeout,

@@ -24,6 +24,8 @@ pub(crate) enum RefusedSubscription {
     #[error("its session has {limit} subscriptions already; subscribe with wildcards")]
     TooMany { limit: usize },
     #[error("{0}")]
+    OverBudget(Exceeded),
+    #[error("{0}")]
     TooManyFilters(TooManyFilters),
 }
 
@@ -34,7 +36,7 @@ impl RefusedSubscription {
             Self::Shared => ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
             Self::InvalidFilter(_) | Self::OverBound(_) => ReasonCode::TOPIC_FILTER_INVALID,
             Self::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
-            Self::TooMany { .. } | Self::TooManyFilters(_) => ReasonCode::QUOTA_EXCEEDED,
+            Self::TooMany { .. } | Self::OverBudget(_) | Self::TooManyFilters(_) => ReasonCode::QUOTA_EXCEEDED,
         }
     }
 

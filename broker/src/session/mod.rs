@@ -1,15 +1,27 @@
 //! Sessions: what outlives a connection. A session belongs to an identity and a client id together, so that no device can
 //! take over another's.
 
-mod persistence;
+mod change;
 mod registry;
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-pub(crate) use persistence::{Change, StoredSessions, encode};
+pub(crate) use change::{Change, SessionId, encode};
 pub(crate) use registry::{AttachError, Attached, Claim, Fate, Registry};
+pub(crate) use stored::StoredSessions;
+
+/// What a QoS 2 packet id is charged as.
+pub(crate) const PACKET_ID_BYTES: u64 = 24;
+/// What a subscription is charged as besides its filter, in its session and in the fan-out.
+const SUBSCRIPTION_BYTES: u64 = 160;
+
+/// What a subscription is charged as.
+pub(crate) fn subscription_bytes(filter: &str) -> u64 {
+    SUBSCRIPTION_BYTES + filter.len() as u64
+}
 
 /// Identifies a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +49,19 @@ pub(crate) struct SessionState {
     pub(crate) qos2: BTreeSet<u16>,
     /// Whether it is in the log.
     pub(crate) is_persistent: bool,
+}
+
+impl SessionState {
+    /// What its parts are charged as.
+    pub(crate) fn bytes(&self) -> u64 {
+        let filters = self.subscriptions.keys().map(|filter| subscription_bytes(filter));
+        filters.sum::<u64>() + self.qos2.len() as u64 * PACKET_ID_BYTES
+    }
+
+    /// Whether nothing but its key is kept of it.
+    fn is_empty(&self) -> bool {
+        self.subscriptions.is_empty() && self.qos2.is_empty()
+    }
 }
 
 impl SubscriptionOptions {

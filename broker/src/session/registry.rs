@@ -1,6 +1,7 @@
 //! All sessions, and the hand-over from one connection to the next.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,11 +11,14 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::persistence::{Change, StoredSession, encode};
+use super::change::{Change, SessionId, encode_parts};
+use super::stored::StoredSession;
 use super::{SessionKey, SessionState};
-use crate::budget::{Budget, Charge, Exceeded, Owner};
+use crate::budget::{Bound, Budget, Charge, Exceeded, Owner};
 use crate::commits::{Commits, Outcome};
+use crate::limits::Limits;
 use crate::local_state;
+use crate::observe::{DroppedSession, Stats};
 
 /// How often expired sessions are ended.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -24,9 +28,13 @@ pub(crate) struct Registry {
     cells: Mutex<HashMap<SessionKey, Arc<Cell>>>,
     log: Log,
     clock: Arc<dyn Clock>,
+    /// The last number that was given to a session.
+    last_number: AtomicU32,
     max_sessions: usize,
+    max_session_bytes: u64,
     max_expiry: Duration,
     budget: Arc<Budget>,
+    stats: Arc<Stats>,
     shutdown: CancellationToken,
 }
 
@@ -43,6 +51,7 @@ pub(crate) struct Claim {
 
 /// One session.
 struct Cell {
+    id: SessionId,
     /// Locked during an attach, so that takeovers of one session come one after the other.
     attaching: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
@@ -51,6 +60,8 @@ struct Cell {
 struct Inner {
     /// `None` while a connection has the session.
     state: Option<SessionState>,
+    /// What the state is charged as, while it is here.
+    bytes: Option<Charge>,
     detached: Option<Timestamp>,
     holder: Option<Holder>,
     /// Cancelled when a newer connection waits for the session.
@@ -77,7 +88,7 @@ struct Holder {
 
 /// A session that a connection has, until [`Registry::detach`].
 pub(crate) struct Attached {
-    pub(crate) key: SessionKey,
+    pub(crate) id: SessionId,
     pub(crate) state: SessionState,
     /// Whether it existed before this connection (CONNACK's session present).
     pub(crate) present: bool,
@@ -86,6 +97,9 @@ pub(crate) struct Attached {
     cell: Arc<Cell>,
     /// Its place among the connections of its identity.
     place: Charge,
+    /// What its state is charged as.
+    bytes: Charge,
+    max_bytes: u64,
     /// Tells who waits for the session, also if this connection's task fails.
     gone: DropGuard,
 }
@@ -94,15 +108,7 @@ pub(crate) struct Attached {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AttachError {
     #[error("{0}")]
-    Connections(Exceeded),
-    #[error(
-        "there are as many sessions as limits.max_connections allows, 4 for each connection; sessions without a connection end at their expiry"
-    )]
-    TooMany,
-    #[error(
-        "this identity already has a quarter of the sessions that limits.max_connections allows; let its clients keep their client ids, or use a clean start"
-    )]
-    IdentityQuota,
+    OverBound(Exceeded),
     #[error("the log cannot commit the session at the moment")]
     NotCommitted,
     #[error("a newer connection of its client id came while it waited for the session; look for two clients with one client id")]
@@ -112,28 +118,31 @@ pub(crate) enum AttachError {
 }
 
 impl Registry {
-    /// Starts with the stored sessions. A session whose end of connection is not in the log counts as detached now.
+    /// Starts with the stored sessions and the last number of one. A session whose end of connection is not in the log counts
+    /// as detached now.
     pub(crate) fn new(
         log: &Log,
-        stored: HashMap<SessionKey, StoredSession>,
+        (stored, last_number): (Vec<StoredSession>, u32),
         clock: Arc<dyn Clock>,
-        max_sessions: usize,
-        max_expiry: Duration,
-        budget: Arc<Budget>,
+        limits: &Limits,
+        (budget, stats): (Arc<Budget>, Arc<Stats>),
         shutdown: CancellationToken,
     ) -> Self {
         let now = clock.now();
         let cells = stored
             .into_iter()
-            .map(|(key, session)| (key, Arc::new(Cell::restored(session, now))))
+            .map(|session| (session.id.key.clone(), Arc::new(Cell::restored(session, now))))
             .collect();
         Self {
             cells: Mutex::new(cells),
             log: log.clone(),
             clock,
-            max_sessions,
-            max_expiry,
+            last_number: AtomicU32::new(last_number),
+            max_sessions: limits.max_sessions(),
+            max_session_bytes: limits.max_session_bytes,
+            max_expiry: limits.max_session_expiry,
             budget,
+            stats,
             shutdown,
         }
     }
@@ -146,7 +155,7 @@ impl Registry {
     /// Not cancel safe: run it to its end.
     pub(crate) async fn attach(&self, claim: Claim, deadline: Instant) -> Result<Attached, AttachError> {
         loop {
-            let cell = self.cell(&claim.key)?;
+            let cell = self.cell_or_room(&claim).await?;
             let superseded = cell.wait_as_the_newest();
             let attaching = wait(cell.attaching.lock(), &superseded, deadline).await?;
             let holder = cell.lock().holder.clone();
@@ -165,7 +174,7 @@ impl Registry {
                     if cell.lock().state.is_none() {
                         self.remove(&claim.key, &cell);
                     }
-                    return Err(AttachError::Connections(exceeded));
+                    return Err(AttachError::OverBound(exceeded));
                 }
             };
             let attached = self.take(claim, &cell, place).await;
@@ -179,32 +188,45 @@ impl Registry {
             key,
             clean_start,
             expiry_seconds,
+            owner,
             ..
         } = claim;
+        let id = &cell.id;
         let is_over = self.is_over(cell, &self.clock.now());
-        let old = cell.lock().state.take();
+        let (old, mut bytes) = {
+            let mut inner = cell.lock();
+            (inner.state.take(), inner.bytes.take())
+        };
         let present = !clean_start && !is_over && old.as_ref().is_some_and(|old| old.expiry_seconds > 0);
         let mut changes = Vec::new();
         let mut state = SessionState::default();
         match &old {
             Some(old) if present => state = old.clone(),
-            Some(old) if old.is_persistent => changes.extend(Change::removal(&key, &stored(old))),
+            Some(old) if old.is_persistent => changes.extend(removal(id, old)),
             _ => {}
         }
         state.expiry_seconds = expiry_seconds;
         state.is_persistent |= expiry_seconds > 0;
         if state.is_persistent {
             // Also when it is to end with this connection: after a kill, the log must not have it with its old expiry.
-            changes.push(Change::Session(key.clone(), expiry_seconds, None));
+            changes.push(Change::Session(id.clone(), expiry_seconds, None));
         }
         if let Err(error) = self.commit(&key, &changes).await {
             // Nothing was committed, so the session stays as it was.
             match old {
-                Some(old) => cell.lock().state = Some(old),
+                Some(old) => {
+                    let mut inner = cell.lock();
+                    inner.state = Some(old);
+                    inner.bytes = bytes;
+                }
                 None => self.remove(&key, cell),
             }
             return Err(error);
         }
+        if !present {
+            bytes = None;
+        }
+        let bytes = bytes.unwrap_or_else(|| self.budget.session_bytes.open(owner));
         let ending = self.shutdown.child_token();
         let gone = CancellationToken::new();
         let mut inner = cell.lock();
@@ -219,12 +241,14 @@ impl Registry {
         }
         drop(inner);
         Ok(Attached {
-            key,
+            id: id.clone(),
             state,
             present,
             ending,
             cell: Arc::clone(cell),
             place,
+            bytes,
+            max_bytes: self.max_session_bytes,
             gone: gone.drop_guard(),
         })
     }
@@ -234,25 +258,28 @@ impl Registry {
     pub(crate) async fn detach(&self, attached: Attached) -> oneshot::Receiver<Fate> {
         let (fate, hears) = oneshot::channel();
         let Attached {
-            key,
+            id,
             state,
             cell,
             place,
+            bytes,
             gone,
             ..
         } = attached;
+        let key = &id.key;
         let now = self.clock.now();
         if state.expiry_seconds == 0 {
             if state.is_persistent {
-                self.commit_or_warn(&key, &Change::removal(&key, &stored(&state))).await;
+                self.commit_or_warn(key, &removal(&id, &state)).await;
             }
-            self.remove(&key, &cell);
+            self.remove(key, &cell);
         } else {
-            self.commit_or_warn(&key, &[Change::Session(key.clone(), state.expiry_seconds, Some(now))])
+            self.commit_or_warn(key, &[Change::Session(id.clone(), state.expiry_seconds, Some(now))])
                 .await;
             let mut inner = cell.lock();
             inner.detached = Some(now);
             inner.state = Some(state);
+            inner.bytes = Some(bytes);
             inner.fate = Some(fate);
         }
         drop(place);
@@ -271,20 +298,59 @@ impl Registry {
             for (key, cell) in self.expired(&now) {
                 let _attaching = cell.attaching.lock().await;
                 // It may have been resumed, and detached again, while others were ended.
-                let state = if self.is_over(&cell, &now) {
-                    cell.lock().state.take()
-                } else {
-                    None
-                };
-                if let Some(state) = state {
-                    self.commit_or_warn(&key, &Change::removal(&key, &stored(&state))).await;
-                    self.remove(&key, &cell);
-                    if let Some(fate) = cell.lock().fate.take() {
-                        fate.send(Fate::Ended).ok();
-                    }
+                if self.is_over(&cell, &now) {
+                    self.end(&key, &cell).await;
                 }
             }
         }
+    }
+
+    /// Ends a session that no connection has. Its attach is locked.
+    async fn end(&self, key: &SessionKey, cell: &Arc<Cell>) {
+        let (state, bytes) = {
+            let mut inner = cell.lock();
+            (inner.state.take(), inner.bytes.take())
+        };
+        let Some(state) = state else { return };
+        self.commit_or_warn(key, &removal(&cell.id, &state)).await;
+        drop(bytes);
+        self.remove(key, cell);
+        if let Some(fate) = cell.lock().fate.take() {
+            fate.send(Fate::Ended).ok();
+        }
+    }
+
+    /// The session's cell. At a bound a session without a connection that is empty makes room for it.
+    async fn cell_or_room(&self, claim: &Claim) -> Result<Arc<Cell>, AttachError> {
+        loop {
+            let exceeded = match self.cell(claim) {
+                Ok(cell) => return Ok(cell),
+                Err(exceeded) => exceeded,
+            };
+            let own = exceeded.is_share.then_some(&*claim.key.identity);
+            let Some((key, cell)) = self.longest_empty(own) else {
+                self.budget.note(exceeded, &claim.owner);
+                return Err(AttachError::OverBound(exceeded));
+            };
+            let _attaching = cell.attaching.lock().await;
+            // It may have been resumed, and may have got something, meanwhile.
+            if cell.empty_since().is_some() {
+                self.stats.drop_session(DroppedSession::MadeRoom);
+                self.end(&key, &cell).await;
+            }
+        }
+    }
+
+    /// Of the sessions without a connection that are empty, of one identity or of all, the one that has been so for longest.
+    fn longest_empty(&self, identity: Option<&str>) -> Option<(SessionKey, Arc<Cell>)> {
+        let cells = self.lock();
+        let empty = cells
+            .iter()
+            .filter(|(key, _)| identity.is_none_or(|identity| *key.identity == *identity));
+        empty
+            .filter_map(|(key, cell)| Some((cell.empty_since()?, key, cell)))
+            .min_by_key(|(since, ..)| *since)
+            .map(|(_, key, cell)| (key.clone(), Arc::clone(cell)))
     }
 
     /// Sessions, connected or not.
@@ -309,22 +375,30 @@ impl Registry {
         detached.age(now).is_some_and(|age| age >= limit)
     }
 
-    fn cell(&self, key: &SessionKey) -> Result<Arc<Cell>, AttachError> {
+    fn cell(&self, claim: &Claim) -> Result<Arc<Cell>, Exceeded> {
+        let key = &claim.key;
         let mut cells = self.lock();
         if let Some(cell) = cells.get(key) {
             return Ok(Arc::clone(cell));
         }
-        if cells.len() >= self.max_sessions {
-            return Err(AttachError::TooMany);
+        let is_fixed_word = claim.owner == Owner::FixedWord;
+        let reserve = if is_fixed_word { self.max_sessions.div_ceil(10) } else { 0 };
+        if cells.len() >= self.max_sessions + reserve {
+            return Err(Exceeded::whole(Bound::Sessions, self.max_sessions as u64));
         }
         // In the second half, no identity may have more than a quarter: a device that invents client ids must not shut out others.
-        if cells.len() >= self.max_sessions / 2 {
+        if cells.len() >= self.max_sessions / 2 && !is_fixed_word {
             let own = cells.keys().filter(|other| other.identity == key.identity).count();
             if own >= self.max_sessions / 4 {
-                return Err(AttachError::IdentityQuota);
+                return Err(Exceeded::share(Bound::Sessions, self.max_sessions as u64 / 4));
             }
         }
-        let cell = Arc::new(Cell::default());
+        let number = self.last_number.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let cell = Arc::new(Cell::new(SessionId {
+            key: key.clone(),
+            number,
+            is_old: false,
+        }));
         cells.insert(key.clone(), Arc::clone(&cell));
         Ok(cell)
     }
@@ -340,22 +414,24 @@ impl Registry {
         }
     }
 
+    /// Commits the changes in one record, or in several one after the other if they are too large for it.
     async fn commit(&self, key: &SessionKey, changes: &[Change]) -> Result<(), AttachError> {
         if changes.is_empty() {
             return Ok(());
         }
-        let payload = encode(changes);
-        // A producer for each call, so that sessions that start or end at the same time share a commit.
-        let commits = Arc::new(Commits::default());
-        let ticket = self
-            .log
-            .producer(Arc::clone(&commits) as _)
-            .append(&[local_state::record(self.clock.now(), &key.identity, &payload)])
-            .map_err(|_| AttachError::NotCommitted)?;
-        match commits.wait(ticket.batch).await {
-            Outcome::Committed => Ok(()),
-            Outcome::Failed => Err(AttachError::NotCommitted),
+        for payload in encode_parts(changes) {
+            // A producer for each call, so that sessions that start or end at the same time share a commit.
+            let commits = Arc::new(Commits::default());
+            let ticket = self
+                .log
+                .producer(Arc::clone(&commits) as _)
+                .append(&[local_state::record(self.clock.now(), &key.identity, &payload)])
+                .map_err(|_| AttachError::NotCommitted)?;
+            if commits.wait(ticket.batch).await == Outcome::Failed {
+                return Err(AttachError::NotCommitted);
+            }
         }
+        Ok(())
     }
 
     async fn commit_or_warn(&self, key: &SessionKey, changes: &[Change]) {
@@ -374,12 +450,36 @@ impl Registry {
     }
 }
 
-impl Default for Cell {
-    fn default() -> Self {
+impl Attached {
+    /// Charges a new part of the session.
+    ///
+    /// # Errors
+    /// The bound that it would exceed: of this session, of its identity, or of all together.
+    pub(crate) fn charge(&mut self, bytes: u64) -> Result<(), Exceeded> {
+        if self.bytes.amount() + bytes > self.max_bytes {
+            let exceeded = Exceeded::share(Bound::OneSessionBytes, self.max_bytes);
+            self.bytes.note(exceeded);
+            return Err(exceeded);
+        }
+        self.bytes.grow(bytes)
+    }
+
+    /// Charges what the state has: parts that were charged may not have been added, and others are gone.
+    pub(crate) fn settle(&mut self) {
+        let (charged, has) = (self.bytes.amount(), self.state.bytes());
+        self.bytes.shrink(charged.saturating_sub(has));
+        self.bytes.force(has.saturating_sub(charged));
+    }
+}
+
+impl Cell {
+    fn new(id: SessionId) -> Self {
         Self {
+            id,
             attaching: tokio::sync::Mutex::default(),
             inner: Mutex::new(Inner {
                 state: None,
+                bytes: None,
                 detached: None,
                 holder: None,
                 waiting: CancellationToken::new(),
@@ -387,9 +487,7 @@ impl Default for Cell {
             }),
         }
     }
-}
 
-impl Cell {
     /// Ends the wait of the connection that waited until now. The token is cancelled when the next one comes.
     fn wait_as_the_newest(&self) -> CancellationToken {
         let newest = CancellationToken::new();
@@ -398,23 +496,28 @@ impl Cell {
     }
 
     fn restored(session: StoredSession, now: Timestamp) -> Self {
+        let cell = Self::new(session.id);
         let state = SessionState {
             expiry_seconds: session.expiry_seconds,
             subscriptions: session.subscriptions,
             qos2: session.qos2,
             is_persistent: true,
         };
-        let inner = Inner {
-            state: Some(state),
-            detached: Some(session.detached.unwrap_or(now)),
-            holder: None,
-            waiting: CancellationToken::new(),
-            fate: None,
-        };
-        Self {
-            inner: Mutex::new(inner),
-            ..Self::default()
-        }
+        let mut inner = cell.lock();
+        inner.state = Some(state);
+        inner.bytes = Some(session.bytes);
+        inner.detached = Some(session.detached.unwrap_or(now));
+        drop(inner);
+        cell
+    }
+
+    /// Since when no connection has the session, if it is empty too: the time, for an order among sessions.
+    fn empty_since(&self) -> Option<(u64, u64)> {
+        let inner = self.lock();
+        let detached = inner
+            .detached
+            .filter(|_| inner.state.as_ref().is_some_and(SessionState::is_empty))?;
+        Some((detached.wall_ms, detached.monotonic_ms))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -431,11 +534,6 @@ async fn wait<T>(free: impl Future<Output = T>, superseded: &CancellationToken, 
     }
 }
 
-fn stored(state: &SessionState) -> StoredSession {
-    StoredSession {
-        expiry_seconds: state.expiry_seconds,
-        detached: None,
-        subscriptions: state.subscriptions.clone(),
-        qos2: state.qos2.clone(),
-    }
+fn removal(id: &SessionId, state: &SessionState) -> Vec<Change> {
+    Change::removal(id, state.subscriptions.keys(), state.qos2.iter())
 }

@@ -131,7 +131,12 @@ impl Space {
 
     /// Bytes of all that the bound counts.
     pub(crate) fn used(&self, shared: &Shared) -> u64 {
-        self.closed.values().sum::<u64>() + self.active + shared.segments.ahead_allocated() + self.ballast + self.quarantine.bytes()
+        self.closed.values().sum::<u64>()
+            + self.active
+            + shared.segments.ahead_allocated()
+            + self.ballast
+            + self.quarantine.bytes()
+            + shared.beside_bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes that may still be written.

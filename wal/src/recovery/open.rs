@@ -178,6 +178,7 @@ pub(crate) fn prepare(
         stats,
         wakes: Mutex::new(Vec::new()),
         disk_bytes: AtomicU64::new(0),
+        beside_bytes: AtomicU64::new(0),
         free_bytes: AtomicU64::new(0),
         quarantined: Mutex::default(),
         repairs: Mutex::new(repairs),

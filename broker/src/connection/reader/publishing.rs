@@ -18,6 +18,7 @@ use crate::ingress::{Inbound, Taken};
 use crate::observe::{Disconnection, add, sub};
 use crate::policy::TopicBounds;
 use crate::refusal::{PublishAnswer, RefusedPublish};
+use crate::session::PACKET_ID_BYTES;
 
 /// How often a parked publish is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -61,6 +62,9 @@ impl Reader {
     fn take(&mut self, inbound: Inbound, since: Instant, now: Timestamp, budget: usize) -> Result<Option<Inbound>, Closing> {
         forget_failed(&self.outbox, &mut self.attached.state.qos2);
         let taken = self.ingress.take(&inbound, &mut self.attached.state.qos2, now);
+        if inbound.publish.qos == QoS::ExactlyOnce {
+            self.attached.settle();
+        }
         let answer = |reason| answer(&inbound.publish, reason);
         let id = inbound.publish.packet_id.map_or(0, NonZeroU16::get);
         let mut trace = None;
@@ -113,13 +117,17 @@ impl Reader {
 
     /// A QoS 2 publish counts against Receive Maximum until its PUBCOMP (MQTT-3.3.4-9; MQTT 5, 4.9): one more ends the
     /// connection. The ids of a session outlive it, so they are bounded on 3.1.1 too.
-    fn check_unreleased(&self, inbound: &Inbound) -> Result<(), Closing> {
+    fn check_unreleased(&mut self, inbound: &Inbound) -> Result<(), Closing> {
         let (QoS::ExactlyOnce, Some(id)) = (inbound.publish.qos, inbound.publish.packet_id) else {
             return Ok(());
         };
         let unreleased = &self.attached.state.qos2;
-        if unreleased.len() < self.limit() || unreleased.contains(&id.get()) {
+        if unreleased.contains(&id.get()) {
             return Ok(());
+        }
+        if unreleased.len() < self.limit() {
+            let charged = self.attached.charge(PACKET_ID_BYTES);
+            return charged.map_err(|exceeded| self.over_budget(exceeded, "session_bytes"));
         }
         let exceeded = Exceeded::share(Bound::InFlight, self.limit() as u64);
         self.ingress.context.budget.note(exceeded, &self.owner);
@@ -131,6 +139,15 @@ impl Reader {
             Disconnection::ReceiveMaximum,
             ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
         ))
+    }
+
+    /// The connection ends at a bound on what it leaves behind.
+    fn over_budget(&self, exceeded: Exceeded, reason: &'static str) -> Closing {
+        if self.is_first(reason) {
+            let identity = PeerText::new(&self.ingress.key.identity);
+            tracing::warn!(?identity, "the connection is closed: {exceeded}");
+        }
+        Closing::because(Disconnection::OverBudget, ReasonCode::QUOTA_EXCEEDED)
     }
 
     /// Counts and logs a refused publish, and returns its answer. One that is parked is not refused yet.
@@ -195,6 +212,7 @@ impl Reader {
                 Some(batch) => {
                     ready = batch.map_or(Ready::Now, Ready::After);
                     self.attached.state.qos2.remove(&id.get());
+                    self.attached.settle();
                     self.qos2_batches.remove(&id.get());
                 }
                 // The peer sends PUBREL again when it reconnects.
@@ -234,11 +252,7 @@ impl Reader {
             // Of a topic over the bound just enough is kept that it stays over it.
             let kept = max_topic.saturating_add(1).min(publish.topic.as_bytes().len());
             if let Err(exceeded) = self.alias_bytes.grow((ALIAS_OVERHEAD + kept) as u64) {
-                if self.ingress.context.is_first(&self.ingress.key.identity, "alias_bytes") {
-                    let identity = PeerText::new(&self.ingress.key.identity);
-                    tracing::warn!(?identity, "the connection is closed: {exceeded}");
-                }
-                return Err(Closing::because(Disconnection::OverBudget, ReasonCode::QUOTA_EXCEEDED));
+                return Err(self.over_budget(exceeded, "alias_bytes"));
             }
             let before = place.replace(Bytes::copy_from_slice(&publish.topic.as_bytes()[..kept]));
             self.alias_bytes

@@ -48,7 +48,7 @@ impl Reader {
                     if is_due(subscription.options.retain_handling, is_new) {
                         due.push((filter, options));
                     }
-                    changes.push(Change::Subscribed(self.attached.key.clone(), name, options));
+                    changes.push(Change::Subscribed(self.attached.id.clone(), name, options));
                     add(&self.ingress.context.stats.subscriptions_granted, 1);
                     ReasonCode::SUCCESS
                 }
@@ -94,12 +94,19 @@ impl Reader {
         if subscriptions.len() >= MAX_SUBSCRIPTIONS && !subscriptions.contains_key(text) {
             return Err(RefusedSubscription::TooMany { limit: MAX_SUBSCRIPTIONS });
         }
-        self.deliveries
-            .subscribe(&filter, options, self.outbox.commits.latest_committed())
-            .map_err(RefusedSubscription::TooManyFilters)?;
+        let charge = if subscriptions.contains_key(text) {
+            0
+        } else {
+            session::subscription_bytes(text)
+        };
+        self.attached.charge(charge).map_err(RefusedSubscription::OverBudget)?;
+        let subscribed = self.deliveries.subscribe(&filter, options, self.outbox.commits.latest_committed());
+        if subscribed.is_err() {
+            self.attached.settle();
+        }
         // Once is enough: what it then notes of its records is little, and forgotten with each batch.
-        self.ingress.has_no_local |= options.no_local;
-        Ok(filter)
+        self.ingress.has_no_local |= options.no_local && subscribed.is_ok();
+        subscribed.map(|()| filter).map_err(RefusedSubscription::TooManyFilters)
     }
 
     pub(super) async fn unsubscribe(&mut self, unsubscribe: Unsubscribe, now: Timestamp) -> Result<(), Closing> {
@@ -110,7 +117,7 @@ impl Reader {
             let existed = self.attached.state.subscriptions.remove(filter.as_str()).is_some();
             if existed {
                 self.deliveries.unsubscribe(filter.as_str());
-                changes.push(Change::Unsubscribed(self.attached.key.clone(), filter.as_str().to_owned()));
+                changes.push(Change::Unsubscribed(self.attached.id.clone(), filter.as_str().to_owned()));
             }
             codes.push(if existed {
                 ReasonCode::SUCCESS
@@ -118,6 +125,7 @@ impl Reader {
                 ReasonCode::NO_SUBSCRIPTION_EXISTED
             });
         }
+        self.attached.settle();
         self.commit(&changes, now).await?;
         self.reply(&Packet::UnsubAck(UnsubAck {
             packet_id: unsubscribe.packet_id,
@@ -155,6 +163,7 @@ impl Reader {
     /// Restores the subscriptions of a resumed session before its first packet is read.
     pub(super) fn restore_subscriptions(&mut self) {
         let subscriptions = std::mem::take(&mut self.attached.state.subscriptions);
+        self.attached.settle();
         for (text, options) in subscriptions {
             // The rules may have changed, or the bound of filters may be reached.
             if self.grant(&text, options).is_ok() {
