@@ -144,8 +144,10 @@ impl Retained {
             let reason = match over_quota {
                 OverQuota::Messages => Unretained::TooMany,
                 OverQuota::Bytes => Unretained::TooLarge,
-                OverQuota::Identity => Unretained::IdentityQuota,
+                OverQuota::IdentityMessages | OverQuota::IdentityBytes => Unretained::IdentityQuota,
             };
+            let owner = Owner::Identity(Arc::clone(candidate.identity));
+            self.budget.note(over_quota.exceeded(self.bounds), &owner);
             self.not_retained(&mut state, candidate, reason);
             return match before {
                 None => Decision::Unchanged,
@@ -178,9 +180,6 @@ impl Retained {
 
     fn not_retained(&self, state: &mut State, candidate: &Candidate<'_>, reason: Unretained) {
         self.stats.unretain(reason);
-        if let Some(exceeded) = self.bounds.exceeded(reason) {
-            self.budget.note(exceeded, &Owner::Identity(Arc::clone(candidate.identity)));
-        }
         let Some(warned) = state.warned.get_mut(reason as usize) else {
             return;
         };

@@ -7,25 +7,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::budget::{Bound, Exceeded};
-use crate::observe::Unretained;
 
 /// How much may be retained.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) messages: usize,
     pub(super) bytes: u64,
-}
-
-impl Bounds {
-    /// The bound that this reason names; `None` if it names none.
-    pub(super) fn exceeded(self, reason: Unretained) -> Option<Exceeded> {
-        match reason {
-            Unretained::TooMany => Some(Exceeded::whole(Bound::Retained, self.messages as u64)),
-            Unretained::TooLarge => Some(Exceeded::whole(Bound::RetainedBytes, self.bytes)),
-            Unretained::IdentityQuota => Some(Exceeded::share(Bound::Retained, self.messages as u64 / 4)),
-            Unretained::LogUnavailable | Unretained::Behind => None,
-        }
-    }
 }
 
 /// What the message of one topic counts for.
@@ -57,8 +44,22 @@ struct Share {
 pub(super) enum OverQuota {
     Messages,
     Bytes,
-    /// There is room, but this identity has its share.
-    Identity,
+    /// There is room, but this identity has its share of the messages.
+    IdentityMessages,
+    /// There is room, but this identity has its share of the bytes.
+    IdentityBytes,
+}
+
+impl OverQuota {
+    /// The bound, for the counters.
+    pub(super) fn exceeded(self, bounds: Bounds) -> Exceeded {
+        match self {
+            Self::Messages => Exceeded::whole(Bound::Retained, bounds.messages as u64),
+            Self::Bytes => Exceeded::whole(Bound::RetainedBytes, bounds.bytes),
+            Self::IdentityMessages => Exceeded::share(Bound::Retained, bounds.messages as u64 / 4),
+            Self::IdentityBytes => Exceeded::share(Bound::RetainedBytes, bounds.bytes / 4),
+        }
+    }
 }
 
 impl Quota {
@@ -122,7 +123,11 @@ impl Quota {
         let own = self.owners.get(&new.owner).copied().unwrap_or_default();
         let has_many = adds > 0 && self.topics.len() >= bounds.messages / 2 && own.messages >= bounds.messages / 4;
         let has_much = self.bytes + grows > bounds.bytes / 2 && own.bytes + grows > bounds.bytes / 4;
-        if has_many || has_much { Err(OverQuota::Identity) } else { Ok(()) }
+        match (has_many, has_much) {
+            (true, _) => Err(OverQuota::IdentityMessages),
+            (_, true) => Err(OverQuota::IdentityBytes),
+            (false, false) => Ok(()),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -170,7 +175,7 @@ mod tests {
             assert_eq!(quota.admit(&topic.to_string(), &usage, bounds), Ok(()));
             quota.set(&topic.to_string(), Some(usage));
         }
-        assert_eq!(quota.admit("4", &of(&quota, "greedy"), bounds), Err(OverQuota::Identity));
+        assert_eq!(quota.admit("4", &of(&quota, "greedy"), bounds), Err(OverQuota::IdentityMessages));
         assert_eq!(
             quota.admit("3", &of(&quota, "greedy"), bounds),
             Ok(()),
@@ -192,8 +197,8 @@ mod tests {
         assert_eq!(quota.admit("x", &of(&quota, "a", 101), bounds), Err(OverQuota::Bytes));
         quota.set("x", Some(of(&quota, "a", 25)));
         quota.set("y", Some(of(&quota, "b", 25)));
-        assert_eq!(quota.admit("z", &of(&quota, "a", 1), bounds), Err(OverQuota::Identity));
-        assert_eq!(quota.admit("x", &of(&quota, "a", 26), bounds), Err(OverQuota::Identity));
+        assert_eq!(quota.admit("z", &of(&quota, "a", 1), bounds), Err(OverQuota::IdentityBytes));
+        assert_eq!(quota.admit("x", &of(&quota, "a", 26), bounds), Err(OverQuota::IdentityBytes));
         assert_eq!(quota.admit("x", &of(&quota, "a", 24), bounds), Ok(()));
         assert_eq!(quota.admit("z", &of(&quota, "c", 25), bounds), Ok(()));
     }
