@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::budget::Budget;
 use crate::fanout::Fanout;
 use crate::limits::Limits;
+use crate::local_state::StateReport;
 use crate::observe::{ClosedListeners, Devices, Observer, Stats, WrongNames};
 use crate::policy::{AccessRules, Admission, RouteStats, Routes, Unrouted};
 use crate::retained::Retained;
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) route_stats: RouteStats,
     pub(crate) wrong_names: WrongNames,
     pub(crate) devices: Arc<Devices>,
+    /// What the start found of sessions and retained messages.
+    pub(crate) state_report: StateReport,
     /// What peers may leave behind.
     pub(crate) budget: Arc<Budget>,
     /// What is left of `limits.max_uncommitted_bytes`.

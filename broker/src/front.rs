@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::fanout::{self, Fanout};
 use crate::limits::Limits;
 use crate::listener::{self, Gates, Listener, ListenerConfig, PendingConnects};
-use crate::local_state::{Checkpointer, StateError, StateFile};
+use crate::local_state::{Checkpointer, StateError, StateFile, StateReport};
 use crate::observe::{ClosedListeners, Devices, Observer, Stats, WrongNames};
 use crate::policy::{AccessRules, Admission, RouteStats, RouteStatus, Routes, UnroutedTopic};
 use crate::retained::{self, Retained};
@@ -156,7 +156,7 @@ impl Front {
             fixed_words.clone(),
         ));
         let mut checkpointer = Checkpointer::new(&parts.log, state, vec![Arc::clone(&retained) as _, Arc::clone(&sessions) as _]);
-        checkpointer.restore()?;
+        let state_report = checkpointer.restore()?;
         let registry = Registry::new(
             &parts.log,
             sessions.take(),
@@ -176,6 +176,7 @@ impl Front {
             retained,
             access: config.access,
             fixed_words,
+            state_report,
             route_stats: RouteStats::new(&config.routes),
             routes: config.routes,
             admission: parts.admission,
@@ -310,6 +311,12 @@ impl View {
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.context.budget
+    }
+
+    /// What the start found of sessions and retained messages.
+    #[must_use]
+    pub fn state_report(&self) -> StateReport {
+        self.context.state_report
     }
 
     /// Devices seen since start.

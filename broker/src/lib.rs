@@ -105,7 +105,7 @@ pub use budget::{Bound, BoundStatus, Budget, Lasting, Line as BoundLine, Unit};
 pub use front::{Config, Front, FrontError, LocalFanout, Parts, View};
 pub use limits::Limits;
 pub use listener::{ListenerConfig, cannot_listen};
-pub use local_state::StateError;
+pub use local_state::{StateError, StateReport};
 pub use observe::{
     Accepted, ByReason, DeviceStatus, Devices, Disconnection, DroppedSession, Observer, Publishes, Refusal, Stats, TracedPublish,
     Unretained,

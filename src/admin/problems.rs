@@ -83,6 +83,15 @@ fn lost(figures: &Figures, day: &Counted, list: &mut Vec<String>) {
             count(figures.start.quarantined, "segment")
         ));
     }
+    if figures.front.state.is_lost {
+        list.push(
+            "sessions or retained messages were lost at this start: state.redb was damaged or removed, and the log no longer has all of it. Devices start new sessions; a retained message comes back with the next publish of its topic. Check the disk (`dmesg`)".to_owned(),
+        );
+    } else if figures.front.state.is_quarantined {
+        list.push(
+            "state.redb was damaged and has been made again from the log without a loss; the damaged file is kept as state.redb.damaged. Check the disk (`dmesg`)".to_owned(),
+        );
+    }
     if day.evicted > 0 {
         list.push(format!(
             "{} dropped within a day at a bound; raise max_bytes or gateway.max_disk",

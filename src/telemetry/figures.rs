@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_bridge::BridgeStatus;
-use forebay_broker::{BoundStatus, DeviceStatus, RouteStatus, UnroutedTopic};
+use forebay_broker::{BoundStatus, DeviceStatus, RouteStatus, StateReport, UnroutedTopic};
 use forebay_wal::{Audit, ClockReport, Quarantined, StartReport, Timestamp};
 
 use super::past::Counted;
@@ -112,6 +112,8 @@ pub(crate) struct Front {
     pub(crate) fault: Option<String>,
     /// In their order.
     pub(crate) routes: Vec<RouteStatus>,
+    /// What the start found of sessions and retained messages.
+    pub(crate) state: StateReport,
     /// The bounds on what peers leave behind.
     pub(crate) bounds: Vec<BoundStatus>,
     /// Names that devices dialled and our certificates lack.

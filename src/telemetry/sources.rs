@@ -109,6 +109,7 @@ impl Source for Running {
                 fault: self.sources.view.fault().map(str::to_owned),
                 routes: self.sources.view.routes(),
                 bounds: self.sources.view.budget().status(),
+                state: self.sources.view.state_report(),
                 wrong_names: self.sources.view.wrong_names(),
                 closed_listeners: self.sources.view.closed_listeners(),
             },

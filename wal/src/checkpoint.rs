@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::record::Offset;
-use crate::segment::database::{SegmentError, contained};
+use crate::segment::database::{SegmentError, Store, contained};
 
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -28,7 +28,7 @@ pub type Write = (Vec<u8>, Option<Vec<u8>>);
 /// settle the stream up to there, which trims it. It may be read while it is written.
 pub struct Checkpoint {
     path: PathBuf,
-    db: Database,
+    db: Store,
     applied: AtomicU64,
 }
 
@@ -50,6 +50,14 @@ pub enum CheckpointError {
         /// What went wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Its content is wrong. It can be moved away, and made again from what the log still has.
+    #[error("the state in {path} is damaged; check the disk (`dmesg`)")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The file was written by a later version.
     #[error("the state in {path} has format {found}, this version knows up to {VERSION}; start the newer Forebay again")]
     Version {
@@ -66,11 +74,30 @@ impl Checkpoint {
     /// # Errors
     /// See [`CheckpointError`].
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let fail = |error| storage(path, error);
         let is_new = !path.exists();
-        let db = contained(|| Ok(Database::builder().set_cache_size(CACHE).create(path)?)).map_err(fail)?;
+        Self::of(path, is_new, create(path)?)
+    }
+
+    /// As [`Checkpoint::open`], and compares all pages with their checksums, which reads the whole file. A state that redb
+    /// kept beside a damaged one is taken up, with an older [`Checkpoint::applied`]. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Damaged`] if there is no sound state in it.
+    pub fn open_verified(path: &Path) -> Result<Self, CheckpointError> {
+        let fail = |error| failed(path, error);
+        let is_new = !path.exists();
+        let mut store = create(path)?;
+        // The first call takes up the older state, and the second one says whether that is sound.
+        if !is_new && !store.check_integrity().map_err(fail)? && !store.check_integrity().map_err(fail)? {
+            return Err(fail(SegmentError::Damaged("its pages do not match their checksums".into())));
+        }
+        Self::of(path, is_new, store)
+    }
+
+    fn of(path: &Path, is_new: bool, store: Store) -> Result<Self, CheckpointError> {
+        let fail = |error| failed(path, error);
         let (version, applied) = contained(|| {
-            let transaction = db.begin_write()?;
+            let transaction = store.db()?.begin_write()?;
             transaction.open_table(ENTRIES)?;
             let found = {
                 let mut meta = transaction.open_table(META)?;
@@ -96,7 +123,7 @@ impl Checkpoint {
         }
         Ok(Self {
             path: path.to_owned(),
-            db,
+            db: store,
             applied: AtomicU64::new(applied),
         })
     }
@@ -112,7 +139,7 @@ impl Checkpoint {
     /// # Errors
     /// See [`CheckpointError`].
     pub fn snapshot(&self) -> Result<Snapshot, CheckpointError> {
-        let entries = contained(|| Ok(self.db.begin_read()?.open_table(ENTRIES)?)).map_err(|error| storage(&self.path, error))?;
+        let entries = contained(|| Ok(self.db.db()?.begin_read()?.open_table(ENTRIES)?)).map_err(|error| failed(&self.path, error))?;
         Ok(Snapshot {
             path: self.path.clone(),
             entries,
@@ -145,7 +172,7 @@ impl Checkpoint {
     /// See [`CheckpointError`]; then nothing of it is applied.
     pub fn apply(&self, writes: &[Write], through: Offset) -> Result<(), CheckpointError> {
         contained(|| {
-            let transaction = self.db.begin_write()?;
+            let transaction = self.db.db()?.begin_write()?;
             {
                 let mut entries = transaction.open_table(ENTRIES)?;
                 for (key, value) in writes {
@@ -159,7 +186,7 @@ impl Checkpoint {
             transaction.commit()?;
             Ok(())
         })
-        .map_err(|error| storage(&self.path, error))?;
+        .map_err(|error| failed(&self.path, error))?;
         self.applied.store(through.0, Ordering::Release);
         Ok(())
     }
@@ -180,7 +207,7 @@ impl Snapshot {
             }
             Ok(())
         })
-        .map_err(|error| storage(&self.path, error))
+        .map_err(|error| failed(&self.path, error))
     }
 
     /// The value of a key. Blocks on the disk.
@@ -188,7 +215,7 @@ impl Snapshot {
     /// # Errors
     /// See [`CheckpointError`].
     pub fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CheckpointError> {
-        contained(|| Ok(self.entries.get(key)?.map(|value| value.value().to_vec()))).map_err(|error| storage(&self.path, error))
+        contained(|| Ok(self.entries.get(key)?.map(|value| value.value().to_vec()))).map_err(|error| failed(&self.path, error))
     }
 }
 
@@ -207,10 +234,22 @@ impl fmt::Debug for Checkpoint {
     }
 }
 
-fn storage(path: &Path, error: SegmentError) -> CheckpointError {
-    CheckpointError::Storage {
-        path: path.to_owned(),
-        source: Box::new(error),
+fn create(path: &Path) -> Result<Store, CheckpointError> {
+    let db = contained(|| Ok(Database::builder().set_cache_size(CACHE).create(path)?));
+    Ok(Store::of(db.map_err(|error| failed(path, error))?))
+}
+
+fn failed(path: &Path, error: SegmentError) -> CheckpointError {
+    let path = path.to_owned();
+    match error {
+        SegmentError::Damaged(_) => CheckpointError::Damaged {
+            path,
+            source: Box::new(error),
+        },
+        SegmentError::Io(_) | SegmentError::Version(_) => CheckpointError::Storage {
+            path,
+            source: Box::new(error),
+        },
     }
 }
 

@@ -268,6 +268,14 @@ impl Log {
         tracker.streams.get(&stream.0).map_or(0, |tracked| tracked.outstanding.len())
     }
 
+    /// Below this offset all records of a stream that the log keeps for its user ([`StreamId::LOCAL`]) are settled: what
+    /// follows them, and has applied less, has missed some.
+    #[must_use]
+    pub fn settled_below(&self, stream: StreamId) -> Offset {
+        let tracker = lock(&self.shared().tracker);
+        Offset(tracker.streams.get(&stream.0).map_or(0, |tracked| tracked.floor))
+    }
+
     /// Whether the writer thread runs: false after [`Log::close`], and after a fault of ours that only a restart repairs.
     /// A log that cannot write at the moment is alive; [`Log::status`] says why it cannot.
     #[must_use]

@@ -23,6 +23,15 @@ pub(crate) struct Checkpointer {
     followers: Vec<Arc<dyn Follower>>,
 }
 
+/// What a start found of the local state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateReport {
+    /// The checkpoint was damaged, and is kept beside a new one.
+    pub is_quarantined: bool,
+    /// The checkpoint was older than what the log has let go of: some sessions or retained messages are lost.
+    pub is_lost: bool,
+}
+
 impl Checkpointer {
     pub(crate) fn new(log: &Log, file: Arc<StateFile>, followers: Vec<Arc<dyn Follower>>) -> Self {
         Self {
@@ -39,9 +48,20 @@ impl Checkpointer {
     ///
     /// # Errors
     /// The checkpoint or the log could not be read.
-    pub(crate) fn restore(&mut self) -> Result<(), StateError> {
+    pub(crate) fn restore(&mut self) -> Result<StateReport, StateError> {
         let failed = |error: CheckpointError| self.file.failed(error);
         let checkpoint = self.file.reopened().map_err(failed)?;
+        let report = StateReport {
+            is_quarantined: self.file.is_quarantined(),
+            is_lost: checkpoint.applied() < self.log.settled_below(StreamId::LOCAL),
+        };
+        if report.is_lost {
+            tracing::error!(
+                applied = checkpoint.applied().0,
+                log_has_from = self.log.settled_below(StreamId::LOCAL).0,
+                "sessions or retained messages are lost: their checkpoint is older than what the log has let go of; check the disk (`dmesg`)"
+            );
+        }
         for follower in &self.followers {
             follower.restore(&checkpoint).map_err(failed)?;
         }
@@ -57,8 +77,12 @@ impl Checkpointer {
             }
         }
         self.reader.rewind();
+        if report.is_lost {
+            // Told now, and not again at the next start.
+            checkpoint.apply(&[], self.log.settled_below(StreamId::LOCAL)).map_err(failed)?;
+        }
         self.log.note_beside(self.file.allocated());
-        Ok(())
+        Ok(report)
     }
 
     /// Applies what was committed, a little behind or when [`StateFile::hurry`] asks for it, until `shutdown`. After a

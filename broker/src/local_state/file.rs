@@ -1,5 +1,6 @@
 //! `state.redb`, shared by the checkpointer and those who read it.
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,6 +12,8 @@ use tokio::sync::Notify;
 pub(crate) struct StateFile {
     path: PathBuf,
     open: RwLock<Option<Arc<Checkpoint>>>,
+    /// A damaged one was found at the start and moved away.
+    quarantined: bool,
     hurry: Notify,
 }
 
@@ -18,9 +21,7 @@ pub(crate) struct StateFile {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The checkpoint or the log failed.
-    #[error(
-        "sessions and retained messages could not be read; if {path} is damaged, move it away: both start empty, and the log is untouched"
-    )]
+    #[error("sessions and retained messages in {path} could not be read; check the disk (`dmesg`), its free space and the file's owner")]
     Storage {
         /// The checkpoint.
         path: PathBuf,
@@ -35,13 +36,36 @@ impl StateFile {
     /// # Errors
     /// See [`StateError`].
     pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
-        let file = Self {
+        let failed = |source| StateError::Storage {
             path: path.to_owned(),
-            open: RwLock::new(None),
-            hurry: Notify::new(),
+            source,
         };
-        file.reopened().map_err(|error| file.failed(error))?;
-        Ok(file)
+        let opened = Checkpoint::open_verified(path);
+        let quarantined = matches!(opened, Err(CheckpointError::Damaged { .. }));
+        let checkpoint = match opened {
+            Err(error @ CheckpointError::Damaged { .. }) => {
+                let kept = quarantine(path).map_err(|error| failed(error.into()))?;
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    kept = %kept.display(),
+                    "the checkpoint of sessions and retained messages is damaged: it is quarantined, and made again from what the log still has"
+                );
+                Checkpoint::open(path)
+            }
+            opened => opened,
+        };
+        let checkpoint = checkpoint.map_err(|error| failed(error.into()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            open: RwLock::new(Some(Arc::new(checkpoint))),
+            quarantined,
+            hurry: Notify::new(),
+        })
+    }
+
+    /// Whether a damaged one was found at the start and moved away.
+    pub(super) fn is_quarantined(&self) -> bool {
+        self.quarantined
     }
 
     /// The checkpoint; `None` while it is closed. Keep it for one read only: it cannot be opened again while it is in use.
@@ -89,4 +113,13 @@ impl StateFile {
             source: Box::new(error),
         }
     }
+}
+
+/// Moves a damaged checkpoint away, over one of an earlier time.
+fn quarantine(path: &Path) -> io::Result<PathBuf> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".damaged");
+    let kept = path.with_file_name(name);
+    std::fs::rename(path, &kept)?;
+    Ok(kept)
 }

@@ -10,6 +10,7 @@ mod file;
 mod follower;
 
 pub(crate) use checkpointer::Checkpointer;
+pub use checkpointer::StateReport;
 #[cfg(test)]
 pub(crate) use entry::read_entries;
 pub(crate) use entry::{Entry, length_prefixed, record, write_entry};

@@ -276,7 +276,11 @@ async fn start_front(directory: Arc<tempfile::TempDir>, setup: Setup, gate: Arc<
     };
     let state = directory.path().join("state.redb");
     // What was killed lets go of its files a little later.
-    retried("let go of the checkpoint", || forebay_wal::Checkpoint::open(&state).map(drop)).await;
+    retried("let go of the checkpoint", || match std::fs::File::open(&state) {
+        Ok(file) => file.try_lock(),
+        Err(_) => Ok(()),
+    })
+    .await;
     let config = Config {
         gateway: "gw".to_owned(),
         listeners: setup.identities.iter().map(listener).collect(),

@@ -276,6 +276,8 @@ const PROCESS: &[Instrument] = &[
     gauge("forebay_start_recovered_records", "records", "Records that waited at this start.", |m| one(m.figures.start.recovered)),
     gauge("forebay_start_damaged_records", "records", "Records that could not be read at this start.", |m| one(m.figures.start.damaged)),
     gauge("forebay_start_quarantined_segments", "segments", "Segments quarantined at this start because they did not open.", |m| one(m.figures.start.quarantined)),
+    gauge("forebay_start_state_quarantined", "0 or 1", "1 if `state.redb` was damaged at this start; it is kept as `state.redb.damaged`, and was made again from the log.", |m| flag(m.figures.front.state.is_quarantined)),
+    gauge("forebay_start_state_lost", "0 or 1", "1 if sessions or retained messages were lost at this start, because `state.redb` was older than what the log has let go of.", |m| flag(m.figures.front.state.is_lost)),
     gauge("forebay_start_took_seconds", "seconds", "Duration of opening the log.", |m| vec![series(&[], m.figures.start.took.as_secs_f64())]),
     gauge("forebay_start_time_seconds", "seconds since 1970", "When the process started, by the machine's clock.", |m| vec![series(&[], m.identity.started_at)]),
     by(&["gateway", "version", "config"], gauge("forebay_build_info", "always 1", "The gateway's id, version and a hash of its configuration.", |m| vec![series(&[&m.identity.gateway, m.identity.version, &m.identity.fingerprint], 1.0)])),

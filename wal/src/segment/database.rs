@@ -95,6 +95,10 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 pub(crate) struct Store(Option<Database>);
 
 impl Store {
+    pub(crate) fn of(db: Database) -> Self {
+        Self(Some(db))
+    }
+
     /// Compares redb's own checksums with its pages; false = they did not agree, and what redb could repair is repaired.
     pub(crate) fn check_integrity(&mut self) -> Result<bool, SegmentError> {
         match &mut self.0 {
