@@ -90,16 +90,16 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
         let (tls, identity) = (opened.tls.clone(), Arc::clone(&identity));
         let tasks = context.tasks.clone();
         let context = Arc::clone(&context);
+        // Boxed, so that the handshake's memory is freed: a task keeps the memory of everything it awaits until it ends.
+        let opening = Box::pin(async move {
+            let (pending, place) = entry.admitted(&owner, address, &context).await?;
+            Some((handshake(socket, address, tls, identity, context, pending).await?, place))
+        });
         tasks.spawn(async move {
-            let Some((pending, place)) = entry.admitted(&owner, address, &context).await else {
-                return;
-            };
-            // Boxed, so that the handshake's memory is freed: a task keeps the memory of everything it awaits until it ends.
-            let connection = Box::pin(handshake(socket, address, tls, identity, context, pending)).await;
-            if let Some(connection) = connection {
+            if let Some((connection, place)) = opening.await {
                 connection.await;
+                drop(place);
             }
-            drop(place);
         });
     }
 }
