@@ -87,8 +87,8 @@ fn only_the_writer_commits() {
     let sources = root().join("wal/src");
     let may = [
         // What opening changed, before there is a writer.
-        ("recovery/open.rs", "segments.commit("),
-        ("recovery/open.rs", "segments.switch("),
+        ("recovery/begin.rs", "segments.commit("),
+        ("recovery/begin.rs", "segments.switch("),
         ("commit/writer.rs", "segments.commit("),
         ("commit/writer.rs", "segments.switch("),
         ("commit/writer.rs", "impl Writer"),

@@ -11,12 +11,10 @@ use crate::catalog::catalogue::Catalogue;
 use crate::catalog::replay::{Recovered, look_at, open_active};
 use crate::clock::{Clock, random_u64};
 use crate::commit::background::Background;
-use crate::commit::bounds::{BALLAST, Space};
+use crate::commit::bounds::Space;
 use crate::commit::writer::Writer;
 use crate::encoding::change::{Change, Count};
-use crate::encoding::row::{RowKind, encode_row};
 use crate::error::OpenError;
-use crate::format;
 use crate::intake::batch::{Intake, OpenBatch};
 use crate::intake::slots::Slots;
 use crate::io::directory::Directory;
@@ -27,6 +25,8 @@ use crate::options::Options;
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::record::{Batch, Epoch, StreamId};
+use crate::recovery::begin::begin;
+use crate::recovery::fault::{storage, unusable};
 use crate::recovery::newest::{self, Readable, Search};
 use crate::recovery::rebuild::{Newest, rebuild};
 use crate::segment::database::SegmentError;
@@ -37,27 +37,28 @@ use crate::shared::{Repairs, Shared};
 use crate::stats::{Observer, StartReport, Stats};
 
 /// What was found in the directory.
-struct Found {
-    state: Catalogue,
-    row: u64,
-    number: u64,
-    clean: bool,
-    damaged: u64,
-    quarantined: u64,
+pub(super) struct Found {
+    pub(super) state: Catalogue,
+    pub(super) row: u64,
+    pub(super) number: u64,
+    pub(super) clean: bool,
+    pub(super) damaged: u64,
+    pub(super) quarantined: u64,
     /// Segments that do not open, with the reason.
-    broken: BTreeMap<u64, String>,
+    pub(super) broken: BTreeMap<u64, String>,
     /// What opening changed and no segment says yet.
-    changes: Vec<Change>,
+    pub(super) changes: Vec<Change>,
     /// The newest segment takes more.
-    appendable: bool,
+    pub(super) appendable: bool,
     /// It does so when there is no room for another.
-    reusable: bool,
+    pub(super) reusable: bool,
     /// A segment of which a write failed before: what waits in it is copied to another.
-    failed: Option<u64>,
+    pub(super) failed: Option<u64>,
 }
 
 impl Found {
-    fn apply(&mut self, change: Change) {
+    /// Makes a change that the first commit writes.
+    pub(super) fn apply(&mut self, change: Change) {
         self.state.apply(&change);
         self.changes.push(change);
     }
@@ -474,101 +475,4 @@ fn match_streams(found: &mut Found, options: &Options) -> Result<Vec<(StreamId, 
         streams.push((StreamId(id), stream.clone()));
     }
     Ok(streams)
-}
-
-/// Makes what opening changed durable: in the newest segment, or in a new one when there is none that was closed properly.
-/// On a full disk the ballast goes for that; if there is none, a segment without known faults goes on.
-fn begin(segments: &Segments, found: &mut Found) -> Result<(), SegmentError> {
-    if !found.appendable
-        && let Err(error) = segments.prepare()
-    {
-        segments.discard_ahead();
-        let has_made_room = error.is_full() && segments.directory.remove(BALLAST).is_ok();
-        let is_possible = if has_made_room { segments.prepare() } else { Err(error) };
-        match is_possible {
-            Err(error) if error.is_full() && found.reusable => {
-                segments.discard_ahead();
-                found.appendable = true;
-            }
-            Err(error) => return Err(error),
-            Ok(()) => {}
-        }
-    }
-    if found.appendable {
-        if found.changes.is_empty() {
-            return Ok(());
-        }
-        found.row += 1;
-        match segments.commit(&[], found.row, &encode_row(RowKind::Delta, found.row, &found.changes)) {
-            Err(error) if error.is_lasting() => give_up_newest(segments, found, &error),
-            done => return done,
-        }
-    }
-    if let Err(error) = segments.close_active() {
-        if !error.is_lasting() {
-            return Err(error);
-        }
-        give_up_newest(segments, found, &error);
-    }
-    found.number += 1;
-    found.apply(Change::Segment {
-        segment: found.number,
-        epoch: found.state.epoch,
-    });
-    found.row += 1;
-    segments.switch(found.number, found.row, &found.state.snapshot())?;
-    found.row += 1;
-    Ok(())
-}
-
-/// The newest segment could be read and takes nothing more: what it holds is copied to another.
-fn give_up_newest(segments: &Segments, found: &mut Found, error: &SegmentError) {
-    tracing::error!(segment = found.number, %error, "the newest segment is damaged; its records are copied to a new one");
-    segments.abandon_active();
-    found.broken.insert(found.number, error.to_string());
-    found.clean = false;
-}
-
-fn unusable(options: &Options, source: io::Error) -> OpenError {
-    let hint = match source.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "give the user that runs Forebay the right to write there, or set gateway.data_dir to a place where it may"
-        }
-        io::ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only: check it for errors and mount it read-write",
-        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-            "there is a file in its place: remove it, or set gateway.data_dir elsewhere"
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the disk is full: free some space",
-        _ => "check that the disk is mounted and healthy, or set gateway.data_dir elsewhere",
-    };
-    OpenError::Directory {
-        path: options.directory.clone(),
-        hint,
-        source,
-    }
-}
-
-fn storage(options: &Options, number: u64, error: SegmentError) -> OpenError {
-    match error {
-        SegmentError::Io(source) if source.kind() == io::ErrorKind::WouldBlock => OpenError::Locked {
-            path: options.directory.join(segments::name(number)),
-        },
-        SegmentError::Io(source)
-            if matches!(
-                source.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull
-            ) =>
-        {
-            unusable(options, source)
-        }
-        SegmentError::Version(found) => OpenError::Version {
-            path: options.directory.join(segments::name(number)),
-            found,
-            known: format::VERSION,
-        },
-        error => OpenError::Storage {
-            path: options.directory.join(segments::name(number)),
-            source: Box::new(error),
-        },
-    }
 }
