@@ -16,8 +16,31 @@ impl World {
         if self.disk.is_off() {
             return Ok(());
         }
-        self.mend()?;
+        // What a look meets is mended before the next.
         let mut found = BTreeSet::new();
+        let mut looks = 0;
+        loop {
+            self.mend()?;
+            looks += 1;
+            match self.look(&mut found) {
+                Err(told) if looks == 5 || !told.contains("is damaged") => return Err(told),
+                Err(_) => {}
+                Ok(()) => break,
+            }
+        }
+        // A suspended record's damage is found by looking for it, and what redb passes by in silence by the audit.
+        self.mend()?;
+        // It may meet a segment that was open and sound in memory until a damaged record made somebody read it again.
+        self.with(|_, process| {
+            process.log.audit().ok();
+            Ok(())
+        })?;
+        self.mend()?;
+        self.with(|world, process| world.judge(process, &found))
+    }
+
+    /// Reads all that waits, suspended or not.
+    fn look(&mut self, found: &mut BTreeSet<u64>) -> Verdict {
         self.with(|world, process| {
             for stream in [StreamId(0), StreamId(1)] {
                 let mut reader = process.log.reader(stream, PartitionSet::ALL);
@@ -52,12 +75,7 @@ impl World {
                 process.passed.insert(stream, None);
             }
             Ok(())
-        })?;
-        // A suspended record's damage is found by looking for it, and what redb passes by in silence by the audit.
-        self.mend()?;
-        self.with(|_, process| process.log.audit().map(|_| ()).map_err(|error| chain(&error)))?;
-        self.mend()?;
-        self.with(|world, process| world.judge(process, &found))
+        })
     }
 
     pub(super) fn judge(&mut self, process: &Process, found: &BTreeSet<u64>) -> Verdict {
