@@ -269,6 +269,46 @@ async fn a_disk_with_not_a_byte_left_costs_no_acked_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn e11_what_waits_on_a_disk_that_became_read_only_reaches_the_cloud() {
+    const ACKED: u16 = 60;
+    let (cloud, ledger) = absent_cloud().await;
+    let disk = Disk::new(128);
+    let mut gateway = scene(&disk.path().join("data").display().to_string(), "0B", REFUSING, cloud.address()).gateway();
+    gateway.start().await;
+    let mut device = Device::connect(gateway.listeners[0], "d", Version::V5, true).await.unwrap();
+    for seq in 1..=ACKED {
+        let payload = payload("d", seq.into(), PAYLOAD);
+        let topic = "devices/d/telemetry";
+        device.publish(topic, &payload, QoS::AtLeastOnce, seq, false).await.unwrap();
+        assert_eq!(device.puback().await, Some(ReasonCode::SUCCESS));
+    }
+    if !disk.fails() {
+        eprintln!("a tmpfs does not fail: not tested here");
+        return;
+    }
+    // One more meets it; it is not acked.
+    let topic = "devices/d/telemetry";
+    device.publish(topic, b"{}", QoS::AtLeastOnce, ACKED + 1, false).await.unwrap();
+    eventually("/readyz names the error and the file", || async {
+        let (code, text) = gateway.get("/readyz").await?;
+        (code == 503 && text.contains("Read-only file system") && text.contains(".redb")).then_some(())
+    })
+    .await;
+    cloud.faults().resume_listening().await.unwrap();
+    eventually("all that was acked is in the cloud", || async {
+        (1..=ACKED).all(|seq| ledger.contains_key("d", seq.into())).then_some(())
+    })
+    .await;
+    eventually("the ledger says so", || async {
+        (gateway.status().await["ledger"]["waiting"] == 0).then_some(())
+    })
+    .await;
+    let log = gateway.log();
+    assert!(log.contains("errno=30") || log.contains("\"errno\":30"), "{log}");
+    gateway.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_with_a_backlog_starts_on_a_full_disk_and_delivers() {
     let (cloud, ledger) = absent_cloud().await;
     let disk = Disk::new(128);

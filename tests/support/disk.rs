@@ -50,6 +50,20 @@ impl Disk {
         run("mount", "mount", &["-o", "remount,ro", &self.path().display().to_string()]);
     }
 
+    /// Lets the file system fail, so that the kernel makes it read-only under open files; `false` where a tmpfs stands in.
+    pub fn fails(&self) -> bool {
+        let mounted = self.path().display().to_string();
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let device = mounts.lines().find_map(|line| {
+            let (device, rest) = line.split_once(' ')?;
+            rest.starts_with(&format!("{mounted} ext4 ")).then(|| device.rsplit('/').next())?
+        });
+        let Some(device) = device else { return false };
+        run("mount", "mount", &["-o", "remount,errors=remount-ro", &mounted]);
+        std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").unwrap();
+        true
+    }
+
     /// Takes all but these bytes, by files that [`Disk::relieve`] deletes.
     pub fn fill(&self, leave: u64) {
         let file = File::create(self.path().join("filler")).unwrap();

@@ -19,7 +19,8 @@
 //! # Limits
 //!
 //! A record takes at most 4 MiB, an identity, route or topic 65535 bytes; 64 MiB may wait for a commit; dead letters take
-//! 64 MiB and lose their oldest; what is stored for local reasons takes 64 MiB until it is trimmed and then refuses more; segments have 8 to 128 MiB. The format and its invariants are in [`format`](mod@format).
+//! 64 MiB and lose their oldest; what is stored for local reasons takes 64 MiB until it is trimmed and then refuses more; segments have 8 to 128 MiB;
+//! quarantined ones take a quarter of `max_disk` for at most 30 days. The format and its invariants are in [`format`](mod@format).
 //!
 //! # What is assumed of the disk
 //!
