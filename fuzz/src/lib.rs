@@ -6,6 +6,8 @@
 
 // A test build of this library would build the configuration's own tests, which belong to the binary.
 #[cfg(not(test))]
+mod chain;
+#[cfg(not(test))]
 mod codec;
 /// The binary's own module by its path: a program cannot be linked.
 #[cfg(not(test))]
@@ -25,7 +27,8 @@ pub type Target = fn(&[u8]);
 
 /// All targets by name, which is also the folder of its corpus.
 #[cfg(not(test))]
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 5] = [
+    ("chain", chain::target),
     ("codec", codec::target),
     ("configuration", configuration::target),
     ("log", log::target),

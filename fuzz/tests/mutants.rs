@@ -60,6 +60,11 @@ fn survives(name: &str, mutants: u64) {
 }
 
 #[test]
+fn mutants_of_chains_hold_every_property_of_what_is_verified() {
+    survives("chain", 40_000);
+}
+
+#[test]
 fn mutants_of_packets_hold_every_property_of_the_codec() {
     survives("codec", 40_000);
 }
