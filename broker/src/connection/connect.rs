@@ -52,6 +52,8 @@ pub(super) struct Open {
 
 /// Reads CONNECT, decides, answers.
 ///
+/// `opened` is called once it is past CONNECT.
+///
 /// # Errors
 /// Why the connection ends here. The peer has been told as far as its version allows.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
@@ -60,6 +62,7 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &Peer,
     context: &Arc<Context>,
     deadline: Instant,
+    opened: impl FnOnce(),
 ) -> Result<Open, Disconnection> {
     let read = tokio::select! {
         read = timeout_at(deadline, read(stream, buffer, context.limits.max_packet)) => read,
@@ -97,6 +100,8 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
                 let version = (limit >= 5).then_some(version);
                 return Err(refuse(stream, peer, &refused, version, context).await);
             };
+            // Before CONNACK: who has that may count on its place before CONNECT being free.
+            opened();
             if send(stream, &out).await.is_err() {
                 context.registry.detach(open.attached).await;
                 return Err(Disconnection::ConnectionLost);

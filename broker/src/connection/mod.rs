@@ -50,14 +50,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut buffer = BytesMut::new();
-    let open = match Box::pin(connect::open(&mut stream, &mut buffer, &peer, &context, deadline)).await {
+    let open = match Box::pin(connect::open(&mut stream, &mut buffer, &peer, &context, deadline, opened)).await {
         Ok(open) => open,
         Err(cause) => {
             context.stats.disconnect(cause);
             return;
         }
     };
-    opened();
     add(&context.stats.connects, 1);
     add(&context.stats.connected, 1);
     open.ingress.device.connected();
