@@ -76,3 +76,25 @@ async fn a_filter_that_refuses_the_call_leaves_the_clock_untrusted_and_nothing_f
     assert_eq!(gateway.get("/readyz").await.unwrap().0, 200);
     assert_eq!(gateway.stop().await, 0);
 }
+
+/// The filter may refuse to raise the limit; then the gateway lives with what there is, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a9_under_the_units_filter_a_low_limit_of_open_files_is_raised_or_told() {
+    let plant = Plant::new(&[BOARD]);
+    let shipped = unit(|text| text);
+    program("systemd-analyze", "systemd");
+    let filter = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/service/filter.py");
+    let low = "ulimit -Sn 256; exec \"$0\" \"$@\"";
+    let through = ["sh", "-c", low, "/usr/bin/python3", filter, shipped.path().to_str().unwrap()];
+    let mut gateway = Gateway::new(&config(&plant)).through(&through);
+    gateway.start().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let soft: u64 = files.split_whitespace().nth(3).unwrap().parse().unwrap();
+    let is_told = gateway.status().await["problems"]
+        .to_string()
+        .contains("the process may open 256 files");
+    assert_eq!(soft < 2312, is_told, "{files}: {}", gateway.log());
+    assert_eq!(gateway.get("/readyz").await.unwrap().0, 200);
+    assert_eq!(gateway.stop().await, 0, "{}", gateway.log());
+}

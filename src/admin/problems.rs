@@ -39,6 +39,7 @@ pub(super) fn problems(look: &Look, watch: &Counters, unrouted: &[UnroutedTopic]
     room(look, &mut list);
     own_log(figures, &mut list);
     restarted(figures, &mut list);
+    shortage(figures, &mut list);
     bounds(figures, &mut list);
     files(figures, &mut list);
     certificates(figures, &mut list);
@@ -121,6 +122,16 @@ fn own_log(figures: &Figures, list: &mut Vec<String>) {
         };
         list.push(format!(
             "{lines} dropped since the start: {now}. Check the program that reads stderr, and the disk that it writes to"
+        ));
+    }
+}
+
+/// Too few files for the configured connections.
+fn shortage(figures: &Figures, list: &mut Vec<String>) {
+    if let Some(shortage) = figures.shortage {
+        list.push(format!(
+            "the process may open {} files and limits.max_connections needs {}: it is lowered from {} to {}. Raise LimitNOFILE= of the service, or `ulimit -n`",
+            shortage.limit, shortage.needed, shortage.configured, shortage.used
         ));
     }
 }

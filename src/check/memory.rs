@@ -1,10 +1,10 @@
-//! The most memory that peers can make the gateway take, computed from the table of bounds.
+//! The most memory that peers can make the gateway take, computed from the table of bounds; and the files that it may open.
 
 use forebay_broker::{Bound, Limits};
 
 use super::report::Report;
 use crate::config::{Config, show_bytes};
-use crate::gateway::limits;
+use crate::gateway::{limits, look_at_descriptors};
 
 const AREA: &str = "memory";
 
@@ -21,6 +21,27 @@ pub(super) fn check(config: &Config, report: &mut Report) {
         report.warn(AREA, text, hint);
     } else {
         report.ok(AREA, text);
+    }
+}
+
+/// The files that connections need, against the limit of this process.
+pub(super) fn descriptors(config: &Config, report: &mut Report) {
+    match look_at_descriptors(config) {
+        None => report.ok(
+            "descriptors",
+            format!(
+                "this process may open the files that {} connections need",
+                config.limits.max_connections
+            ),
+        ),
+        Some(shortage) => report.warn(
+            "descriptors",
+            format!(
+                "this process may open {} files and limits.max_connections ({}) needs {}: only {} connections are taken",
+                shortage.limit, shortage.configured, shortage.needed, shortage.used
+            ),
+            "raise LimitNOFILE= of the service or `ulimit -n`, or lower limits.max_connections",
+        ),
     }
 }
 

@@ -57,6 +57,7 @@ fn run_with(config: &Config, options: &CheckOptions, now: SystemTime, space: Res
     certificates::check(config, now, &mut report);
     disk::check(config, space, &mut report);
     memory::check(config, &mut report);
+    memory::descriptors(config, &mut report);
     admin::check(config, &mut report);
     if let Some(topic) = &options.sample {
         sample::check(config, mapping.as_ref(), topic, options.identity.as_deref(), &mut report);

@@ -19,14 +19,23 @@ pub(crate) enum Severity {
 }
 
 /// What a check of a configuration that can be read is about.
-pub(crate) const AREAS: [&str; 7] = ["access", "routes", "topics", "certificates", "disk", "memory", "admin"];
+pub(crate) const AREAS: [&str; 8] = [
+    "access",
+    "routes",
+    "topics",
+    "certificates",
+    "disk",
+    "memory",
+    "descriptors",
+    "admin",
+];
 
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     /// How much it matters.
     pub(crate) severity: Severity,
-    /// What it is about: `config`, `access`, `routes`, `topics`, `certificates`, `disk`, `memory`, `admin`, `sample`.
+    /// What it is about: `config`, `access`, `routes`, `topics`, `certificates`, `disk`, `memory`, `descriptors`, `admin`, `sample`.
     pub(crate) area: &'static str,
     /// What was found.
     pub(crate) text: String,

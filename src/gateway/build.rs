@@ -12,7 +12,7 @@ use super::cloud_files::CloudFiles;
 use super::settings::{self, CertificateEnds};
 use super::shutdown::Running;
 use super::tasks::{Task, Tasks};
-use super::{Exit, cloud, private, time};
+use super::{Exit, cloud, descriptors, private, time};
 use crate::admin;
 use crate::config::Config;
 use crate::inspect::{About, warned_at};
@@ -34,7 +34,13 @@ pub(super) struct Gateway {
 }
 
 /// Builds and starts everything but the front, which is only bound. None if `shutdown` came while the log was being opened.
-pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdown: &CancellationToken) -> Result<Option<Gateway>, Exit> {
+pub(super) async fn build(
+    mut config: Config,
+    origin: Origin,
+    tasks: &Tasks,
+    shutdown: &CancellationToken,
+) -> Result<Option<Gateway>, Exit> {
+    let shortage = descriptors::fit(&mut config);
     let machine = super::clock();
     let clock = Arc::clone(&machine) as Arc<dyn Clock>;
     let telemetry = Telemetry::new(config.gateway.id.as_str(), &config.fingerprint).map_err(Exit::Internal)?;
@@ -91,6 +97,7 @@ pub(super) async fn build(config: Config, origin: Origin, tasks: &Tasks, shutdow
         canary: canary.clone(),
         check: self_check.clone(),
         tasks: tasks.clone(),
+        shortage,
     };
     let about = About::new(&config, Arc::clone(&machine));
     telemetry.observe(sources, &config).map_err(Exit::Internal)?;

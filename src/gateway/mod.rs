@@ -6,6 +6,7 @@
 mod build;
 mod cloud;
 mod cloud_files;
+mod descriptors;
 mod os_signals;
 mod private;
 mod settings;
@@ -21,6 +22,7 @@ use crate::config::Config;
 use crate::monitor::self_check::Origin;
 
 pub(crate) use cloud_files::CloudFiles;
+pub(crate) use descriptors::{Shortage, look as look_at_descriptors};
 pub(crate) use os_signals::OsSignals;
 pub(crate) use private::make_private;
 pub(crate) use settings::{CertificateEnds, limits, log_directory, log_options};

@@ -11,7 +11,7 @@ use forebay_broker::{BoundStatus, DeviceStatus, RouteStatus, StateReport, Unrout
 use forebay_wal::{Audit, ClockReport, Quarantined, StartReport, Timestamp};
 
 use super::past::Counted;
-use crate::gateway::TaskFigures;
+use crate::gateway::{Shortage, TaskFigures};
 use crate::logging::Losses;
 use crate::monitor::canary::CanaryFigures;
 use crate::monitor::self_check::Findings;
@@ -95,6 +95,8 @@ pub(crate) struct Figures {
     pub(crate) now: i64,
     /// What became of the tasks.
     pub(crate) tasks: TaskFigures,
+    /// Too few files may be open for the connections.
+    pub(crate) shortage: Option<Shortage>,
     /// Lines of our own log that were dropped.
     pub(crate) log_lines: Losses,
     /// Admin requests refused because their `Host` is a foreign name.

@@ -13,7 +13,7 @@ use super::figures::{self, Cloud, Figures, Front, Log, Source, Stats, Stream};
 use super::past::Counted;
 use crate::check::record_bytes;
 use crate::config::{Config, WhenFull};
-use crate::gateway::{CertificateEnds, CloudFiles, Tasks};
+use crate::gateway::{CertificateEnds, CloudFiles, Shortage, Tasks};
 use crate::inspect::warned_at;
 use crate::monitor::canary::Canary;
 use crate::monitor::files::ListenerFiles;
@@ -48,6 +48,8 @@ pub(crate) struct Sources {
     pub(crate) check: SelfCheck,
     /// All tasks.
     pub(crate) tasks: Tasks,
+    /// Too few files may be open for the connections.
+    pub(crate) shortage: Option<Shortage>,
 }
 
 /// The running parts, and what the configuration says of them.
@@ -134,6 +136,7 @@ impl Source for Running {
             judged,
             tasks: self.sources.tasks.figures(Instant::now()),
             log_lines: crate::logging::losses(),
+            shortage: self.sources.shortage,
             // Telemetry knows.
             foreign_hosts: 0,
         }

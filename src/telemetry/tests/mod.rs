@@ -184,6 +184,7 @@ pub(crate) fn figures() -> Figures {
         }),
         check: Some(Arc::new(Findings::default())),
         now: 1_800_000_000,
+        shortage: None,
         tasks: TaskFigures {
             restarts: vec![("canary".to_owned(), 0), ("self-check".to_owned(), 0)],
             ..TaskFigures::default()

@@ -79,6 +79,7 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
         canary: None,
         check: crate::monitor::self_check::SelfCheck::default(),
         tasks: crate::gateway::Tasks::new(),
+        shortage: None,
     };
     telemetry.observe(sources, &config).unwrap();
     (telemetry, opened.log, front)
