@@ -11,6 +11,7 @@ mod demo;
 mod gateway;
 mod http;
 mod inspect;
+mod json;
 mod logging;
 mod monitor;
 mod telemetry;

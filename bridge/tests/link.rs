@@ -9,6 +9,7 @@ use forebay_aws_standin::certificates::{Authority, ENDPOINT};
 use forebay_aws_standin::{Rates, StandinConfig};
 use forebay_bridge::{RateLimit, State, Version};
 use support::Rig;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 async fn secured(authority: &Authority) -> Rig {
     let mut rig = Rig::new(
@@ -143,4 +144,35 @@ async fn a_shutdown_does_not_wait_for_a_silent_cloud_beyond_its_grace() {
     rig.until("in flight", |rig| rig.status().in_flight == 3).await;
     rig.stop().await;
     assert_eq!(rig.waiting(), 3);
+}
+
+#[tokio::test]
+async fn e20_a_page_on_the_tls_port_is_named_and_no_message_type() {
+    for answer in [
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "HTTP/1.0 302 Found\r\nLocation: http://login/\r\n\r\n",
+        "220 smtp ready\r\n",
+    ] {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut hello = [0; 1024];
+                    let is_hello = socket.read(&mut hello).await.is_ok_and(|read| read > 0);
+                    if is_hello && socket.write_all(answer.as_bytes()).await.is_ok() {
+                        while socket.read(&mut hello).await.is_ok_and(|read| read > 0) {}
+                    }
+                });
+            }
+        });
+        let authority = Authority::new("cloud").unwrap();
+        let mut rig = secured(&authority).await;
+        rig.config.tls = Some(authority.client_tls(None).unwrap().into());
+        rig.config.port = port;
+        rig.start();
+        rig.until("named", |rig| rig.ended("tls") >= 1).await;
+        let text = rig.status().last_error.unwrap().text;
+        assert!(text.contains("does not answer in TLS") && text.contains("captive portal"), "{text}");
+    }
 }

@@ -295,6 +295,13 @@ async fn until_over(context: &Context, tasks: &mut Tasks, threads: &fanout::Thre
 }
 
 impl View {
+    /// Bytes of publishes that are accepted and not committed yet.
+    #[must_use]
+    pub fn uncommitted_bytes(&self) -> usize {
+        let left = self.context.uncommitted.available_permits();
+        self.context.limits.max_uncommitted_bytes.saturating_sub(left)
+    }
+
     /// The listeners that cannot serve now, each with why and what to do.
     #[must_use]
     pub fn closed_listeners(&self) -> Vec<(SocketAddr, String)> {

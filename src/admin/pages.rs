@@ -77,7 +77,7 @@ fn status_page(state: &State, look: Look, now: Instant) -> Page {
         .telemetry
         .source()
         .map(|source| status::Status::new(state.telemetry.identity(), source, look, now));
-    match status.map(|status| serde_json::to_string_pretty(&status)) {
+    match status.map(|status| crate::json::to_string_pretty(&status)) {
         Some(Ok(json)) => page(StatusCode::OK, JSON, json + "\n"),
         Some(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}; please report it\n")),
         None => text(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting\n".to_owned()),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use forebay_bridge::State;
-use forebay_broker::UnroutedTopic;
+use forebay_broker::{DeviceStatus, UnroutedTopic};
+use forebay_topic::PeerText;
 use forebay_wal::Doubt;
 
 use crate::check::{ADMIN, Finding, Severity};
@@ -18,6 +19,8 @@ const CERTIFICATE_DAYS: i64 = 30;
 /// A revocation list that is due sooner is one; they are renewed often.
 const CRL_DAYS: i64 = 3;
 const DAY: i64 = 86_400;
+/// The reason of a refusal by `access`.
+const NOT_AUTHORIZED: &str = "not_authorized";
 /// Findings of the self-check told.
 const MAX_FINDINGS: usize = 5;
 /// Publishes without a field that make its pointer doubtful.
@@ -25,16 +28,22 @@ const ENOUGH: u64 = 10;
 /// Devices told for each signal.
 const SHOWN: usize = 3;
 
+/// How long after a start it is told how the life before it ended.
+const RECENT_START: Duration = Duration::from_secs(3600);
+
 /// How long a machine that starts may take to synchronise its clock before that is a problem.
 const SYNCHRONISES: Duration = Duration::from_secs(60);
 
 /// The problems of the moment; empty = nothing to do.
-pub(super) fn problems(look: &Look, watch: &Counters, unrouted: &[UnroutedTopic]) -> Vec<String> {
+pub(super) fn problems(look: &Look, watch: &Counters, unrouted: &[UnroutedTopic], known: &[DeviceStatus]) -> Vec<String> {
     let figures = &look.figures;
     let mut list = not_ready(look);
+    slow_disk(look, &mut list);
+    start(figures, &mut list);
     lost(figures, &look.within_a_day, &mut list);
     if let Some(cloud) = &figures.cloud {
         link(cloud, figures, &mut list);
+        taken_over(look.within_a_day.taken_over, &mut list);
     }
     room(look, &mut list);
     own_log(figures, &mut list);
@@ -45,10 +54,40 @@ pub(super) fn problems(look: &Look, watch: &Counters, unrouted: &[UnroutedTopic]
     certificates(figures, &mut list);
     clock(figures, &mut list);
     self_check(figures, &mut list);
-    devices(&look.within_a_day, unrouted, &mut list);
+    devices(&look.within_a_day, unrouted, known, &mut list);
     signals(&figures.signals, &mut list);
     pointers(watch, &mut list);
     list
+}
+
+/// A commit that stands; after a minute it is a reason not to be ready.
+fn slow_disk(look: &Look, list: &mut Vec<String>) {
+    if let (Some(waited), None) = (look.commit_slow, look.log_stalled) {
+        list.push(format!(
+            "records have waited {} for a commit: the disk does not answer, and devices wait for their acks. Check the disk (`dmesg`)",
+            rough(waited)
+        ));
+    }
+}
+
+/// An end before this start that was none.
+fn start(figures: &Figures, list: &mut Vec<String>) {
+    if !figures.start.clean && figures.clock.report.since_start < RECENT_START {
+        list.push(format!(
+            "the gateway was not stopped in order before this start: a kill, a crash or a power cut. {} waited then, and nothing that was acked is lost",
+            count(figures.start.recovered, "record")
+        ));
+    }
+}
+
+/// Another gateway with the same id.
+fn taken_over(times_taken: u64, list: &mut Vec<String>) {
+    if times_taken > 0 {
+        list.push(format!(
+            "another client with our client id took the cloud's connection over {} within a day: give each gateway its own gateway.id (cloud.client_id)",
+            times(times_taken)
+        ));
+    }
 }
 
 /// What was lost within a day, or nearly.
@@ -368,7 +407,7 @@ fn pointers(watch: &Counters, list: &mut Vec<String>) {
     }
 }
 
-fn devices(day: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
+fn devices(day: &Counted, unrouted: &[UnroutedTopic], known: &[DeviceStatus], list: &mut Vec<String>) {
     if day.unrouted > 0 {
         let worst = unrouted.first().map_or_else(String::new, |worst| {
             let near = worst.nearest.as_ref().map_or_else(String::new, |(route, off)| {
@@ -395,7 +434,7 @@ fn devices(day: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
         ("TLS handshakes failed", &day.handshake_faults),
     ] {
         if counts.iter().any(|(_, count)| *count > 0) {
-            list.push(format!("{what} within a day: {}", reasons(counts)));
+            list.push(format!("{what} within a day: {}{}", reasons(counts), advice(counts, known)));
         }
     }
     for (name, handshakes) in day.wrong_names.iter().filter(|(_, handshakes)| *handshakes > 0) {
@@ -427,6 +466,18 @@ fn devices(day: &Counted, unrouted: &[UnroutedTopic], list: &mut Vec<String>) {
             count(day.fanout_dropped, "message")
         ));
     }
+}
+
+/// Where to look when the access rules refuse.
+fn advice(counts: &[(String, u64)], known: &[DeviceStatus]) -> String {
+    if !counts.iter().any(|(reason, count)| reason == NOT_AUTHORIZED && *count > 0) {
+        return String::new();
+    }
+    let most = known.iter().filter(|device| device.refused > 0).max_by_key(|device| device.refused);
+    let most = most.map_or_else(String::new, |device| format!("most of `{}`; ", PeerText::new(&device.identity)));
+    format!(
+        "; {most}the gateway's log names the topics: allow them in `access`, or correct the device (`forebay check --sample TOPIC --as DEVICE` says why)"
+    )
 }
 
 fn count(n: u64, one: &str) -> String {

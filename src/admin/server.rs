@@ -88,7 +88,7 @@ impl Server {
 
     /// Answers until shutdown, and samples the figures every second. Open answers get a second more.
     pub(crate) async fn run(mut self, state: State, shutdown: CancellationToken) {
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut was_slow) = (JoinSet::new(), false);
         let mut sample = tokio::time::interval(SAMPLE);
         sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -96,7 +96,11 @@ impl Server {
                 () = shutdown.cancelled() => break,
                 _ = sample.tick() => {
                     let now = Instant::now();
-                    state.telemetry.look(now);
+                    let slow = state.telemetry.look(now).and_then(|look| look.commit_slow);
+                    if slow.is_some() && !was_slow {
+                        tracing::error!("records have waited ten seconds for a commit: the disk does not answer; devices wait for their acks. Check the disk (`dmesg`)");
+                    }
+                    was_slow = slow.is_some();
                     self.try_again(&state).await;
                     for Repeated { who, reason, more } in state.peer_log.due(now) {
                         tracing::warn!(who, reason, "{more} more in the last minute");

@@ -271,7 +271,7 @@ impl Status {
         let devices = source.devices();
         let unrouted = source.unrouted(MAX_UNROUTED);
         let stats = source.stats();
-        let problems = problems(&look, stats.watch, &unrouted);
+        let problems = problems(&look, stats.watch, &unrouted, &devices);
         let not_ready = not_ready(&look);
         let report = Arc::clone(&look.figures.signals);
         let state = state(&look, &not_ready);

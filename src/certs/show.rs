@@ -50,8 +50,7 @@ pub(super) fn run(args: &ShowArgs, out: &mut dyn Write, now: SystemTime) -> anyh
         })
         .collect();
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &shown)?;
-        writeln!(out)?;
+        writeln!(out, "{}", crate::json::to_string_pretty(&shown)?)?;
     } else {
         for (at, Shown { file, inspection }) in shown.iter().enumerate() {
             let gap = if at == 0 { "" } else { "\n" };

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
+
 use crate::config::{Config, Stream, WhenFull, show_bytes, show_duration};
 
+use super::mount::Mount;
 use super::report::Report;
 
 const AREA: &str = "disk";
@@ -29,11 +32,15 @@ pub(super) struct Space {
     pub(super) free: u64,
     /// Whether it is an SD card or eMMC.
     pub(super) flash_card: bool,
+    /// What is mounted there, if the kernel says.
+    pub(super) mount: Option<Mount>,
+    /// Whether this user may write there.
+    pub(super) writable: bool,
 }
 
 impl Space {
     /// The same without what a log takes.
-    pub(super) const fn without(mut self, taken: u64) -> Self {
+    pub(super) fn without(mut self, taken: u64) -> Self {
         self.free = self.free.saturating_add(taken);
         self
     }
@@ -46,11 +53,13 @@ impl Space {
             size: found.f_blocks.saturating_mul(found.f_frsize),
             free: found.f_bavail.saturating_mul(found.f_frsize),
             flash_card: is_flash_card(&there),
+            mount: Mount::of(&there),
+            writable: rustix::fs::access(&there, Access::WRITE_OK | Access::EXEC_OK).is_ok(),
         })
     }
 }
 
-fn existing(directory: &Path) -> PathBuf {
+pub(super) fn existing(directory: &Path) -> PathBuf {
     let found = directory.ancestors().find(|path| !path.as_os_str().is_empty() && path.exists());
     found.map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
@@ -73,11 +82,40 @@ pub(super) fn check(config: &Config, space: Result<&Space, &str>, report: &mut R
     }
     bounds(config, report);
     writes(config, space.is_ok_and(|space| space.flash_card), report);
+    if let Ok(space) = space {
+        place(config, space, report);
+    }
     if let Err(error) = space {
         report.error(
             AREA,
             format!("the file system of gateway.data_dir cannot be read: {error}"),
             "create the directory, or name another",
+        );
+    }
+}
+
+/// Whether what is written to the directory stays, and whether it can be written at all.
+fn place(config: &Config, space: &Space, report: &mut Report) {
+    let here = config.gateway.data_dir.display();
+    let mount = space.mount.as_ref();
+    if let Some((mount, why)) = mount.and_then(|mount| Some((mount, mount.loses()?))) {
+        report.error(
+            AREA,
+            format!("gateway.data_dir ({here}) is on {}, {why}", mount.kind),
+            "name a directory on a local disk (ext4); in a container, a volume",
+        );
+    }
+    if mount.is_some_and(|mount| mount.read_only) {
+        report.error(
+            AREA,
+            format!("the file system of {here} is mounted read-only: nothing can be accepted there"),
+            "check the disk (`dmesg`), then mount it for writing",
+        );
+    } else if !space.writable {
+        report.error(
+            AREA,
+            format!("this user may not write to {here}"),
+            "check as the user that runs the gateway, or give the directory to it (chown)",
         );
     }
 }

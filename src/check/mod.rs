@@ -9,6 +9,7 @@ mod admin;
 mod certificates;
 mod disk;
 mod memory;
+mod mount;
 mod report;
 mod routes;
 mod sample;
@@ -23,6 +24,7 @@ use crate::config::Config;
 pub(crate) use admin::AREA as ADMIN;
 use disk::Space;
 pub(crate) use disk::record_bytes;
+pub(crate) use mount::Mount;
 pub(crate) use report::{AREAS, Finding, Report, Severity};
 
 /// What to look at besides the configuration.

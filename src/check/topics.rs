@@ -10,6 +10,8 @@ use super::routes::named;
 const AREA: &str = "topics";
 const MAX_IDENTITY: usize = 128;
 const MANY_LEVELS: usize = 32;
+/// Seconds for which one message may keep the line for itself: as long as the bridge waits for an ack.
+const LONG_MESSAGE: u64 = 20;
 
 /// The mapping as the bridge uses it; none without a cloud.
 pub(super) fn mapping(config: &Config) -> Option<Mapping> {
@@ -41,6 +43,27 @@ pub(super) fn check(config: &Config, mapping: Option<&Mapping>, report: &mut Rep
         }
     }
     payload(config, mapping, report);
+    pace(config, report);
+}
+
+/// How long the largest message would take at the bandwidth that is allowed; others wait meanwhile.
+fn pace(config: &Config, report: &mut Report) {
+    let Some(bandwidth) = config.cloud.as_ref().and_then(|cloud| cloud.max_bandwidth) else {
+        return;
+    };
+    // The bridge uses nine tenths of it.
+    let seconds = u64::from(config.limits.max_packet) * 10 / bandwidth.saturating_mul(9).max(1);
+    if seconds > LONG_MESSAGE {
+        report.warn(
+            AREA,
+            format!(
+                "one message of limits.max_packet ({}) takes {seconds} s at cloud.max_bandwidth ({}/s), and all others wait meanwhile",
+                show_bytes(config.limits.max_packet.into()),
+                show_bytes(bandwidth)
+            ),
+            "lower limits.max_packet to what the devices send, or raise cloud.max_bandwidth",
+        );
+    }
 }
 
 fn check_route(mapping: &Mapping, name: &str, route: &Route, report: &mut Report) {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::schema::{Reading, Section};
+use super::schema::{NO_HOME, Reading, Section, is_of_a_home};
 
 const MAX_ID: usize = 64;
 
@@ -102,7 +102,9 @@ pub(super) fn read(root: &Section<'_>, env: &BTreeMap<String, String>, reading: 
 fn data_dir(section: &Section<'_>, env: &BTreeMap<String, String>, reading: &mut Reading<'_>) -> PathBuf {
     if let Some(written) = section.text("data_dir") {
         let path = reading.base_dir.join(&written);
-        if written.is_empty() {
+        if is_of_a_home(&written) {
+            reading.faults.push(section.fault("data_dir", NO_HOME));
+        } else if written.is_empty() {
             reading.faults.push(section.fault("data_dir", "is empty; name a directory"));
         } else if reading.check_files && path.exists() && !path.is_dir() {
             reading

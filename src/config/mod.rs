@@ -118,6 +118,8 @@ pub(crate) fn parse(text: &str, base_dir: &Path, overrides: &Overrides) -> Resul
         file: "the configuration".into(),
         faults,
     };
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut root = match Node::parse_file(text) {
         Ok(root) => root,
         Err(fault) => return Err(error(vec![*fault])),

@@ -14,6 +14,7 @@ use super::shutdown::Running;
 use super::tasks::{Task, Tasks};
 use super::{Exit, cloud, descriptors, private, time};
 use crate::admin;
+use crate::check::Mount;
 use crate::config::Config;
 use crate::inspect::{About, warned_at};
 use crate::monitor::canary::{self, Canary};
@@ -54,6 +55,9 @@ pub(super) async fn build(
     let data_dir = config.gateway.data_dir.clone();
     let closed = tokio::task::spawn_blocking(move || private::close_to_others(&data_dir)).await;
     closed.map_err(|error| Exit::Internal(error.into()))?;
+    if let Some((mount, why)) = Mount::of(&config.gateway.data_dir).and_then(|mount| Some((mount.kind.clone(), mount.loses()?))) {
+        tracing::error!(directory = %config.gateway.data_dir.display(), "gateway.data_dir is on {mount}, {why}; name a directory on a local disk");
+    }
     machine.remember(log.status().last_trusted);
     tracing::info!(clean = report.clean, waiting = report.recovered, damaged = report.damaged, took = ?report.took, "the log is open");
     let traces = trace(&config, &log, &clock, &telemetry, tasks).map_err(Exit::Internal)?;

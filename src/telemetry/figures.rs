@@ -120,6 +120,8 @@ pub(crate) struct Front {
     pub(crate) bounds: Vec<BoundStatus>,
     /// Names that devices dialled and our certificates lack.
     pub(crate) wrong_names: ByLabel,
+    /// Bytes of publishes that wait for their commit.
+    pub(crate) uncommitted: u64,
     /// Listeners that cannot serve now, and why.
     pub(crate) closed_listeners: Vec<(SocketAddr, String)>,
 }
@@ -137,6 +139,8 @@ pub(crate) struct Log {
     pub(crate) quarantined: Quarantined,
     /// Why the log cannot write now; `None` if it can.
     pub(crate) unavailable: Option<String>,
+    /// How long commits wait on purpose.
+    pub(crate) commit_wait: Duration,
     /// Whether its writer thread has ended, which only a restart fixes.
     pub(crate) writer_ended: bool,
 }

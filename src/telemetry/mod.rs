@@ -31,7 +31,6 @@ use prometheus::{Registry, TextEncoder};
 use crate::config::Config;
 use crate::traces::Tracer;
 use catalogue::{ACK_LATENCY, COMMIT_LATENCY, DELIVERY_AGE, Instrument, Kind, Moment, Read, instruments};
-use figures::Log;
 use forebay_broker::UnroutedTopic;
 use observers::Observers;
 use past::Past;
@@ -97,6 +96,8 @@ pub(crate) struct Look {
     pub(crate) autonomy: Option<f64>,
     /// How long the log has taken records in without a commit; `None` if commits succeed.
     pub(crate) log_stalled: Option<Duration>,
+    /// How long a commit that takes long has been waited for; `None` if commits are quick.
+    pub(crate) commit_slow: Option<Duration>,
     /// The deadlines, the nearest first.
     pub(crate) outlook: Vec<Deadline>,
     /// What was counted within a day.
@@ -250,8 +251,9 @@ impl Telemetry {
         let (rates, watchdog, past) = &mut *sampled;
         let flow = rates.flow(now, totals);
         rates.note(now, totals);
-        watchdog.note(now, progress(&figures.log, stats.log));
+        watchdog.note(now, progress(&figures, stats.log));
         let log_stalled = watchdog.stalled(now);
+        let commit_slow = watchdog.slow(now, figures.log.commit_wait);
         let within_a_day = past.look(now, source.counted());
         drop(sampled);
         let autonomy = autonomy(figures.log.headroom(), flow.bytes);
@@ -263,6 +265,7 @@ impl Telemetry {
             flow,
             autonomy,
             log_stalled,
+            commit_slow,
         })
     }
 
@@ -296,8 +299,8 @@ impl Scrape {
     }
 }
 
-fn progress(log: &Log, stats: &forebay_wal::Stats) -> Progress {
-    let waiting: u64 = log.streams.iter().map(|stream| stream.waiting).sum();
+fn progress(figures: &Figures, stats: &forebay_wal::Stats) -> Progress {
+    let waiting: u64 = figures.log.streams.iter().map(|stream| stream.waiting).sum();
     let settled = [
         &stats.delivered,
         &stats.expired,
@@ -308,6 +311,7 @@ fn progress(log: &Log, stats: &forebay_wal::Stats) -> Progress {
     Progress {
         commits: value(&stats.commits) + value(&stats.commits_failed),
         taken_in: waiting + settled.into_iter().map(value).sum::<u64>(),
+        is_waiting: figures.front.uncommitted > 0,
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Counted {
     pub(crate) evicted: u64,
     pub(crate) expired: u64,
     pub(crate) dead_lettered: u64,
+    /// Connections to the cloud that another client with our id ended.
+    pub(crate) taken_over: u64,
 }
 
 impl Counted {
@@ -68,6 +70,7 @@ impl Counted {
             evicted: value(&log.evicted),
             expired: value(&log.expired),
             dead_lettered: value(&log.dead_lettered),
+            taken_over: stats.cloud.map_or(0, taken_over),
         }
     }
 
@@ -91,8 +94,14 @@ impl Counted {
             evicted: self.evicted.saturating_sub(before.evicted),
             expired: self.expired.saturating_sub(before.expired),
             dead_lettered: self.dead_lettered.saturating_sub(before.dead_lettered),
+            taken_over: self.taken_over.saturating_sub(before.taken_over),
         }
     }
+}
+
+fn taken_over(stats: &forebay_bridge::Stats) -> u64 {
+    let counts = stats.reconnects().filter(|(ended, _)| *ended == forebay_bridge::Ended::TakenOver);
+    counts.map(|(_, count)| count).sum()
 }
 
 /// What was counted since `before`, by label.

@@ -57,6 +57,7 @@ pub(super) struct Running {
     pub(super) sources: Sources,
     max_disk: u64,
     keep_free: u64,
+    commit_wait: Duration,
     survive_outage: Duration,
     survive_bytes: f64,
     refusing: HashSet<String>,
@@ -69,6 +70,7 @@ impl Running {
             sources,
             max_disk: config.gateway.max_disk,
             keep_free: config.gateway.keep_free,
+            commit_wait: config.gateway.commit_wait,
             survive_outage: config.gateway.survive.outage,
             survive_bytes: config.gateway.survive.rate * record_bytes(config) as f64,
             refusing: refusing.map(|stream| stream.name.clone()).collect(),
@@ -93,6 +95,7 @@ impl Running {
             keep_free: self.keep_free,
             quarantined: status.quarantined,
             unavailable: status.unavailable,
+            commit_wait: self.commit_wait,
             writer_ended: !self.sources.log.is_alive(),
         }
     }
@@ -113,6 +116,7 @@ impl Source for Running {
                 bounds: self.sources.view.budget().status(),
                 state: self.sources.view.state_report(),
                 wrong_names: self.sources.view.wrong_names(),
+                uncommitted: self.sources.view.uncommitted_bytes() as u64,
                 closed_listeners: self.sources.view.closed_listeners(),
             },
             log: self.log(),

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// How long records may wait for a commit; `gateway.commit_wait` is 10 s at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long they may before it is told, beside the time that commits wait on purpose.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// What the log has done, as of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -12,6 +15,8 @@ pub(crate) struct Progress {
     pub(crate) commits: u64,
     /// Records taken in: those that wait, committed or not, and those that ended.
     pub(crate) taken_in: u64,
+    /// Something waits for a commit now.
+    pub(crate) is_waiting: bool,
 }
 
 /// Since when records wait although no commit has ended.
@@ -26,7 +31,7 @@ impl Watchdog {
     pub(crate) fn note(&mut self, now: Instant, progress: Progress) {
         match self.at_last_commit {
             Some(last) if last.commits == progress.commits => {
-                if self.waiting_since.is_none() && progress.taken_in > last.taken_in {
+                if self.waiting_since.is_none() && (progress.is_waiting || progress.taken_in > last.taken_in) {
                     self.waiting_since = Some(now);
                 }
             }
@@ -37,6 +42,13 @@ impl Watchdog {
                 }
             }
         }
+    }
+
+    /// How long records have waited for a commit that takes long; `None` if it is less than ten seconds and `commit_wait`.
+    #[must_use]
+    pub(crate) fn slow(&self, now: Instant, commit_wait: Duration) -> Option<Duration> {
+        let waited = now.duration_since(self.waiting_since?);
+        (waited >= SLOW + commit_wait).then_some(waited)
     }
 
     /// How long records have waited for a commit in vain; `None` if it is less than a minute.
@@ -64,6 +76,7 @@ mod tests {
             move |second: u64| Progress {
                 commits: second.min(dead),
                 taken_in: 10 * second,
+                ..Progress::default()
             }
         };
         assert!(stalls(300, dead_from(100)));
@@ -71,11 +84,36 @@ mod tests {
     }
 
     #[test]
+    fn e27_a_commit_that_stands_is_named_within_15_seconds_and_one_that_waits_on_purpose_is_not() {
+        for commit_wait in [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(10)] {
+            let (start, mut watchdog) = (Instant::now(), Watchdog::default());
+            let mut named = None;
+            for second in 0..30 {
+                let now = start + Duration::from_secs(second);
+                // One record, taken in within the second of the last commit: nothing rises any more.
+                let progress = Progress {
+                    commits: 7,
+                    taken_in: 100,
+                    is_waiting: true,
+                };
+                watchdog.note(now, progress);
+                named = named.or(watchdog.slow(now, commit_wait).map(|_| second));
+            }
+            assert_eq!(named, Some(11 + commit_wait.as_secs_f64().ceil() as u64));
+        }
+    }
+
+    #[test]
     fn an_idle_log_and_a_slow_one_are_well() {
-        assert!(!stalls(10_000, |_| Progress { commits: 7, taken_in: 900 }));
+        assert!(!stalls(10_000, |_| Progress {
+            commits: 7,
+            taken_in: 900,
+            ..Progress::default()
+        }));
         assert!(!stalls(10_000, |second| Progress {
             commits: second / 30,
-            taken_in: second
+            taken_in: second,
+            is_waiting: true,
         }));
     }
 }

@@ -11,6 +11,7 @@ pub mod plant;
 pub mod program;
 pub mod prometheus;
 pub mod scene;
+pub mod slow_sync;
 pub mod telemetry;
 
 use std::future::Future;

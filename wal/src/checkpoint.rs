@@ -256,5 +256,9 @@ fn failed(path: &Path, error: SegmentError) -> CheckpointError {
 /// A new file survives a power cut once its directory is synced.
 fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    match std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all() {
+        // Some file systems know no sync of a directory; the log has said so.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => Ok(()),
+        done => done,
+    }
 }

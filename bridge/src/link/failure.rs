@@ -7,7 +7,7 @@ use std::time::Duration;
 use forebay_topic::PeerText;
 use rumqttc::v5::{ConnectionError as Error5, StateError as State5};
 use rumqttc::{ConnectionError as Error4, StateError as State4};
-use rustls::{AlertDescription, CertificateError, Error as Rustls};
+use rustls::{AlertDescription, CertificateError, Error as Rustls, InvalidMessage};
 
 use super::connector::ConnectError;
 use super::relay::End;
@@ -280,6 +280,11 @@ fn from_rustls(error: &Rustls, config: &Config) -> Failure {
         }
         Rustls::AlertReceived(AlertDescription::NoApplicationProtocol) | Rustls::NoApplicationProtocol => {
             format!("{peer} wants another ALPN name; AWS needs port 8883, or 443 with `x-amzn-mqtt-ca`")
+        }
+        Rustls::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            format!(
+                "{peer} does not answer in TLS: check that the port speaks TLS, and whether a login page (captive portal) or a proxy answers in its place"
+            )
         }
         _ => format!("TLS with {peer} failed: {said}"),
     };

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::inspect::Line;
+use crate::json;
 
 /// Bytes gathered before they are handed over.
 const FRAME: usize = 64 << 10;
@@ -70,9 +71,8 @@ pub(super) fn lines(progress: Arc<Progress>) -> (AnswerBody, Out) {
 impl Out {
     /// Takes a line; false = nobody wants more. Waits for the peer to take what was sent.
     pub(super) fn put(&mut self, line: &Line) -> bool {
-        if serde_json::to_writer(&mut self.buffer, line).is_err() {
-            return false;
-        }
+        let Ok(json) = json::to_string(line) else { return false };
+        self.buffer.extend_from_slice(json.as_bytes());
         self.buffer.push(b'\n');
         let is_now = self.buffer.len() >= FRAME || matches!(line, Line::Searched { .. });
         !is_now || self.flush()
@@ -80,7 +80,8 @@ impl Out {
 
     /// Takes an answer that is one object.
     pub(super) fn put_json(&mut self, value: &impl serde::Serialize) {
-        if serde_json::to_writer(&mut self.buffer, value).is_ok() {
+        if let Ok(json) = json::to_string(value) {
+            self.buffer.extend_from_slice(json.as_bytes());
             self.buffer.push(b'\n');
         }
     }

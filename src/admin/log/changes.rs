@@ -70,7 +70,7 @@ where
     match done {
         Ok(Ok(changed)) => {
             tracing::info!(%peer, path, changed = changed.changed, kept = changed.kept.len(), "the log was changed over the admin API");
-            match serde_json::to_string(&changed) {
+            match crate::json::to_string(&changed) {
                 Ok(json) => page(StatusCode::OK, JSON, json + "\n"),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}; please report it\n")),
             }

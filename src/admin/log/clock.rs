@@ -36,7 +36,7 @@ pub(super) async fn answer<B>(pages: &LogPages, request: &Request<B>, state: &St
 }
 
 fn json(value: &impl serde::Serialize) -> Page {
-    match serde_json::to_string(value) {
+    match crate::json::to_string(value) {
         Ok(json) => page(StatusCode::OK, JSON, json + "\n"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}; please report it\n")),
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::super::Mount;
 use super::{CheckOptions, ROOM, Severity, Space, check, config, found, run_with};
 use crate::certs::make::{self, Terms};
 use crate::config::{Config, Overrides, parse};
@@ -56,11 +57,7 @@ fn a_file_system_too_small_is_an_error_and_one_too_full_a_warning() {
             &config,
             &CheckOptions::default(),
             forebay_wal::wall_clock(),
-            Ok(&Space {
-                size,
-                free,
-                flash_card: false,
-            }),
+            Ok(&Space { size, free, ..ROOM }),
         )
     };
     assert_eq!(
@@ -182,6 +179,26 @@ fn a_revocation_list_that_cannot_be_read_is_an_error() {
     let report = check(&with_certificates(folder.path(), forebay_wal::wall_clock(), "[plant-7.local]"));
     let hint = found(&report, Severity::Error, "devices.crl");
     assert_eq!(hint, "without it the listener does not start");
+}
+
+#[test]
+fn e19_a_directory_in_memory_or_in_a_containers_layer_is_an_error_and_so_is_one_that_cannot_be_written() {
+    let with = |kind: &str, read_only, writable| {
+        let mount = Some(Mount {
+            kind: kind.to_owned(),
+            read_only,
+        });
+        let space = Space { mount, writable, ..ROOM };
+        run_with(&config(""), &CheckOptions::default(), forebay_wal::wall_clock(), Ok(&space))
+    };
+    for kind in ["tmpfs", "ramfs", "overlay"] {
+        found(&with(kind, false, true), Severity::Error, &format!("is on {kind}, "));
+    }
+    for kind in ["ext4", "xfs", "btrfs", "f2fs"] {
+        assert!(!with(kind, false, true).failed(), "{kind}");
+        found(&with(kind, true, false), Severity::Error, "is mounted read-only");
+        found(&with(kind, false, false), Severity::Error, "this user may not write to");
+    }
 }
 
 #[test]

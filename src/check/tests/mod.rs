@@ -13,6 +13,8 @@ const ROOM: Space = Space {
     size: 64 << 30,
     free: 32 << 30,
     flash_card: false,
+    mount: None,
+    writable: true,
 };
 
 /// A gateway with a plain listener for `local`, one for devices by client id, and a cloud.

@@ -226,3 +226,26 @@ fn a_sample_needs_to_know_who() {
         "name the publisher: --as IDENTITY"
     );
 }
+
+#[test]
+fn e7_a_largest_message_that_fills_the_allowed_bandwidth_for_long_is_told() {
+    for (packet, bandwidth, seconds) in [
+        ("128KiB", "1KiB/s", Some(142)),
+        ("128KiB", "4KiB/s", Some(35)),
+        ("1MiB", "32KiB/s", Some(35)),
+        ("64KiB", "8KiB/s", None),
+        ("128KiB", "64KiB/s", None),
+    ] {
+        let report = check(&read(&format!(
+            "gateway: {{id: g}}\nlisteners: [{{bind: 127.0.0.1:1883}}]\nlimits: {{max_packet: {packet}}}\n\
+             cloud: {{endpoint: 127.0.0.1, profile: mqtt, max_bandwidth: {bandwidth}}}\n"
+        )));
+        match seconds {
+            Some(seconds) => {
+                let hint = found(&report, Severity::Warn, &format!("takes {seconds} s at cloud.max_bandwidth"));
+                assert!(hint.starts_with("lower limits.max_packet"), "{hint}");
+            }
+            None => assert!(!report.to_string().contains("cloud.max_bandwidth"), "{report}"),
+        }
+    }
+}

@@ -45,9 +45,9 @@ impl Output {
 
     /// Writes an object as one line.
     pub(super) fn json(&mut self, value: &impl serde::Serialize) -> bool {
-        let written = serde_json::to_writer(&mut self.out, value)
+        let written = crate::json::to_string(value)
             .map_err(io::Error::from)
-            .and_then(|()| self.out.write_all(b"\n"));
+            .and_then(|json| writeln!(self.out, "{json}"));
         self.lines += 1;
         self.note(written)
     }

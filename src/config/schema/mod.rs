@@ -12,4 +12,4 @@ pub(in crate::config) use check::check;
 pub(in crate::config) use markdown::markdown;
 #[cfg(test)]
 pub(in crate::config) use reference::{Built, Default, reference};
-pub(in crate::config) use section::{Reading, Section};
+pub(in crate::config) use section::{NO_HOME, Reading, Section, is_of_a_home};

@@ -138,7 +138,9 @@ impl<'n> Section<'n> {
     pub(in crate::config) fn file(&self, name: &str, default: Option<&str>, hint: &str, reading: &mut Reading<'_>) -> Option<PathBuf> {
         let written = self.given(name).and_then(Node::scalar).or_else(|| default.map(str::to_owned))?;
         let path = reading.base_dir.join(&written);
-        if reading.check_files
+        if is_of_a_home(&written) {
+            reading.faults.push(self.fault(name, NO_HOME));
+        } else if reading.check_files
             && let Err((kind, error)) = readable(&path)
         {
             let by_default = if self.has(name) { "" } else { " (the default)" };
@@ -176,6 +178,14 @@ impl<'n> Section<'n> {
             None => self.fault(name, reason),
         }
     }
+}
+
+/// Only a shell expands it.
+pub(in crate::config) const NO_HOME: &str = "`~` is not expanded here, it would be a folder of that name; write the whole path";
+
+/// Whether a path begins with a user's home, as a shell would expand it.
+pub(in crate::config) fn is_of_a_home(written: &str) -> bool {
+    written.starts_with('~')
 }
 
 fn readable(path: &Path) -> Result<(), (ErrorKind, String)> {

@@ -368,3 +368,25 @@ fn e8_files_that_are_missing_keep_no_gateway_from_starting_and_a_fault_of_the_te
         load_to_run(&path, &none).unwrap_err();
     }
 }
+
+#[test]
+fn e20_a_path_of_a_home_is_no_folder_named_tilde() {
+    for path in ["~/data", "~", "~root/x"] {
+        let shown = the_fault(&MINIMAL.replace("id: plant-7", &format!("id: plant-7, data_dir: \"{path}\"")));
+        assert!(
+            shown.contains("gateway.data_dir") && shown.contains("write the whole path"),
+            "{shown}"
+        );
+    }
+    let tls = "listeners: [{bind: 0.0.0.0:8883, tls: {certificate: \"~/server.pem\"}}]";
+    let shown = the_fault(&format!("gateway: {{id: g}}\n{tls}\n"));
+    assert!(
+        shown.contains("tls.certificate") && shown.contains("write the whole path"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn e20_a_byte_order_mark_is_no_second_document() {
+    assert_eq!(read(&format!("\u{feff}{MINIMAL}")).unwrap(), read(MINIMAL).unwrap());
+}

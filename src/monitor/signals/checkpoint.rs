@@ -161,7 +161,11 @@ pub(super) fn save(path: &Path, engine: &Engine, now: &Timestamp, clean: bool) -
     file.get_ref().sync_all()?;
     std::fs::rename(&temporary, path)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    match File::open(parent.unwrap_or(Path::new(".")))?.sync_all() {
+        // Some file systems know no sync of a directory; the log has said so.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => Ok(()),
+        done => done,
+    }
 }
 
 /// Renames a file that cannot be used, so that it is kept for a look and not read again.

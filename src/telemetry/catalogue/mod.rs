@@ -212,6 +212,7 @@ const LOG: &[Instrument] = &[
     counter("forebay_commits_total", "commits", "Commits. Each writes about 40 KiB, however small it is: would a longer `commit_wait` reduce wear?", |m| count(&m.stats.log.commits)),
     counter("forebay_failed_commits_total", "commits", "Commits that failed; nothing of them was acked. Check the disk if it rises.", |m| count(&m.stats.log.commits_failed)),
     histogram(COMMIT_LATENCY, LATENCY, "Duration of a commit, including its sync: is the disk slow or failing?"),
+    gauge("forebay_commit_waiting_seconds", "seconds", "How long records have waited for a commit that takes longer than ten seconds; 0 if none does. Does the disk answer?", |m| vec![series(&[], m.look.commit_slow.map_or(0.0, |waited| waited.as_secs_f64()))]),
     by(&["stream"], gauge("forebay_waiting_records", "records", "Records that wait for the cloud.", |m| streams(m, |stream| Some(stream.waiting as f64)))),
     by(&["stream"], gauge("forebay_waiting_bytes", "bytes", "Encoded bytes of these records.", |m| streams(m, |stream| Some(stream.waiting_bytes as f64)))),
     by(&["stream"], gauge("forebay_stream_max_bytes", "bytes", "The stream's bound on waiting bytes.", |m| streams(m, |stream| Some(stream.max_bytes as f64)))),

@@ -225,6 +225,7 @@ pub(crate) fn look() -> Look {
         flow: Flow::default(),
         autonomy: None,
         log_stalled: None,
+        commit_slow: None,
         outlook: vec![],
         within_a_day: Counted::default(),
     }

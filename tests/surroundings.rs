@@ -1,0 +1,136 @@
+//! What the gateway runs on: syncs that stand or are not known, a directory in memory, a log that another user's command changed.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use forebay_broker::codec::{QoS, ReasonCode, Version};
+use support::device::Device;
+use support::eventually;
+use support::gateway::{Gateway, forebay};
+use support::program::program;
+use support::scene::Scene;
+use support::slow_sync::Syncs;
+
+fn scene() -> Scene {
+    Scene::new("ground").cloud_on(1).set("cloud", "canary", "off")
+}
+
+async fn device(gateway: &Gateway) -> Device {
+    Device::connect(gateway.listeners[0], "d1", Version::V5, true).await.unwrap()
+}
+
+async fn publish(device: &mut Device, id: u16) {
+    device
+        .publish("devices/d1/telemetry", b"1", QoS::AtLeastOnce, id, false)
+        .await
+        .unwrap();
+}
+
+async fn names(gateway: &Gateway, words: &[&str]) {
+    eventually(&format!("a problem that says all of {words:?}"), || async {
+        let status = gateway.status().await;
+        let problems = status["problems"].as_array().unwrap();
+        let says = |line: &str| words.iter().all(|word| line.contains(word));
+        problems.iter().any(|line| says(line.as_str().unwrap())).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e27_a_sync_that_stands_is_named_and_neither_cuts_a_device_nor_keeps_the_process_from_its_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let syncs = Syncs::new(folder.path());
+    let mut gateway = syncs.under(scene().gateway());
+    gateway.start().await;
+    let mut device = device(&gateway).await;
+    publish(&mut device, 1).await;
+    assert_eq!(device.puback().await, Some(ReasonCode::SUCCESS));
+    syncs.say("stands");
+    publish(&mut device, 2).await;
+    names(&gateway, &["for a commit", "the disk does not answer"]).await;
+    gateway.logs(&["records have waited ten seconds for a commit"]).await;
+    assert!(gateway.metric("forebay_commit_waiting_seconds", &[]).await >= 10.0);
+    // It goes on when the disk does: the connection is the same.
+    syncs.say("well");
+    assert_eq!(device.puback().await, Some(ReasonCode::SUCCESS));
+    syncs.say("stands");
+    publish(&mut device, 3).await;
+    let began = Instant::now();
+    assert_eq!(gateway.stop().await, 74, "the log could not be closed");
+    assert!(began.elapsed() < Duration::from_secs(50), "{:?}", began.elapsed());
+    gateway.logs(&["the end of the log"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e25_a_file_system_that_knows_no_sync_of_a_directory_is_told_once_and_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let syncs = Syncs::new(folder.path());
+    syncs.say("unknown");
+    let mut gateway = syncs.under(scene().gateway());
+    for life in 1..=2 {
+        gateway.start().await;
+        let mut device = device(&gateway).await;
+        publish(&mut device, 1).await;
+        assert_eq!(device.puback().await, Some(ReasonCode::SUCCESS));
+        drop(device);
+        assert_eq!(gateway.stop().await, 0);
+        let told = gateway.log().matches("cannot sync a directory").count();
+        assert!((1..=life).contains(&told), "once in a life that syncs it:\n{}", gateway.log());
+        assert!(!gateway.log().contains("a restart would lose it"), "{}", gateway.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e19_a_directory_in_memory_is_an_error_of_check_and_a_problem_of_the_gateway() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test mounts a file system: run it as root"
+    );
+    let memory = tempfile::tempdir().unwrap();
+    let path = memory.path().display().to_string();
+    let run = |command: &str, arguments: &[&str]| {
+        assert!(Command::new(program(command, "mount")).args(arguments).status().unwrap().success());
+    };
+    run("mount", &["-t", "tmpfs", "-o", "size=300m", "tmpfs", &path]);
+    let mut gateway = scene().set("gateway", "data_dir", format!("{path}/data")).gateway();
+    gateway.start().await;
+    names(&gateway, &["gateway.data_dir", "is on tmpfs", "loses every acked message"]).await;
+    gateway.logs(&["ERROR", "is on tmpfs"]).await;
+    let (code, told, _) = forebay(&["check"], gateway.folder()).await;
+    assert!(code == 78 && told.contains("is on tmpfs"), "{code} {told}");
+    assert_eq!(gateway.stop().await, 0);
+    run("umount", &[&path]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e12_what_root_makes_in_a_stopped_log_belongs_to_the_logs_owner() {
+    assert!(rustix::process::geteuid().is_root(), "this test changes owners: run it as root");
+    const OWNER: u32 = 65_534;
+    let mut gateway = scene().gateway();
+    gateway.start().await;
+    let mut device = device(&gateway).await;
+    publish(&mut device, 1).await;
+    assert_eq!(device.puback().await, Some(ReasonCode::SUCCESS));
+    gateway.kill().await;
+    let data = gateway.folder().join("data");
+    let all = || {
+        let mut found = vec![data.clone(), data.join("log")];
+        for directory in [&data, &data.join("log")] {
+            found.extend(std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        found
+    };
+    for path in all() {
+        std::os::unix::fs::chown(&path, Some(OWNER), Some(OWNER)).unwrap();
+    }
+    let before = all().len();
+    let (code, _, told) = forebay(&["dead", "requeue", "--yes"], gateway.folder()).await;
+    assert!(code == 0 || code == 1, "{code} {told}");
+    for path in all() {
+        assert_eq!(path.metadata().unwrap().uid(), OWNER, "{} of {before}: {told}", path.display());
+    }
+}
