@@ -314,6 +314,42 @@ async fn a_healthy_gateway_has_no_problems() {
 }
 
 #[tokio::test]
+async fn d_a_kill_a_takeover_a_refusal_and_files_that_are_not_in_use_are_named_with_what_to_do() {
+    let mut fake = Arc::into_inner(Fake::new()).unwrap();
+    let figures = fake.figures.get_mut().unwrap();
+    figures.start.clean = false;
+    figures.clock.report.since_start = Duration::from_secs(60);
+    figures.stale_files = vec![PathBuf::from("/etc/forebay/certs/devices.crl")];
+    figures.cloud_files = Some("cloud.pem cannot be read".to_owned());
+    fake.counted.taken_over = 3;
+    fake.counted.refused = vec![("not_authorized".to_owned(), 3), ("log_full".to_owned(), 0)];
+    let device = |identity: &str, refused| DeviceStatus {
+        identity: identity.to_owned(),
+        connections: 1,
+        connects: 1,
+        accepted: 0,
+        refused,
+        last_seen_ms: 0,
+        last_end: None,
+    };
+    fake.devices = vec![device("calm", 0), device("loud\n", 2), device("other", 1)];
+    let fake = Arc::new(fake);
+    let problems = status(&fake).await["problems"].to_string();
+    for words in [
+        "not stopped in order before this start: a kill, a crash or a power cut. 2 records waited then, and nothing that was acked is lost",
+        "another client with our client id took the cloud's connection over 3 times within a day: give each gateway its own gateway.id",
+        "publishes were refused within a day: not_authorized 3; most of `loud\\\\n`; the gateway's log names the topics",
+        "/etc/forebay/certs/devices.crl has changed on disk; the running gateway reads it at the start only",
+        "the files of cloud.tls cannot be used: cloud.pem cannot be read; the connection uses them as they were before",
+    ] {
+        assert!(problems.contains(words), "{words}\nin {problems}");
+    }
+    fake.figures.lock().unwrap().clock.report.since_start = Duration::from_secs(2 * 3600);
+    let later = status(&fake).await["problems"].to_string();
+    assert!(!later.contains("not stopped in order"), "it is told for an hour: {later}");
+}
+
+#[tokio::test]
 async fn every_fault_names_itself_in_a_sentence() {
     let mut fake = Arc::into_inner(Fake::new()).unwrap();
     let figures = fake.figures.get_mut().unwrap();
