@@ -429,6 +429,30 @@ async fn topics_and_filters_over_the_bounds_are_refused_and_harm_nobody() {
     assert_eq!(watch.bench.view.stats().refused(Refusal::TopicBounds), 6);
 }
 
+/// What is kept of a long topic under an alias still says why it is refused, wherever a character of it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_over_the_bound_under_an_alias_is_refused_for_its_length() {
+    let mut watch = Watch::new(Setup::default()).await;
+    let mut device = watch.client(connect_5("aliased")).await;
+    let characters = ["x", "é", "€", "🦀"];
+    for (begin, character) in ["cloud/", "cloud/a", "cloud/aa", "cloud/aaa"]
+        .into_iter()
+        .flat_map(|begin| characters.map(|c| (begin, c)))
+    {
+        let long = format!("{begin}{}", character.repeat(1100));
+        for topic in [long.as_str(), ""] {
+            let Packet::Publish(mut sent) = publish(topic, 1, Some(2)) else {
+                unreachable!()
+            };
+            sent.properties.topic_alias = std::num::NonZeroU16::new(1);
+            device.send(&Packet::Publish(sent)).await;
+            device.expect_ack(2, ReasonCode::TOPIC_NAME_INVALID).await;
+        }
+    }
+    assert_eq!(watch.bench.view.stats().refused(Refusal::TopicBounds), 32);
+    watch.assert_well("after aliases").await;
+}
+
 /// The ids of a session outlive its connection and the process, so there are at most `max_in_flight` of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn qos_2_publishes_that_are_never_released_are_bounded() {

@@ -248,13 +248,14 @@ impl Reader {
         }
         let max_topic = TopicBounds::of(&self.ingress.context.limits).max_bytes();
         let place = &mut self.aliases[alias - 1];
-        if !publish.topic.as_bytes().is_empty() {
-            // Of a topic over the bound just enough is kept that it stays over it.
-            let kept = max_topic.saturating_add(1).min(publish.topic.as_bytes().len());
+        let topic = publish.topic.as_str();
+        if !topic.is_empty() {
+            // Of a topic over the bound just enough is kept that it stays over it, and text.
+            let kept = topic.ceil_char_boundary(max_topic.saturating_add(1));
             if let Err(exceeded) = self.alias_bytes.grow((ALIAS_OVERHEAD + kept) as u64) {
                 return Err(self.over_budget(exceeded, "alias_bytes"));
             }
-            let before = place.replace(Bytes::copy_from_slice(&publish.topic.as_bytes()[..kept]));
+            let before = place.replace(Bytes::copy_from_slice(&topic.as_bytes()[..kept]));
             self.alias_bytes
                 .shrink(before.map_or(0, |topic| ALIAS_OVERHEAD + topic.len()) as u64);
         }
