@@ -30,6 +30,11 @@ const MIN_OUTPUT_SHARE: usize = 1088 << 10;
 /// The least for the aliases of one identity: a connection with all of them at the longest topic, and some.
 const MIN_ALIAS_SHARE: usize = 128 << 10;
 
+/// The least for the packets of one identity: two of the largest.
+const MIN_INPUT_SHARE: usize = 256 << 10;
+/// The least for the wills of one identity: one of the largest packet, and some.
+const MIN_WILL_SHARE: usize = 256 << 10;
+
 /// The bounds of the device side. Each has a policy for what is beyond it.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -63,10 +68,14 @@ pub struct Limits {
     pub max_uncommitted_bytes: usize,
     /// Bytes of publishes on 3.1.1 that wait for room in the log, of all connections together; beyond it those are not read.
     pub max_parked_bytes: usize,
+    /// Bytes of packets above 4 KiB that have not come whole, of all connections together; beyond it they are not read on.
+    pub max_input_bytes: usize,
     /// Bytes that peers have not read, of all connections together; beyond it deliveries are dropped.
     pub max_output_bytes: usize,
     /// Bytes of the topics of aliases, of all connections together; beyond it a connection ends.
     pub max_alias_bytes: usize,
+    /// Bytes of wills, of all sessions together; beyond it a CONNECT with a will is refused.
+    pub max_will_bytes: usize,
 }
 
 impl Default for Limits {
@@ -88,7 +97,9 @@ impl Default for Limits {
             max_uncommitted_bytes: 0,
             max_parked_bytes: 0,
             max_output_bytes: 0,
+            max_input_bytes: 0,
             max_alias_bytes: 0,
+            max_will_bytes: 0,
         };
         limits.within(128 << 20)
     }
@@ -108,10 +119,12 @@ impl Limits {
         let part = max_memory.saturating_sub(fixed).max(MIN_TRAFFIC_BYTES) / 32;
         Self {
             // Counted twice: in the buffers of connections, and in the open batch.
-            max_uncommitted_bytes: 7 * part,
+            max_uncommitted_bytes: 6 * part,
+            max_input_bytes: 2 * part,
             max_parked_bytes: 2 * part,
             max_output_bytes: 4 * part,
             max_alias_bytes: part,
+            max_will_bytes: 2 * part,
             max_session_pool: 3 * part,
             ..self
         }
@@ -132,6 +145,11 @@ impl Limits {
         (self.max_pending / 16).max(8)
     }
 
+    /// Of [`Limits::max_input_bytes`], what one identity may have.
+    pub(crate) fn input_share(&self) -> u64 {
+        share(self.max_input_bytes, MIN_INPUT_SHARE)
+    }
+
     /// Of [`Limits::max_output_bytes`], what one identity may have.
     pub(crate) fn output_share(&self) -> u64 {
         share(self.max_output_bytes, MIN_OUTPUT_SHARE)
@@ -140,6 +158,11 @@ impl Limits {
     /// Of [`Limits::max_alias_bytes`], what one identity may have.
     pub(crate) fn alias_share(&self) -> u64 {
         share(self.max_alias_bytes, MIN_ALIAS_SHARE)
+    }
+
+    /// Of [`Limits::max_will_bytes`], what one identity may have.
+    pub(crate) fn will_share(&self) -> u64 {
+        share(self.max_will_bytes, MIN_WILL_SHARE)
     }
 }
 
@@ -160,9 +183,10 @@ mod tests {
                 ..Limits::default()
             }
             .within(memory);
-            let traffic = 2 * (limits.max_uncommitted_bytes + limits.max_output_bytes)
+            let traffic = 2 * (limits.max_uncommitted_bytes + limits.max_output_bytes + limits.max_input_bytes)
                 + limits.max_parked_bytes
                 + limits.max_alias_bytes
+                + limits.max_will_bytes
                 + limits.max_session_pool;
             assert!(traffic <= memory.max(MIN_TRAFFIC_BYTES), "{memory} {connections}: {limits:?}");
             assert!(limits.alias_share() > 0 && limits.output_share() as usize <= limits.max_output_bytes);

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use forebay_broker::codec::{Connect, ConnectProperties, Packet, Publish, PublishProperties, ReasonCode, SubscribeOptions, Text, Version};
 use forebay_broker::{Bound, BoundStatus, Limits, View};
-use support::{Bench, Client, Setup, connect_5, connect_311, publish, until};
+use support::{Bench, Client, Setup, connect_5, connect_311, publish, until, will};
 
 fn status(view: &View, bound: Bound) -> BoundStatus {
     let all = view.budget().status();
@@ -35,6 +35,14 @@ fn limits_for(bound: Bound) -> Limits {
         },
         Bound::AliasBytes => Limits {
             max_alias_bytes: 4_000,
+            ..limits
+        },
+        Bound::WillBytes => Limits {
+            max_will_bytes: 4_000,
+            ..limits
+        },
+        Bound::InputBytes => Limits {
+            max_input_bytes: 200_000,
             ..limits
         },
         Bound::SessionBytes => Limits {
@@ -151,6 +159,24 @@ async fn reach(bound: Bound, bench: &Bench) -> Vec<Client> {
                         break;
                     }
                 }
+            }
+            clients
+        }
+        Bound::InputBytes => {
+            let mut clients = connected(bench, 3).await;
+            for client in &mut clients {
+                client.begin(&Packet::Publish(sized("here/slow", 1, 100_000)), 50_000).await;
+            }
+            clients
+        }
+        Bound::WillBytes => {
+            let mut clients = Vec::new();
+            for number in 0..5 {
+                let connect = Connect {
+                    will: Some(will("here/will", 1, None)),
+                    ..connect_5(&format!("w{number}"))
+                };
+                clients.push(Client::connect(address, connect).await.0);
             }
             clients
         }

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_broker::codec::{Connect, Packet, Publish, PublishProperties, ReasonCode, Text, Version};
+use forebay_broker::codec::{Connect, ConnectProperties, Packet, Publish, PublishProperties, ReasonCode, Text, Version, Will};
 use forebay_broker::{Bound, BoundStatus, Disconnection, Limits, View};
-use support::{Bench, Certificates, Client, Setup, connect_5, connect_311, publish, rule, until, within};
+use support::{Bench, Certificates, Client, Setup, connect_5, connect_311, publish, rule, until, will, within};
 use tokio::task::JoinSet;
 
 const OK: ReasonCode = ReasonCode::SUCCESS;
@@ -316,4 +316,219 @@ async fn a8_slow_devices_from_one_address_all_get_in_and_silent_peers_give_way()
             .lasting
             .is_some_and(|lasting| lasting.limit == 100 && lasting.last == "127.0.0.1")
     );
+}
+
+fn large(id: u16, bytes: usize) -> Packet {
+    let Packet::Publish(small) = publish("here/large", 1, Some(id)) else {
+        unreachable!()
+    };
+    Packet::Publish(Publish {
+        payload: vec![7; bytes].into(),
+        ..small
+    })
+}
+
+/// The first half of a large packet from each of many peers, before CONNECT and after: what they take stays within the bound,
+/// small packets are taken as ever, and so is a large one of another device, because silent peers give way.
+#[tokio::test(flavor = "multi_thread")]
+async fn halves_of_packets_stay_within_their_bound_and_keep_no_whole_packet_out() {
+    const MOST: u64 = 512 << 10;
+    for (count, size, is_connect) in [(5, 120_000, false), (60, 20_000, false), (60, 60_000, true)] {
+        let bench = Bench::start(Setup {
+            limits: Limits {
+                max_input_bytes: MOST as usize,
+                ..Limits::default()
+            },
+            ..Setup::default()
+        })
+        .await;
+        let mut halves = Vec::new();
+        for number in 0..count {
+            let half = if is_connect {
+                let mut half = Client::opened(bench.address(), Version::V5).await;
+                let will = Will {
+                    payload: vec![7; size].into(),
+                    ..will("here/will", 1, None)
+                };
+                let connect = Connect {
+                    will: Some(will),
+                    ..connect_5(&format!("h{number}"))
+                };
+                half.begin(&Packet::Connect(Box::new(connect)), 30_000).await;
+                half
+            } else {
+                let mut half = Client::connected(bench.address(), connect_5(&format!("h{number}"))).await;
+                half.begin(&large(1, size), size / 2).await;
+                half
+            };
+            halves.push(half);
+        }
+        until("some are not read on", || status(&bench.view, Bound::InputBytes).reached > 0).await;
+        let within_bound = || taken(&bench.view, Bound::InputBytes) <= MOST;
+        let mut device = Client::connected(bench.address(), connect_5("device")).await;
+        for id in 1..=20 {
+            device.send(&publish("here/small", 1, Some(id))).await;
+            device.expect_ack(id, OK).await;
+            assert!(within_bound());
+        }
+        if is_connect {
+            // Their address has a share; a device has one of its own.
+            device.send(&large(21, 120_000)).await;
+            device.expect_ack(21, OK).await;
+        } else if size > 100_000 {
+            within("those that are silent give way", async {
+                device.send(&large(21, 120_000)).await;
+                device.expect_ack(21, OK).await;
+            })
+            .await;
+            assert!(bench.view.stats().disconnected(Disconnection::OverBudget) > 0);
+        }
+        assert!(within_bound());
+        drop((halves, device));
+        nobody_is_connected(&bench).await;
+        until("all is given back", || taken(&bench.view, Bound::InputBytes) == 0).await;
+    }
+}
+
+/// Beginnings of a TLS ClientHello of 60,000 bytes, in records of several sizes, from nobody in particular.
+#[tokio::test(flavor = "multi_thread")]
+async fn halves_of_handshakes_stay_within_their_bound_and_keep_no_device_out() {
+    const MOST: u64 = 512 << 10;
+    let folder = tempfile::tempdir().unwrap();
+    let made = Certificates::made_in(folder.path());
+    for (record, sent) in [(16_000, 50_000), (500, 30_000)] {
+        let bench = Bench::start(Setup {
+            identities: vec!["{cn}"],
+            tls: Some(made.server()),
+            limits: Limits {
+                max_input_bytes: MOST as usize,
+                ..Limits::default()
+            },
+            ..Setup::default()
+        })
+        .await;
+        let mut hello = vec![1, 0, 0xea, 0x60, 3, 3];
+        hello.resize(sent, 7);
+        let mut bytes = Vec::new();
+        for part in hello.chunks(record) {
+            bytes.extend([0x16, 3, 1]);
+            bytes.extend((part.len() as u16).to_be_bytes());
+            bytes.extend(part);
+        }
+        let mut halves = Vec::new();
+        for _ in 0..60 {
+            let mut half = Client::opened(bench.address(), Version::V5).await;
+            assert!(half.send_raw(&bytes).await);
+            halves.push(half);
+        }
+        until("some are not read on", || status(&bench.view, Bound::InputBytes).reached > 0).await;
+        assert!(taken(&bench.view, Bound::InputBytes) <= MOST);
+        let mut device = made.client("device", &bench, Version::V5).await;
+        device.send(&Packet::Connect(Box::new(connect_5("device")))).await;
+        assert_eq!(device.connack().await.code, OK);
+        device.send(&large(1, 120_000)).await;
+        device.expect_ack(1, OK).await;
+        drop((halves, device));
+        nobody_is_connected(&bench).await;
+        until("all is given back", || taken(&bench.view, Bound::InputBytes) == 0).await;
+    }
+}
+
+/// Large packets that go on are taken, all of them, however little room there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_packets_that_go_on_are_all_taken_in_turn() {
+    let bench = Bench::start(Setup {
+        limits: Limits {
+            max_input_bytes: 200_000,
+            ..Limits::default()
+        },
+        ..Setup::default()
+    })
+    .await;
+    let mut devices = JoinSet::new();
+    for number in 0..20 {
+        let address = bench.address();
+        devices.spawn(async move {
+            let mut device = Client::connected(address, connect_5(&format!("d{number}"))).await;
+            for id in 1..=5 {
+                device.send(&large(id, 120_000)).await;
+                device.expect_ack(id, OK).await;
+            }
+        });
+    }
+    while let Some(done) = devices.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!(bench.view.stats().disconnected(Disconnection::OverBudget), 0);
+}
+
+/// Wills of several sizes whose devices go and leave them to wait for a day: one identity comes to its share, others to the
+/// whole, a device without a will connects as ever, and each will that is published or not needed gives its bytes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wills_that_wait_stay_within_their_bound_and_are_given_back() {
+    const MOST: u64 = 1 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let made = Certificates::made_in(folder.path());
+    for (size, is_one) in [(0, true), (60_000, true), (60_000, false), (5_000, false)] {
+        let mut setup = Setup {
+            limits: Limits {
+                max_will_bytes: MOST as usize,
+                ..Limits::default()
+            },
+            ..Setup::default()
+        };
+        if is_one {
+            (setup.identities, setup.tls) = (vec!["{cn}"], Some(made.server()));
+        }
+        let bench = Bench::start(setup).await;
+        let connect = async |connect: Connect| {
+            let mut client = match is_one {
+                true => made.client("greedy", &bench, connect.version).await,
+                false => Client::opened(bench.address(), connect.version).await,
+            };
+            client.send(&Packet::Connect(Box::new(connect))).await;
+            let code = client.connack().await.code;
+            (client, code)
+        };
+        let start = |number: usize, payload: Option<usize>| Connect {
+            clean_start: false,
+            will: payload.map(|size| Will {
+                payload: vec![7; size].into(),
+                ..will("here/will", 1, Some(86_400))
+            }),
+            properties: ConnectProperties {
+                session_expiry: Some(86_400),
+                ..ConnectProperties::default()
+            },
+            ..connect_5(&format!("w{number}"))
+        };
+        let mut kept = 0;
+        let refused = loop {
+            let (client, code) = connect(start(kept, Some(size))).await;
+            drop(client);
+            nobody_is_connected(&bench).await;
+            if code.is_error() {
+                break code;
+            }
+            kept += 1;
+            assert!(taken(&bench.view, Bound::WillBytes) <= MOST);
+        };
+        assert_eq!((refused, kept > 0), (ReasonCode::QUOTA_EXCEEDED, true));
+        assert_eq!(connect(connect_5("without")).await.1, OK);
+        nobody_is_connected(&bench).await;
+        let before = taken(&bench.view, Bound::WillBytes);
+        let reached = status(&bench.view, Bound::WillBytes);
+        assert_eq!((reached.reached, reached.lasting.unwrap().is_share), (1, is_one), "{size}");
+        // Back, and gone in peace: its will is not needed.
+        let (back, code) = connect(start(0, None)).await;
+        assert_eq!(code, OK);
+        until("its will is given back", || taken(&bench.view, Bound::WillBytes) < before).await;
+        drop(back);
+        // A session that ends publishes its will.
+        for number in 0..kept {
+            assert_eq!(connect(connect_5(&format!("w{number}"))).await.1, OK);
+            nobody_is_connected(&bench).await;
+        }
+        until("all are given back", || taken(&bench.view, Bound::WillBytes) == 0).await;
+    }
 }

@@ -118,6 +118,14 @@ impl Account {
         taken.fixed_words + taken.others
     }
 
+    /// What this owner may take while nobody has taken anything.
+    fn most(&self, owner: &Owner) -> u64 {
+        match owner {
+            Owner::FixedWord => self.whole,
+            Owner::Identity(_) | Owner::Address(_) => self.share.min(self.whole - self.reserve),
+        }
+    }
+
     /// What all owners may take together.
     pub(crate) fn whole(&self) -> u64 {
         self.whole
@@ -202,9 +210,29 @@ impl Charge {
         self.account.reached.note(exceeded, &self.owner);
     }
 
+    /// Charges this much in all, more or less than before; an exceeded bound is not counted.
+    ///
+    /// # Errors
+    /// The bound that it would exceed; then the charge stays as it was.
+    pub(crate) fn set(&mut self, amount: u64) -> Result<(), Exceeded> {
+        // What is larger than any bound may come alone.
+        let amount = amount.min(self.account.most(&self.owner));
+        if amount > self.amount {
+            let more = amount - self.amount;
+            self.account.take(&self.owner, more, self.account.share)?;
+            self.amount = amount;
+        } else {
+            self.shrink(self.amount - amount);
+        }
+        Ok(())
+    }
+
     /// Gives this much of it back.
     pub(crate) fn shrink(&mut self, amount: u64) {
         let amount = amount.min(self.amount);
+        if amount == 0 {
+            return;
+        }
         self.account.lock().give_back(&self.owner, amount);
         self.amount -= amount;
     }

@@ -29,10 +29,14 @@ bounds! {
     Connections = "connections",
     /// Connections before CONNECT.
     Pending = "pending",
+    /// Bytes of packets that have not come whole.
+    InputBytes = "input_bytes",
     /// Bytes that a peer has not read yet.
     OutputBytes = "output_bytes",
     /// Bytes of the topics of aliases.
     AliasBytes = "alias_bytes",
+    /// Bytes of wills.
+    WillBytes = "will_bytes",
     /// Sessions, connected or not.
     Sessions = "sessions",
     /// Bytes of subscriptions and packet ids of all sessions.
@@ -123,6 +127,18 @@ impl Bound {
                 memory: nothing,
                 is_told: true,
             },
+            Self::InputBytes => Line {
+                what: "bytes of packets and TLS handshakes above 4KiB that have not come whole or wait for their turn",
+                unit: Unit::Bytes,
+                sharer: "identity (address before CONNECT)",
+                share: |limits| Some(limits.input_share()),
+                whole: |limits| Some(limits.max_input_bytes as u64),
+                policy: "a larger packet is not read on until there is room for all of it; meanwhile a peer that is silent for 10 s in the middle of one is closed (0x97)",
+                keys: "gateway.max_memory",
+                // A buffer that grows has twice the room that it needs.
+                memory: |limits| 2 * limits.max_input_bytes as u64,
+                is_told: true,
+            },
             Self::OutputBytes => Line {
                 what: "bytes not read yet by their peers",
                 unit: Unit::Bytes,
@@ -144,6 +160,17 @@ impl Bound {
                 policy: "the connection ends (0x97), and while half of the bound is taken new connections get no aliases",
                 keys: "gateway.max_memory",
                 memory: |limits| limits.max_alias_bytes as u64,
+                is_told: true,
+            },
+            Self::WillBytes => Line {
+                what: "bytes of wills, of those that wait for their delay too",
+                unit: Unit::Bytes,
+                sharer: "identity",
+                share: |limits| Some(limits.will_share()),
+                whole: |limits| Some(limits.max_will_bytes as u64),
+                policy: "CONNECT with a will is refused (0x97; on 3.1.1 code 3)",
+                keys: "gateway.max_memory",
+                memory: |limits| limits.max_will_bytes as u64,
                 is_told: true,
             },
             Self::Sessions => Line {

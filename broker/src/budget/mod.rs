@@ -10,6 +10,7 @@ mod bound;
 mod reached;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 pub(crate) use account::{Account, Charge, Owner};
@@ -28,9 +29,24 @@ pub struct Budget {
     pub(crate) places: Arc<Account>,
     pub(crate) output_bytes: Arc<Account>,
     pub(crate) alias_bytes: Arc<Account>,
+    /// Packets that have not come whole.
+    pub(crate) input_bytes: Arc<Account>,
+    input_waiting: Arc<AtomicUsize>,
+    /// Wills, those that wait for their delay too.
+    pub(crate) will_bytes: Arc<Account>,
     /// Subscriptions and packet ids of sessions, connected or not.
     pub(crate) session_bytes: Arc<Account>,
     reached: Arc<Reached>,
+}
+
+/// A connection waits for room.
+#[derive(Debug)]
+pub(crate) struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How a bound is now.
@@ -62,8 +78,27 @@ impl Budget {
             output_bytes: pool(Bound::OutputBytes, limits.max_output_bytes, limits.output_share()),
             session_bytes: pool(Bound::SessionBytes, limits.max_session_pool, limits.session_share()),
             alias_bytes: pool(Bound::AliasBytes, limits.max_alias_bytes, limits.alias_share()),
+            input_bytes: pool(Bound::InputBytes, limits.max_input_bytes, limits.input_share()),
+            input_waiting: Arc::default(),
+            will_bytes: pool(Bound::WillBytes, limits.max_will_bytes, limits.will_share()),
             reached,
         }
+    }
+
+    /// Counts a connection that is not read for want of room, until this is dropped.
+    pub(crate) fn wait_for_input(&self) -> Waiting {
+        self.input_waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(Arc::clone(&self.input_waiting))
+    }
+
+    /// Whether a connection is not read for want of room.
+    pub(crate) fn waits_for_input(&self) -> bool {
+        self.input_waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether half of the room for packets that have not come whole is taken.
+    pub(crate) fn is_input_scarce(&self) -> bool {
+        self.input_bytes.taken() > self.input_bytes.whole() / 2
     }
 
     /// Notes that a bound was reached that is kept elsewhere.
@@ -95,6 +130,8 @@ impl Budget {
             Bound::Connections => &self.connections,
             Bound::OutputBytes => &self.output_bytes,
             Bound::AliasBytes => &self.alias_bytes,
+            Bound::InputBytes => &self.input_bytes,
+            Bound::WillBytes => &self.will_bytes,
             Bound::SessionBytes => &self.session_bytes,
             _ => return None,
         };

@@ -65,6 +65,13 @@ pub(super) fn take(buffer: &mut BytesMut, max_packet: usize) -> Found<Option<(He
     Ok(Some((header, buffer.split_to(total).freeze())))
 }
 
+/// The bytes of the whole packet that begins here; `None` while its length has not come, or is none.
+#[must_use]
+pub fn packet_length(bytes: &[u8]) -> Option<usize> {
+    let (remaining, width) = varint(bytes.get(1..)?).ok()??;
+    Some(1 + width + remaining)
+}
+
 /// Reads a variable byte integer: its value and width, or `None` if it is not there in full.
 fn varint(bytes: &[u8]) -> Found<Option<(usize, usize)>> {
     let mut value = 0;

@@ -30,6 +30,7 @@ pub use ack::{Ack, AckProperties, encode_puback, encode_pubcomp, encode_pubrec, 
 pub use connect::{ConnAck, ConnAckProperties, Connect, ConnectProperties, Will, WillProperties};
 pub use disconnect::{Auth, AuthProperties, Disconnect, DisconnectProperties};
 pub use error::{DecodeError, EncodeError, Fault};
+pub use frame::packet_length;
 pub use properties::{Property, UserProperties, travelling};
 pub use publish::{Publish, PublishHeader, PublishProperties, encode_publish, encode_publish_header};
 pub use reason::ReasonCode;

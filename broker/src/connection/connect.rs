@@ -10,10 +10,12 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::Peer;
+use super::input::{Input, RETRY};
 use super::outbox::Outbox;
+use super::will::HeldWill;
 use crate::budget::Owner;
 use crate::codec::{
-    ConnAck, ConnAckProperties, Connect, DecodeError, Packet, ReasonCode, Text, UserProperties, Version, Will, decode_connect, encode,
+    ConnAck, ConnAckProperties, Connect, DecodeError, Packet, ReasonCode, Text, UserProperties, Version, decode_connect, encode,
 };
 use crate::context::Context;
 use crate::ingress::Ingress;
@@ -37,7 +39,7 @@ pub(super) struct Open {
     pub(super) outbox: Arc<Outbox>,
     pub(super) ingress: Ingress,
     pub(super) attached: Attached,
-    pub(super) will: Option<Will>,
+    pub(super) will: Option<HeldWill>,
     /// Silence after which the connection is closed; `None` for keep-alive 0.
     pub(super) keep_alive: Option<Duration>,
     /// The peer's Maximum Packet Size.
@@ -50,7 +52,7 @@ pub(super) struct Open {
     pub(super) alias_maximum: u16,
 }
 
-/// Reads CONNECT, decides, answers.
+/// Reads CONNECT, decides, answers. What came behind CONNECT is given back too.
 ///
 /// `opened` is called once it is past CONNECT.
 ///
@@ -58,14 +60,18 @@ pub(super) struct Open {
 /// Why the connection ends here. The peer has been told as far as its version allows.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    buffer: &mut BytesMut,
     peer: &Peer,
     context: &Arc<Context>,
     deadline: Instant,
     opened: impl FnOnce(),
-) -> Result<Open, Disconnection> {
+) -> Result<(Open, Input), Disconnection> {
+    let owner = match peer.identity.fixed_word() {
+        Some(_) => Owner::FixedWord,
+        None => Owner::at(peer.address.ip()),
+    };
+    let mut input = Input::new(owner, &context.budget);
     let read = tokio::select! {
-        read = timeout_at(deadline, read(stream, buffer, context.limits.max_packet)) => read,
+        read = timeout_at(deadline, read(stream, &mut input, context.limits.max_packet)) => read,
         () = context.shutdown.cancelled() => return Err(Disconnection::Shutdown),
         () = peer.evicted.cancelled() => return Err(Disconnection::Evicted),
     };
@@ -106,7 +112,8 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
                 context.registry.detach(open.attached).await;
                 return Err(Disconnection::ConnectionLost);
             }
-            Ok(open)
+            let input = input.owned_by(open.owner.clone());
+            Ok((open, input))
         }
         Err(refused) => Err(refuse(stream, peer, &refused, Some(version), context).await),
     }
@@ -139,6 +146,11 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
     };
     let has_fixed_identity = peer.identity.fixed_word().is_some();
     let owner = Owner::of(&key.identity, has_fixed_identity);
+    let will = connect.will.as_ref().map(|will| HeldWill::keep(will, &owner, context));
+    let will = will.transpose().map_err(|exceeded| RefusedConnect::WillOverBudget {
+        identity: identity.clone(),
+        exceeded,
+    })?;
     let claim = Claim {
         key: key.clone(),
         clean_start: connect.clean_start,
@@ -182,7 +194,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
         attached,
         keep_alive: (granted > 0).then(|| Duration::from_millis(u64::from(granted) * 1500)),
         peer_limit: connect.properties.maximum_packet_size.map(|limit| limit.get() as usize),
-        will: connect.will,
+        will,
         has_fixed_identity,
         owner,
         alias_maximum,
@@ -344,12 +356,15 @@ async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> std::io::R
         .unwrap_or_else(|late| Err(late.into()))
 }
 
-async fn read<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut, max_packet: usize) -> Result<Connect, Failure> {
+async fn read<S: AsyncRead + Unpin>(stream: &mut S, input: &mut Input, max_packet: usize) -> Result<Connect, Failure> {
     loop {
-        if let Some(connect) = decode_connect(buffer, max_packet).map_err(Failure::Decode)? {
+        if let Some(connect) = decode_connect(&mut input.buffer, max_packet).map_err(Failure::Decode)? {
             return Ok(connect);
         }
-        match super::chunk::read(stream, buffer).await {
+        while !input.has_room() {
+            tokio::time::sleep(RETRY).await;
+        }
+        match input.read(stream).await {
             Ok(0) | Err(_) => return Err(Failure::Closed),
             Ok(_) => {}
         }

@@ -1,6 +1,7 @@
 //! Listening: a task per connection from its first byte on, so that no peer delays another.
 
 mod heard;
+mod metered;
 mod opening;
 mod pending_connects;
 mod tcp_keep_alive;
@@ -21,6 +22,7 @@ use crate::context::Context;
 use crate::observe::{Disconnection, add};
 use crate::tls::{self, IdentityTemplate, ServerTls, TlsSource};
 use heard::Noted;
+use metered::Metered;
 pub use opening::cannot_listen;
 use opening::wait_until_open;
 pub(crate) use opening::{Opened, open};
@@ -93,7 +95,7 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
         // Boxed, so that the handshake's memory is freed: a task keeps the memory of everything it awaits until it ends.
         let opening = Box::pin(async move {
             let (pending, place) = entry.admitted(&owner, address, &context).await?;
-            Some((handshake(socket, address, tls, identity, context, pending).await?, place))
+            Some((handshake(socket, (address, owner), tls, identity, context, pending).await?, place))
         });
         tasks.spawn(async move {
             if let Some((connection, place)) = opening.await {
@@ -165,7 +167,7 @@ type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Ends the TLS handshake, if the listener has TLS. `None` if it failed; then it is counted.
 async fn handshake(
     socket: TcpStream,
-    address: SocketAddr,
+    (address, owner): (SocketAddr, Owner),
     tls: Option<Arc<ServerTls>>,
     identity: Arc<IdentityTemplate>,
     context: Arc<Context>,
@@ -190,6 +192,7 @@ async fn handshake(
         };
         return Some(Box::pin(connection::serve(socket, peer, context, deadline, opened)));
     };
+    let socket = Metered::new(socket, context.budget.input_bytes.open(owner));
     add(&context.stats.handshakes_pending, 1);
     let accepted = tokio::select! {
         accepted = Box::pin(tls::accept(socket, &tls, deadline)) => Ok(accepted),
@@ -205,7 +208,8 @@ async fn handshake(
         }
     };
     match accepted {
-        Ok(accepted) => {
+        Ok(mut accepted) => {
+            accepted.stream.get_mut().0.end();
             let peer = Peer {
                 address,
                 certificate: Some(accepted.peer_certificate),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use forebay_topic::PeerText;
 
+use crate::budget::Exceeded;
 use crate::codec::{DecodeError, ReasonCode};
 use crate::context::Context;
 use crate::observe::Disconnection;
@@ -33,6 +34,8 @@ pub(crate) enum RefusedConnect {
     WillNotAuthorized { identity: Identity, topic: String },
     #[error("the topic of {identity}'s will is refused: {error}")]
     WillOverBound { identity: Identity, error: OverBound },
+    #[error("the will of {identity} is not kept: {exceeded}")]
+    WillOverBudget { identity: Identity, exceeded: Exceeded },
     #[error("{identity} takes packets of at most {limit} bytes (Maximum Packet Size), and its CONNACK is larger; raise that in the device")]
     PacketSize { identity: Arc<str>, limit: usize },
     #[error("{identity}: {error}")]
@@ -56,6 +59,7 @@ impl RefusedConnect {
             Self::ClientIdTooLong { .. } | Self::NoClientId | Self::NoRandomness(_) => ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
             Self::BadIdentity(_) | Self::ClaimedIdentity(_) | Self::WillNotAuthorized { .. } => ReasonCode::NOT_AUTHORIZED,
             Self::WillOverBound { .. } => ReasonCode::TOPIC_NAME_INVALID,
+            Self::WillOverBudget { .. } => ReasonCode::QUOTA_EXCEEDED,
             Self::PacketSize { .. } => ReasonCode::PACKET_TOO_LARGE,
             Self::EnhancedAuthentication(_) => ReasonCode::BAD_AUTHENTICATION_METHOD,
             Self::Session { error, .. } => match error {
@@ -72,6 +76,7 @@ impl RefusedConnect {
             Self::Undecodable(error) => super::undecodable(error),
             Self::ClientIdTooLong { .. } | Self::NoClientId | Self::NoRandomness(_) => Disconnection::BadClientId,
             Self::BadIdentity(_) | Self::ClaimedIdentity(_) => Disconnection::BadIdentity,
+            Self::WillOverBudget { .. } => Disconnection::OverBudget,
             Self::PacketSize { .. } => Disconnection::PacketTooLarge,
             Self::EnhancedAuthentication(_) | Self::WillNotAuthorized { .. } | Self::WillOverBound { .. } => Disconnection::NotAuthorized,
             Self::Session { error, .. } => match error {

@@ -74,6 +74,13 @@ impl Client {
         self.send_raw(&out).await
     }
 
+    /// Sends the beginning of a packet, so many bytes of it.
+    pub async fn begin(&mut self, packet: &Packet, bytes: usize) {
+        let mut out = BytesMut::new();
+        encode(packet, self.version, &mut out).unwrap();
+        assert!(self.send_raw(&out[..bytes]).await);
+    }
+
     /// Sends whatever bytes; false if the peer is gone.
     pub async fn send_raw(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()

@@ -32,6 +32,13 @@ those of the default configuration.
 |---|---|---|---|---|---|
 ";
 
+/// What has a fixed bound and costs no peer anything when it is reached.
+const FIXED: &str = "
+Two more things that peers leave behind have a fixed bound, and nothing waits or is refused at it. Of the topics of unrouted
+publishes the 64 most frequent are kept. Of the log lines that peers cause, 64 pairs of a peer and a reason are told apart, the
+first line in full and then a count each minute, and four lines a second are written; what is beyond is counted together.
+";
+
 /// The reference of all keys as Markdown.
 #[must_use]
 pub(crate) fn markdown() -> String {
@@ -54,6 +61,7 @@ pub(crate) fn markdown() -> String {
         }
     }
     page += &bounds();
+    page += FIXED;
     page += "\n## Not in this version\n\nThese keys are reserved. They are refused with \"not in this version\":\n\n";
     for key in reference() {
         match key.built {

@@ -8,18 +8,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use forebay_topic::PeerText;
 use forebay_wal::{Batch, Timestamp};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::chunk;
 use super::connect::Open;
 use super::deliveries::Deliveries;
+use super::input::{Input, LOOK, RETRY, SILENCE};
 use super::outbox::{Closing, Outbox};
+use super::will::HeldWill;
 use crate::budget::{Charge, Owner};
-use crate::codec::{Ack, AckProperties, Disconnect, Packet, ReasonCode, Role, Version, Will, decode, encode};
+use crate::codec::{Ack, AckProperties, Disconnect, Packet, ReasonCode, Role, Version, decode, encode};
 use crate::ingress::{Inbound, Ingress};
 use crate::observe::Disconnection;
 use crate::refusal;
@@ -32,9 +33,6 @@ const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// How long a closing connection goes on reading, so that a reset does not discard what was sent last.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Bytes that are read from a socket while one of its packets is still worked on, to notice that the peer has closed.
-const LOOK_AHEAD: usize = 32 << 10;
-
 /// One connection's reading half.
 pub(super) struct Reader {
     version: Version,
@@ -43,7 +41,7 @@ pub(super) struct Reader {
     attached: Attached,
     deliveries: Deliveries,
     keep_alive: Option<Duration>,
-    will: Option<Will>,
+    will: Option<HeldWill>,
     has_fixed_identity: bool,
     /// The peer's Maximum Packet Size.
     peer_limit: Option<usize>,
@@ -68,7 +66,7 @@ pub(super) struct Ended {
     pub(super) attached: Attached,
     pub(super) deliveries: Deliveries,
     /// The will, if it is to be published.
-    pub(super) will: Option<Will>,
+    pub(super) will: Option<HeldWill>,
 }
 
 impl Reader {
@@ -108,15 +106,15 @@ impl Reader {
     }
 
     /// Reads until the connection is to end, and returns why.
-    pub(super) async fn run<R: AsyncRead + Unpin + Send + 'static>(&mut self, mut input: R, mut buffer: BytesMut) -> Closing {
+    pub(super) async fn run<R: AsyncRead + Unpin + Send + 'static>(&mut self, mut stream: R, mut input: Input) -> Closing {
         self.restore_subscriptions();
-        let closing = self.read(&mut input, &mut buffer).await;
+        let closing = self.read(&mut stream, &mut input).await;
         while let Some((inbound, _)) = self.parked.pop_front() {
             self.unparked(&inbound);
         }
         if closing.cause.is_some_and(|cause| cause != Disconnection::ConnectionLost) {
             // In its own task: the next connection of the session must not wait for this peer.
-            tokio::spawn(linger(input));
+            tokio::spawn(linger(stream));
         }
         closing
     }
@@ -130,7 +128,7 @@ impl Reader {
         }
     }
 
-    async fn read<R: AsyncRead + Unpin>(&mut self, input: &mut R, buffer: &mut BytesMut) -> Closing {
+    async fn read<R: AsyncRead + Unpin>(&mut self, stream: &mut R, input: &mut Input) -> Closing {
         let ending = self.outbox.ending();
         let mut ended = std::pin::pin!(ending.cancelled());
         let mut heard = Instant::now();
@@ -138,7 +136,7 @@ impl Reader {
         // One timer for the whole connection: it is reset only when it has fired, not with every packet.
         let mut silence = std::pin::pin!(sleep_until(heard + self.keep_alive.unwrap_or(NEVER)));
         loop {
-            if let Err(closing) = self.drain(input, buffer).await {
+            if let Err(closing) = self.drain(stream, input).await {
                 return closing;
             }
             // Only now: while the connection waited for its commits, its socket was not read.
@@ -146,8 +144,12 @@ impl Reader {
                 heard = Instant::now();
                 is_heard = false;
             }
-            let is_reading = !self.is_backed_up();
-            chunk::release(buffer);
+            let has_room = input.has_room();
+            let is_reading = !self.is_backed_up() && has_room;
+            let look_at = match has_room {
+                false => Instant::now() + RETRY,
+                true => (heard + SILENCE).max(Instant::now() + LOOK),
+            };
             tokio::select! {
                 biased;
                 () = &mut ended => return self.why_ended(),
@@ -158,10 +160,17 @@ impl Reader {
                         return closing;
                     }
                 }
-                read = chunk::read(input, buffer), if is_reading => match read {
+                read = input.read(stream), if is_reading => match read {
                     Ok(0) | Err(_) => return Closing::silently(Disconnection::ConnectionLost),
                     Ok(_) => is_heard = true,
                 },
+                () = sleep_until(look_at), if !has_room || input.holds_room() => {
+                    // A peer that is not read is not silent.
+                    is_heard = !is_reading;
+                    if is_reading && heard + SILENCE <= Instant::now() && input.is_in_the_way() {
+                        return self.in_the_way();
+                    }
+                }
                 () = &mut silence, if is_reading => {
                     let end = heard + self.keep_alive.unwrap_or(NEVER);
                     if end <= Instant::now() {
@@ -177,6 +186,18 @@ impl Reader {
         }
     }
 
+    /// The end of a connection that is silent in the middle of a packet whose room others wait for.
+    fn in_the_way(&self) -> Closing {
+        if self.is_first("input_bytes") {
+            let identity = PeerText::new(&self.ingress.key.identity);
+            tracing::warn!(
+                ?identity,
+                "the connection is closed: it was silent for 10 s in the middle of a packet, and others wait for the room that it takes (gateway.max_memory)"
+            );
+        }
+        Closing::because(Disconnection::OverBudget, ReasonCode::QUOTA_EXCEEDED)
+    }
+
     /// Why the connection ends from this side: its writer, shutdown, or a takeover.
     fn why_ended(&self) -> Closing {
         match self.outbox.closing() {
@@ -189,12 +210,18 @@ impl Reader {
     }
 
     /// Decodes and handles all whole packets in the buffer.
-    async fn drain<R: AsyncRead + Unpin>(&mut self, input: &mut R, buffer: &mut BytesMut) -> Result<(), Closing> {
+    async fn drain<R: AsyncRead + Unpin>(&mut self, stream: &mut R, input: &mut Input) -> Result<(), Closing> {
         let since = Instant::now();
         let now = self.ingress.context.clock.now();
         let mut handled = false;
         while !self.is_backed_up() {
-            let packet = decode(buffer, self.version, Role::Server, self.ingress.context.limits.max_packet).map_err(|error| {
+            let packet = decode(
+                &mut input.buffer,
+                self.version,
+                Role::Server,
+                self.ingress.context.limits.max_packet,
+            )
+            .map_err(|error| {
                 if self.is_first("protocol") {
                     let identity = PeerText::new(&self.ingress.key.identity);
                     tracing::warn!(?identity, "the connection is closed: {error}");
@@ -208,7 +235,7 @@ impl Reader {
             }
             match packet {
                 // They may take long, and end with the connection.
-                Packet::Subscribe(_) | Packet::Unsubscribe(_) => unless_lost(input, buffer, self.handle(packet, since, now)).await?,
+                Packet::Subscribe(_) | Packet::Unsubscribe(_) => unless_lost(stream, input, self.handle(packet, since, now)).await?,
                 packet => self.handle(packet, since, now).await?,
             }
         }
@@ -292,16 +319,16 @@ impl Reader {
     }
 }
 
-/// Does this work until the peer closes. What the peer sends meanwhile waits in `buffer`; it may end with a DISCONNECT, so its packets
-/// are handled in any case. The socket is not read further than [`LOOK_AHEAD`].
+/// Does this work until the peer closes. What the peer sends meanwhile waits in `input`; it may end with a DISCONNECT, so its packets
+/// are handled in any case.
 async fn unless_lost<R: AsyncRead + Unpin>(
-    input: &mut R,
-    buffer: &mut BytesMut,
+    stream: &mut R,
+    input: &mut Input,
     work: impl Future<Output = Result<(), Closing>>,
 ) -> Result<(), Closing> {
     let lost = async {
-        while buffer.len() < LOOK_AHEAD {
-            if matches!(chunk::read(input, buffer).await, Ok(0) | Err(_)) {
+        while input.may_look_ahead() {
+            if matches!(input.read(stream).await, Ok(0) | Err(_)) {
                 return;
             }
         }
