@@ -7,54 +7,13 @@ use std::time::Duration;
 
 use forebay_bridge::Version;
 use support::Rig;
+use support::scripted::{ACCEPT_V5, cloud};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Reads one packet: its first byte and its body.
-async fn packet(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
-    let head = socket.read_u8().await.ok()?;
-    let (mut length, mut shift) = (0, 0);
-    loop {
-        let byte = socket.read_u8().await.ok()?;
-        length |= usize::from(byte & 0x7F) << shift;
-        shift += 7;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    socket.read_exact(&mut body).await.ok()?;
-    Some((head, body))
-}
-
-/// A cloud of MQTT 5 that accepts CONNECT and answers each PUBLISH at QoS 1 with what `answer` says, by packet id and payload; `None`
-/// is a plain PUBACK. Returns its port.
-async fn scripted(answer: impl Fn(u16, &[u8]) -> Option<Vec<u8>> + Send + Sync + Clone + 'static) -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let answer = answer.clone();
-            tokio::spawn(async move {
-                while let Some((head, body)) = packet(&mut socket).await {
-                    let bytes = match head >> 4 {
-                        1 => vec![0x20, 3, 0, 0, 0],
-                        3 => {
-                            let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
-                            let id = [body[2 + topic], body[3 + topic]];
-                            answer(u16::from_be_bytes(id), &body[4 + topic..]).unwrap_or_else(|| vec![0x40, 2, id[0], id[1]])
-                        }
-                        12 => vec![0xD0, 0],
-                        _ => return,
-                    };
-                    if socket.write_all(&bytes).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    port
+/// A cloud of MQTT 5 that answers a PUBLISH with what `answer` says, by packet id and the bytes behind it.
+async fn scripted(answer: impl Fn(u16, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static) -> u16 {
+    cloud(|_| ACCEPT_V5.to_vec(), move |publish| answer(publish.id, publish.rest)).await
 }
 
 /// A line to `port` that carries so many bytes per second towards it.

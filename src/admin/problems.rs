@@ -233,7 +233,7 @@ fn link(cloud: &Cloud, figures: &Figures, list: &mut Vec<String>) {
     }
     if let Some(first) = status.suspended.first() {
         list.push(format!(
-            "the cloud's policy denies {} of route and device, for example `{}` of `{}`; their records wait. Allow iot:Publish on their cloud topics",
+            "the cloud takes nothing of {} of route and device, for example `{}` of `{}`; their records wait, and one is tried each minute. Allow iot:Publish on their cloud topics; if that is allowed, the gateway's log says how the connection ends at them",
             count(status.suspended.len() as u64, "pair"),
             first.route,
             first.identity

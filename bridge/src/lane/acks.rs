@@ -244,8 +244,9 @@ impl Lane {
         }
     }
 
-    /// Carries out what the end of a connection has shown. It is gone, so nothing else of the pair is in flight.
-    pub(crate) fn poison_found(&mut self, finding: Finding, in_flight: Vec<(Item, bool)>, now: Instant) {
+    /// Carries out what the end of a connection has shown, whose last words were `said`. It is gone, so nothing else of the pair is
+    /// in flight.
+    pub(crate) fn poison_found(&mut self, finding: Finding, in_flight: Vec<(Item, bool)>, said: &str, now: Instant) {
         let key = match finding {
             Finding::Canary => {
                 if let Some(canary) = &self.config.canary {
@@ -269,6 +270,14 @@ impl Lane {
         } else {
             let pair = item.pair();
             let from = self.withdraw(&pair, &item, None);
+            if self.is_first(&pair.identity, "ends_connections", now) {
+                tracing::error!(
+                    route = %pair.route,
+                    device = ?PeerText::new(&pair.identity),
+                    topic = ?PeerText::new(&item.record.topic),
+                    "the connection ends whenever this device's oldest message is sent, alone and on a good connection: {said}"
+                );
+            }
             self.suspend(&pair, from, now);
         }
     }

@@ -13,7 +13,7 @@ use crate::flow::read_ahead::{ReadAhead, ReadDone};
 use crate::lane::Lane;
 use crate::lane::connection_state::{ConnectionState, End};
 use crate::link::connector::Connector;
-use crate::link::failure::{self, Failure};
+use crate::link::failure::{self, Cause, Failure};
 use crate::link::{self, Client, Event, Link, Terms};
 use crate::refusal::poison::Close;
 use crate::stats::add;
@@ -294,13 +294,13 @@ impl Lane {
     /// After a connection: what was in flight is perhaps seen by the cloud; all that is not settled is read and sent again.
     pub(crate) fn close(&mut self, connection: ConnectionState, failure: Option<&Failure>) {
         let now = Instant::now();
-        let by_peer = failure.is_some_and(Failure::by_peer);
+        let cause = failure.map_or(Cause::Line, |failure| failure.cause(self.is_silent(&connection, now)));
         let lasted = connection.connected_at.elapsed() >= self.config.backoff.stable_after;
-        self.ack_all = by_peer && (connection.sent_unacked || (self.ack_all && !lasted));
+        self.ack_all = cause != Cause::Line && (connection.sent_unacked || (self.ack_all && !lasted));
         let in_flight: Vec<_> = connection.in_flight.into_unacked().collect();
         self.end_probe(in_flight.iter().any(|(item, _)| item.probe), now);
         let close = Close {
-            by_peer,
+            cause,
             blame: failure.and_then(|failure| failure.blame),
             sent_unacked: connection.sent_unacked,
         };
@@ -314,10 +314,15 @@ impl Lane {
             }
         }
         if let Some(finding) = finding {
-            self.poison_found(finding, in_flight, now);
+            self.poison_found(finding, in_flight, failure.map_or("", |failure| &failure.text), now);
         }
         self.waiting.clear();
         self.streams.iter_mut().for_each(ReadAhead::rewind);
+    }
+
+    /// Whether no ack came for long, not even for others than the oldest.
+    fn is_silent(&self, connection: &ConnectionState, now: Instant) -> bool {
+        now.duration_since(connection.last_ack) >= self.config.ack_timeout.min(self.config.keep_alive) / 2
     }
 
     /// Counts, says and remembers why a connection ended.
@@ -328,6 +333,9 @@ impl Lane {
             self.retries.waits_for_files();
         } else {
             self.retries.ended(lived, failure.ended == Ended::TakenOver);
+            if lived.is_some() && self.poison.is_searching() {
+                self.retries.searches();
+            }
         }
         if failure.ended == Ended::Busy {
             self.rate_limiter.cut(now);

@@ -11,6 +11,8 @@ use crate::Backoff;
 const FAILURES_WITHOUT_FILES: u32 = 3;
 /// A takeover is followed by at least this many doublings: two gateways with one client id must not disconnect each other in turn.
 const FAILURES_AFTER_TAKEOVER: u32 = 4;
+/// Doublings of the delay while a poison message is looked for, also where each try ends as a takeover.
+const FAILURES_OF_A_SEARCH: u32 = 4;
 
 #[derive(Debug)]
 pub(crate) struct Retries {
@@ -55,6 +57,11 @@ impl Retries {
     /// Files of this machine were missing and nothing was dialled: no peer has to be spared, so they are looked for every few seconds.
     pub(crate) const fn waits_for_files(&mut self) {
         self.failures = FAILURES_WITHOUT_FILES;
+    }
+
+    /// The link is good, and a message is about to be found that makes the peer close: all others wait for that.
+    pub(crate) fn searches(&mut self) {
+        self.failures = self.failures.min(FAILURES_OF_A_SEARCH);
     }
 
     /// The message that made the peer close is found: the link is as good as before it.

@@ -15,6 +15,17 @@ use super::tap::Reason;
 use crate::link::reason_code::{self, Outcome};
 use crate::{Config, Ended, Version};
 
+/// What ended a connection, as far as a record may be why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The line, or we.
+    Line,
+    /// The peer closed of its own accord, or answered what cannot be read or makes no sense.
+    Peer,
+    /// The peer gave a reason that is its own, or acked nothing any more.
+    PeersOwn,
+}
+
 /// The end of a connection, or of the try to make one.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -22,19 +33,24 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// What the peer said about a message when it closed.
     pub(crate) blame: Option<Outcome>,
-    /// The peer answered what cannot be read or makes no sense; a message in flight may be why.
-    pub(crate) unreadable: bool,
+    /// What ended it, as far as a message in flight may be why.
+    cause: Cause,
     /// Nothing was dialled: it waits for files of this machine.
     pub(crate) is_local: bool,
 }
 
 impl Failure {
     pub(crate) const fn new(ended: Ended, text: String) -> Self {
+        let cause = match ended {
+            Ended::PeerClosed | Ended::Message => Cause::Peer,
+            Ended::TakenOver | Ended::ServerShutdown | Ended::Busy => Cause::PeersOwn,
+            _ => Cause::Line,
+        };
         Self {
             ended,
             text,
             blame: None,
-            unreadable: false,
+            cause,
             is_local: false,
         }
     }
@@ -124,10 +140,12 @@ impl Failure {
         )
     }
 
-    /// Whether the peer ended the connection of its own accord, without a reason that is the server's, or answered what cannot be
-    /// read: what was in flight may be why.
-    pub(crate) const fn by_peer(&self) -> bool {
-        matches!(self.ended, Ended::PeerClosed | Ended::Message) || self.unreadable
+    /// Whether what was in flight may be why. `is_silent` = no ack came for long before the end.
+    pub(crate) const fn cause(&self, is_silent: bool) -> Cause {
+        match self.ended {
+            Ended::KeepAlive | Ended::AckTimeout if is_silent => Cause::PeersOwn,
+            _ => self.cause,
+        }
     }
 }
 
@@ -162,7 +180,7 @@ fn protocol(what: &str, config: &Config) -> Failure {
 
 fn unreadable(what: &str, config: &Config) -> Failure {
     Failure {
-        unreadable: true,
+        cause: Cause::Peer,
         ..protocol(what, config)
     }
 }
@@ -194,7 +212,12 @@ fn closed(config: &Config, connected: bool) -> Failure {
 
 fn from_io(error: &io::Error, config: &Config, connected: bool) -> Failure {
     if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Rustls>()) {
-        return from_rustls(inner, config);
+        // After CONNACK an alert, or what is no TLS, is an answer to what was sent.
+        let cause = if connected { Cause::Peer } else { Cause::Line };
+        return Failure {
+            cause,
+            ..from_rustls(inner, config)
+        };
     }
     let peer = peer(config);
     let (ended, text) = match error.kind() {
@@ -338,8 +361,14 @@ fn disconnected(reason: &Reason, config: &Config) -> Failure {
         0x8D => (Ended::KeepAlive, "our pings did not arrive; check the line"),
         _ => (Ended::PeerClosed, "it gives no reason that helps"),
     };
+    let cause = if reason.code == 0x8D {
+        Cause::PeersOwn
+    } else {
+        Failure::new(ended, String::new()).cause
+    };
     Failure {
         blame,
+        cause,
         ..Failure::new(ended, format!("{} disconnected ({}): {advice}", peer(config), said(reason)))
     }
 }
@@ -380,11 +409,22 @@ mod tests {
     fn no_code_of_a_disconnect_leaves_a_record_that_causes_it_in_flight_for_ever() {
         for number in 0..=0xFF {
             let failure = disconnected(&code(number), &config());
-            let is_the_servers = matches!(
-                failure.ended,
-                Ended::TakenOver | Ended::ServerShutdown | Ended::Busy | Ended::KeepAlive
-            );
-            assert!(failure.by_peer() || is_the_servers, "{number:#04x}");
+            assert_ne!(failure.cause(false), Cause::Line, "{number:#04x}");
+        }
+    }
+
+    #[test]
+    fn no_end_of_tls_on_an_accepted_connection_is_taken_for_the_lines() {
+        for error in [
+            Rustls::AlertReceived(AlertDescription::InternalError),
+            Rustls::InvalidMessage(InvalidMessage::InvalidContentType),
+            Rustls::DecryptError,
+        ] {
+            let io = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+            let accepted = Failure::from_end(&End::Broken(io(error.clone())), &config(), true);
+            assert_eq!((accepted.ended, accepted.cause(false)), (Ended::Tls, Cause::Peer));
+            let refused = Failure::from_end(&End::Broken(io(error)), &config(), false);
+            assert_eq!(refused.cause(false), Cause::Line);
         }
     }
 
@@ -406,10 +446,16 @@ mod tests {
     #[test]
     fn a_takeover_blames_no_message_and_a_refused_topic_does() {
         let taken = disconnected(&code(0x8E), &config());
-        assert_eq!((taken.ended, taken.blame, taken.by_peer()), (Ended::TakenOver, None, false));
+        assert_eq!(
+            (taken.ended, taken.blame, taken.cause(false)),
+            (Ended::TakenOver, None, Cause::PeersOwn)
+        );
         let words = Some("too deep".to_owned());
         let topic = disconnected(&Reason { code: 0x90, words }, &config());
-        assert_eq!((topic.blame, topic.by_peer()), (Some(Outcome::Wrong("topic-refused")), true));
+        assert_eq!(
+            (topic.blame, topic.cause(false)),
+            (Some(Outcome::Wrong("topic-refused")), Cause::Peer)
+        );
         assert!(topic.text.contains("too deep"));
     }
 }

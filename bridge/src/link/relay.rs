@@ -181,7 +181,7 @@ mod tests {
     use crate::Version;
 
     const DEADLINE: Duration = Duration::from_secs(60);
-    const ACK: &[u8] = &[0x40, 2, 0, 1];
+    const CONNACK_AND_ACK: &[u8] = &[0x20, 3, 0, 0, 0, 0x40, 2, 0, 1];
     const STRANGER: &str = "FOREBAY_TEST_STRANGER";
 
     async fn connected() -> (Relay, UnixStream, tokio::io::DuplexStream) {
@@ -194,11 +194,11 @@ mod tests {
     async fn what_the_peer_sent_before_it_closed_is_read_before_the_end() {
         let (relay, mut client, mut peer) = connected().await;
         client.write_all(b"unread").await.unwrap();
-        peer.write_all(ACK).await.unwrap();
+        peer.write_all(CONNACK_AND_ACK).await.unwrap();
         drop(peer);
         let mut read = Vec::new();
         timeout(DEADLINE, client.read_to_end(&mut read)).await.unwrap().unwrap();
-        assert_eq!(read, ACK);
+        assert_eq!(read, CONNACK_AND_ACK);
         assert!(matches!(relay.take_end(), Some(End::Closed)));
     }
 
@@ -237,7 +237,7 @@ mod tests {
         }
         let (cloud, mut peer) = tokio::io::duplex(1024);
         let (_relay, name) = Relay::start(Box::new(cloud), Tap::new(Version::V5, Reasons::default())).unwrap();
-        peer.write_all(ACK).await.unwrap();
+        peer.write_all(CONNACK_AND_ACK).await.unwrap();
         let stranger = tokio::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "link::relay::tests::only_a_socket_of_this_process_is_taken"])
             .env(STRANGER, name.trim_start_matches('\0'))
@@ -245,9 +245,9 @@ mod tests {
         let stranger = timeout(DEADLINE, stranger).await.unwrap().unwrap();
         assert!(stranger.status.success(), "{stranger:?}");
         let mut client = UnixStream::connect(&name).await.unwrap();
-        let mut read = [0; ACK.len()];
+        let mut read = [0; CONNACK_AND_ACK.len()];
         timeout(DEADLINE, client.read_exact(&mut read)).await.unwrap().unwrap();
-        assert_eq!(read, ACK);
+        assert_eq!(read, CONNACK_AND_ACK);
         assert!(UnixStream::connect(&name).await.is_err(), "the name is gone");
     }
 }

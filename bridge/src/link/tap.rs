@@ -22,6 +22,11 @@ const PUBLISH: u8 = 3;
 const PUBACK: u8 = 4;
 const PINGRESP: u8 = 13;
 const DISCONNECT: u8 = 14;
+const REASON_STRING: u8 = 0x1F;
+const RECEIVE_MAXIMUM: u8 = 0x21;
+const MAXIMUM_PACKET_SIZE: u8 = 0x27;
+/// Bytes of the smallest packet that a record can be sent in, with its properties; a smaller bound would make each a dead letter.
+const MIN_PACKET: u8 = 128;
 /// Stands for every code but success towards rumqttc, which knows it: "unspecified error".
 const REFUSED: u8 = 0x80;
 
@@ -52,6 +57,7 @@ pub(crate) struct Tap {
     version: Version,
     reasons: Reasons,
     pending: BytesMut,
+    is_accepted: bool,
 }
 
 impl Tap {
@@ -60,6 +66,7 @@ impl Tap {
             version,
             reasons,
             pending: BytesMut::new(),
+            is_accepted: false,
         }
     }
 
@@ -67,6 +74,10 @@ impl Tap {
     /// what cannot be read; nothing after it counts.
     pub(crate) fn take(&mut self, bytes: &[u8], out: &mut BytesMut) -> Option<End> {
         self.pending.extend_from_slice(bytes);
+        // Known from its first byte: a packet that never ends, such as a page of HTTP, is not waited for.
+        if !self.is_accepted && self.pending.first().is_some_and(|first| first >> 4 != CONNACK) {
+            return Some(unreadable("another packet than CONNACK as its answer to CONNECT"));
+        }
         loop {
             let (header, body) = match lengths(&self.pending) {
                 Ok(Some(lengths)) => lengths,
@@ -83,12 +94,19 @@ impl Tap {
         }
     }
 
-    fn packet(&self, packet: &[u8], header: usize, out: &mut BytesMut) -> Result<(), End> {
+    fn packet(&mut self, packet: &[u8], header: usize, out: &mut BytesMut) -> Result<(), End> {
         let (kind, flags, body) = (packet[0] >> 4, packet[0] & 0x0F, &packet[header..]);
         let is_v5 = self.version == Version::V5;
         match kind {
+            CONNACK if self.is_accepted => return Err(unreadable("a second CONNACK")),
             CONNACK => match body {
-                [_, 0, ..] => out.extend_from_slice(packet),
+                [_, 0, properties @ ..] => {
+                    if is_v5 {
+                        granted(properties)?;
+                    }
+                    self.is_accepted = true;
+                    out.extend_from_slice(packet);
+                }
                 [_, code, properties @ ..] => return Err(End::Refused(reason(*code, properties))),
                 _ => return Err(unreadable("a CONNACK without a code")),
             },
@@ -140,6 +158,29 @@ fn lengths(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
     Ok(None)
 }
 
+/// Refuses a CONNACK with properties on which rumqttc would wait for ever: cut off, or granting nothing at all (MQTT 5 §3.2.2.3).
+fn granted(properties: &[u8]) -> Result<(), End> {
+    let Some((length, mut rest)) = counted(properties) else {
+        return Err(unreadable("a CONNACK without the properties of MQTT 5; choose version 3.1.1"));
+    };
+    if length != rest.len() {
+        return Err(unreadable("a CONNACK with properties of a wrong length"));
+    }
+    while !rest.is_empty() {
+        match property(&mut rest) {
+            Some((RECEIVE_MAXIMUM, [0, 0])) => return Err(unreadable("a CONNACK with a Receive Maximum of 0")),
+            Some((MAXIMUM_PACKET_SIZE, [0, 0, 0, size])) if *size < MIN_PACKET => {
+                return Err(unreadable(&format!(
+                    "a CONNACK with a Maximum Packet Size of {size}, into which no message fits"
+                )));
+            }
+            Some(_) => {}
+            None => return Err(unreadable("a CONNACK with malformed properties")),
+        }
+    }
+    Ok(())
+}
+
 fn reason(code: u8, properties: &[u8]) -> Reason {
     Reason {
         code,
@@ -148,23 +189,45 @@ fn reason(code: u8, properties: &[u8]) -> Reason {
 }
 
 /// The reason string among properties, if they can be read that far.
-fn reason_string(mut rest: &[u8]) -> Option<String> {
-    // The properties' length, which the packet's end bounds as well.
-    while rest.try_get_u8().ok()? & 0x80 != 0 {}
+fn reason_string(properties: &[u8]) -> Option<String> {
+    let (_, mut rest) = counted(properties)?;
     loop {
-        match rest.try_get_u8().ok()? {
-            0x1F => return String::from_utf8(string(&mut rest)?.to_vec()).ok(),
-            0x12 | 0x15 | 0x16 | 0x1A | 0x1C => drop(string(&mut rest)?),
-            0x26 => {
-                string(&mut rest)?;
-                string(&mut rest)?;
-            }
-            0x24 | 0x25 | 0x28 | 0x29 | 0x2A => drop(rest.try_get_u8().ok()?),
-            0x13 | 0x21 | 0x22 => drop(rest.try_get_u16().ok()?),
-            0x11 | 0x27 => drop(rest.try_get_u32().ok()?),
-            _ => return None,
+        if let (REASON_STRING, words) = property(&mut rest)? {
+            return String::from_utf8(words.to_vec()).ok();
         }
     }
+}
+
+/// Parts properties from their length in front, which the packet's end bounds as well.
+fn counted(mut properties: &[u8]) -> Option<(usize, &[u8])> {
+    let mut length = 0;
+    for index in 0..4 {
+        let byte = properties.try_get_u8().ok()?;
+        length |= usize::from(byte & 0x7F) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some((length, properties));
+        }
+    }
+    None
+}
+
+/// Takes the next property: its number and its value, of a user property the second half. MQTT 5 §2.2.2.2.
+fn property<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let number = rest.try_get_u8().ok()?;
+    let size = match number {
+        0x24 | 0x25 | 0x28 | 0x29 | 0x2A => 1,
+        0x13 | RECEIVE_MAXIMUM | 0x22 => 2,
+        0x11 | MAXIMUM_PACKET_SIZE => 4,
+        0x12 | 0x15 | 0x16 | 0x1A | 0x1C | REASON_STRING => return Some((number, string(rest)?)),
+        0x26 => {
+            string(rest)?;
+            return Some((number, string(rest)?));
+        }
+        _ => return None,
+    };
+    let (value, after) = rest.split_at_checked(size)?;
+    *rest = after;
+    Some((number, value))
 }
 
 fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -186,6 +249,7 @@ mod tests {
     fn tap(version: Version, bytes: &[u8]) -> (Vec<u8>, Option<End>, Reasons) {
         let reasons = Reasons::default();
         let mut tap = Tap::new(version, reasons.clone());
+        tap.is_accepted = bytes.first().is_some_and(|first| first >> 4 != CONNACK);
         let mut out = BytesMut::new();
         // In pieces of one byte: nothing may depend on how TCP cuts.
         let end = bytes.iter().find_map(|byte| tap.take(&[*byte], &mut out));
@@ -239,6 +303,48 @@ mod tests {
             assert!(matches!(&end, Some(End::Refused(reason)) if reason.code == code), "{end:?}");
         }
         assert_eq!(tap(Version::V5, b"\x20\x03\x00\x00\x00").0, b"\x20\x03\x00\x00\x00");
+    }
+
+    #[test]
+    fn no_code_of_any_packet_in_any_form_leaves_the_connection_waiting() {
+        let properties: [&[u8]; 4] = [b"", b"\x00", b"\x04\x1f\x00\x01x", b"\x7f\x1f"];
+        for version in [Version::V5, Version::V311] {
+            for (kind, code, properties) in
+                (0..16_u8).flat_map(|kind| (0..=0xFF_u8).flat_map(move |code| properties.map(|form| (kind, code, form))))
+            {
+                let front: &[u8] = match kind {
+                    CONNACK => &[0],
+                    DISCONNECT | 15 => &[],
+                    _ => &[0, 1],
+                };
+                let body = [front, &[code], properties].concat();
+                let packet = [&[kind << 4, u8::try_from(body.len()).unwrap()], &body[..]].concat();
+                let (out, end, reasons) = tap(version, &packet);
+                let is_v5 = version == Version::V5;
+                let expected = match kind {
+                    CONNACK if code > 0 => matches!(&end, Some(End::Refused(reason)) if reason.code == code),
+                    CONNACK if is_v5 => end.is_none() == matches!(properties, [0] | [4, ..]),
+                    CONNACK | PUBLISH | PINGRESP => end.is_none() && out == packet,
+                    PUBACK if is_v5 => end.is_none() && reasons.take(1).map_or(0, |reason| reason.code) == code,
+                    DISCONNECT if is_v5 => matches!(&end, Some(End::Disconnected(reason)) if reason.code == code),
+                    _ => matches!(end, Some(End::Unreadable(_))) && out.is_empty(),
+                };
+                assert!(expected, "{version:?} {packet:02x?}: {end:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_before_a_connack_or_a_second_one_is_the_end() {
+        let reasons = Reasons::default();
+        for (bytes, said) in [
+            (&b"\x20\x02\x00\x00\x20\x02\x00\x00"[..], "second CONNACK"),
+            (b"HTTP", "another packet"),
+            (b"\xd0", "another packet"),
+        ] {
+            let end = Tap::new(Version::V311, reasons.clone()).take(bytes, &mut BytesMut::new());
+            assert!(matches!(&end, Some(End::Unreadable(what)) if what.contains(said)), "{end:?}");
+        }
     }
 
     #[test]

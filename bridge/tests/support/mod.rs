@@ -1,6 +1,8 @@
 //! A log, a bridge and the stand-in cloud, all in one process.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod scripted;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +25,8 @@ pub(crate) struct Rig {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) config: Config,
     pub(crate) bridge: Option<Bridge>,
+    /// Beside those that each rig has.
+    pub(crate) routes: Vec<Route>,
     producer: Producer,
     committed: Arc<Committed>,
     directory: tempfile::TempDir,
@@ -102,6 +106,7 @@ impl Rig {
             clock,
             config,
             bridge: None,
+            routes: Vec::new(),
             producer,
             committed,
             directory,
@@ -119,7 +124,7 @@ impl Rig {
         let run = forebay_bridge::run(
             self.config.clone(),
             self.log.clone(),
-            Arc::new(mapping()),
+            Arc::new(mapping(self.routes.clone())),
             handle.clone(),
             Arc::new(Ages),
             clock,
@@ -259,18 +264,22 @@ impl Drop for Bridge {
     }
 }
 
-fn mapping() -> Mapping {
-    let route = |name: &str, from: &str, to: &str, qos| Route {
+pub(crate) fn route(name: &str, from: &str, to: &str, qos: Qos) -> Route {
+    Route {
         name: name.to_owned(),
         from: TopicFilter::parse(from).unwrap(),
         to: Template::parse(to).unwrap(),
         qos,
         keep_retain: false,
-    };
-    let routes = vec![
+    }
+}
+
+fn mapping(more: Vec<Route>) -> Mapping {
+    let mut routes = vec![
         route("alarms", "devices/+/alarm", "al/{device}", Qos::AtLeastOnce),
         route("telemetry", "devices/+/telemetry/#", "dt/{device}/{#}", Qos::AtLeastOnce),
         route("lossy", "devices/+/lossy", "lossy/{device}", Qos::AtMostOnce),
     ];
+    routes.extend(more);
     Mapping::new("plant-7", routes, CloudLimits::aws_iot()).unwrap()
 }

@@ -7,7 +7,11 @@
 //! A close with many in flight shows nothing by itself. Records that were in flight at two closes in a row are *tried*: from
 //! then on records go one at a time. A record is a poison message if the peer closed three times while it was alone in
 //! flight, each on a connection that was proven before: a canary of the bridge's own was answered there. A peer that names its
-//! reason needs to close once. So a cloud that accepts CONNECT and then closes at every publish costs no record anything. Time is passed in.
+//! reason needs to close once. So a cloud that accepts CONNECT and then closes at every publish costs no record anything.
+//!
+//! A reason that is the peer's own, a takeover or a quota, and silence in which no ack comes any more, count in the same way, or a
+//! record that is answered so would stand in front of all others for ever. But what they show is less sure: the record's pair is
+//! suspended, and no record becomes a dead letter by them. Time is passed in.
 
 mod accepted_topics;
 mod canaries;
@@ -23,6 +27,7 @@ use tokio::time::Instant;
 
 use self::accepted_topics::AcceptedTopics;
 use self::canaries::{Canaries, Proof};
+use crate::link::failure::Cause;
 use crate::link::reason_code::Outcome;
 use crate::message::item::{Item, RecordKey};
 use crate::{Config, Version};
@@ -43,7 +48,7 @@ pub(crate) struct Poison {
     /// In flight when the peer closed the last time.
     last: HashSet<RecordKey>,
     /// In flight at two closes in a row, with the closes at which they were alone since.
-    tried: HashMap<RecordKey, u32>,
+    tried: HashMap<RecordKey, Alone>,
     connection: Connection,
 }
 
@@ -51,6 +56,14 @@ pub(crate) struct Poison {
 struct Connection {
     since: Instant,
     proof: Proof,
+}
+
+/// The closes at which a tried record was alone in flight.
+#[derive(Clone, Copy, Debug, Default)]
+struct Alone {
+    closes: u32,
+    /// The peer gave a reason of its own at one of them, or none while it kept silent.
+    is_unsure: bool,
 }
 
 /// What may go next.
@@ -69,8 +82,8 @@ pub(crate) enum Turn {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Close {
-    /// The peer closed of its own accord, or answered what cannot be read.
-    pub(crate) by_peer: bool,
+    /// What ended it.
+    pub(crate) cause: Cause,
     /// What it said about a message.
     pub(crate) blame: Option<Outcome>,
     /// Publishes at QoS 0 went over this connection, so that the reason may be one of them and nothing in flight.
@@ -178,7 +191,7 @@ impl Poison {
     /// A connection ended with `in_flight` unanswered.
     pub(crate) fn closed(&mut self, close: Close, in_flight: &[&Item]) -> Option<Finding> {
         // A probe in flight is the likelier reason, and waits for its next turn anyway.
-        if !close.by_peer || in_flight.iter().any(|item| item.probe) {
+        if close.cause == Cause::Line || in_flight.iter().any(|item| item.probe) {
             return None;
         }
         let keys: Vec<_> = in_flight.iter().filter(|item| !item.canary).map(|item| item.key()).collect();
@@ -187,16 +200,22 @@ impl Poison {
         }
         let found = match close.blame {
             Some(_) if !close.sent_unacked => self.named(&keys)?,
-            _ => self.unexplained(&keys)?,
+            _ => self.unexplained(&keys, close.cause)?,
         };
+        let is_unsure = self.tried.get(&found).is_some_and(|alone| alone.is_unsure);
         self.forget(found);
         let record = in_flight.iter().find(|item| item.key() == found).map(|item| &item.record)?;
         Some(match close.blame {
             Some(Outcome::Wrong(reason)) => Finding::DeadLetter(found, reason),
             // Without a reason the topic decides: one that the cloud took before is not denied.
-            None if self.accepted.knows(record) => Finding::DeadLetter(found, "peer-closes"),
+            None if !is_unsure && self.accepted.knows(record) => Finding::DeadLetter(found, "peer-closes"),
             _ => Finding::Suspend(found),
         })
+    }
+
+    /// Whether records go one at a time, on a connection of which a close counts.
+    pub(crate) fn is_searching(&self) -> bool {
+        self.is_trying() && self.is_proven()
     }
 
     /// Whether records go one at a time.
@@ -220,14 +239,15 @@ impl Poison {
         None
     }
 
-    /// The peer closed without a reason.
-    fn unexplained(&mut self, in_flight: &[RecordKey]) -> Option<RecordKey> {
+    /// The peer closed without a reason that is about a message.
+    fn unexplained(&mut self, in_flight: &[RecordKey], cause: Cause) -> Option<RecordKey> {
         let is_proven = self.is_proven();
         if let [alone] = in_flight
-            && let Some(closes) = self.tried.get_mut(alone)
+            && let Some(tried) = self.tried.get_mut(alone)
         {
-            *closes += u32::from(is_proven);
-            return (*closes >= CLOSES_ALONE).then_some(*alone);
+            tried.closes += u32::from(is_proven);
+            tried.is_unsure |= is_proven && cause == Cause::PeersOwn;
+            return (tried.closes >= CLOSES_ALONE).then_some(*alone);
         }
         for key in in_flight.iter().filter(|key| self.last.contains(key)) {
             self.tried.entry(*key).or_default();

@@ -3,16 +3,22 @@
 use forebay_wal::{Offset, StreamId};
 
 use super::*;
-use crate::Canary;
+use crate::link::backoff::Retries;
+use crate::{Backoff, Canary};
 
 const CANARY: &str = "plant-7/canary";
 const UNEXPLAINED: Close = Close {
-    by_peer: true,
+    cause: Cause::Peer,
     blame: None,
     sent_unacked: false,
 };
 const CUT: Close = Close {
-    by_peer: false,
+    cause: Cause::Line,
+    ..UNEXPLAINED
+};
+
+const OWN: Close = Close {
+    cause: Cause::PeersOwn,
     ..UNEXPLAINED
 };
 
@@ -73,6 +79,90 @@ fn a_poison_message_takes_three_closes_alone() {
     assert_eq!(poison.close(UNEXPLAINED, &[2]), Some(Finding::Suspend(key(2))));
     poison.forget(key(3));
     assert!(!poison.is_trying());
+}
+
+#[test]
+fn a_reason_of_the_peers_own_that_comes_whenever_one_record_goes_suspends_it_and_makes_no_dead_letter() {
+    let mut poison = plain();
+    poison.accepted(&item(0).record);
+    assert_eq!(poison.close(OWN, &[1, 2]), None);
+    assert!(!poison.is_trying(), "once is a quota, a restart, a takeover");
+    assert_eq!(poison.close(OWN, &[1, 2]), None);
+    assert_eq!(poison.close(UNEXPLAINED, &[1]), None);
+    assert_eq!(poison.close(OWN, &[1]), None);
+    assert_eq!(poison.close(UNEXPLAINED, &[1]), Some(Finding::Suspend(key(1))));
+}
+
+#[test]
+fn a_peer_that_is_silent_or_busy_at_the_canary_too_costs_no_record_anything() {
+    for version in [Version::V5, Version::V311] {
+        let mut poison = Poison::new(&config(version, true), Instant::now());
+        let now = Instant::now();
+        for _ in 0..20 {
+            poison.began(now);
+            if poison.turn(true, now) == Turn::Canary {
+                poison.canary_sent();
+                let finding = poison.closed(OWN, &[&canary().item()]);
+                assert!(matches!(finding, None | Some(Finding::Canary)));
+            } else {
+                assert_eq!(poison.close(OWN, &[1, 2]), None);
+            }
+        }
+        // And it keeps no record from being tried for ever on 3.1.1, where the first connection begins with it.
+        assert!(!poison.canary_first || !poison.canaries.are_unknown());
+    }
+}
+
+/// How long a record that ends each connection with `close` stands in front of the others, at the longest delays, where dialling
+/// takes 2 s and each answer 1 s.
+fn stands_for(version: Version, with_canary: bool, close: Close, taken_over: bool) -> Duration {
+    const DIAL: Duration = Duration::from_secs(2);
+    const ANSWER: Duration = Duration::from_secs(1);
+    let start = Instant::now();
+    let mut now = start;
+    let mut poison = Poison::new(&config(version, with_canary), now);
+    poison.accepted(&item(0).record);
+    poison.canary_answered();
+    let mut retries = Retries::new(Backoff::default());
+    loop {
+        poison.began(now);
+        let began = now;
+        let in_flight: &[u64] = loop {
+            match poison.turn(true, now) {
+                Turn::Many => break &[1, 2, 3],
+                Turn::Alone => break &[1],
+                Turn::Canary => {
+                    now += ANSWER;
+                    poison.canary_answered();
+                }
+                Turn::Wait(until) => now = until.unwrap(),
+            }
+        };
+        now += ANSWER;
+        let found = poison.close(close, in_flight);
+        if found.is_some() {
+            return now - start;
+        }
+        retries.ended(Some(now - began), taken_over);
+        if poison.is_searching() {
+            retries.searches();
+        }
+        now += retries.delay(now, 1.0);
+        retries.connecting(now);
+        now += DIAL;
+    }
+}
+
+#[test]
+fn c10_no_record_that_ends_connections_stands_for_a_minute_on_5_or_five_on_3_1_1() {
+    for (close, taken_over) in [(UNEXPLAINED, false), (OWN, false), (OWN, true)] {
+        for with_canary in [true, false] {
+            let on_5 = stands_for(Version::V5, with_canary, close, taken_over);
+            assert!(on_5 < Duration::from_secs(60), "{on_5:?} at {close:?}, taken over: {taken_over}");
+            let on_311 = stands_for(Version::V311, with_canary, close, taken_over);
+            assert!(on_311 < Duration::from_secs(300), "{on_311:?} at {close:?}");
+        }
+    }
 }
 
 #[test]
