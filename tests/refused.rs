@@ -185,7 +185,7 @@ async fn an_identity_that_is_a_wildcard_is_refused_at_connect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_outside_the_rules_is_answered_on_5_and_acked_and_dropped_on_311() {
+async fn p1_a_topic_outside_the_rules_is_answered_on_5_and_acked_and_dropped_on_311() {
     const FOREIGN: &str = "devices/board-2/telemetry";
     let plant = Plant::new(&[BOARD]);
     let gateway = gateway(&plant).await;

@@ -17,7 +17,7 @@ const CONFIG: &str = "gateway: {id: stop, max_disk: 128MiB, keep_free: 0B}\n\
                       admin: {bind: \"127.0.0.1:0\"}\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hangup_and_user_signals_change_nothing_and_are_told() {
+async fn b3_hangup_and_user_signals_change_nothing_and_are_told() {
     let mut gateway = Gateway::new(CONFIG);
     gateway.start().await;
     for (signal, words) in [
@@ -60,7 +60,7 @@ async fn b7_what_the_gateway_writes_is_for_its_user_alone_whatever_the_umask() {
 /// The configuration is a pipe that nobody has written to yet, so the gateway is at its very beginning. As the first process of
 /// a container a signal without a handler would be lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_right_after_the_start_is_obeyed_also_by_the_first_process() {
+async fn e18_a_stop_right_after_the_start_is_obeyed_also_by_the_first_process() {
     let direct: &[&str] = &[];
     let first: &[&str] = &["unshare", "--pid", "--fork", "--kill-child"];
     let is_root = rustix::process::geteuid().is_root();
@@ -100,7 +100,7 @@ fn hearing(outer: u32, is_child: bool) -> Option<Pid> {
 
 /// A resolver that does not answer blocks one of our threads; the process ends without it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_a_resolver_that_hangs() {
+async fn e18_a_stop_does_not_wait_for_a_resolver_that_hangs() {
     // A name server that takes queries and gives no answer.
     let silent = tokio::net::UdpSocket::bind("127.0.0.1:53").await;
     let Ok(_silent) = silent else {

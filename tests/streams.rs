@@ -93,7 +93,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_under_the_log_stops_neither_acks_nor_delivery_nor_the_stop() {
+async fn e1_a_full_disk_under_the_log_stops_neither_acks_nor_delivery_nor_the_stop() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let (mut gateway, cloud, ledger) = gateway(full).await;
     serves(&gateway, &cloud, &ledger).await;
@@ -112,7 +112,7 @@ async fn a_log_that_nobody_reads_any_more_stops_neither_acks_nor_delivery_nor_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_stderr_stops_neither_acks_nor_delivery_nor_the_stop() {
+async fn e1_a_closed_stderr_stops_neither_acks_nor_delivery_nor_the_stop() {
     let (cloud, ledger) = telemetry::cloud().await;
     let mut gateway = Gateway::new(&config(cloud.address()))
         .logging("trace")
@@ -123,7 +123,7 @@ async fn a_closed_stderr_stops_neither_acks_nor_delivery_nor_the_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_pipe_under_the_log_stops_neither_acks_nor_delivery_nor_the_stop() {
+async fn a13_a_full_pipe_under_the_log_stops_neither_acks_nor_delivery_nor_the_stop() {
     let (reader, writer) = full_pipe();
     let (mut gateway, cloud, ledger) = gateway(OwnedFd::from(writer)).await;
     serves(&gateway, &cloud, &ledger).await;

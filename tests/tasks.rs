@@ -55,7 +55,7 @@ fn ask(wanted: &PathBuf, task: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_in_any_vital_task_ends_the_gateway_with_70_and_its_name() {
+async fn e1_a_panic_in_any_vital_task_ends_the_gateway_with_70_and_its_name() {
     for task in VITAL {
         let (mut gateway, wanted, _cloud) = gateway().await;
         ask(&wanted, task);

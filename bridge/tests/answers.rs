@@ -42,7 +42,7 @@ async fn slow_line(port: u16, bytes_per_second: usize) -> u16 {
 }
 
 #[tokio::test]
-async fn a_publish_too_large_for_the_broker_is_a_dead_letter_and_the_line_goes_on() {
+async fn e4_a_publish_too_large_for_the_broker_is_a_dead_letter_and_the_line_goes_on() {
     let mut rig = Rig::plain(Version::V5).await;
     rig.cloud.faults().answer("dt/d1/big", 0x95, None);
     rig.start();

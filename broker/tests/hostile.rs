@@ -395,7 +395,7 @@ async fn fuzz(dice: &mut Dice, address: std::net::SocketAddr) -> usize {
 
 /// Filters and topics of one device: deep, long, many.
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_and_filters_over_the_bounds_are_refused_and_harm_nobody() {
+async fn a1_topics_and_filters_over_the_bounds_are_refused_and_harm_no_other() {
     let mut watch = Watch::new(Setup::default()).await;
     for (version, refused_filter, refused_publish) in [
         (Version::V5, ReasonCode::TOPIC_FILTER_INVALID, ReasonCode::TOPIC_NAME_INVALID),

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_aws_on_port_443_is_offered_the_alpn_name_of_aws() {
+    fn e15_only_aws_on_port_443_is_offered_the_alpn_name_of_aws() {
         assert_eq!(alpn(Profile::AwsIot, 443), Some("x-amzn-mqtt-ca"));
         assert_eq!(alpn(Profile::AwsIot, 8883), None);
         assert_eq!(alpn(Profile::Mqtt, 443), None);

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_ever_new_peers_leaves_few_lines_and_little_memory() {
+    fn a11_a_storm_of_ever_new_peers_leaves_few_lines_and_little_memory() {
         let (log, start) = (PeerLog::default(), Instant::now());
         let (mut lines, mut counted) = (0, 0);
         for second in 0..600_u32 {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn no_second_has_more_lines_than_the_bound() {
+    fn a11_no_second_has_more_lines_than_the_bound() {
         let (log, start) = (PeerLog::default(), Instant::now());
         let at_once = (0..100).filter(|peer| log.is_first(&peer.to_string(), "refused", start)).count();
         assert_eq!(at_once, BURST as usize);

@@ -40,7 +40,7 @@ fn payloads(bench: &Bench) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn removing_a_stale_lock_lets_no_second_log_in() {
+fn e22_removing_a_stale_lock_lets_no_second_log_in() {
     let directory = tempfile::tempdir().unwrap();
     let mut bench = open(options(directory.path()));
     bench.store("a", b"1");
@@ -58,7 +58,7 @@ fn removing_a_stale_lock_lets_no_second_log_in() {
 }
 
 #[test]
-fn nothing_is_acked_into_a_directory_that_was_removed() {
+fn e16_nothing_is_acked_into_a_directory_that_was_removed() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("log");
     let mut bench = open(options(&path));
@@ -74,7 +74,7 @@ fn nothing_is_acked_into_a_directory_that_was_removed() {
 }
 
 #[test]
-fn nothing_is_acked_into_a_segment_that_was_removed_and_a_new_one_begins() {
+fn e16_nothing_is_acked_into_a_segment_that_was_removed_and_a_new_one_begins() {
     let directory = tempfile::tempdir().unwrap();
     let mut bench = open(options(directory.path()));
     bench.store("a", b"1");
@@ -94,7 +94,7 @@ fn nothing_is_acked_into_a_segment_that_was_removed_and_a_new_one_begins() {
 }
 
 #[test]
-fn another_logs_directory_in_its_place_is_left_alone_and_the_right_one_is_taken_up_again() {
+fn e23_another_logs_directory_in_its_place_is_left_alone_and_the_right_one_is_taken_up_again() {
     let home = tempfile::tempdir().unwrap();
     let (path, away, foreign) = (home.path().join("log"), home.path().join("away"), home.path().join("foreign"));
     let mut other = open(options(&foreign));
@@ -156,7 +156,7 @@ fn a_copy_that_replaces_the_directory_is_taken_up_only_as_it_was_left() {
 }
 
 #[test]
-fn a_restored_copy_gets_a_new_epoch_and_the_original_keeps_its_own() {
+fn e10_a_restored_copy_gets_a_new_epoch_and_the_original_keeps_its_own() {
     let home = tempfile::tempdir().unwrap();
     let (path, restored) = (home.path().join("log"), home.path().join("restored"));
     let mut bench = open(options(&path));

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_answers_nothing_does_not_keep_us_from_the_next() {
+    async fn e6_an_address_that_answers_nothing_does_not_keep_us_from_the_next() {
         let (hole, _listener, _queued) = black_hole().await;
         let live = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let before = Instant::now();
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_address_and_its_fault_are_told() {
+    async fn e6_each_address_and_its_fault_are_told() {
         let (hole, _listener, _queued) = black_hole().await;
         let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
         let failed = connector(&[hole, gone]).connect(&config(Duration::from_millis(1500))).await;

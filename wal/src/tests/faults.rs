@@ -431,7 +431,7 @@ fn a_file_that_does_not_open_is_not_tried_at_every_read() {
 
 /// Opened while it is being closed, a segment looks as if it had not been closed, and redb reads all of it to repair a view.
 #[test]
-fn a_reader_at_the_tail_never_opens_a_segment_that_is_being_closed() {
+fn e21_a_reader_at_the_tail_never_opens_a_segment_that_is_being_closed() {
     let directory = tempfile::tempdir().unwrap();
     let rig = rig_of(directory.path(), WhenFull::Refuse, 128 << 20);
     rig.directory.mood.0.store(4, Ordering::SeqCst);

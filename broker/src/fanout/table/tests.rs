@@ -64,7 +64,7 @@ fn a_topic_of_any_depth_is_matched_without_recursion() {
 }
 
 #[test]
-fn levels_are_bounded_and_their_memory_is_given_back() {
+fn a3_levels_are_bounded_and_their_memory_is_given_back() {
     let mut table = Table::default();
     let recipient: Arc<dyn Recipient> = Arc::new(Served::default());
     let stays = table.insert(&filter("stays/#"), &recipient, options(0)).unwrap().unwrap();

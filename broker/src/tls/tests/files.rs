@@ -154,7 +154,7 @@ fn mangled(pem: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_error_about_a_mangled_key_file_shows_any_of_the_key() {
+fn b5_no_error_about_a_mangled_key_file_shows_any_of_the_key() {
     let mut listener = Listener::new();
     let key = std::fs::read_to_string(listener.folder.path().join("server.key")).unwrap();
     let secret: String = key.lines().filter(|line| !line.starts_with("-----")).collect();
@@ -181,7 +181,7 @@ fn no_error_about_a_mangled_key_file_shows_any_of_the_key() {
 }
 
 #[test]
-fn a_key_file_that_lost_its_line_breaks_is_told_so() {
+fn b5_a_key_file_that_lost_its_line_breaks_is_told_so() {
     let error = error_after(|listener| {
         let key = std::fs::read_to_string(listener.folder.path().join("server.key")).unwrap();
         listener.write("server.key", &key.replace('\n', ""));
