@@ -264,3 +264,63 @@ fn help_names_what_there_is_and_nothing_more() {
     }
     assert!(!text.contains("renew") && !text.contains("revoke"), "{text}");
 }
+
+/// Whatever is asked of it: a key whose line breaks were lost in a shell, a form or an editor is a fault that shows none of it.
+#[test]
+fn b5_a_key_that_lost_its_line_breaks_is_shown_by_no_command() {
+    const CONFIG: &str = "gateway: {id: b5, data_dir: DIR/data}\n\
+                          listeners: [{bind: \"127.0.0.1:0\", tls: {certificate: DIR/server.pem, key: DIR/server.key, client_ca: DIR/devices-ca.pem}, identity: \"{cn}\"}]\n\
+                          cloud: {profile: mqtt, endpoint: localhost, port: 1, tls: {ca: DIR/devices-ca.pem, certificate: DIR/board-1.pem, key: DIR/board-1.key}}\n";
+    let plant = plant();
+    let folder = plant.path();
+    let config = folder.join("forebay.yaml");
+    fs::write(&config, CONFIG.replace("DIR", folder.to_str().unwrap())).unwrap();
+    let keys = ["devices-ca.key", "server.key", "board-1.key"];
+    let whole = keys.map(|file| fs::read_to_string(folder.join(file)).unwrap());
+    let secrets = whole
+        .each_ref()
+        .map(|key| key.lines().filter(|line| !line.starts_with("-----")).collect::<String>());
+    let manglings: [fn(&str) -> String; 5] = [
+        |key| key.replace('\n', ""),
+        |key| key.replace('\n', " "),
+        |key| key.replace('\n', "\\n"),
+        |key| key.replacen('\n', "", 1),
+        |key| key.replace("-----END", "----END"),
+    ];
+    let stem = |file: &str| folder.join(file).to_str().unwrap().to_owned();
+    let commands: [&[&str]; 5] = [
+        &["certs", "show", &stem("board-1.pem")],
+        &["certs", "--dir", folder.to_str().unwrap(), "device", "board-9"],
+        &["certs", "show", &stem("board-1.key"), &stem("server.key")],
+        &["check", "--config", config.to_str().unwrap()],
+        &[
+            "device",
+            "--gateway",
+            "localhost:1",
+            "--certs",
+            folder.to_str().unwrap(),
+            "--for",
+            "1ms",
+            "board-1",
+        ],
+    ];
+    let mut refused = 0;
+    for mangle in manglings {
+        for (file, key) in keys.iter().zip(&whole) {
+            fs::write(folder.join(file), mangle(key)).unwrap();
+        }
+        for command in commands {
+            let output = Command::new(env!("CARGO_BIN_EXE_forebay")).args(command).output().unwrap();
+            let said = format!("{}{}", stdout(&output), String::from_utf8_lossy(&output.stderr));
+            // Some readers do without the line breaks.
+            refused += usize::from(!output.status.success());
+            for secret in &secrets {
+                let decimal = format!("{:?}", secret.as_bytes());
+                let shows = |part: &[u8]| said.contains(std::str::from_utf8(part).unwrap());
+                assert!(!secret.as_bytes().windows(8).any(shows), "{command:?}: {said}");
+                assert!(!decimal.as_bytes().windows(16).any(shows), "{command:?}: {said}");
+            }
+        }
+    }
+    assert!(refused >= 20, "{refused}");
+}

@@ -332,6 +332,18 @@ async fn plain_mqtt_on_the_tls_port_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p6_tls_on_the_plain_port_is_named() {
+    let plant = Plant::new(&[BOARD]);
+    let gateway = gateway(&plant).await;
+    let dialled = Device::connect_tls(gateway.listeners[1], "localhost", &plant.device(BOARD), BOARD, Version::V5).await;
+    assert!(dialled.is_err());
+    gateway
+        .logs(&["it speaks TLS; this listener is plain", "turn TLS off in the device"])
+        .await;
+    serves_others(&gateway, &plant).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_refuses_our_certificate_is_reported_with_the_name_it_connected_to() {
     let (plant, other) = (Plant::new(&[BOARD]), Plant::new(&[]));
     let gateway = gateway(&plant).await;

@@ -124,6 +124,30 @@ mod tests {
     }
 
     #[test]
+    fn a14_long_topics_are_compared_with_no_route() {
+        let route = |number: usize| Route {
+            name: number.to_string(),
+            from: TopicFilter::parse(&format!("devices/+/{}/{number}", "route".repeat(20))).unwrap(),
+            stream: None,
+        };
+        let routes = Routes::new((0..20).map(route).collect());
+        let look_at = |bytes: usize| {
+            let unrouted = Unrouted::default();
+            for number in 0..MAX_TOPICS {
+                unrouted.count(&format!("devices/d1/{}{number:02}", "x".repeat(bytes - 13)));
+            }
+            let began = std::time::Instant::now();
+            assert_eq!(unrouted.top(usize::MAX, &routes).len(), MAX_TOPICS);
+            began.elapsed()
+        };
+        let (longest, too_long) = (look_at(MAX_COMPARED), look_at(60_000));
+        assert!(
+            too_long < longest,
+            "{too_long:?} for topics of 60 KB, {longest:?} for those that are compared"
+        );
+    }
+
+    #[test]
     fn the_list_stays_bounded() {
         let unrouted = Unrouted::default();
         for number in 0..1000 {
