@@ -7,6 +7,7 @@
 //! | `0000000001.redb`, ... | segments; the one with the highest number takes appends and holds the truth about all |
 //! | `next.tmp` | the next segment, made ahead; deleted at open |
 //! | `spare.tmp` | the spare segment, whose blocks the next one reuses; deleted at open |
+//! | `gone-*.tmp` | what nothing needs any more, until it is removed; deleted at open |
 //! | `*.redb.damaged` | quarantined: segments that could not be read as they should; kept for salvage for 30 days, within a quarter of `max_disk` |
 //! | `*.redb.damaged-uncounted` | the same, where nobody knows what waited in them; these go last |
 //! | `lock` | locked for as long as a process uses the directory; names the log, the segment that a start is opening, the newest segment and, after a write to it failed, the last row of its state that is believed |

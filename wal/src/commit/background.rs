@@ -9,8 +9,8 @@ const REST: Duration = Duration::from_secs(1);
 /// Does one job at a time.
 #[derive(Debug)]
 pub(crate) struct Background {
-    /// Where one thread does everything, so that a run can be repeated, a job is done at once.
-    is_threaded: bool,
+    /// The name of its thread. Where one thread does everything, so that a run can be repeated, there is none, and a job is done at once.
+    name: Option<&'static str>,
     thread: Option<JoinHandle<()>>,
     next: Instant,
 }
@@ -19,25 +19,23 @@ impl Background {
     /// Jobs are done by the caller.
     pub(crate) fn here() -> Self {
         Self {
-            is_threaded: false,
+            name: None,
             thread: None,
             next: Instant::now(),
         }
     }
 
-    /// Jobs are done on a thread of their own.
-    pub(crate) fn on_a_thread() -> Self {
+    /// Jobs are done on a thread of their own, which has this name.
+    pub(crate) fn on_a_thread(name: &'static str) -> Self {
         Self {
-            is_threaded: true,
+            name: Some(name),
             ..Self::here()
         }
     }
 
     /// Does a job, unless one was begun just now: it is asked for again.
     pub(crate) fn run(&mut self, job: impl FnOnce() + Send + 'static) {
-        if !self.is_threaded {
-            return job();
-        }
+        let Some(name) = self.name else { return job() };
         let now = Instant::now();
         let is_busy = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
         if is_busy || now < self.next {
@@ -45,7 +43,7 @@ impl Background {
         }
         self.next = now + REST;
         self.wait();
-        match std::thread::Builder::new().name("wal-aside".into()).spawn(job) {
+        match std::thread::Builder::new().name(name.into()).spawn(job) {
             Ok(thread) => self.thread = Some(thread),
             Err(error) => tracing::debug!(%error, "no thread for what can be done beside the commits"),
         }

@@ -87,8 +87,7 @@ impl Space {
 
     /// Removes the first quarantined segment that may go; `false` if there is none.
     pub(crate) fn drop_quarantined(&mut self, shared: &Shared, because: Because) -> bool {
-        let directory = &*shared.segments.directory;
-        let is_gone = self.quarantine.remove_first(directory, because, &shared.stats);
+        let is_gone = self.quarantine.remove_first(&shared.segments, because, &shared.stats);
         *lock(&shared.quarantined) = self.quarantine.report();
         is_gone
     }
@@ -134,6 +133,7 @@ impl Space {
         self.closed.values().sum::<u64>()
             + self.active
             + shared.segments.ahead_allocated()
+            + shared.segments.removal.bytes()
             + self.ballast
             + self.quarantine.bytes()
             + shared.beside_bytes.load(Ordering::Relaxed)

@@ -17,7 +17,9 @@ pub(crate) enum NextStep {
     Enough,
     /// Nothing can: what is there must stay.
     Nothing,
-    /// Unlink the spare segment.
+    /// Wait until what is on its way out is gone.
+    Remove,
+    /// Let the spare segment go.
     DropSpare,
     /// Commit what is settled: it takes segments out of the catalogue in which nothing waits, or shows that nothing does.
     Settle,
@@ -25,7 +27,7 @@ pub(crate) enum NextStep {
     Compact,
     /// Begin a new segment, because only the active one has anything that may go.
     Rotate,
-    /// Remove the quarantined segment that goes first.
+    /// Let the quarantined segment go that goes first.
     DropQuarantined,
     /// Evict these and commit that.
     Evict(Victims),
@@ -80,6 +82,9 @@ impl RoomSearch {
     pub(crate) fn next(&mut self, shared: &Shared, space: &Space, compaction: &mut Compaction, active: u64) -> NextStep {
         if space.headroom(shared) >= self.needed {
             return NextStep::Enough;
+        }
+        if !shared.segments.removal.is_empty() {
+            return NextStep::Remove;
         }
         if shared.segments.has_spare() {
             return NextStep::DropSpare;

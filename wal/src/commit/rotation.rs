@@ -32,10 +32,12 @@ struct Broken {
 pub(crate) struct Rotation(Option<Broken>);
 
 impl Rotation {
-    /// Whether the active segment is full, or half full.
+    /// Whether the active segment is full, or half full. While the next one is being made it may become twice as large.
     pub(crate) fn due(shared: &Shared, space: &Space) -> Due {
         let filled = shared.segments.active_filled();
-        if filled >= space.segment_bytes {
+        // Where making the next one takes long, this one goes on.
+        let is_full = filled >= space.segment_bytes && !shared.segments.is_in_making() || filled >= 2 * space.segment_bytes;
+        if is_full {
             Due::Now
         } else if filled >= space.segment_bytes / 2 && !shared.segments.is_prepared() {
             Due::Ahead

@@ -43,6 +43,7 @@ pub(crate) struct Writer {
     pub(crate) rotation: Rotation,
     pub(crate) compaction: Compaction,
     pub(crate) background: Background,
+    pub(crate) removing: Background,
     schedule: Schedule,
     page_fill: PageFill,
 }
@@ -66,6 +67,7 @@ impl Writer {
             rotation: Rotation::default(),
             compaction: Compaction::default(),
             background: Background::here(),
+            removing: Background::here(),
             schedule: Schedule::new(),
             page_fill: PageFill::default(),
         }
@@ -118,9 +120,9 @@ impl Writer {
     /// to be looked for.
     ///
     /// 1. Room is made for it, or it is refused ([`Writer::make_room_for`]). Mostly there is room, and nothing is done.
-    /// 2. One write and one sync, after a rotation if one is due ([`Writer::store`]).
+    /// 2. One write and one sync ([`Writer::store`]).
     /// 3. The listeners hear of it, and acks leave; then the tap, then the readers.
-    /// 4. Files that the commit made superfluous go ([`Writer::tidy`]).
+    /// 4. What is done with whole files comes last, so that no ack waits for it ([`Writer::tidy`]).
     ///
     /// # Errors
     /// The batch is not durable; its listeners were told the same.
@@ -169,6 +171,10 @@ impl Writer {
             let done = match step {
                 NextStep::Enough => return true,
                 NextStep::Nothing => return false,
+                NextStep::Remove => {
+                    self.remove_now();
+                    Ok(())
+                }
                 NextStep::DropSpare => {
                     self.shared.segments.drop_spare();
                     Ok(())
@@ -209,13 +215,11 @@ impl Writer {
 
     /// Writes: the one place where the log is committed. Returns the segments that left the catalogue.
     ///
-    /// 1. A new segment begins if the active one is full.
-    /// 2. What readers passed by in damaged blocks is counted, and dead letters are copied: both may read a segment.
-    /// 3. Blocks and the changes of the catalogue are written with one sync.
-    /// 4. The catalogue in memory takes those changes over.
+    /// 1. What readers passed by in damaged blocks is counted, and dead letters are copied: both may read a segment.
+    /// 2. Blocks and the changes of the catalogue are written with one sync.
+    /// 3. The catalogue in memory takes those changes over.
     fn store(&mut self, batch: &OpenBatch, extra: &Extra<'_>) -> Result<Vec<u64>, Failure> {
         self.refuse_if_broken()?;
-        self.rotate_if_due().map_err(Failure::Segment)?;
         // Before what was passed by is noted as passed.
         count_unsure(&self.shared);
         let mut draft = Draft::gather(&self.shared, self.number, batch, extra);
@@ -234,13 +238,34 @@ impl Writer {
         Ok(draft.take_over(&self.shared))
     }
 
-    /// After a commit, and after its acks: the files of segments that left the catalogue are unlinked or kept as the spare one, those in
-    /// which nothing waits any more are noted, and readers that waited for the commit go on.
+    /// After a commit, and after its acks: readers that waited for the commit go on, the files of segments that left the catalogue go or are
+    /// kept as the spare one, those in which nothing waits any more are noted, and a new segment begins if the active one is full.
     fn tidy(&mut self, dropped: &[u64]) {
-        retention::remove(&self.shared, &mut self.space, &mut self.compaction, dropped);
-        self.note_empty();
         let ready = lock(&self.shared.tracker).let_go_on();
         wake(&self.shared, |stream| ready.contains(&stream.0));
+        retention::remove(&self.shared, &mut self.space, &mut self.compaction, dropped);
+        self.remove_beside();
+        self.note_empty();
+        if let Err(error) = self.rotate_if_due() {
+            self.fail(OpenBatch::new(Batch(0)), Failure::Segment(error));
+        }
+    }
+
+    /// What is on its way out goes beside the commits.
+    fn remove_beside(&mut self) {
+        if !self.shared.segments.removal.is_empty() {
+            let shared = self.shared.clone();
+            self.removing.run(move || shared.segments.removal.work(&*shared.segments.directory));
+        }
+    }
+
+    /// The same, but whoever asks waits until it is gone.
+    fn remove_now(&mut self) {
+        let segments = &self.shared.segments;
+        segments.removal.hurry(true);
+        self.removing.wait();
+        segments.removal.work(&*segments.directory);
+        segments.removal.hurry(false);
     }
 
     fn note_empty(&self) {
@@ -383,6 +408,8 @@ impl Writer {
             self.space.set_full(&self.shared, !has_room);
         }
         self.space.keep_quarantine(&self.shared);
+        self.shared.segments.removal.try_again();
+        self.remove_beside();
         self.space.make_ballast(&self.shared);
         self.shared.note_oldest();
     }
@@ -462,6 +489,7 @@ impl Writer {
             result = self.commit_progress();
         }
         self.background.wait();
+        self.remove_now();
         self.shared.segments.discard_ahead();
         let active = self.shared.segments.active_number();
         if let Err(error) = self.shared.segments.close_active() {
@@ -483,6 +511,8 @@ impl Writer {
             std::mem::replace(&mut intake.open, OpenBatch::new(number))
         };
         drop(open);
+        self.shared.segments.removal.hurry(true);
+        self.removing.wait();
         self.background.wait();
         // What was committed is whole; the directory's lock goes with this thread, so nothing may stay open.
         catch_unwind(AssertUnwindSafe(|| self.shared.segments.close_active().ok())).ok();

@@ -93,7 +93,8 @@ pub(crate) fn open(
         guard,
         report,
     } = prepare(directory, options, clock, observer, tap)?;
-    writer.background = Background::on_a_thread();
+    writer.background = Background::on_a_thread("wal-aside");
+    writer.removing = Background::on_a_thread("wal-removing");
     let thread = std::thread::Builder::new().name("wal".into()).spawn(move || {
         // Held for as long as anything may be written.
         let _guard = guard;

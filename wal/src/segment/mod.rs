@@ -9,6 +9,7 @@ pub(crate) mod lock_file;
 pub(crate) mod page_fill;
 pub(crate) mod quarantine;
 pub(crate) mod remains;
+pub(crate) mod removal;
 pub(crate) mod reuse;
 pub(crate) mod search;
 pub(crate) mod segments;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::io::directory::Directory;
-use crate::segment::segments::is_quarantined;
+use crate::segment::segments::{Segments, is_quarantined};
 use crate::stats::{Quarantined, RemovedQuarantined, Stats};
 
 /// How long a file is kept.
@@ -98,14 +98,14 @@ impl Quarantine {
         }
     }
 
-    /// Removes the first one; `false` if there is none.
-    pub(crate) fn remove_first(&mut self, directory: &dyn Directory, because: Because, stats: &Stats) -> bool {
+    /// Lets the first one go; `false` if there is none. A person may just be salvaging it, so it is not cut.
+    pub(crate) fn remove_first(&mut self, segments: &Segments, because: Because, stats: &Stats) -> bool {
         if self.0.is_empty() {
             return false;
         }
         let kept = self.0.remove(0);
         let (why, count) = stats.removed_quarantined.of(because);
-        match directory.remove(&kept.name) {
+        match segments.removal.take(&*segments.directory, &kept.name, false) {
             Ok(()) => {
                 count.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(

@@ -20,6 +20,7 @@ use crate::segment::database::{SegmentError, Store, contained, open_db};
 use crate::segment::deaths::Deaths;
 use crate::segment::life::{Life, Lives};
 use crate::segment::quarantine::UNCOUNTED;
+use crate::segment::removal::Removal;
 use crate::segment::reuse::{Reused, SPARE};
 use crate::segment::table::{self, Next, Table};
 use crate::stats::Stats;
@@ -86,6 +87,7 @@ pub(crate) struct Segments {
     /// The number of the segment that was active last.
     pub(super) newest: AtomicU64,
     pub(super) deaths: Deaths,
+    pub(crate) removal: Removal,
     /// Which log this is.
     pub(super) log: OnceLock<u128>,
     stats: Arc<Stats>,
@@ -104,6 +106,7 @@ impl Segments {
             spare_bytes: AtomicU64::new(0),
             newest: AtomicU64::new(0),
             deaths: Deaths::default(),
+            removal: Removal::default(),
             log: OnceLock::new(),
             stats,
         }
@@ -167,7 +170,7 @@ impl Segments {
     /// Gives the room back that the spare segment takes; false = there is none.
     pub(crate) fn drop_spare(&self) -> bool {
         if self.spare_bytes.swap(0, Ordering::Relaxed) > 0 {
-            return self.directory.remove(SPARE).is_ok();
+            return self.removal.take(&*self.directory, SPARE, true).is_ok();
         }
         let is_overlaid = lock(&self.ahead).as_ref().is_some_and(|ahead| ahead.is_overlaid);
         if is_overlaid {
@@ -198,6 +201,11 @@ impl Segments {
             *ahead = Some(Ahead { db, file, is_overlaid });
         }
         Ok(())
+    }
+
+    /// Whether the next segment is being made just now.
+    pub(crate) fn is_in_making(&self) -> bool {
+        matches!(self.ahead.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     /// Whether the next segment is there, or being made.
@@ -418,7 +426,8 @@ impl Segments {
         removed
     }
 
-    /// As [`Segments::unlink`], but the next segment may be laid over it, unless there is one for that, or somebody reads in it.
+    /// Takes a segment that the catalogue no longer names out of the log: the next segment may be laid over it, unless there is one for that,
+    /// or somebody reads in it. Otherwise it is removed beside the commits.
     pub(crate) fn retire(&self, number: u64) -> io::Result<()> {
         self.forget(number);
         let is_free = self.lives.spend(number);
@@ -431,11 +440,11 @@ impl Segments {
         // Held, it is not being laid over a spare just now.
         let ahead = self.ahead.try_lock();
         if !is_free || ahead.is_err() || self.spare_bytes.load(Ordering::Relaxed) > 0 {
-            return self.directory.remove(name);
+            return self.removal.take(&*self.directory, name, is_free);
         }
         let allocated = self.directory.allocated(name)?;
         if allocated == 0 || self.directory.rename(name, SPARE).is_err() {
-            return self.directory.remove(name);
+            return self.removal.take(&*self.directory, name, is_free);
         }
         self.spare_bytes.store(allocated, Ordering::Relaxed);
         Ok(())

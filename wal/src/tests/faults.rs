@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use crate::listener::CommitListener;
 use crate::log::{Log, Opened};
 use crate::options::{Options, StreamOptions, WhenFull};
 use crate::record::{Batch, NewRecord, PartitionSet, Settlement, StreamId};
+use crate::recovery::open::prepare;
 use crate::segment::database::SegmentError;
 use crate::segment::segments::{NEXT, Segments, name};
 use crate::sync::lock;
@@ -44,6 +45,34 @@ struct Moody {
     opened: AtomicU64,
     /// The threads that made files, by the names of both.
     made: Mutex<Vec<(String, Option<String>)>>,
+    /// What was done with whole files, and in between what listeners heard.
+    events: Arc<Mutex<Vec<&'static str>>>,
+    /// Where calls of a kind stand until they may go on.
+    making: Gate,
+    removing: Gate,
+}
+
+/// Lets nobody pass while it is closed.
+#[derive(Debug, Default)]
+struct Gate {
+    is_closed: AtomicBool,
+    standing: AtomicU64,
+}
+
+impl Gate {
+    fn pass(&self) {
+        self.standing.fetch_add(1, Ordering::SeqCst);
+        until("the gate opens", || !self.is_closed.load(Ordering::SeqCst));
+        self.standing.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn set_closed(&self, is_closed: bool) {
+        self.is_closed.store(is_closed, Ordering::SeqCst);
+    }
+
+    fn is_stood_at(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst) && self.standing.load(Ordering::SeqCst) > 0
+    }
 }
 
 #[derive(Debug)]
@@ -61,6 +90,12 @@ fn is_deadly(name: &str) -> bool {
     std::env::var_os(DEADLY).is_some_and(|deadly| deadly == name)
 }
 
+impl Moody {
+    fn happens(&self, what: &'static str) {
+        lock(&self.events).push(what);
+    }
+}
+
 impl Directory for Moody {
     fn path(&self) -> &Path {
         self.real.path()
@@ -70,6 +105,8 @@ impl Directory for Moody {
     }
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         self.mood.check()?;
+        self.happens("create");
+        self.making.pass();
         let thread = std::thread::current().name().map(str::to_owned);
         lock(&self.made).push((name.to_owned(), thread));
         Ok(Arc::new(MoodyFile {
@@ -98,12 +135,16 @@ impl Directory for Moody {
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.mood.check()?;
+        self.happens("rename");
         self.real.rename(from, to)
     }
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.happens("remove");
+        self.removing.pass();
         self.real.remove(name)
     }
     fn sync(&self) -> io::Result<()> {
+        self.happens("sync of the directory");
         self.real.sync()
     }
     fn allocated(&self, name: &str) -> io::Result<u64> {
@@ -191,15 +232,21 @@ fn rig(path: &Path, when_full: WhenFull) -> Rig {
     rig_of(path, when_full, 1 << 30)
 }
 
-fn rig_of(path: &Path, when_full: WhenFull, max_disk: u64) -> Rig {
-    let directory = Arc::new(Moody {
+fn moody(path: &Path) -> Arc<Moody> {
+    Arc::new(Moody {
         real: RealDirectory::new(path.to_owned()).unwrap(),
         mood: Arc::default(),
         free: AtomicU64::new(1 << 40),
         opened: AtomicU64::new(0),
         made: Mutex::default(),
-    });
-    let options = Options {
+        events: Arc::default(),
+        making: Gate::default(),
+        removing: Gate::default(),
+    })
+}
+
+fn options(path: &Path, when_full: WhenFull, max_disk: u64) -> Options {
+    Options {
         directory: path.to_owned(),
         max_disk,
         keep_free: 1 << 30,
@@ -211,7 +258,12 @@ fn rig_of(path: &Path, when_full: WhenFull, max_disk: u64) -> Rig {
             max_age: None,
             when_full,
         }],
-    };
+    }
+}
+
+fn rig_of(path: &Path, when_full: WhenFull, max_disk: u64) -> Rig {
+    let directory = moody(path);
+    let options = options(path, when_full, max_disk);
     let clock = Arc::new(ManualClock::trusted());
     let Opened { log, .. } = Log::open_in(directory.clone(), options, clock.clone(), Arc::new(Unobserved), None).unwrap();
     Rig {
@@ -436,7 +488,7 @@ fn e21_a_reader_at_the_tail_never_opens_a_segment_that_is_being_closed() {
     let rig = rig_of(directory.path(), WhenFull::Refuse, 128 << 20);
     rig.directory.mood.0.store(4, Ordering::SeqCst);
     let stats = rig.log.stats();
-    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let is_done = AtomicBool::new(false);
     let (stored, read) = std::thread::scope(|scope| {
         let mut reader = rig.log.reader(StreamId(0), PartitionSet::ALL);
         let (log, is_done) = (&rig.log, &is_done);
@@ -546,4 +598,114 @@ fn k14_a_segment_at_which_two_starts_died_is_not_opened_again_and_costs_no_recor
         let is_kept = directory.path().join(format!("{deadly}.damaged")).exists();
         assert!(is_kept, "{deadly} is gone");
     }
+}
+
+/// Notes among the directory's events when its batch is acked.
+struct Ack(Arc<Mutex<Vec<&'static str>>>);
+
+impl CommitListener for Ack {
+    fn committed(&self, _batch: Batch) {
+        lock(&self.0).push("ack");
+    }
+    fn failed(&self, _batch: Batch, error: &CommitError) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn k18_acks_leave_before_segments_are_made_renamed_or_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = moody(directory.path());
+    let options = options(directory.path(), WhenFull::Refuse, 128 << 20);
+    let clock = Arc::new(ManualClock::trusted());
+    let prepared = prepare(disk.clone(), options, clock.clone(), Arc::new(Unobserved), None).unwrap();
+    let (mut writer, log) = (prepared.writer, Log::stepped(prepared.shared.clone()));
+    let mut reader = log.reader(StreamId(0), PartitionSet::ALL);
+    let (mut made, mut removed) = (0, 0);
+    for round in 1..=240 {
+        let record = NewRecord {
+            stream: StreamId(0),
+            received: clock.now(),
+            identity: "device",
+            route: "route",
+            topic: "t",
+            payload: &[7; 1 << 18],
+            qos: 1,
+            retain: false,
+            expiry: None,
+            properties: &[],
+        };
+        log.producer(Arc::new(Ack(disk.events.clone()))).append(&[record]).unwrap();
+        lock(&disk.events).clear();
+        let batch = writer.swap(&mut lock(&writer.shared.clone().intake));
+        writer.commit(batch).unwrap();
+        let events = std::mem::take(&mut *lock(&disk.events));
+        assert_eq!(events.first(), Some(&"ack"), "{events:?}");
+        // So many at once that more than the spare one of their segments is not needed.
+        if round % 80 == 0 {
+            for record in reader.read(usize::MAX).unwrap() {
+                log.settle(record.stream, record.offset, Settlement::Delivered);
+            }
+        }
+        writer.commit_progress().unwrap();
+        let more = std::mem::take(&mut *lock(&disk.events));
+        let count = |what| events.iter().chain(&more).filter(|event| **event == what).count();
+        made += count("create");
+        removed += count("remove");
+    }
+    let rotations = log.stats().rotations.load(Ordering::Relaxed);
+    assert!(rotations >= 3, "{rotations} rotations");
+    assert!(made >= 2 && removed >= 1, "{made} made, {removed} removed: too little happens");
+}
+
+#[test]
+fn k18_no_ack_waits_for_a_removal_or_a_making_that_stands() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig_of(directory.path(), WhenFull::Refuse, 128 << 20);
+    let payload = vec![b'.'; 1 << 18];
+    let store = |count: usize| (0..count).for_each(|_| assert!(rig.outcome(rig.append(&payload).unwrap())));
+    // Half of a segment asks for the next one.
+    rig.directory.making.set_closed(true);
+    for _ in 0..24 {
+        store(1);
+        if rig.directory.making.is_stood_at() {
+            break;
+        }
+    }
+    until("the next segment is being made", || rig.directory.making.is_stood_at());
+    let rotations = || rig.log.stats().rotations.load(Ordering::Relaxed);
+    let before = rotations();
+    store(24);
+    assert!(
+        rig.directory.making.is_stood_at() && rotations() == before,
+        "it was not waited with"
+    );
+    rig.directory.making.set_closed(false);
+    rig.directory.removing.set_closed(true);
+    let mut reader = rig.log.reader(StreamId(0), PartitionSet::ALL);
+    let settle = |reader: &mut crate::read::reader::Reader| {
+        for record in reader.read(usize::MAX).unwrap() {
+            rig.log.settle(record.stream, record.offset, Settlement::Delivered);
+        }
+    };
+    // Until two segments are not needed: one is kept as the spare one.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !rig.directory.removing.is_stood_at() {
+        assert!(Instant::now() < deadline, "nothing is removed");
+        store(8);
+        settle(&mut reader);
+    }
+    store(64);
+    assert!(rig.directory.removing.is_stood_at(), "it was not waited with");
+    let gone = || {
+        std::fs::read_dir(directory.path())
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("gone-"))
+            .count()
+    };
+    assert!(gone() > 0);
+    rig.directory.removing.set_closed(false);
+    until("it is gone", || gone() == 0);
+    assert_eq!(rig.log.audit().unwrap().damaged, 0);
+    rig.log.close().unwrap();
 }
