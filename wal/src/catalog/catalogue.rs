@@ -258,8 +258,12 @@ impl Catalogue {
         if !is_snapshot && records == 0 {
             return;
         }
+        let epoch = self.segment(to).map_or(0, |segment| segment.epoch);
         if let Some(part) = self.part(to, stream) {
             part.add(records, bytes);
+            if is_snapshot && part.ranges(epoch).any(|known| known == range) {
+                return;
+            }
             let at = part.compacted.partition_point(|known| known.first < range.first);
             part.compacted.insert(at, range);
         }

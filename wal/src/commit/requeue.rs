@@ -95,7 +95,7 @@ impl Shared {
     /// A record of a stream, wherever it lies, with its segment and what it takes there.
     fn find(&self, stream: StreamId, offset: Offset) -> Option<(u64, Result<Record, ()>)> {
         let segment = lock(&self.catalogue).segment_of(stream.0, offset.0)?;
-        Some((segment, self.record_at(segment, stream.0, offset.0).ok_or(())))
+        Some((segment, self.record_at(segment, stream.0, offset.0).map_err(drop)))
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a commit writes, gathered before it, and what of that is taken over into memory after it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use crate::catalog::catalogue::Catalogue;
 use crate::clock::marks::Mark;
 use crate::clock::{BootId, Timestamp};
 use crate::commit::compaction::Part;
@@ -47,6 +49,8 @@ pub(crate) struct Draft {
     /// The batch's records.
     streams: Vec<OfStream>,
     letters: Letters,
+    /// Records that end although they were counted as gone, by stream.
+    surplus: BTreeMap<u8, u64>,
     is_empty: bool,
 }
 
@@ -55,6 +59,8 @@ struct Letters {
     data: Vec<u8>,
     records: Vec<Appended>,
     streams: Vec<OfStream>,
+    /// The slots of those that could not be read any more.
+    lost: Vec<u32>,
 }
 
 impl Draft {
@@ -62,7 +68,7 @@ impl Draft {
     /// [`Draft::give_back`] must follow.
     pub(crate) fn gather(shared: &Shared, segment: u64, batch: &OpenBatch, extra: &Extra<'_>) -> Self {
         let mut copied = Vec::new();
-        let (mut changes, dead) = {
+        let (mut changes, dead, surplus) = {
             let mut tracker = lock(&shared.tracker);
             let catalogue = lock(&shared.catalogue);
             let (mut changes, dead) = tracker.collect(&catalogue);
@@ -75,8 +81,14 @@ impl Draft {
                 }
                 Extra::Leaving(letters) => changes.extend(tracker.take_out(letters)),
             }
-            (changes, dead)
+            let surplus = surplus(&catalogue, &changes);
+            (changes, dead, surplus)
         };
+        changes.extend(surplus.values().map(|by| Change::Ledger {
+            slot: 0,
+            count: Count::Requeued,
+            by: *by,
+        }));
         let fresh = std::mem::take(&mut lock(&shared.intake).slots.fresh);
         changes.extend(fresh.iter().map(|(slot, identity)| Change::Slot {
             slot: *slot,
@@ -85,6 +97,7 @@ impl Draft {
         let streams = by_stream(&batch.records);
         changes.extend(streams.iter().map(|stream| stream.appended(segment)));
         let letters = Letters::of(shared, dead);
+        letters.correct(&mut changes);
         changes.extend(letters.streams.iter().map(|stream| stream.appended(segment)));
         count_accepted(batch, &mut changes);
         let forgets = matches!(extra, Extra::Forgetting);
@@ -98,6 +111,7 @@ impl Draft {
             copied,
             streams,
             letters,
+            surplus,
             is_empty,
         }
     }
@@ -133,7 +147,7 @@ impl Draft {
                     stream, records, bytes, ..
                 } if *stream >= StreamId::LOCAL.0 => shared.gauges.leave(*stream, *records, *bytes),
                 Change::DropSegment { segment } => dropped.push(*segment),
-                Change::Compacted { records, .. } => {
+                Change::Compacted { from, records, .. } if *from != 0 => {
                     shared.stats.compacted.fetch_add(*records, Ordering::Relaxed);
                 }
                 Change::Removed { stream, first, end } => tracker.removed(*stream, *first, *end),
@@ -142,8 +156,12 @@ impl Draft {
             }
             catalogue.apply(change);
         }
+        self.surplus.iter().for_each(|(stream, by)| shared.gauges.enter(*stream, *by, 0));
         tracker.inflight = None;
         tracker.thaw(true);
+        let lost = self.letters.lost.len() as u64;
+        shared.stats.dead_lettered.fetch_sub(lost, Ordering::Relaxed);
+        shared.stats.damaged.fetch_add(lost, Ordering::Relaxed);
         let letters = &self.letters.records;
         let bytes: u64 = letters.iter().map(|letter| letter.entry.cost()).sum();
         shared.gauges.enter(StreamId::DEAD.0, letters.len() as u64, bytes);
@@ -164,15 +182,17 @@ impl Letters {
     fn of(shared: &Shared, jobs: Vec<DeadJob>) -> Self {
         let mut data = Vec::new();
         let mut records = Vec::new();
+        let mut lost = Vec::new();
         for job in jobs {
-            let Some(record) = shared.record_at(job.segment, job.stream, job.offset) else {
+            let Ok(record) = shared.known_record_at(job.segment, job.stream, job.offset) else {
                 tracing::error!(
                     stream = job.stream,
                     offset = job.offset,
                     slot = job.slot,
                     reason = job.reason,
-                    "a record could not be copied to the dead letters"
+                    "a record that the cloud refused cannot be read any more: there is no dead letter of it, and it is counted as damaged"
                 );
+                lost.push(job.slot);
                 continue;
             };
             let offset = {
@@ -196,8 +216,67 @@ impl Letters {
             });
         }
         let streams = by_stream(&records);
-        Self { data, records, streams }
+        Self {
+            data,
+            records,
+            streams,
+            lost,
+        }
     }
+
+    /// Counts those that could not be read any more as damaged instead.
+    fn correct(&self, changes: &mut Vec<Change>) {
+        for lost in &self.lost {
+            let dead = changes.iter_mut().find_map(|change| match change {
+                Change::Ledger { slot, count, by } if slot == lost && *count == Count::Dead && *by > 0 => Some(by),
+                _ => None,
+            });
+            let Some(by) = dead else { continue };
+            *by -= 1;
+            changes.push(Change::Ledger {
+                slot: *lost,
+                count: Count::Damaged,
+                by: 1,
+            });
+        }
+    }
+}
+
+/// How many more records the changes take out of segments than are counted there, by user stream. What could not be read when it was counted
+/// was counted as damaged; if it ends after all, it was put back in between, or the ledger would count it twice.
+fn surplus(catalogue: &Catalogue, changes: &[Change]) -> BTreeMap<u8, u64> {
+    let mut left: BTreeMap<(u64, u8), u64> = BTreeMap::new();
+    let mut surplus = BTreeMap::new();
+    for change in changes {
+        let (stream, from, to, records) = match change {
+            Change::Settled {
+                segment, stream, records, ..
+            } => (*stream, *segment, 0, *records),
+            Change::Compacted {
+                stream, from, to, records, ..
+            } => (*stream, *from, *to, *records),
+            _ => continue,
+        };
+        if stream >= StreamId::LOCAL.0 {
+            continue;
+        }
+        let counted = |segment: u64| {
+            let part = catalogue.segment(segment).and_then(|entry| entry.part(stream));
+            part.map_or(0, |part| part.waiting)
+        };
+        if from != 0 {
+            let left = left.entry((from, stream)).or_insert_with(|| counted(from));
+            let over = records.saturating_sub(*left);
+            *left -= records - over;
+            if over > 0 {
+                *surplus.entry(stream).or_default() += over;
+            }
+        }
+        if to != 0 {
+            *left.entry((to, stream)).or_insert_with(|| counted(to)) += records;
+        }
+    }
+    surplus
 }
 
 /// Notes the last trusted time, also one that is earlier than the one on disk, and marks what lies in the streams.

@@ -12,6 +12,8 @@ pub(crate) struct Pending {
     pub(crate) ledger: LedgerDelta,
     /// Records and bytes that no longer wait, by segment and stream.
     pub(crate) settled: BTreeMap<(u64, u8), (u64, u64)>,
+    /// Records and bytes that wait although they were counted as gone, by segment and stream.
+    pub(crate) found: BTreeMap<(u64, u8), (u64, u64)>,
     pub(crate) dead: Vec<DeadJob>,
     pub(crate) suspensions: Vec<Change>,
     /// Streams whose progress, floor or suspensions moved.
@@ -52,6 +54,7 @@ impl Pending {
             && self.suspensions.is_empty()
             && self.drop_segments.is_empty()
             && self.settled.is_empty()
+            && self.found.is_empty()
     }
 
     pub(crate) fn count(&mut self, segment: u64, stream: u8, slot: u32, cost: u64, count: Count) {
@@ -62,9 +65,11 @@ impl Pending {
 
     pub(crate) fn merge(&mut self, newer: Self) {
         self.ledger.merge(&newer.ledger);
-        for (key, by) in newer.settled {
-            let sum = self.settled.entry(key).or_default();
-            *sum = (sum.0 + by.0, sum.1 + by.1);
+        for (sums, newer) in [(&mut self.settled, newer.settled), (&mut self.found, newer.found)] {
+            for (key, by) in newer {
+                let sum = sums.entry(key).or_default();
+                *sum = (sum.0 + by.0, sum.1 + by.1);
+            }
         }
         self.dead.extend(newer.dead);
         self.suspensions.extend(newer.suspensions);

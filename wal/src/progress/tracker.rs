@@ -281,9 +281,22 @@ impl Tracker {
         }
     }
 
-    /// How many records of a segment and stream are settled since the last commit.
-    pub(crate) fn settled_in(&self, segment: u64, stream: u8) -> u64 {
-        self.pending.settled.get(&(segment, stream)).map_or(0, |settled| settled.0)
+    /// Records wait that were counted as gone: what could not be read once could be another time.
+    pub(crate) fn find_again(&mut self, segment: u64, stream: u8, (records, bytes): (u64, u64)) {
+        let found = self.pending.found.entry((segment, stream)).or_default();
+        *found = (found.0 + records, found.1 + bytes);
+        self.pending.ledger.add(0, Count::Requeued, records);
+        self.gauges.enter(stream, records, bytes);
+    }
+
+    /// How many records of a segment and stream were found again since the last commit, and their bytes.
+    pub(crate) fn found_in(&self, segment: u64, stream: u8) -> (u64, u64) {
+        self.pending.found.get(&(segment, stream)).copied().unwrap_or_default()
+    }
+
+    /// How many records of a segment and stream are settled since the last commit, and their bytes.
+    pub(crate) fn settled_in(&self, segment: u64, stream: u8) -> (u64, u64) {
+        self.pending.settled.get(&(segment, stream)).copied().unwrap_or_default()
     }
 
     /// The streams whose readers stopped and may go on.
@@ -409,6 +422,7 @@ impl Tracker {
         self.forget_ended();
         let mut pending = std::mem::take(&mut self.pending);
         let mut changes = pending.ledger.changes();
+        changes.extend(found_again(state, &pending));
         for (&(segment, stream), &(records, bytes)) in &pending.settled {
             changes.push(Change::Settled {
                 segment,
@@ -501,6 +515,22 @@ fn ended(gauges: &Gauges, stats: &Stats, stream: u8, outcome: &Outcome, cost: u6
         Outcome::Dead { .. } => &stats.dead_lettered,
     };
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What is said of records that are there although they were counted as gone.
+fn found_again<'a>(state: &'a Catalogue, pending: &'a Pending) -> impl Iterator<Item = Change> + 'a {
+    pending.found.iter().filter_map(|(&(segment, stream), &(records, bytes))| {
+        let entry = state.segment(segment)?;
+        let range = entry.part(stream)?.ranges(entry.epoch).next()?;
+        Some(Change::Compacted {
+            stream,
+            from: 0,
+            to: segment,
+            range,
+            records,
+            bytes,
+        })
+    })
 }
 
 /// What an internal stream's segments lose when its floor moves, besides what was taken out singly.

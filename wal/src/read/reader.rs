@@ -169,7 +169,7 @@ impl Reader {
                 continue;
             }
             let view = block.record(nth);
-            if view.is_none() && meet == Meet::New && self.doubt.asks(&self.shared.segments, place.segment, offset) {
+            if view.is_none() && self.doubt.asks(&self.shared.segments, place.segment, offset) {
                 self.position = offset;
                 passed = Passed::Doubtful;
                 break;
@@ -201,6 +201,15 @@ impl Reader {
                     } else {
                         view
                     }
+                }
+                // It was readable when it was met first. What an internal stream holds is given up by its owner.
+                (_, None) => {
+                    let is_settled = tracker.settle(self.stream.0, offset, Outcome::Damaged);
+                    if is_settled {
+                        tell_damaged(self.stream.0, place.segment, offset);
+                    }
+                    ended |= is_settled;
+                    None
                 }
                 (_, view) => view,
             };
@@ -282,16 +291,20 @@ fn meet_new(
         return false;
     }
     if matches!(outcome, Some(Outcome::Damaged)) {
-        tracing::error!(
-            stream,
-            offset,
-            segment,
-            "a record's checksum is wrong; it is skipped, counted as damaged and left in its segment for salvage"
-        );
+        tell_damaged(stream, segment, offset);
     }
     let yielded = outcome.is_none();
     tracker.register(stream, offset, outstanding(entry, segment, pair, view, outcome, false));
     yielded
+}
+
+pub(crate) fn tell_damaged(stream: u8, segment: u64, offset: u64) {
+    tracing::error!(
+        stream,
+        offset,
+        segment,
+        "a record's checksum is wrong; it is skipped, counted as damaged and left in its segment for salvage"
+    );
 }
 
 pub(crate) fn outstanding(

@@ -2,8 +2,9 @@
 
 use crate::encoding::block::Block;
 use crate::error::ReadError;
-use crate::progress::stream::Meet;
-use crate::read::reader::{judge, outstanding};
+use crate::progress::stream::{Meet, Outcome};
+use crate::read::lookup::Absent;
+use crate::read::reader::{judge, outstanding, tell_damaged};
 use crate::read::stretch::{self, Place};
 use crate::record::{Offset, Record, StreamId};
 use crate::shared::Shared;
@@ -46,7 +47,11 @@ pub(crate) fn read(shared: &Shared, key: &SuspensionKey, max_records: usize) -> 
         return Ok(records);
     };
     for (offset, segment) in standing.known.into_iter().take(max_records) {
-        records.extend(shared.record_at(segment, key.stream.0, offset));
+        match shared.known_record_at(segment, key.stream.0, offset) {
+            Ok(record) => records.push(record),
+            Err(Absent::Damaged) => lose(shared, key.stream.0, segment, offset),
+            Err(Absent::ForNow) => {}
+        }
     }
     if records.len() < max_records {
         scan(shared, key, standing.pair, |record| {
@@ -55,6 +60,14 @@ pub(crate) fn read(shared: &Shared, key: &SuspensionKey, max_records: usize) -> 
         })?;
     }
     Ok(records)
+}
+
+/// Gives a record up that was readable when it was met first.
+fn lose(shared: &Shared, stream: u8, segment: u64, offset: u64) {
+    if lock(&shared.tracker).settle(stream, offset, Outcome::Damaged) {
+        tell_damaged(stream, segment, offset);
+        shared.mark_dirty();
+    }
 }
 
 /// Ends a suspension if nothing of it is left waiting where readers have passed.

@@ -364,6 +364,16 @@ impl SimDisk {
         true
     }
 
+    /// Flips a bit in each sector of a page of a file.
+    pub(crate) fn flip_page(&self, name: &str, page: u64) {
+        let mut platter = lock(&self.platter);
+        let Some(inode) = platter.names.get(name).copied() else { return };
+        let Inode { durable, cached, .. } = &mut platter.inodes[inode];
+        for content in [durable.get_mut(&page), cached.get_mut(&page)].into_iter().flatten() {
+            content.iter_mut().skip(100).step_by(SECTOR).for_each(|byte| *byte ^= 0x10);
+        }
+    }
+
     /// A segment vanishes; whether it was the newest. `None` if there is none.
     pub(crate) fn lose_file(&self, rng: &mut Rng) -> Option<bool> {
         let files = self.log_files();

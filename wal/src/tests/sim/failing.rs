@@ -49,7 +49,7 @@ impl Subscriber for Lines {
 }
 
 /// Goes on until the log writes again and what was met is repaired.
-fn recover(writer: &mut Writer) {
+pub(super) fn recover(writer: &mut Writer) {
     for _ in 0..6 {
         writer.rotation.retry_now();
         writer.tick();

@@ -15,6 +15,7 @@ mod checks;
 mod deeds;
 mod disk;
 mod failing;
+mod later;
 mod model;
 mod repeated;
 mod rng;

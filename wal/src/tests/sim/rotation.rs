@@ -35,9 +35,23 @@ pub(super) fn open(disk: &SimDisk) -> (Log, Writer) {
     (log, writer)
 }
 
+/// The same with a stream that drops its oldest at a quarter of a mebibyte.
+pub(super) fn open_dropping(disk: &SimDisk) -> (Log, Writer) {
+    let mut options = options_within(64 << 20);
+    options.streams[0].max_bytes = 256 << 10;
+    options.streams[0].when_full = WhenFull::DropOldest;
+    let (log, mut writer) = open_with(disk, options);
+    writer.space.segment_bytes = 128 << 10;
+    (log, writer)
+}
+
 /// A log that is stepped, in so many bytes.
 pub(super) fn open_within(disk: &SimDisk, max_disk: u64) -> (Log, Writer) {
-    let options = Options {
+    open_with(disk, options_within(max_disk))
+}
+
+fn options_within(max_disk: u64) -> Options {
+    Options {
         directory: PathBuf::from("simulated"),
         max_disk,
         keep_free: 0,
@@ -49,7 +63,10 @@ pub(super) fn open_within(disk: &SimDisk, max_disk: u64) -> (Log, Writer) {
             max_age: None,
             when_full: WhenFull::Refuse,
         }],
-    };
+    }
+}
+
+fn open_with(disk: &SimDisk, options: Options) -> (Log, Writer) {
     let clock = Arc::new(ManualClock::trusted());
     let Prepared { shared, writer, .. } = prepare(Arc::new(disk.clone()), options, clock, Arc::new(Unobserved), None).unwrap();
     (Log::stepped(shared), writer)
