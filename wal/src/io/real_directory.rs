@@ -187,8 +187,10 @@ impl Directory for RealDirectory {
 
     fn attach_again(&self, lock_name: &str, is_ours: &dyn Fn(&[u8], &[String]) -> bool) -> io::Result<()> {
         let directory = open_directory(&self.path).map_err(|_| self.gone("the log's directory was removed or unmounted"))?;
-        let (there, ours) = (directory.metadata()?, self.handle().metadata()?);
-        if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) {
+        let there = directory.metadata()?;
+        // On a network file system ours may be stale, which says nothing of the one that the path leads to.
+        let ours = self.handle().metadata().ok();
+        if ours.is_some_and(|ours| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
             return Ok(());
         }
         let directory = Arc::new(directory);

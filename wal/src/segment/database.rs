@@ -56,6 +56,11 @@ impl SegmentError {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether the file was replaced on its server since it was opened: opened again, it may be there.
+    pub(crate) fn is_stale(&self) -> bool {
+        matches!(self, Self::Io(error) if errno(error) == Some(Errno::STALE.raw_os_error()))
+    }
+
     /// Whether the disk is full.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Io(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))

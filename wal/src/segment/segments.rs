@@ -367,7 +367,7 @@ impl Segments {
     }
 
     /// Does something with a segment that may have been read wrongly: after damage, or an error of the disk, again past what redb and the
-    /// system have cached of it, [`READ_AGAIN`] times.
+    /// system have cached of it, [`READ_AGAIN`] times. A file that is stale is opened again as often.
     ///
     /// # Errors
     /// The last one.
@@ -375,6 +375,11 @@ impl Segments {
         let mut done = action();
         for _ in 0..READ_AGAIN {
             let error = match done {
+                Err(error) if error.is_stale() => {
+                    self.forget(number);
+                    done = action();
+                    continue;
+                }
                 Err(error) if error.is_lasting() && !error.is_missing() => error,
                 done => return done,
             };

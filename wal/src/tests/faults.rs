@@ -50,6 +50,8 @@ struct Moody {
     /// Where calls of a kind stand until they may go on.
     making: Gate,
     removing: Gate,
+    /// What was opened before the last time that this rose is stale.
+    age: Arc<AtomicU64>,
 }
 
 /// Lets nobody pass while it is closed.
@@ -81,6 +83,8 @@ struct MoodyFile {
     mood: Arc<Mood>,
     /// Ends the process of whoever opens it with redb, which begins with its first bytes.
     is_deadly: bool,
+    opened: u64,
+    age: Arc<AtomicU64>,
 }
 
 /// Names the segment that ends the process which opens it.
@@ -113,6 +117,8 @@ impl Directory for Moody {
             is_deadly: false,
             real: self.real.create(name)?,
             mood: self.mood.clone(),
+            opened: self.age.load(Ordering::SeqCst),
+            age: self.age.clone(),
         }))
     }
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
@@ -121,6 +127,8 @@ impl Directory for Moody {
             is_deadly: is_deadly(name),
             real: self.real.open(name)?,
             mood: self.mood.clone(),
+            opened: self.age.load(Ordering::SeqCst),
+            age: self.age.clone(),
         }))
     }
     fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
@@ -128,6 +136,8 @@ impl Directory for Moody {
             is_deadly: is_deadly(name),
             real: self.real.open_to_write(name)?,
             mood: self.mood.clone(),
+            opened: self.age.load(Ordering::SeqCst),
+            age: self.age.clone(),
         }))
     }
     fn confirm(&self, name: &str, file: &dyn StorageFile) -> io::Result<()> {
@@ -168,6 +178,16 @@ impl Directory for Moody {
     }
 }
 
+impl MoodyFile {
+    /// As a server says that has another file in its place by now.
+    fn check_age(&self) -> io::Result<()> {
+        if self.opened < self.age.load(Ordering::SeqCst) {
+            return Err(rustix::io::Errno::STALE.into());
+        }
+        Ok(())
+    }
+}
+
 impl StorageFile for MoodyFile {
     fn len(&self) -> io::Result<u64> {
         self.real.len()
@@ -176,10 +196,12 @@ impl StorageFile for MoodyFile {
         if self.is_deadly && offset == 0 && out.len() < 4096 {
             std::process::abort();
         }
+        self.check_age()?;
         self.real.read(offset, out)
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.mood.check()?;
+        self.check_age()?;
         self.real.write(offset, data)
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -242,6 +264,7 @@ fn moody(path: &Path) -> Arc<Moody> {
         events: Arc::default(),
         making: Gate::default(),
         removing: Gate::default(),
+        age: Arc::default(),
     })
 }
 
@@ -707,5 +730,32 @@ fn k18_no_ack_waits_for_a_removal_or_a_making_that_stands() {
     rig.directory.removing.set_closed(false);
     until("it is gone", || gone() == 0);
     assert_eq!(rig.log.audit().unwrap().damaged, 0);
+    rig.log.close().unwrap();
+}
+
+#[test]
+fn k22_a_stale_file_is_opened_again_and_costs_no_acked_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = rig_of(directory.path(), WhenFull::Refuse, 128 << 20);
+    for number in 0..12 {
+        assert!(rig.outcome(rig.append(&vec![number; 1 << 20]).unwrap()));
+    }
+    assert_eq!(rig.payloads().len(), 12);
+    for round in 0..3_u8 {
+        rig.directory.age.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(
+            rig.payloads().len(),
+            12 + usize::from(round),
+            "what lies in closed segments is not read"
+        );
+        // The active segment is left as after any error.
+        if let Ok(batch) = rig.append(b"lost") {
+            assert!(!rig.outcome(batch), "acked into a stale file");
+        }
+        until("the log writes again", || rig.log.status().unavailable.is_none());
+        assert!(rig.outcome(rig.append(&[12 + round]).unwrap()));
+    }
+    let audit = rig.log.audit().unwrap();
+    assert!(audit.balances() && audit.damaged == 0 && audit.waiting == 15, "{audit:?}");
     rig.log.close().unwrap();
 }
