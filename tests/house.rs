@@ -47,6 +47,11 @@ const JUDGED: &[Judged] = &[
         sources: "topic/src",
         knots: &[],
     },
+    Judged {
+        name: "forebay",
+        sources: "src",
+        knots: &[],
+    },
 ];
 
 /// Folders that hold more files than they should today. Exact, too.

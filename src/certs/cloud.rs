@@ -88,7 +88,7 @@ fn policy(gateway: &str, topics: &[String]) -> anyhow::Result<String> {
             .iter()
             .map(|topic| topic_resource(topic))
             // Always, or the canary would be denied.
-            .chain([topic_resource(&crate::monitor::canary::topic(gateway))])
+            .chain([topic_resource(&crate::config::canary_topic(gateway))])
             .collect::<anyhow::Result<Vec<_>>>()?;
         document["Statement"][1]["Resource"] = resources.into();
     }

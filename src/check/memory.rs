@@ -2,14 +2,14 @@
 
 use forebay_broker::{Bound, Limits};
 
+use super::descriptors;
 use super::report::Report;
 use crate::config::{Config, show_bytes};
-use crate::gateway::{limits, look_at_descriptors};
 
 const AREA: &str = "memory";
 
 pub(super) fn check(config: &Config, report: &mut Report) {
-    let most = of_peers(&limits(config));
+    let most = of_peers(&config.front_limits());
     let memory = config.gateway.max_memory;
     let text = format!(
         "peers can make the gateway take at most {} of memory (gateway.max_memory: {}), besides what it takes by itself, some 40MiB",
@@ -25,8 +25,8 @@ pub(super) fn check(config: &Config, report: &mut Report) {
 }
 
 /// The files that connections need, against the limit of this process.
-pub(super) fn descriptors(config: &Config, report: &mut Report) {
-    match look_at_descriptors(config) {
+pub(super) fn files(config: &Config, report: &mut Report) {
+    match descriptors::look(config) {
         None => report.ok(
             "descriptors",
             format!(

@@ -7,6 +7,7 @@
 mod access;
 mod admin;
 mod certificates;
+pub(crate) mod descriptors;
 mod disk;
 mod memory;
 mod mount;
@@ -59,7 +60,7 @@ fn run_with(config: &Config, options: &CheckOptions, now: SystemTime, space: Res
     certificates::check(config, now, &mut report);
     disk::check(config, space, &mut report);
     memory::check(config, &mut report);
-    memory::descriptors(config, &mut report);
+    memory::files(config, &mut report);
     admin::check(config, &mut report);
     if let Some(topic) = &options.sample {
         sample::check(config, mapping.as_ref(), topic, options.identity.as_deref(), &mut report);

@@ -10,7 +10,8 @@ use serde::Serialize;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
-use super::{FAILED, duration};
+use super::FAILED;
+use crate::config::duration;
 
 /// Time between two lines of progress.
 const ROW: Duration = Duration::from_secs(5);

@@ -4,8 +4,6 @@ mod admin_api;
 mod check;
 #[cfg(feature = "demo")]
 mod device;
-#[cfg(feature = "demo")]
-mod duration;
 mod log;
 mod run;
 mod status;
@@ -19,9 +17,6 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::logging::LogArgs;
 use crate::monitor::self_check::Origin;
-
-#[cfg(feature = "demo")]
-pub(crate) use duration::duration;
 
 /// Something else failed.
 pub(crate) const FAILED: u8 = 1;

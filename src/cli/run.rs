@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArgs, DISK, INTERNAL};
-use crate::gateway::{self, Exit, OsSignals, Tasks, make_private};
+use crate::gateway::{self, Exit, OsSignals, make_private};
 use crate::logging::{self, LogArgs};
+use crate::monitor::tasks::Tasks;
 
 pub(super) fn run(args: &ConfigArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
     make_private();

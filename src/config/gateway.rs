@@ -35,6 +35,12 @@ impl GatewayId {
     }
 }
 
+/// The topic of the gateway's own canary, in the log and in the cloud.
+#[must_use]
+pub(crate) fn canary_topic(gateway: &str) -> String {
+    format!("{gateway}/canary")
+}
+
 impl fmt::Display for GatewayId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

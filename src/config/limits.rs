@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use super::Config;
 use super::schema::{Reading, Section};
 use super::units::show_bytes;
+
+/// Retained messages have at most this part of `gateway.max_disk`.
+const RETAINED_PART: u64 = 8;
 
 /// `limits`: bounds for each connection and for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +41,29 @@ pub(crate) struct Sessions {
     pub(crate) per_session: u64,
     /// How long a session outlives its connection. Default 7 days.
     pub(crate) max_expiry: Duration,
+}
+
+impl Config {
+    /// The front's bounds.
+    pub(crate) fn front_limits(&self) -> forebay_broker::Limits {
+        let limits = forebay_broker::Limits {
+            max_connections: self.limits.max_connections as usize,
+            max_pending: self.limits.max_pending as usize,
+            connect_timeout: self.limits.connect_timeout,
+            max_packet: self.limits.max_packet as usize,
+            max_in_flight: self.limits.max_in_flight,
+            max_keep_alive: self.limits.max_keep_alive,
+            max_levels: self.limits.max_levels as usize,
+            max_topic: self.limits.max_topic as usize,
+            max_topics: self.limits.max_topics as usize,
+            // They are in state.redb, which takes up to twice as much and counts in max_disk.
+            max_retained_bytes: self.sessions.max_bytes.min(self.gateway.max_disk / RETAINED_PART),
+            max_session_bytes: self.sessions.per_session,
+            max_session_expiry: self.sessions.max_expiry,
+            ..forebay_broker::Limits::default()
+        };
+        limits.within(usize::try_from(self.gateway.max_memory).unwrap_or(usize::MAX))
+    }
 }
 
 pub(super) fn read_limits(root: &Section<'_>) -> Limits {

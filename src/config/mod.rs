@@ -27,7 +27,7 @@ pub(crate) use access::AccessRule;
 pub(crate) use admin::{Admin, Otlp, Secret, read_token};
 pub(crate) use cloud::{ClientCertificate, Cloud, CloudTls, Profile, Protocol};
 pub(crate) use fault::{ConfigError, Fault};
-pub(crate) use gateway::Gateway;
+pub(crate) use gateway::{Gateway, canary_topic};
 pub(crate) use limits::{Limits, Sessions};
 pub(crate) use listener::{Identity, Listener, ListenerTls};
 pub(crate) use overrides::Overrides;

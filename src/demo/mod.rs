@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use tokio::task::LocalSet;
 
-use crate::cli::duration;
+use crate::config::duration;
 
 /// Time at the beginning in which messages simply flow.
 const CALM: Duration = Duration::from_secs(5);

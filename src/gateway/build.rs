@@ -9,18 +9,18 @@ use forebay_wal::{Clock, Log, OpenError, Opened, SystemClock};
 use tokio_util::sync::CancellationToken;
 
 use super::cloud_files::CloudFiles;
-use super::settings::{self, CertificateEnds};
 use super::shutdown::Running;
-use super::tasks::{Task, Tasks};
-use super::{Exit, cloud, descriptors, private, time};
+use super::{Exit, cloud, descriptors, private, settings, time};
 use crate::admin;
 use crate::check::Mount;
 use crate::config::Config;
 use crate::inspect::{About, warned_at};
 use crate::monitor::canary::{self, Canary};
+use crate::monitor::certificate_ends::CertificateEnds;
 use crate::monitor::files::ListenerFiles;
 use crate::monitor::self_check::{Origin, SelfCheck};
 use crate::monitor::signals::{self, Watch};
+use crate::monitor::tasks::{Task, Tasks};
 use crate::telemetry::{Sources, Telemetry};
 use crate::traces::Tracer;
 
@@ -96,7 +96,10 @@ pub(super) async fn build(
         judged: judged.clone(),
         certificates: ends,
         files: files.clone(),
-        cloud_files: cloud_files.clone(),
+        cloud_files: {
+            let files = cloud_files.clone();
+            Arc::new(move || files.fault())
+        },
         watch: watch.clone(),
         canary: canary.clone(),
         check: self_check.clone(),

@@ -11,7 +11,6 @@ mod os_signals;
 mod private;
 mod settings;
 mod shutdown;
-mod tasks;
 mod time;
 
 use std::time::Duration;
@@ -20,13 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::monitor::self_check::Origin;
+use crate::monitor::tasks::Tasks;
 
-pub(crate) use cloud_files::CloudFiles;
-pub(crate) use descriptors::{Shortage, look as look_at_descriptors};
 pub(crate) use os_signals::OsSignals;
 pub(crate) use private::make_private;
-pub(crate) use settings::{CertificateEnds, limits, log_directory, log_options};
-pub(crate) use tasks::{TaskFigures, Tasks};
+pub(crate) use settings::{log_directory, log_options};
 pub(crate) use time::clock;
 
 /// How long a gateway that must end still serves, so that its pages can say why.

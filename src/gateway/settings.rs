@@ -1,8 +1,7 @@
 //! From the configuration to the settings of the log and of the front.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use forebay_broker::tls::{CertificateClock, IdentityTemplate, ServerTls, TlsFiles, TlsSource};
@@ -11,9 +10,6 @@ use forebay_wal::Log;
 
 use crate::config::{Config, Listener, Stream, WhenFull};
 use crate::monitor::files::UsedFiles;
-
-/// Retained messages have at most this part of `gateway.max_disk`.
-const RETAINED_PART: u64 = 8;
 
 /// Where the log lies.
 pub(crate) fn log_directory(config: &Config) -> PathBuf {
@@ -52,30 +48,9 @@ pub(super) fn front(config: &Config, listeners: Vec<ListenerConfig>, log: &Log) 
         listeners,
         access: access(config),
         routes: routes(config, log)?,
-        limits: limits(config),
+        limits: config.front_limits(),
         state: config.gateway.data_dir.join("state.redb"),
     })
-}
-
-/// The front's bounds.
-pub(crate) fn limits(config: &Config) -> forebay_broker::Limits {
-    let limits = forebay_broker::Limits {
-        max_connections: config.limits.max_connections as usize,
-        max_pending: config.limits.max_pending as usize,
-        connect_timeout: config.limits.connect_timeout,
-        max_packet: config.limits.max_packet as usize,
-        max_in_flight: config.limits.max_in_flight,
-        max_keep_alive: config.limits.max_keep_alive,
-        max_levels: config.limits.max_levels as usize,
-        max_topic: config.limits.max_topic as usize,
-        max_topics: config.limits.max_topics as usize,
-        // They are in state.redb, which takes up to twice as much and counts in max_disk.
-        max_retained_bytes: config.sessions.max_bytes.min(config.gateway.max_disk / RETAINED_PART),
-        max_session_bytes: config.sessions.per_session,
-        max_session_expiry: config.sessions.max_expiry,
-        ..forebay_broker::Limits::default()
-    };
-    limits.within(usize::try_from(config.gateway.max_memory).unwrap_or(usize::MAX))
 }
 
 fn access(config: &Config) -> AccessRules {
@@ -106,26 +81,6 @@ fn routes(config: &Config, log: &Log) -> anyhow::Result<Routes> {
         });
     }
     Ok(Routes::new(routes))
-}
-
-/// When each TLS listener's certificate ends, in seconds since 1970, as far as they are open. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CertificateEnds(Arc<Mutex<BTreeMap<String, i64>>>);
-
-impl CertificateEnds {
-    /// By listener.
-    pub(crate) fn list(&self) -> Vec<(String, i64)> {
-        self.lock().iter().map(|(listener, end)| (listener.clone(), *end)).collect()
-    }
-
-    /// Notes the certificate that a listener uses from now on.
-    pub(crate) fn note(&self, listener: &str, end: i64) {
-        self.lock().insert(listener.to_owned(), end);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, i64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The listeners; `opened` is told of each certificate that is used.

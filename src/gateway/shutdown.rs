@@ -9,8 +9,8 @@ use forebay_wal::Log;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use super::tasks::{Task, Tasks, wait};
 use crate::monitor::signals::Watch;
+use crate::monitor::tasks::{Task, Tasks, wait};
 
 /// How long connections may take to end.
 pub(super) const GRACE: Duration = Duration::from_secs(10);

@@ -12,6 +12,8 @@ use forebay_topic::{Template, TopicFilter};
 use forebay_wal::{Batch, Clock, CommitError, CommitListener, Log, NewRecord, Producer, Record, RecordId, StreamId};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::canary_topic;
+
 /// The route's name in records and in `/status`: no filter can be written so.
 pub(crate) const ROUTE: &str = "#canary";
 /// Whose records they are in the ledger; no device gets this identity from `forebay certs`.
@@ -25,17 +27,11 @@ const NONE: u64 = u64::MAX;
 /// Why a canary did not arrive: the labels of `forebay_canary_failed_total`.
 pub(crate) const FAILURES: [&str; 4] = ["refused", "dead", "expired", "lost"];
 
-/// The topic in the log and in the cloud.
-#[must_use]
-pub(crate) fn topic(gateway: &str) -> String {
-    format!("{gateway}/canary")
-}
-
 /// What the bridge sends beside the log, to prove a connection before it accuses a record on it.
 #[must_use]
 pub(crate) fn of_the_bridge(gateway: &str) -> forebay_bridge::Canary {
     forebay_bridge::Canary {
-        topic: topic(gateway),
+        topic: canary_topic(gateway),
         payload: format!("{{\"gateway\":\"{gateway}\",\"canary\":0}}").into(),
     }
 }
@@ -44,7 +40,7 @@ pub(crate) fn of_the_bridge(gateway: &str) -> forebay_bridge::Canary {
 pub(crate) fn route(gateway: &str) -> anyhow::Result<forebay_bridge::Route> {
     Ok(forebay_bridge::Route {
         name: ROUTE.to_owned(),
-        from: TopicFilter::parse(&topic(gateway))?,
+        from: TopicFilter::parse(&canary_topic(gateway))?,
         to: Template::parse("{topic}")?,
         qos: forebay_bridge::Qos::AtLeastOnce,
         keep_retain: false,
@@ -139,7 +135,7 @@ impl Canary {
         let shared = &self.shared;
         let number = shared.sent.load(Ordering::Relaxed) + 1;
         let (topic, payload) = (
-            topic(&shared.gateway),
+            canary_topic(&shared.gateway),
             format!("{{\"gateway\":\"{}\",\"canary\":{number}}}", shared.gateway),
         );
         let record = NewRecord {

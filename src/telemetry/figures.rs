@@ -11,11 +11,12 @@ use forebay_broker::{BoundStatus, DeviceStatus, RouteStatus, StateReport, Unrout
 use forebay_wal::{Audit, ClockReport, Quarantined, StartReport, Timestamp};
 
 use super::past::Counted;
-use crate::gateway::{Shortage, TaskFigures};
+use crate::check::descriptors::Shortage;
 use crate::logging::Losses;
 use crate::monitor::canary::CanaryFigures;
 use crate::monitor::self_check::Findings;
 use crate::monitor::signals::{Counters, Moment, Report};
+use crate::monitor::tasks::TaskFigures;
 
 /// Where figures come from; a trait so that a test can make them up.
 pub(crate) trait Source: Send + Sync {

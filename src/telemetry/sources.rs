@@ -11,14 +11,16 @@ use forebay_wal::{Audit, StartReport, SystemClock};
 
 use super::figures::{self, Cloud, Figures, Front, Log, Source, Stats, Stream};
 use super::past::Counted;
+use crate::check::descriptors::Shortage;
 use crate::check::record_bytes;
 use crate::config::{Config, WhenFull};
-use crate::gateway::{CertificateEnds, CloudFiles, Shortage, Tasks};
 use crate::inspect::warned_at;
 use crate::monitor::canary::Canary;
+use crate::monitor::certificate_ends::CertificateEnds;
 use crate::monitor::files::ListenerFiles;
 use crate::monitor::self_check::SelfCheck;
 use crate::monitor::signals::{Moment, Watch};
+use crate::monitor::tasks::Tasks;
 
 /// The running parts.
 pub(crate) struct Sources {
@@ -38,8 +40,8 @@ pub(crate) struct Sources {
     pub(crate) certificates: CertificateEnds,
     /// The files that the listeners use.
     pub(crate) files: ListenerFiles,
-    /// Those of the cloud.
-    pub(crate) cloud_files: CloudFiles,
+    /// Why those of the cloud on disk are not used; `None` if they are.
+    pub(crate) cloud_files: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// What is watched.
     pub(crate) watch: Watch,
     /// The canary; `None` if it is off.
@@ -128,7 +130,7 @@ impl Source for Running {
             },
             certificates: self.sources.certificates.list().iter().map(left).collect(),
             stale_files: self.sources.files.stale(),
-            cloud_files: self.sources.cloud_files.fault(),
+            cloud_files: (self.sources.cloud_files)(),
             survive_outage: self.survive_outage,
             // Telemetry knows.
             traces: None,

@@ -135,8 +135,11 @@ impl Bound {
                 whole: |limits| Some(limits.max_input_bytes as u64),
                 policy: "a larger packet is not read on until there is room for all of it; meanwhile a peer that is silent for 10 s in the middle of one is closed (0x97)",
                 keys: "gateway.max_memory",
-                // A buffer that grows has twice the room that it needs.
-                memory: |limits| 2 * limits.max_input_bytes as u64,
+                // Each owner may have one packet that is larger than its share. A buffer that grows has twice the room that it needs.
+                memory: |limits| {
+                    let owners = (limits.max_input_bytes as u64).div_ceil(limits.input_share().max(1));
+                    2 * (limits.max_input_bytes as u64).max(owners * limits.max_packet as u64)
+                },
                 is_told: true,
             },
             Self::OutputBytes => Line {

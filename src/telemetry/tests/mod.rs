@@ -14,11 +14,11 @@ use forebay_wal::{Audit, BootId, ClockReport, StartReport, Timestamp, TrustSourc
 use super::figures::{Clock, Cloud, Figures, Front, Log, Stats, Stream};
 use super::markdown::markdown;
 use super::*;
-use crate::gateway::TaskFigures;
 use crate::logging::Losses;
 use crate::monitor::canary::CanaryFigures;
 use crate::monitor::self_check::{Expiry, Findings};
 use crate::monitor::signals::{Counters, Moment, Report, SIGNALS, Trouble};
+use crate::monitor::tasks::TaskFigures;
 
 /// A source that says what a test wants.
 pub(crate) struct Fake {

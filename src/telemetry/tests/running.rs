@@ -63,7 +63,7 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
     };
     let front = Front::bind(front, parts, CancellationToken::new()).await.unwrap();
     let not_after = i64::try_from(clock.now().wall_ms / 1000).unwrap() + 100;
-    let ends = crate::gateway::CertificateEnds::default();
+    let ends = crate::monitor::certificate_ends::CertificateEnds::default();
     ends.note("127.0.0.1:8883", not_after);
     let sources = Sources {
         view: front.view(),
@@ -74,11 +74,11 @@ async fn observed(directory: &Path) -> (Telemetry, Log, Front) {
         judged: forebay_broker::tls::CertificateClock::fixed(forebay_wal::wall_clock()),
         certificates: ends,
         files: Default::default(),
-        cloud_files: Default::default(),
+        cloud_files: Arc::new(|| None),
         watch,
         canary: None,
         check: crate::monitor::self_check::SelfCheck::default(),
-        tasks: crate::gateway::Tasks::new(),
+        tasks: crate::monitor::tasks::Tasks::new(),
         shortage: None,
     };
     telemetry.observe(sources, &config).unwrap();
