@@ -7,6 +7,7 @@ mod host;
 mod log;
 pub(crate) mod page;
 mod pages;
+mod places;
 mod problems;
 mod server;
 mod status;

@@ -19,6 +19,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::log::{AnswerBody, LogPages, Progress, whole};
+use super::places::Places;
 use super::{State, host, pages};
 
 /// Bytes of a request's head, and of the buffer for it.
@@ -42,7 +43,7 @@ pub(crate) struct Server {
 /// What one peer, and all of them, may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Connections at once; further ones are closed at once.
+    /// Connections at once, half of them from one address; further ones are closed at once.
     pub(super) connections: usize,
     /// How long a request's head may take.
     pub(super) head: Duration,
@@ -89,6 +90,7 @@ impl Server {
     /// Answers until shutdown, and samples the figures every second. Open answers get a second more.
     pub(crate) async fn run(mut self, state: State, shutdown: CancellationToken) {
         let (mut tasks, mut was_slow) = (JoinSet::new(), false);
+        let places = Places::new(self.limits.connections);
         let mut sample = tokio::time::interval(SAMPLE);
         sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -112,12 +114,21 @@ impl Server {
                     }
                 }
                 accepted = accept(self.listener.as_ref().ok()) => match accepted {
-                    Ok((socket, peer)) if tasks.len() < self.limits.connections => {
-                        // `/status` is for those on this machine, reached over its loopback.
-                        let is_local = is_local(self.address, peer);
-                        tasks.spawn(serve(socket, peer, is_local, state.clone(), self.limits));
-                    }
-                    Ok((_, peer)) => tracing::debug!(%peer, "closed, because {} admin connections are open", self.limits.connections),
+                    Ok((socket, peer)) => match places.take(peer.ip()) {
+                        Some(place) => {
+                            // `/status` is for those on this machine, reached over its loopback.
+                            let is_local = is_local(self.address, peer);
+                            let serving = serve(socket, peer, is_local, state.clone(), self.limits);
+                            tasks.spawn(async move {
+                                serving.await;
+                                drop(place);
+                            });
+                        }
+                        None if state.peer_log.is_first_from(peer.ip(), "admin_connections", Instant::now()) => {
+                            tracing::warn!(%peer, "an admin connection was closed: {} are open, or half of these from this address; look for a program that opens many", self.limits.connections);
+                        }
+                        None => {}
+                    },
                     Err(error) => {
                         tracing::warn!(%error, "the admin server cannot accept connections; raise the limit of open files if this repeats");
                         tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -426,7 +426,7 @@ async fn every_fault_names_itself_in_a_sentence() {
         "1 read of the log gave wrong bytes within a day, and the right ones when repeated",
         "2 quarantined segments (28MiB) kept in the log's directory: salvage what you need of them by 2027-02-14T08:00:00Z",
         "the cloud is not connected: the name cannot be resolved; check DNS (4 times in a row); 6 records in the log",
-        "denies 1 pair of route and device, for example `devices/+/t` of `d1`",
+        "takes nothing of 1 pair of route and device, for example `devices/+/t` of `d1`",
         "stream `telemetry` has 1MiB of 1MiB; at the bound its oldest records are dropped",
         "the certificate of listener 0.0.0.0:8883 expires in 5 days",
         "the task `canary` ended unasked and was started again (2 times since the start)",
