@@ -238,7 +238,7 @@ fn e7_a_largest_message_that_fills_the_allowed_bandwidth_for_long_is_told() {
     ] {
         let report = check(&read(&format!(
             "gateway: {{id: g}}\nlisteners: [{{bind: 127.0.0.1:1883}}]\nlimits: {{max_packet: {packet}}}\n\
-             cloud: {{endpoint: 127.0.0.1, profile: mqtt, max_bandwidth: {bandwidth}}}\n"
+             cloud: {{endpoint: broker.example, profile: mqtt, tls: {{}}, max_bandwidth: {bandwidth}}}\n"
         )));
         match seconds {
             Some(seconds) => {
