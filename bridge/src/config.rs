@@ -120,7 +120,7 @@ pub struct Backoff {
     pub ceiling: Duration,
     /// Least time between two CONNECTs. Default 1 s, which is AWS's limit per client id.
     pub connect_spacing: Duration,
-    /// How long a connection must have lasted before the next delay starts from `initial` again. Default 30 s.
+    /// How long a connection must have lasted before the next delay starts from `initial` again. Default 1 min.
     pub stable_after: Duration,
 }
 
@@ -130,7 +130,7 @@ impl Default for Backoff {
             initial: Duration::from_secs(1),
             ceiling: Duration::from_secs(120),
             connect_spacing: Duration::from_secs(1),
-            stable_after: Duration::from_secs(30),
+            stable_after: Duration::from_secs(60),
         }
     }
 }

@@ -159,6 +159,8 @@ pub struct Stats {
     pub late_acks: AtomicU64,
     /// Connections that the cloud accepted.
     pub connects: AtomicU64,
+    /// Bytes in both directions, TLS included, of connections and tries until the cloud accepted them or they failed.
+    pub connect_bytes: AtomicU64,
     /// Probes of suspended pairs.
     pub probes: AtomicU64,
     /// Reads of the log that failed.

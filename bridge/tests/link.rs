@@ -176,3 +176,18 @@ async fn e20_a_page_on_the_tls_port_is_named_and_no_message_type() {
         assert!(text.contains("does not answer in TLS") && text.contains("captive portal"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn k26_the_bytes_of_connecting_are_counted_and_those_of_a_connection_are_not() {
+    let mut rig = Rig::plain(Version::V5).await;
+    rig.start();
+    rig.until("connected", |rig| rig.status().connected_since.is_some()).await;
+    let bytes = |rig: &Rig| rig.handle().stats().connect_bytes.load(std::sync::atomic::Ordering::Relaxed);
+    // CONNECT with its client id, and CONNACK with its properties.
+    let connecting = bytes(&rig);
+    assert!((20..300).contains(&connecting), "{connecting}");
+    rig.publish("d1", 50);
+    rig.drained().await;
+    assert_eq!(bytes(&rig), connecting);
+    rig.stop().await;
+}

@@ -75,6 +75,7 @@ impl Lane {
             dialled = tokio::time::timeout(self.config.connect_timeout, dial(&mut self.connector, &self.config)) => dialled,
             () = shutdown.cancelled() => return ControlFlow::Break(()),
         };
+        add(&self.handle.stats().connect_bytes, self.connector.moved_bytes());
         let (client, mut link, terms) = match dialled.unwrap_or_else(|_| Err(failure::connect_timeout(&self.config))) {
             Ok((client, link, terms)) if terms.qos_1 => (client, link, terms),
             Ok(_) => {

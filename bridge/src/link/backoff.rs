@@ -96,12 +96,12 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_to_the_ceiling_and_unstable_connections_do_not_reset_them() {
+    fn k26_delays_double_to_the_ceiling_and_connections_under_a_minute_do_not_reset_them() {
         let mut retries = Retries::new(Backoff::default());
         assert_eq!(retries.delay(Instant::now(), 1.0), Duration::ZERO, "the first try is at once");
         assert_eq!(bounds(&mut retries, 4, None), [1, 2, 4, 8]);
-        assert_eq!(bounds(&mut retries, 5, Some(Duration::from_secs(29))), [16, 32, 64, 120, 120]);
-        assert_eq!(bounds(&mut retries, 2, Some(Duration::from_secs(30))), [1, 1]);
+        assert_eq!(bounds(&mut retries, 5, Some(Duration::from_secs(59))), [16, 32, 64, 120, 120]);
+        assert_eq!(bounds(&mut retries, 2, Some(Duration::from_secs(60))), [1, 1]);
     }
 
     #[test]

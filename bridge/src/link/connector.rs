@@ -21,6 +21,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
+use super::metered::{Metered, Moved};
 use crate::Config;
 
 /// Shares of the connect timeout: name, TCP, TLS; what they leave is for CONNACK.
@@ -34,6 +35,12 @@ const MAX_ADDRESSES: usize = 8;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
+
+/// So many handshakes in a row that stand although TCP connected: large packets are lost on the way, and nothing says so. The usual
+/// cause is a path MTU below 1,500 behind a firewall that drops ICMP.
+const SILENT_HANDSHAKES: u32 = 2;
+/// TCP segments that pass on such a path.
+const SMALL_SEGMENT: u32 = 1200;
 
 /// A connection, with TLS or without.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -55,8 +62,8 @@ pub(crate) enum ConnectError {
     Tcp(Vec<(SocketAddr, io::Error)>, Duration),
     /// The TLS handshake has failed.
     Tls(SocketAddr, io::Error),
-    /// The TLS handshake took longer than this.
-    TlsTimeout(SocketAddr, Duration),
+    /// The TLS handshake took longer than this; true if large packets may be lost on the way.
+    TlsTimeout(SocketAddr, Duration, bool),
 }
 
 /// Connects a lane, again and again.
@@ -66,6 +73,12 @@ pub(crate) struct Connector {
     running: Option<oneshot::Receiver<io::Result<Vec<SocketAddr>>>>,
     /// A read of the files that has not ended yet.
     loading: Option<JoinHandle<Result<Arc<ClientConfig>, String>>>,
+    /// Handshakes in a row that stood.
+    silent_handshakes: u32,
+    /// The path takes small packets only, as far as is known.
+    is_narrow: bool,
+    /// Of the newest connection.
+    moved: Moved,
 }
 
 impl Connector {
@@ -79,28 +92,50 @@ impl Connector {
             lookup,
             running: None,
             loading: None,
+            silent_handshakes: 0,
+            is_narrow: false,
+            moved: Moved::default(),
         }
     }
 
     /// A connection to `config.host`, over TLS if it is configured. Cancel safe.
     pub(crate) async fn connect(&mut self, config: &Config) -> Result<Box<dyn Stream>, ConnectError> {
+        self.moved = Moved::default();
         let stage = config.connect_timeout / STAGES;
         let tls = self.files(config, stage).await.map_err(ConnectError::Files)?;
         let addresses = match timeout(stage, self.resolve(&config.host, config.port)).await {
             Ok(resolved) => resolved.map_err(ConnectError::Resolve)?,
             Err(_) => return Err(ConnectError::ResolveTimeout(stage)),
         };
-        let (tcp, address) = race(in_turns(addresses), Instant::now() + stage)
+        let (tcp, address) = race(in_turns(addresses), self.is_narrow, Instant::now() + stage)
             .await
             .map_err(|failed| ConnectError::Tcp(failed, stage))?;
-        match tls {
-            None => Ok(Box::new(tcp)),
-            Some(tls) => match timeout(stage, secure(tcp, tls, config)).await {
-                Ok(Ok(stream)) => Ok(stream),
-                Ok(Err(error)) => Err(ConnectError::Tls(address, error)),
-                Err(_) => Err(ConnectError::TlsTimeout(address, stage)),
-            },
+        let tcp = Metered {
+            tcp,
+            moved: self.moved.clone(),
+        };
+        let Some(tls) = tls else { return Ok(Box::new(tcp)) };
+        let Ok(secured) = timeout(stage, secure(tcp, tls, config)).await else {
+            let is_narrow = self.stood();
+            return Err(ConnectError::TlsTimeout(address, stage, is_narrow));
+        };
+        self.silent_handshakes = 0;
+        secured.map_err(|error| ConnectError::Tls(address, error))
+    }
+
+    /// Bytes of the newest connection so far, in both directions, TLS included.
+    pub(crate) fn moved_bytes(&self) -> u64 {
+        self.moved.bytes()
+    }
+
+    /// A handshake stood: after two the next tries are made with small segments, and after two of those with large ones again.
+    fn stood(&mut self) -> bool {
+        self.silent_handshakes += 1;
+        let is_suspect = self.silent_handshakes >= SILENT_HANDSHAKES;
+        if self.silent_handshakes.is_multiple_of(SILENT_HANDSHAKES) {
+            self.is_narrow = !self.is_narrow;
         }
+        is_suspect
     }
 
     /// The TLS settings as the files say now; `None` is plain TCP. A disk that hangs keeps a thread of the blocking pool, and one at most.
@@ -166,7 +201,11 @@ fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// The first address that connects. `Err` says of each what happened; those that were still silent at the deadline are `TimedOut`.
-async fn race(addresses: Vec<SocketAddr>, deadline: Instant) -> Result<(TcpStream, SocketAddr), Vec<(SocketAddr, io::Error)>> {
+async fn race(
+    addresses: Vec<SocketAddr>,
+    is_narrow: bool,
+    deadline: Instant,
+) -> Result<(TcpStream, SocketAddr), Vec<(SocketAddr, io::Error)>> {
     let mut waiting = addresses.clone().into_iter();
     let mut tries = JoinSet::new();
     let mut failed = Vec::new();
@@ -184,7 +223,7 @@ async fn race(addresses: Vec<SocketAddr>, deadline: Instant) -> Result<(TcpStrea
             () = sleep_until(next_at), if waiting.len() > 0 => {
                 next_at = Instant::now() + STAGGER;
                 if let Some(address) = waiting.next() {
-                    tries.spawn(async move { (address, dial(address).await) });
+                    tries.spawn(async move { (address, dial(address, is_narrow).await) });
                 }
             }
             () = sleep_until(deadline) => break,
@@ -198,7 +237,7 @@ async fn race(addresses: Vec<SocketAddr>, deadline: Instant) -> Result<(TcpStrea
     Err(failed)
 }
 
-async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+async fn dial(address: SocketAddr, is_narrow: bool) -> io::Result<TcpStream> {
     let socket = if address.is_ipv6() {
         TcpSocket::new_v6()
     } else {
@@ -208,6 +247,9 @@ async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     // Without them the connection works as well; MQTT has its own pings.
     if let Err(error) = keep_alive(&socket) {
         tracing::debug!(%error, "TCP keep-alive cannot be set");
+    }
+    if is_narrow {
+        socket2::SockRef::from(&socket).set_tcp_mss(SMALL_SEGMENT)?;
     }
     socket.connect(address).await
 }
@@ -222,7 +264,7 @@ fn keep_alive(socket: &TcpSocket) -> io::Result<()> {
 }
 
 /// The TLS handshake. The only place where the ALPN name is set.
-async fn secure(tcp: TcpStream, mut tls: Arc<ClientConfig>, config: &Config) -> io::Result<Box<dyn Stream>> {
+async fn secure(tcp: Metered, mut tls: Arc<ClientConfig>, config: &Config) -> io::Result<Box<dyn Stream>> {
     if let Some(alpn) = &config.alpn {
         Arc::make_mut(&mut tls).alpn_protocols = vec![alpn.clone().into_bytes()];
     }
@@ -284,7 +326,7 @@ mod tests {
         let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
         let live = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
-        let (_stream, address) = race(vec![gone, live.local_addr().unwrap()], deadline).await.unwrap();
+        let (_stream, address) = race(vec![gone, live.local_addr().unwrap()], false, deadline).await.unwrap();
         assert_eq!(address, live.local_addr().unwrap());
     }
 
@@ -305,7 +347,7 @@ mod tests {
     async fn when_all_have_failed_nothing_is_waited_for() {
         let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
         let before = Instant::now();
-        let failed = race(vec![gone, gone], before + Duration::from_secs(600)).await;
+        let failed = race(vec![gone, gone], false, before + Duration::from_secs(600)).await;
         assert_eq!(failed.unwrap_err()[0].1.kind(), io::ErrorKind::ConnectionRefused);
         assert!(before.elapsed() < Duration::from_secs(60));
     }
@@ -383,6 +425,34 @@ mod tests {
             "{:?}",
             failed.err()
         );
+    }
+
+    #[tokio::test]
+    async fn k25_after_two_handshakes_that_stood_the_next_try_is_made_with_small_packets_and_says_why() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let config = Config {
+            tls: Some(Arc::new(tls).into()),
+            ..config(Duration::from_millis(600))
+        };
+        let mut connector = connector(&[address]);
+        let mut seen = Vec::new();
+        for _ in 0..5 {
+            let (failed, accepted) = tokio::join!(connector.connect(&config), listener.accept());
+            let Err(ConnectError::TlsTimeout(_, _, is_suspect)) = failed else {
+                panic!("{:?}", failed.err());
+            };
+            assert!(connector.moved_bytes() > 100, "the hello is counted");
+            let (accepted, _) = accepted.unwrap();
+            seen.push((is_suspect, socket2::SockRef::from(&accepted).tcp_mss().unwrap() <= SMALL_SEGMENT));
+        }
+        assert_eq!(seen, [(false, false), (true, false), (true, true), (true, true), (true, false)]);
     }
 
     #[tokio::test]

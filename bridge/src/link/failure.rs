@@ -108,12 +108,18 @@ impl Failure {
             }
             ConnectError::Tcp(failed, within) => unreachable(failed, *within, config),
             ConnectError::Tls(address, error) => tls(*address, error, config),
-            ConnectError::TlsTimeout(address, within) => Self::new(
+            ConnectError::TlsTimeout(address, within, is_suspect) => Self::new(
                 Ended::ConnectTimeout,
                 format!(
-                    "{} ({address}) did not finish the TLS handshake within {} s; check that the port speaks TLS",
+                    "{} ({address}) did not finish the TLS handshake within {} s; check that the port speaks TLS{}",
                     peer(config),
-                    within.as_secs_f32()
+                    within.as_secs_f32(),
+                    if *is_suspect {
+                        ", and the path MTU: small packets pass and large ones seem to be lost, as behind a firewall that drops ICMP. Tries with \
+                         smaller packets follow"
+                    } else {
+                        ""
+                    }
                 ),
             ),
         }

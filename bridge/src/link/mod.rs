@@ -6,6 +6,7 @@
 pub(crate) mod backoff;
 pub(crate) mod connector;
 pub(crate) mod failure;
+mod metered;
 pub(crate) mod reason_code;
 mod relay;
 mod send_queue;

@@ -247,6 +247,7 @@ const CLOUD: &[Instrument] = &[
     gauge("forebay_cloud_connected", "0 or 1", "1 if the gateway is connected to the cloud.", |m| cloud(m, |cloud| f64::from(cloud.is_connected()))),
     gauge("forebay_cloud_stalled", "0 or 1", "1 if the gateway is connected, publishes wait for acks, and none came for five seconds.", |m| cloud(m, |cloud| f64::from(cloud.is_stalled()))),
     counter("forebay_cloud_connects_total", "connections", "Connections that the cloud accepted.", |m| bridge(m, |stats| &stats.connects)),
+    counter("forebay_cloud_connect_bytes_total", "bytes", "Bytes in both directions, TLS included, of connections and tries until the cloud accepted them or they failed: what does a flapping line cost?", |m| bridge(m, |stats| &stats.connect_bytes)),
     by(&["reason"], counter("forebay_cloud_reconnects_total", "connections", "Connections to the cloud that ended or failed, by reason: what is wrong with the link?", |m| m.stats.cloud.map_or_else(Vec::new, |stats| labelled(stats.reconnects().map(|(reason, count)| (reason.label(), count)))))),
     counter("forebay_cloud_sent_total", "publishes", "Publishes written to a connection, including repeats.", |m| bridge(m, |stats| &stats.sent)),
     counter("forebay_cloud_sent_bytes_total", "bytes", "Bytes of those packets, without TLS: what does the link cost?", |m| bridge(m, |stats| &stats.sent_bytes)),
