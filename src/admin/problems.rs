@@ -295,6 +295,12 @@ fn files(figures: &Figures, list: &mut Vec<String>) {
             path.display()
         ));
     }
+    if figures.restart_is_pending {
+        list.push(format!(
+            "the program on disk is another than the one that runs (version {}): restart the gateway to use the new one",
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
     if let Some(fault) = &figures.cloud_files {
         list.push(format!(
             "the files of cloud.tls cannot be used: {fault}; the connection uses them as they were before. A restart would wait for them"

@@ -35,6 +35,7 @@ const LONGEST: f64 = 10.0 * 365.0 * 86_400.0;
 pub(super) struct Status {
     gateway: String,
     version: &'static str,
+    restart_pending: bool,
     config: String,
     uptime_seconds: u64,
     ready: bool,
@@ -286,6 +287,7 @@ impl Status {
         Self {
             gateway: identity.gateway.clone(),
             version: identity.version,
+            restart_pending: figures.restart_is_pending,
             config: identity.fingerprint.clone(),
             uptime_seconds: now.duration_since(identity.started).as_secs(),
             ready: not_ready.is_empty(),

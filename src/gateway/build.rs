@@ -64,7 +64,7 @@ pub(super) async fn build(
 
     let judged = time::certificates(&machine, log.clone());
     let ends = CertificateEnds::default();
-    let files = ListenerFiles::default();
+    let files = ListenerFiles::of_this_process();
     let opened = listener_opened(&machine, &ends, &files);
     let listeners = settings::listeners(&config, &judged, &opened).map_err(Exit::Configuration)?;
     let mapping = Arc::new(cloud::mapping(&config).map_err(Exit::Configuration)?);

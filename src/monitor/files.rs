@@ -10,6 +10,7 @@ use std::time::Duration;
 use forebay_broker::tls::TlsFiles;
 use tokio_util::sync::CancellationToken;
 
+use super::program::Program;
 use super::self_check::SelfCheck;
 
 /// How often the files are compared with what is in use.
@@ -27,7 +28,7 @@ impl UsedFiles {
     }
 }
 
-/// The files that all open listeners use. Cheap to clone.
+/// The files that all open listeners use, and the program. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListenerFiles(Arc<Mutex<State>>);
 
@@ -36,9 +37,18 @@ struct State {
     used: BTreeMap<String, UsedFiles>,
     /// Those that are others on disk now.
     stale: Vec<PathBuf>,
+    program: Option<Program>,
+    is_replaced: bool,
 }
 
 impl ListenerFiles {
+    /// Of a gateway that starts now.
+    pub(crate) fn of_this_process() -> Self {
+        let files = Self::default();
+        files.lock().program = Program::running();
+        files
+    }
+
     /// The listener has opened with these.
     pub(crate) fn uses(&self, listener: &str, files: UsedFiles) {
         self.lock().used.insert(listener.to_owned(), files);
@@ -47,6 +57,11 @@ impl ListenerFiles {
     /// The files that have changed on disk and are not in use so.
     pub(crate) fn stale(&self) -> Vec<PathBuf> {
         self.lock().stale.clone()
+    }
+
+    /// Whether the program on disk is another than the one that runs.
+    pub(crate) fn restart_is_pending(&self) -> bool {
+        self.lock().is_replaced
     }
 
     /// Compares every 15 seconds until shutdown, on the blocking pool; what the self-check says of files is looked up anew when
@@ -73,6 +88,8 @@ impl ListenerFiles {
 
     /// Compares once. Returns what has become stale since the last time.
     fn look(&self) -> Vec<PathBuf> {
+        let program = self.lock().program.clone();
+        let is_replaced = program.is_some_and(|program| program.is_replaced());
         let used: Vec<_> = self.lock().used.values().flat_map(|used| used.0.clone()).collect();
         let mut stale: Vec<_> = used
             .into_iter()
@@ -84,6 +101,10 @@ impl ListenerFiles {
         let mut state = self.lock();
         let new = stale.iter().filter(|path| !state.stale.contains(path)).cloned().collect();
         state.stale = stale;
+        if is_replaced && !state.is_replaced {
+            tracing::warn!("the program on disk has been replaced; this process runs the old one until the gateway is restarted");
+        }
+        state.is_replaced = is_replaced;
         new
     }
 

@@ -78,6 +78,8 @@ pub(crate) struct Figures {
     pub(crate) certificates: Vec<(String, i64)>,
     /// Files of listeners that are others on disk now than those in use.
     pub(crate) stale_files: Vec<PathBuf>,
+    /// The program on disk is another than the one that runs.
+    pub(crate) restart_is_pending: bool,
     /// Why the files of `cloud.tls` on disk are not used and earlier ones are; `None` if they are used.
     pub(crate) cloud_files: Option<String>,
     /// The outage that the configuration wants to survive.
