@@ -65,7 +65,7 @@ pub enum AppendError {
         stream: StreamId,
     },
     /// The directory is at `max_disk`, or the file system at `keep_free`, and nothing may be evicted.
-    #[error("the disk is at its bound; free some space or raise gateway.max_disk")]
+    #[error("the file system is full, or the log is at gateway.max_disk: the log's status says which")]
     DiskFull,
     /// The checkpoint of sessions and retained messages is too far behind the log.
     #[error("{limit} bytes of session state wait for their checkpoint, which cannot keep up; check the disk's health and free space")]

@@ -74,6 +74,28 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Why there is no room: the file system, or the log's own bound.
+    pub(crate) fn why_full(&self) -> String {
+        let (max, keep) = (self.options.max_disk, self.options.keep_free);
+        let (used, free) = (self.disk_bytes.load(Ordering::Relaxed), self.free_bytes.load(Ordering::Relaxed));
+        let mib = |bytes: u64| bytes >> 20;
+        if free.saturating_sub(keep) < max.saturating_sub(used) {
+            format!(
+                "the file system is full: {} MiB are free and gateway.keep_free keeps {} MiB; free some space on it (the log has {} MiB of the {} MiB that it may have)",
+                mib(free),
+                mib(keep),
+                mib(used),
+                mib(max)
+            )
+        } else {
+            format!(
+                "the log has {} MiB, and gateway.max_disk is {} MiB: raise it, or let the cloud take some",
+                mib(used),
+                mib(max)
+            )
+        }
+    }
+
     /// The settings of a user stream.
     pub(crate) fn policy(&self, stream: u8) -> Option<&StreamOptions> {
         self.streams.iter().find(|(id, _)| id.0 == stream).map(|(_, options)| options)

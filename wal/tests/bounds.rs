@@ -235,7 +235,8 @@ fn max_disk_refuses_when_nothing_may_be_dropped_and_recovers_when_the_cloud_took
         }
     }
     assert!((100..256).contains(&stored), "{stored}");
-    assert!(bench.log.status().unavailable.is_some());
+    let why = bench.log.status().unavailable.unwrap();
+    assert!(why.contains("gateway.max_disk is 32 MiB: raise it"), "{why}");
     let records = bench.read_all();
     assert_eq!(records.len(), stored);
     bench.deliver(&records);

@@ -18,9 +18,6 @@ const BALLAST_MAX: u64 = 16 << 20;
 /// A new segment and what it must say of the others.
 const BALLAST_MIN: u64 = 4 << 20;
 
-/// What a batch is told that finds no room.
-pub(crate) const NO_ROOM: &str = "the disk is at its bound; free some space or raise gateway.max_disk";
-
 /// What the directory occupies.
 #[derive(Debug)]
 pub(crate) struct Space {
@@ -181,13 +178,9 @@ impl Space {
         self.is_full = is_full;
         lock(&shared.intake).disk_full = is_full;
         if is_full {
-            tracing::error!(
-                used = self.used(shared),
-                max_disk = shared.options.max_disk,
-                "the disk is at its bound: records are refused; free some space or raise gateway.max_disk"
-            );
+            tracing::error!("records are refused: {}", shared.why_full());
         } else {
-            tracing::info!("the disk is below its bound again");
+            tracing::info!("there is room for records again");
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::commit::announce::{Announcer, wake};
 use crate::commit::background::Background;
-use crate::commit::bounds::{NO_ROOM, Space};
+use crate::commit::bounds::Space;
 use crate::commit::compaction::{Compaction, Look, Move};
 use crate::commit::eviction::{evict, evict_over_bounds};
 use crate::commit::recount::{count_passed_by, count_unsure};
@@ -157,7 +157,7 @@ impl Writer {
         self.refuse_if_broken()?;
         if !has_room {
             self.space.refuse(&self.shared, batch);
-            return Err(Failure::Refused(NO_ROOM.into()));
+            return Err(Failure::Refused(self.shared.why_full()));
         }
         self.space.set_full(&self.shared, false);
         Ok(())

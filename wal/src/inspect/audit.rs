@@ -238,7 +238,7 @@ pub(crate) fn status(shared: &Shared) -> Status {
         disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
         free_bytes: shared.free_bytes.load(Ordering::Relaxed),
         quarantined: *lock(&shared.quarantined),
-        unavailable: unavailable.or_else(|| disk_full.then(|| crate::error::AppendError::DiskFull.to_string())),
+        unavailable: unavailable.or_else(|| disk_full.then(|| shared.why_full())),
         last_trusted: lock(&shared.catalogue).trusted,
     }
 }

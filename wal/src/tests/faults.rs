@@ -401,7 +401,7 @@ fn settlements_made_while_the_disk_fails_are_kept_and_written_later() {
 }
 
 #[test]
-fn keep_free_refuses_before_the_file_system_is_full_and_admits_again() {
+fn d_keep_free_refuses_before_the_file_system_is_full_says_so_and_admits_again() {
     let directory = tempfile::tempdir().unwrap();
     let rig = rig(directory.path(), WhenFull::Refuse);
     assert!(rig.outcome(rig.append(b"0").unwrap()));
@@ -410,6 +410,8 @@ fn keep_free_refuses_before_the_file_system_is_full_and_admits_again() {
         assert!(!rig.outcome(batch));
     }
     until("appends are refused", || rig.append(b"2") == Err(AppendError::DiskFull));
+    let why = rig.log.status().unavailable.unwrap();
+    assert!(why.contains("the file system is full") && !why.contains("raise"), "{why}");
     rig.directory.free.store(1 << 40, Ordering::SeqCst);
     until("appends are admitted", || rig.append(b"3").is_ok());
     assert!(rig.log.audit().unwrap().balances());
