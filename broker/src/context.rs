@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use forebay_topic::{PeerLog, Repeated};
 use forebay_wal::{Clock, Log};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,8 +46,6 @@ pub(crate) struct Context {
     pub(crate) state_report: StateReport,
     /// What peers may leave behind.
     pub(crate) budget: Arc<Budget>,
-    /// What is left of `limits.max_uncommitted_bytes`.
-    pub(crate) uncommitted: Semaphore,
     /// Bytes parked by all connections: publishes of 3.1.1 that wait for room in the log.
     pub(crate) parked_bytes: AtomicUsize,
     /// What of the front has ended although it must not.

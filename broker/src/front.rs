@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use forebay_topic::PeerLog;
 use forebay_wal::{Clock, Log, Tap};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -181,7 +180,6 @@ impl Front {
             routes: config.routes,
             admission: parts.admission,
             budget,
-            uncommitted: Semaphore::new(limits.max_uncommitted_bytes),
             parked_bytes: std::sync::atomic::AtomicUsize::new(0),
             limits,
             stats: parts.fanout.stats,
@@ -298,8 +296,7 @@ impl View {
     /// Bytes of publishes that are accepted and not committed yet.
     #[must_use]
     pub fn uncommitted_bytes(&self) -> usize {
-        let left = self.context.uncommitted.available_permits();
-        self.context.limits.max_uncommitted_bytes.saturating_sub(left)
+        self.context.budget.uncommitted.taken()
     }
 
     /// The listeners that cannot serve now, each with why and what to do.

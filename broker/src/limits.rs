@@ -25,6 +25,8 @@ const SESSIONS_PER_CONNECTION: usize = 4;
 const MIN_SESSION_SHARE: usize = 128 << 10;
 /// What is left for traffic, however small the memory is.
 const MIN_TRAFFIC_BYTES: usize = 16 << 20;
+/// The least of publishes that are not committed for one identity: two of the largest packets, and what comes beside them.
+const MIN_UNCOMMITTED_SHARE: usize = 256 << 10;
 /// The least that one identity may leave unread: the backlog of a slow subscriber and its answers.
 const MIN_OUTPUT_SHARE: usize = 1088 << 10;
 /// The least for the aliases of one identity: a connection with all of them at the longest topic, and some.
@@ -153,6 +155,13 @@ impl Limits {
     /// Of [`Limits::max_output_bytes`], what one identity may have.
     pub(crate) fn output_share(&self) -> u64 {
         share(self.max_output_bytes, MIN_OUTPUT_SHARE)
+    }
+
+    /// Of [`Limits::max_uncommitted_bytes`], what one identity may have. The others' acks wait for the commit of all that one has.
+    pub(crate) fn uncommitted_share(&self) -> u64 {
+        (self.max_uncommitted_bytes / 32)
+            .max(MIN_UNCOMMITTED_SHARE)
+            .min(self.max_uncommitted_bytes) as u64
     }
 
     /// Of [`Limits::max_alias_bytes`], what one identity may have.

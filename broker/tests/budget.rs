@@ -532,3 +532,67 @@ async fn a_wills_that_wait_stay_within_their_bound_and_are_given_back() {
         until("all are given back", || taken(&bench.view, Bound::WillBytes) == 0).await;
     }
 }
+
+/// One identity sends more than all may have uncommitted, over all its connections; the log stands. Another is taken in at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a15_what_one_identity_has_uncommitted_leaves_room_for_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Certificates::made_in(folder.path());
+    for size in [2_000, 100_000] {
+        let bench = Bench::start(Setup {
+            identities: vec!["{cn}"],
+            tls: Some(made.server()),
+            limits: Limits {
+                max_uncommitted_bytes: 1 << 20,
+                ..Limits::default()
+            },
+            ..Setup::default()
+        })
+        .await;
+        let open = async |name: &str, client_id: &str| {
+            let mut client = made.client(name, &bench, Version::V5).await;
+            client.send(&Packet::Connect(Box::new(connect_5(client_id)))).await;
+            assert_eq!(client.connack().await.code, OK);
+            client
+        };
+        let mut greedy = Vec::new();
+        for number in 0..4 {
+            greedy.push(open("greedy", &number.to_string()).await);
+        }
+        let mut modest = open("modest", "0").await;
+        bench.hold_commits().await;
+        let sent = ((2 << 20) / size / 4).min(100) as u16;
+        let mut sending = JoinSet::new();
+        for mut client in greedy {
+            sending.spawn(async move {
+                for packet_id in 1..=sent {
+                    let Packet::Publish(small) = publish("cloud/greedy", 1, Some(packet_id)) else {
+                        unreachable!()
+                    };
+                    let payload = vec![0; size].into();
+                    client.send(&Packet::Publish(Publish { payload, ..small })).await;
+                }
+                for packet_id in 1..=sent {
+                    client.expect_ack(packet_id, OK).await;
+                }
+            });
+        }
+        // Each publish counts for some more than its payload.
+        until("the greedy one has its share, and waits", || {
+            let has = bench.view.uncommitted_bytes();
+            assert!(has <= 256 << 10, "{size}: one identity has {has} bytes");
+            has + size + 300 > 256 << 10 && status(&bench.view, Bound::UncommittedBytes).reached > 0
+        })
+        .await;
+        let accepted = || bench.view.stats().accepted.load(Ordering::Relaxed);
+        let before = accepted();
+        modest.send(&publish("cloud/modest", 1, Some(1))).await;
+        until("the other is taken in", || accepted() > before).await;
+        let lasting = status(&bench.view, Bound::UncommittedBytes).lasting.unwrap();
+        assert!(lasting.is_share && lasting.last == "`greedy`", "{lasting:?}");
+        bench.gate.open();
+        modest.expect_ack(1, OK).await;
+        within("the greedy one is served, too", sending.join_all()).await;
+        until("all is given back", || taken(&bench.view, Bound::UncommittedBytes) == 0).await;
+    }
+}

@@ -245,10 +245,10 @@ impl Bound {
             Self::UncommittedBytes => Line {
                 what: "bytes of publishes not committed yet",
                 unit: Unit::Bytes,
-                sharer: "",
-                share: none,
+                sharer: "identity",
+                share: |limits| Some(limits.uncommitted_share()),
                 whole: |limits| Some(limits.max_uncommitted_bytes as u64),
-                policy: "sockets are not read until some are committed",
+                policy: "sockets are not read until some are committed; then identities take turns",
                 keys: "gateway.max_memory",
                 // In the buffers of the connections and in the open batch.
                 memory: |limits| 2 * limits.max_uncommitted_bytes as u64,

@@ -8,6 +8,7 @@
 mod account;
 mod bound;
 mod reached;
+mod uncommitted;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +18,7 @@ pub(crate) use account::{Account, Charge, Owner};
 pub use bound::{Bound, Line, Unit};
 pub use reached::Lasting;
 pub(crate) use reached::{Exceeded, Reached};
+pub(crate) use uncommitted::{Line as UncommittedLine, Room, Uncommitted};
 
 use crate::limits::Limits;
 
@@ -36,6 +38,8 @@ pub struct Budget {
     pub(crate) will_bytes: Arc<Account>,
     /// Subscriptions and packet ids of sessions, connected or not.
     pub(crate) session_bytes: Arc<Account>,
+    /// Bytes of publishes that are not committed yet.
+    pub(crate) uncommitted: Arc<Uncommitted>,
     reached: Arc<Reached>,
 }
 
@@ -81,6 +85,7 @@ impl Budget {
             input_bytes: pool(Bound::InputBytes, limits.max_input_bytes, limits.input_share()),
             input_waiting: Arc::default(),
             will_bytes: pool(Bound::WillBytes, limits.max_will_bytes, limits.will_share()),
+            uncommitted: Uncommitted::new(limits, Arc::clone(&reached)),
             reached,
         }
     }
@@ -133,6 +138,7 @@ impl Budget {
             Bound::InputBytes => &self.input_bytes,
             Bound::WillBytes => &self.will_bytes,
             Bound::SessionBytes => &self.session_bytes,
+            Bound::UncommittedBytes => return Some((self.uncommitted.taken() as u64, self.uncommitted.whole() as u64)),
             _ => return None,
         };
         Some((account.taken(), account.whole()))

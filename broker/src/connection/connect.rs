@@ -165,7 +165,8 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
     let alias_maximum = alias_maximum(context);
     let connack = connack(&connect, &attached, assigned, alias_maximum, context);
     let output = context.budget.output_bytes.open(owner.clone());
-    let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone(), output));
+    let uncommitted = context.budget.uncommitted.line(owner.clone());
+    let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone(), output, uncommitted));
     let producer = context.log.producer(Arc::new(RetainedBeforeAcks {
         retained: Arc::clone(&context.retained),
         commits: Arc::clone(&outbox.commits),

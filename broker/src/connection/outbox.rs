@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::budget::Charge;
+use crate::budget::{Charge, UncommittedLine};
 use crate::codec::{QoS, ReasonCode, Version, encode_puback, encode_pubcomp, encode_pubrec};
 use crate::commits::{Commits, Outcome};
 use crate::fanout::{Fanout, Message};
@@ -38,6 +38,8 @@ pub(super) struct Outbox {
     pub(super) commits: Arc<Commits>,
     /// Notified when slots have become free, for a reader that waits for one.
     pub(super) room: Notify,
+    /// Where publishes that are not committed yet are charged.
+    pub(super) uncommitted: UncommittedLine,
     ending: CancellationToken,
     version: Version,
 }
@@ -141,8 +143,8 @@ impl Inner {
 
 impl Outbox {
     /// `ending` is cancelled when the connection is to end, by this outbox or from outside. What waits for the peer is added
-    /// to `output`.
-    pub(super) fn new(version: Version, ending: CancellationToken, output: Charge) -> Self {
+    /// to `output`, and what is not committed is charged to `uncommitted`.
+    pub(super) fn new(version: Version, ending: CancellationToken, output: Charge, uncommitted: UncommittedLine) -> Self {
         let inner = Inner {
             pending: VecDeque::new(),
             out: BytesMut::new(),
@@ -158,6 +160,7 @@ impl Outbox {
             inner: Mutex::new(inner),
             commits: Arc::default(),
             room: Notify::new(),
+            uncommitted,
             ending,
             version,
         }

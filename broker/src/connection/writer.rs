@@ -27,7 +27,7 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox
     let mut bytes = BytesMut::new();
     loop {
         let mut released = outbox.release(&context.fanout, bytes);
-        settle(&released, &context);
+        settle(&released, &outbox, &context);
         let mut is_written = false;
         if is_open && !released.bytes.is_empty() {
             match write(&mut output, &released.bytes, &outbox).await {
@@ -108,10 +108,8 @@ async fn send_disconnect<W: AsyncWrite + Unpin>(output: &mut W, closing: Closing
     timeout(CLOSING_DEADLINE, goodbye).await.ok();
 }
 
-fn settle(released: &Released, context: &Context) {
-    if released.budget > 0 {
-        context.uncommitted.add_permits(released.budget);
-    }
+fn settle(released: &Released, outbox: &Outbox, context: &Context) {
+    outbox.uncommitted.give_back(released.budget);
     for qos in &released.failed {
         RefusedPublish::CommitFailed.count(*qos, &context.stats);
     }

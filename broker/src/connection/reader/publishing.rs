@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::super::outbox::{Answer, Closing, Outbox, Pending, Ready};
 use super::Reader;
-use crate::budget::{Bound, Exceeded};
+use crate::budget::{Bound, Exceeded, Room};
 use crate::codec::{Publish, QoS, ReasonCode};
 use crate::ingress::{Inbound, Taken};
 use crate::observe::{Disconnection, add, sub};
@@ -41,14 +41,13 @@ impl Reader {
     pub(super) async fn publish(&mut self, publish: Publish, since: Instant, now: Timestamp) -> Result<(), Closing> {
         let inbound = self.resolve_alias(publish)?;
         self.check_unreleased(&inbound)?;
-        let budget = self.wait_for_room(&inbound).await?;
+        let room = self.wait_for_room(&inbound).await?;
         let refused = if self.parked.is_empty() {
-            self.take(inbound, since, now, budget)?
+            self.take(inbound, since, now, Some(room))?
         } else {
             Some(inbound)
         };
         if let Some(inbound) = refused {
-            self.ingress.context.uncommitted.add_permits(budget);
             self.park(&inbound);
             if self.parked.is_empty() {
                 self.retry_at = Instant::now() + RETRY;
@@ -58,8 +57,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Passes a publish to the log and adds its slot to the outbox. A publish that must be parked is returned.
-    fn take(&mut self, inbound: Inbound, since: Instant, now: Timestamp, budget: usize) -> Result<Option<Inbound>, Closing> {
+    /// Passes a publish to the log and adds its slot to the outbox, which keeps its room. A publish that must be parked is returned.
+    fn take(&mut self, inbound: Inbound, since: Instant, now: Timestamp, room: Option<Room>) -> Result<Option<Inbound>, Closing> {
         forget_failed(&self.outbox, &mut self.attached.state.qos2);
         let taken = self.ingress.take(&inbound, &mut self.attached.state.qos2, now);
         if inbound.publish.qos == QoS::ExactlyOnce {
@@ -94,10 +93,7 @@ impl Reader {
                     (Ready::At(at), answer(code), None)
                 }
                 PublishAnswer::Park => return Ok(Some(inbound)),
-                PublishAnswer::Close(cause) => {
-                    self.ingress.context.uncommitted.add_permits(budget);
-                    return Err(Closing::silently(cause));
-                }
+                PublishAnswer::Close(cause) => return Err(Closing::silently(cause)),
             },
         };
         if matches!(ready, Ready::After(_)) {
@@ -109,7 +105,7 @@ impl Reader {
             publish: Some(inbound.publish.qos),
             fanout: fanout.map(Box::new),
             since,
-            budget,
+            budget: room.map_or(0, Room::keep),
             trace,
         });
         Ok(None)
@@ -186,7 +182,7 @@ impl Reader {
         {
             // If it is parked again it is counted again.
             self.unparked(&inbound);
-            if let Some(inbound) = self.take(inbound, since, now, 0)? {
+            if let Some(inbound) = self.take(inbound, since, now, None)? {
                 self.park(&inbound);
                 self.parked.push_front((inbound, since));
                 break;
@@ -265,34 +261,20 @@ impl Reader {
         Ok(Inbound { topic, publish })
     }
 
-    /// Waits while too much is not committed: of this connection, or of all together. Returns what was taken from the shared
-    /// budget.
-    async fn wait_for_room(&self, inbound: &Inbound) -> Result<usize, Closing> {
+    /// Waits while too much is not committed: of this connection, of its identity, or of all together.
+    async fn wait_for_room(&self, inbound: &Inbound) -> Result<Room, Closing> {
         let limit = self.limit();
         self.until(|outbox| outbox.pending() < limit).await?;
-        let context = &self.ingress.context;
-        // A publish may be larger than the whole budget; it waits until everything else is committed.
-        let charge = charge(inbound).min(context.limits.max_uncommitted_bytes);
-        let permits = u32::try_from(charge).unwrap_or(u32::MAX);
-        match context.uncommitted.try_acquire_many(permits) {
-            Ok(permit) => permit.forget(),
-            Err(_) => {
-                context.budget.note(
-                    Exceeded::whole(Bound::UncommittedBytes, context.limits.max_uncommitted_bytes as u64),
-                    &self.owner,
-                );
-                self.outbox.wake();
-                let acquired = tokio::select! {
-                    acquired = context.uncommitted.acquire_many(permits) => acquired,
-                    () = self.outbox.closed() => return Err(self.why_ended()),
-                };
-                match acquired {
-                    Ok(permit) => permit.forget(),
-                    Err(_) => return Err(Closing::because(Disconnection::Shutdown, ReasonCode::SERVER_SHUTTING_DOWN)),
-                }
-            }
+        let line = &self.outbox.uncommitted;
+        let granted = match line.ask(charge(inbound)) {
+            Ok(room) => return Ok(room),
+            Err(granted) => granted,
+        };
+        self.outbox.wake();
+        tokio::select! {
+            granted = granted => granted.map_err(|_| self.why_ended()),
+            () = self.outbox.closed() => Err(self.why_ended()),
         }
-        Ok(charge)
     }
 
     fn limit(&self) -> usize {
