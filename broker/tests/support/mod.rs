@@ -41,6 +41,8 @@ pub struct Setup {
     /// Identity templates, one listener each.
     pub identities: Vec<&'static str>,
     pub tls: Option<Arc<ServerTls>>,
+    /// The listeners before this one are plain all the same.
+    pub tls_from: usize,
     pub rules: Vec<AccessRule>,
     pub max_bytes: u64,
     pub max_disk: u64,
@@ -53,6 +55,7 @@ impl Default for Setup {
             limits: Limits::default(),
             identities: vec!["{client_id}"],
             tls: None,
+            tls_from: 0,
             rules: vec![rule("*", &["#"], &["#"], &[])],
             max_bytes: 256 << 20,
             max_disk: 1 << 30,
@@ -72,7 +75,7 @@ pub fn rule(who: &str, publish: &[&str], subscribe: &[&str], deny: &[&str]) -> A
     }
 }
 
-/// A running front. `cloud/#` is routed to the stream `main`; everything else is local.
+/// A running front. `cloud/#` and `devices/+/telemetry` are routed to the stream `main`; `here/#` is local.
 pub struct Bench {
     /// The front has a runtime of its own, so that a test can kill it.
     runtime: Killable,
@@ -269,9 +272,9 @@ async fn start_front(directory: Arc<tempfile::TempDir>, setup: Setup, gate: Arc<
         from: TopicFilter::parse(filter).unwrap(),
         stream,
     };
-    let listener = |identity: &&str| ListenerConfig {
+    let listener = |(index, identity): (usize, &&str)| ListenerConfig {
         bind: "127.0.0.1:0".parse().unwrap(),
-        tls: setup.tls.clone().map(Into::into),
+        tls: setup.tls.clone().filter(|_| index >= setup.tls_from).map(Into::into),
         identity: IdentityTemplate::parse(identity).unwrap(),
     };
     let state = directory.path().join("state.redb");
@@ -283,9 +286,13 @@ async fn start_front(directory: Arc<tempfile::TempDir>, setup: Setup, gate: Arc<
     .await;
     let config = Config {
         gateway: "gw".to_owned(),
-        listeners: setup.identities.iter().map(listener).collect(),
+        listeners: setup.identities.iter().enumerate().map(listener).collect(),
         access: AccessRules(setup.rules.clone()),
-        routes: Routes::new(vec![route("cloud/#", Some(MAIN)), route("here/#", None)]),
+        routes: Routes::new(vec![
+            route("cloud/#", Some(MAIN)),
+            route("here/#", None),
+            route("devices/+/telemetry", Some(MAIN)),
+        ]),
         limits,
         state,
     };
