@@ -96,6 +96,8 @@ fn e29_each_call_that_fails_is_named_with_its_file_place_and_error_and_counted()
             assert_eq!(acked.len(), 40);
             disk.set_failing(Some((kinds, error)));
             let settled = tracing::subscriber::with_default(lines.clone(), || {
+                // Another test may just have said, without a subscriber, that no one wants the line.
+                tracing::callsite::rebuild_interest_cache();
                 let (more, settled) = live(&log, &mut writer);
                 acked.extend(more);
                 log.shared().segments.discard_ahead();
@@ -222,6 +224,69 @@ fn k15_the_reason_is_that_of_now_and_goes_with_it() {
         writer.tick();
         assert_eq!(log.status().unavailable, None);
         assert!(store_of(&log, &mut writer, 2, 100));
+    }
+}
+
+/// As on file systems that copy on write: neither writing over old blocks nor deleting may find space.
+#[test]
+fn k16_no_space_at_any_call_is_named_and_costs_no_acked_record() {
+    let mut told = 0;
+    for kind in CHANGING {
+        let kinds = std::slice::from_ref(kind);
+        let mut disk = SimDisk::new(5, Omission::Nothing);
+        let (log, mut writer) = open(&disk);
+        let mut acked: Vec<u64> = (100..140).filter(|number| store_of(&log, &mut writer, *number, 3000)).collect();
+        assert_eq!(acked.len(), 40);
+        disk.set_failing(Some((kinds, Errno::NOSPC)));
+        let (more, settled) = live(&log, &mut writer);
+        acked.extend(more);
+        if let Some(reason) = log.status().unavailable {
+            assert!(reason.contains("the disk is full"), "{kind}: {reason}");
+            told += 1;
+        }
+        disk.set_failing(None);
+        recover(&mut writer);
+        assert_eq!(log.status().unavailable, None, "{kind}");
+        assert!(store_of(&log, &mut writer, 900, 100), "{kind}: it does not write again");
+        acked.push(900);
+        disk.next_process();
+        drop((log, writer));
+        disk.power_cut();
+        let (log, _writer) = open(&disk);
+        let found = numbers(&log);
+        let lost: Vec<_> = acked
+            .iter()
+            .filter(|number| !found.contains(number) && !settled.contains(number))
+            .collect();
+        assert!(lost.is_empty(), "{kind}: acked and gone: {lost:?}");
+        let audit = log.audit().unwrap();
+        assert!(audit.balances() && audit.damaged == 0, "{kind}: {audit:?}");
+        disk.next_process();
+    }
+    assert!(told >= 4, "{told}: hardly any call fails");
+}
+
+#[test]
+fn k16_what_the_disk_does_not_let_go_counts_and_is_removed_when_it_does() {
+    for error in [Errno::NOSPC, Errno::ROFS] {
+        let disk = SimDisk::new(1, Omission::Nothing);
+        let (log, mut writer) = open(&disk);
+        for number in 0..60 {
+            assert!(store_of(&log, &mut writer, number, 3000));
+        }
+        let removal = &log.shared().segments.removal;
+        disk.reserve("old", 100 << 10).unwrap();
+        disk.set_failing(Some((&[REMOVE, OPEN_TO_WRITE], error)));
+        removal.take(&disk, "old", true).unwrap();
+        let bytes = removal.bytes();
+        assert!(bytes >= 100 << 10);
+        (0..3).for_each(|_| writer.tick());
+        assert_eq!(removal.bytes(), bytes, "{error:?}: it does not count any more");
+        disk.set_failing(None);
+        writer.tick();
+        assert_eq!(removal.bytes(), 0, "{error:?}");
+        let left: Vec<_> = disk.list().unwrap().into_iter().filter(|name| name.starts_with("gone-")).collect();
+        assert!(left.is_empty(), "{error:?}: {left:?} is never removed");
     }
 }
 
