@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use forebay_broker::codec::{QoS, ReasonCode, Version};
+use forebay_broker::codec::{Packet, QoS, ReasonCode, Version};
 use support::device::Device;
 use support::eventually;
 use support::gateway::{Gateway, forebay};
@@ -63,6 +63,76 @@ async fn e27_a_sync_that_stands_is_named_and_neither_cuts_a_device_nor_keeps_the
     assert_eq!(gateway.stop().await, 74, "the log could not be closed");
     assert!(began.elapsed() < Duration::from_secs(50), "{:?}", began.elapsed());
     gateway.logs(&["the end of the log"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k13_while_the_log_is_opened_the_pages_say_how_far_it_is_and_a_probe_of_health_is_content() {
+    let folder = tempfile::tempdir().unwrap();
+    let syncs = Syncs::new(folder.path());
+    let mut gateway = syncs.under(scene().gateway());
+    gateway.start().await;
+    let mut device = device(&gateway).await;
+    publish(&mut device, 1).await;
+    assert_eq!(device.puback().await, Some(ReasonCode::SUCCESS));
+    gateway.kill().await;
+    syncs.say("stands");
+    gateway.begin();
+    for path in ["/readyz", "/status", "/"] {
+        eventually(&format!("{path} tells of the start"), || async {
+            let (code, body) = gateway.get(path).await?;
+            (code == 503 && body.contains("it opens the log, and has looked at") && body.contains("%)")).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(
+        gateway.get("/healthz").await.map(|(code, _)| code),
+        Some(200),
+        "a restart would begin it again"
+    );
+    assert_eq!(gateway.get("/metrics").await.map(|(code, _)| code), Some(200));
+    assert_eq!(
+        gateway.get("/log/stat").await.map(|(code, _)| code),
+        Some(404),
+        "there is no log yet"
+    );
+    syncs.say("well");
+    eventually("the gateway is ready", || async {
+        (gateway.get("/readyz").await?.0 == 200).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.status().await["ledger"]["accepted"], 1);
+    assert_eq!(gateway.get("/log/stat").await.map(|(code, _)| code), Some(200));
+    assert_eq!(gateway.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k23_pages_probes_and_pings_answer_while_a_sync_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let syncs = Syncs::new(folder.path());
+    let mut gateway = syncs.under(scene().gateway());
+    gateway.start().await;
+    let mut device = device(&gateway).await;
+    publish(&mut device, 1).await;
+    assert_eq!(device.puback().await, Some(ReasonCode::SUCCESS));
+    for id in 2..5 {
+        syncs.say("stands");
+        publish(&mut device, id).await;
+        device.send(&Packet::PingReq).await.unwrap();
+        assert!(
+            matches!(device.next().await, Some(Packet::PingResp)),
+            "the publish before it waits for its commit"
+        );
+        assert_eq!(gateway.get("/healthz").await.map(|(code, _)| code), Some(200));
+        assert_eq!(
+            gateway.get("/readyz").await.map(|(code, _)| code),
+            Some(200),
+            "a pause of seconds is no verdict"
+        );
+        assert_eq!(gateway.status().await["ledger"]["accepted"], id - 2 + 1);
+        syncs.say("well");
+        assert_eq!(device.puback().await, Some(ReasonCode::SUCCESS));
+    }
+    assert_eq!(gateway.stop().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,7 +34,8 @@ pub(crate) struct State {
     /// Where to look for the token while there is none: its file may come later than the gateway.
     token_file: Option<PathBuf>,
     late_token: Arc<OnceLock<Secret>>,
-    log: Option<LogPages>,
+    /// None until the log is open.
+    log: Arc<OnceLock<LogPages>>,
     /// Names beside addresses and `localhost` that requests may be for.
     names: Arc<[String]>,
     /// Which lines that a peer can cause are written to the log.
@@ -50,7 +51,7 @@ impl State {
             token,
             token_file: None,
             late_token: Arc::default(),
-            log: None,
+            log: Arc::default(),
             names: Arc::default(),
             peer_log: Arc::default(),
         }
@@ -80,9 +81,9 @@ impl State {
         }
     }
 
-    /// With pages about the log.
-    #[must_use]
-    pub(crate) fn with_log(self, log: LogPages) -> Self {
-        Self { log: Some(log), ..self }
+    /// With pages about the log from now on.
+    pub(crate) fn open_log(&self, log: LogPages) {
+        // There is one log.
+        self.log.set(log).ok();
     }
 }

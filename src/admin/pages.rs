@@ -51,7 +51,11 @@ pub(super) fn answer<B>(request: &Request<B>, state: &State, is_local: bool) -> 
         };
     }
     let Some(look) = state.telemetry.look(now) else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting\n".to_owned());
+        // Opening a large log may take long on a slow disk: a restart would only begin it again.
+        return match path {
+            "/healthz" => verdict(&[]),
+            _ => starting(state),
+        };
     };
     match path {
         "/healthz" => verdict(&restart_helps(&look)),
@@ -80,14 +84,18 @@ fn status_page(state: &State, look: Look, now: Instant) -> Page {
     match status.map(|status| crate::json::to_string_pretty(&status)) {
         Some(Ok(json)) => page(StatusCode::OK, JSON, json + "\n"),
         Some(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}; please report it\n")),
-        None => text(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting\n".to_owned()),
+        None => starting(state),
     }
+}
+
+fn starting(state: &State) -> Page {
+    verdict(&[state.telemetry.starting()])
 }
 
 /// The screen of `forebay status`, for a browser.
 fn screen_page(state: &State, look: Look, now: Instant) -> Page {
     let Some(source) = state.telemetry.source() else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting\n".to_owned());
+        return starting(state);
     };
     let identity = state.telemetry.identity();
     match serde_json::to_value(status::Status::new(identity, source, look, now)) {

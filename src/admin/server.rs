@@ -192,7 +192,7 @@ async fn answer(
     if let Some(refused) = host::refusal(&request, &state, peer) {
         return whole(refused);
     }
-    match state.log.as_ref().filter(|_| LogPages::has(request.uri().path())) {
+    match state.log.get().filter(|_| LogPages::has(request.uri().path())) {
         Some(log) => log.answer(request, &state, peer, is_local, progress).await,
         None => whole(pages::answer(&request, &state, is_local)),
     }

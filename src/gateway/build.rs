@@ -1,4 +1,4 @@
-//! The start, in order: the log, the front, admin, the bridge, the canary and the self-check.
+//! The start, in order: admin, the log, the front, the bridge, the canary and the self-check.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,6 +46,13 @@ pub(super) async fn build(
     let clock = Arc::clone(&machine) as Arc<dyn Clock>;
     let telemetry = Telemetry::new(config.gateway.id.as_str(), &config.fingerprint).map_err(Exit::Internal)?;
     let fanout = LocalFanout::start().map_err(|error| Exit::Internal(error.into()))?;
+    // From here on its pages say how far the start is.
+    let pages = admin::State::new(telemetry.clone(), config.admin.token.clone())
+        .with_token_file(config.admin.token_file.clone())
+        .with_names(config.admin.names.clone());
+    let admin = admin::bind(config.admin.bind).await;
+    let address = admin.address();
+    let mut others = vec![tasks.vital("admin", shutdown, admin.run(pages.clone(), shutdown.clone()))];
     let opened = tokio::select! {
         opened = open_log(&config, Arc::clone(&clock), &telemetry, &fanout) => opened?,
         // As with a kill: what is on disk stays as it is.
@@ -82,7 +89,6 @@ pub(super) async fn build(
         observer: Arc::new(witness),
     };
     let front = bind_front(&config, listeners, parts, shutdown.clone()).await?;
-    let admin = admin::bind(config.admin.bind).await;
 
     let handle = bridge.is_some().then(forebay_bridge::Handle::new);
     let canary = canary(&config, &log);
@@ -108,12 +114,7 @@ pub(super) async fn build(
     };
     let about = About::new(&config, Arc::clone(&machine));
     telemetry.observe(sources, &config).map_err(Exit::Internal)?;
-    let state = admin::State::new(telemetry.clone(), config.admin.token.clone())
-        .with_token_file(config.admin.token_file.clone())
-        .with_names(config.admin.names.clone())
-        .with_log(admin::LogPages::new(log.clone(), about));
-    let address = admin.address();
-    let mut others = vec![tasks.vital("admin", shutdown, admin.run(state, shutdown.clone()))];
+    pages.open_log(admin::LogPages::new(log.clone(), about));
 
     let bridge = bridge.zip(handle).map(|(bridge, handle)| {
         let observer = bridge_observer(&telemetry, canary.as_ref());

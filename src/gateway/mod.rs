@@ -1,6 +1,6 @@
 //! The gateway as one process: builds the parts from the configuration, joins them, runs them, and ends them in order.
 //!
-//! Start: log, front, bridge, admin; then the ready line. End: no more devices, what is committed is answered, the bridge
+//! Start: admin, log, front, bridge; then the ready line. End: no more devices, what is committed is answered, the bridge
 //! waits for outstanding acks, the log closes cleanly.
 
 mod build;

@@ -148,6 +148,7 @@ impl Telemetry {
             ack: histogram(ACK_LATENCY),
             age: histogram(DELIVERY_AGE),
             tracer: OnceLock::new(),
+            opening: Default::default(),
         };
         let identity = Identity {
             gateway: gateway.to_owned(),
@@ -231,6 +232,17 @@ impl Telemetry {
     #[must_use]
     pub(crate) fn source(&self) -> Option<&dyn Source> {
         self.inner.source.get().map(AsRef::as_ref)
+    }
+
+    /// How far the start has come, while there are no figures yet.
+    pub(crate) fn starting(&self) -> String {
+        let [done, of] = &*self.observers.opening;
+        let (done, of) = (value(done), value(of));
+        if of == 0 {
+            return "the gateway is starting".to_owned();
+        }
+        let percent = done * 100 / of;
+        format!("the gateway is starting: it opens the log, and has looked at {done} of {of} segments ({percent} %)")
     }
 
     /// All figures now, and a sample for the rates. To be called every second or so.

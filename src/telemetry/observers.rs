@@ -1,5 +1,6 @@
 //! The three distributions and the traces, fed by the parts as things happen.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,19 @@ pub(crate) struct Observers {
     pub(super) age: Histogram<f64>,
     /// None while nothing is traced.
     pub(super) tracer: OnceLock<Arc<Tracer>>,
+    /// Segments that were looked at since the log is being opened, and how many there are.
+    pub(super) opening: Arc<[AtomicU64; 2]>,
 }
 
 impl forebay_wal::Observer for Observers {
     fn committed(&self, latency: Duration, _records: u64, _bytes: u64) {
         self.commit.record(latency.as_secs_f64(), &[]);
+    }
+
+    fn opening(&self, segments: u64, of: u64) {
+        for (kept, now) in self.opening.iter().zip([segments, of]) {
+            kept.store(now, Ordering::Relaxed);
+        }
     }
 }
 

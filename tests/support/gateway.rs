@@ -134,6 +134,12 @@ impl Gateway {
         .await;
     }
 
+    /// Starts it again on the ports of the first start, and waits for nothing.
+    pub fn begin(&mut self) {
+        let log = self.log_file();
+        self.child = Some(self.spawn(Stdio::null(), log));
+    }
+
     fn log_file(&self) -> Stdio {
         std::fs::File::options()
             .create(true)

@@ -153,6 +153,9 @@ pub struct Quarantined {
 pub trait Observer: Send + Sync {
     /// A commit ended well.
     fn committed(&self, latency: Duration, records: u64, bytes: u64);
+
+    /// The log is being opened: so many of its segments were looked at. Called from the thread that opens it.
+    fn opening(&self, _segments: u64, _of: u64) {}
 }
 
 /// What was found when the log was opened.

@@ -123,7 +123,7 @@ pub(crate) fn prepare(
     })?;
     let stats = Arc::new(Stats::default());
     let segments = Segments::new(directory, stats.clone());
-    let found = find(&segments, &options);
+    let found = find(&segments, &options, &*observer);
     // It got through, whatever it says.
     segments.note_opened();
     let mut found = found?;
@@ -209,7 +209,7 @@ pub(crate) fn prepare(
     })
 }
 
-fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
+fn find(segments: &Segments, options: &Options, observer: &dyn Observer) -> Result<Found, OpenError> {
     let names = segments.directory.list().map_err(|source| unusable(options, source))?;
     for name in names.iter().filter(|name| name.ends_with(".tmp")) {
         segments.directory.remove(name).map_err(|source| unusable(options, source))?;
@@ -233,6 +233,7 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
         reusable: false,
         failed: None,
     };
+    observer.opening(0, numbers.len() as u64);
     segments.recall_deaths();
     let (note, is_sure) = segments.noted();
     let noted = note.segment;
@@ -275,7 +276,7 @@ fn find(segments: &Segments, options: &Options) -> Result<Found, OpenError> {
     let Search { newest, silent } = searched.map_err(|(number, error)| storage(options, number, error))?;
     if let Some(mut newest) = newest {
         newest.recovered.renew |= is_behind;
-        take_over(segments, options, &mut found, newest)?;
+        take_over(segments, options, observer, &mut found, newest)?;
         adopt(segments, options, &mut found, silent)?;
         return Ok(found);
     }
@@ -316,7 +317,13 @@ fn adopt(segments: &Segments, options: &Options, found: &mut Found, silent: Vec<
 }
 
 /// Takes over what the newest segment says, rebuilds what is lost of it, and checks it against what is there.
-fn take_over(segments: &Segments, options: &Options, found: &mut Found, newest: Readable) -> Result<(), OpenError> {
+fn take_over(
+    segments: &Segments,
+    options: &Options,
+    observer: &dyn Observer,
+    found: &mut Found,
+    newest: Readable,
+) -> Result<(), OpenError> {
     let Readable {
         number,
         recovered,
@@ -361,7 +368,9 @@ fn take_over(segments: &Segments, options: &Options, found: &mut Found, newest: 
         .map(|segment| segment.number)
         .filter(|segment| *segment != number)
         .collect();
-    for segment in catalogue {
+    let of = catalogue.len() as u64 + 1;
+    for (looked_at, segment) in (1..).zip(catalogue) {
+        observer.opening(looked_at, of);
         segments.note_opening(segment);
         match segments.patiently(segment, || segments.check(segment)) {
             Ok(()) => continue,
