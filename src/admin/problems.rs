@@ -356,6 +356,12 @@ fn self_check(figures: &Figures, list: &mut Vec<String>) {
         }
         FileState::Broken => list.push("a restart would fail: the configuration file has faults; `forebay check` lists them".to_owned()),
     }
+    if check.new_errors > 0 {
+        list.push(format!(
+            "the kernel has counted {} in the file system of gateway.data_dir since the start. Check the disk (`dmesg`), and repair it (`e2fsck -f`) while the gateway is stopped",
+            count(check.new_errors, "more error")
+        ));
+    }
     // The listeners' certificates stand above.
     for expiry in check.expiries.iter().filter(|expiry| expiry.what != "certificate") {
         let left = expiry.ends.saturating_sub(figures.judged);

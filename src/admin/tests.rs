@@ -435,6 +435,7 @@ async fn every_fault_names_itself_in_a_sentence() {
         "the bytes not read yet by their peers of one identity are at their bound of 1MiB (gateway.max_memory): deliveries are dropped",
         "; 2 times, last for `board-1`",
         "3 log lines dropped since the start: stderr cannot be written",
+        "the kernel has counted 2 more errors in the file system of gateway.data_dir since the start",
         "the machine's clock is not trusted: it was set 20 days forward since it was last right; until it is right nothing expires by it",
         "the last trusted time on disk, 2027-02-14T08:00:00Z, is 30 days ahead of the machine's clock",
         "7 publishes matched no route within a day and did not go to the cloud; most on `devices/d1/telemetri`, 1 letter from `devices/+/telemetry`",

@@ -6,6 +6,7 @@ use rustix::fs::Access;
 
 use crate::config::{Config, Stream, WhenFull, show_bytes, show_duration};
 
+use super::kernel::Kernel;
 use super::mount::Mount;
 use super::report::Report;
 
@@ -36,6 +37,8 @@ pub(super) struct Space {
     pub(super) mount: Option<Mount>,
     /// Whether this user may write there.
     pub(super) writable: bool,
+    /// What the kernel says of the disk.
+    pub(super) kernel: Kernel,
 }
 
 impl Space {
@@ -54,6 +57,7 @@ impl Space {
             free: found.f_bavail.saturating_mul(found.f_frsize),
             flash_card: is_flash_card(&there),
             mount: Mount::of(&there),
+            kernel: Kernel::of(&there),
             writable: rustix::fs::access(&there, Access::WRITE_OK | Access::EXEC_OK).is_ok(),
         })
     }
@@ -105,6 +109,16 @@ fn place(config: &Config, space: &Space, report: &mut Report) {
             "name a directory on a local disk (ext4); in a container, a volume",
         );
     }
+    for doubt in mount.iter().flat_map(|mount| mount.doubts()) {
+        let kind = mount.map_or("", |mount| mount.kind.as_str());
+        let text = format!("gateway.data_dir ({here}) is on {kind}, {}", doubt.what);
+        if doubt.loses {
+            report.error(AREA, text, doubt.advice);
+        } else {
+            report.warn(AREA, text, doubt.advice);
+        }
+    }
+    space.kernel.check(AREA, &here.to_string(), report);
     if mount.is_some_and(|mount| mount.read_only) {
         report.error(
             AREA,

@@ -9,6 +9,7 @@ mod admin;
 mod certificates;
 pub(crate) mod descriptors;
 mod disk;
+mod kernel;
 mod memory;
 mod mount;
 mod report;
@@ -25,6 +26,7 @@ use crate::config::Config;
 pub(crate) use admin::AREA as ADMIN;
 use disk::Space;
 pub(crate) use disk::record_bytes;
+pub(crate) use kernel::Kernel;
 pub(crate) use mount::Mount;
 pub(crate) use report::{AREAS, Finding, Report, Severity};
 

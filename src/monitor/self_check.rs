@@ -1,7 +1,7 @@
 //! The self-check, at start and every hour: what `forebay check` knows, the file against what runs, and what expires.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use forebay_wal::Log;
@@ -62,6 +62,8 @@ pub(crate) struct Findings {
     pub(crate) fault: String,
     /// What ends, and when.
     pub(crate) expiries: Vec<Expiry>,
+    /// Errors in the file system of the log that the kernel has counted since the first check.
+    pub(crate) new_errors: u64,
 }
 
 /// The newest findings. Cheap to clone.
@@ -71,6 +73,8 @@ pub(crate) struct SelfCheck(Arc<Newest>);
 #[derive(Debug, Default)]
 struct Newest {
     findings: Mutex<Option<Arc<Findings>>>,
+    /// Errors in the file system that the kernel had counted at the first check.
+    first_errors: OnceLock<u64>,
     again: Notify,
 }
 
@@ -109,9 +113,17 @@ impl SelfCheck {
     ) {
         loop {
             let (config, origin, log, now) = (Arc::clone(&config), Arc::clone(&origin), log.clone(), now());
-            let found = tokio::task::spawn_blocking(move || check(&config, &origin, log.status().disk_bytes, now)).await;
+            let looking = move || {
+                let errors = check::Kernel::of(&config.gateway.data_dir).errors.unwrap_or(0);
+                (check(&config, &origin, log.status().disk_bytes, now), errors)
+            };
+            let found = tokio::task::spawn_blocking(looking).await;
             match found {
-                Ok(findings) => *self.lock() = Some(Arc::new(findings)),
+                Ok((mut findings, errors)) => {
+                    let first = self.0.first_errors.get_or_init(|| errors);
+                    findings.new_errors = errors.saturating_sub(*first);
+                    *self.lock() = Some(Arc::new(findings));
+                }
                 Err(error) => tracing::error!(%error, "the self-check failed"),
             }
             tokio::select! {
@@ -144,6 +156,7 @@ pub(crate) fn check(config: &Config, origin: &Origin, taken: u64, now: SystemTim
         file,
         fault,
         expiries: expiries(config),
+        new_errors: 0,
     }
 }
 

@@ -187,6 +187,7 @@ fn e19_a_directory_in_memory_or_in_a_containers_layer_is_an_error_and_so_is_one_
         let mount = Some(Mount {
             kind: kind.to_owned(),
             read_only,
+            options: Vec::new(),
         });
         let space = Space { mount, writable, ..ROOM };
         run_with(&config(""), &CheckOptions::default(), forebay_wal::wall_clock(), Ok(&space))

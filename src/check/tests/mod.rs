@@ -6,7 +6,7 @@ mod paths;
 use std::path::Path;
 
 use super::disk::Space;
-use super::{CheckOptions, Report, Severity, run_with};
+use super::{CheckOptions, Kernel, Report, Severity, run_with};
 use crate::config::{Config, Overrides, parse};
 
 const ROOM: Space = Space {
@@ -15,6 +15,7 @@ const ROOM: Space = Space {
     flash_card: false,
     mount: None,
     writable: true,
+    kernel: Kernel::UNKNOWN,
 };
 
 /// A gateway with a plain listener for `local`, one for devices by client id, and a cloud.

@@ -272,6 +272,7 @@ pub(crate) fn everything(figures: &mut Figures) {
             file: "devices.crl".to_owned(),
             ends: 1_800_003_600,
         }],
+        new_errors: 2,
         ..Findings::default()
     }));
     figures.canary.as_mut().unwrap().round_trip = Some(Duration::from_millis(80));
