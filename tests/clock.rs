@@ -5,12 +5,14 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_aws_standin::{Ledger, LedgerConfig, Standin, StandinConfig};
-use forebay_broker::codec::{QoS, ReasonCode, Version};
+use forebay_broker::codec::{Packet, QoS, ReasonCode, Subscribe, SubscribeOptions, Subscription, Text, Version};
 use forebay_wal::testing::{ManualClock, Unobserved};
 use forebay_wal::{Batch, BootId, Clock as _, CommitError, CommitListener, Log, NewRecord, Options, StreamOptions, Timestamp, WhenFull};
 use support::device::{Device, publish};
@@ -23,6 +25,8 @@ use support::scene::Scene;
 
 const BOARD: &str = "board-1";
 const TOPIC: &str = "devices/board-1/telemetry";
+/// Retained, and of a device whose session is kept while it is away.
+const KEPT: &str = "devices/keeper/commands/kept";
 /// Longer than the test, shorter than the jump of the clock.
 const EXPIRY: Duration = Duration::from_secs(3600);
 
@@ -91,6 +95,38 @@ async fn publishes(device: &mut Device, seqs: std::ops::Range<u64>) {
             .await
             .unwrap();
         assert_eq!(device.puback().await, Some(ReasonCode::SUCCESS), "message {seq}");
+    }
+}
+
+/// Comes back to its session, which there is or not, and gets the retained message.
+async fn keeper(gateway: &Gateway, is_present: bool, step: &str) {
+    let mut keeper = Device::connect(gateway.listeners[1], "keeper", Version::V5, false).await.unwrap();
+    assert_eq!(keeper.session_present, is_present, "{step}");
+    if !is_present {
+        let expiry = u32::try_from(EXPIRY.as_secs()).unwrap();
+        let Packet::Publish(mut kept) = publish(KEPT, b"kept", QoS::AtLeastOnce, 1, false, Some(expiry)) else {
+            unreachable!("a PUBLISH")
+        };
+        kept.retain = true;
+        keeper.send(&Packet::Publish(kept)).await.unwrap();
+        assert_eq!(keeper.puback().await, Some(ReasonCode::SUCCESS));
+    }
+    let subscribe = Subscribe {
+        packet_id: NonZeroU16::new(2).unwrap(),
+        subscription_id: None,
+        user: Vec::new(),
+        filters: vec![Subscription {
+            filter: Text::from(KEPT),
+            options: SubscribeOptions::default(),
+        }],
+    };
+    keeper.send(&Packet::Subscribe(subscribe)).await.unwrap();
+    loop {
+        match keeper.next().await {
+            Some(Packet::Publish(found)) => break assert_eq!(found.payload.as_ref(), b"kept"),
+            Some(_) => {}
+            None => panic!("the retained message is gone after {step}"),
+        }
     }
 }
 
@@ -221,7 +257,7 @@ async fn settled(gateway: &Gateway) -> serde_json::Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_step_of_the_clock_refuses_a_device_or_expires_a_record() {
+async fn no_step_of_the_clock_refuses_a_device_or_expires_a_record_a_session_or_a_retained_message() {
     // B2, E2 and E3 from outside: every wrong time that a machine can show, before NTP, under load, over restarts.
     let plant = Plant::new(&[BOARD]);
     let ledger = Arc::new(Ledger::new(LedgerConfig::default()));
@@ -232,7 +268,9 @@ async fn no_step_of_the_clock_refuses_a_device_or_expires_a_record() {
     .await
     .unwrap();
     cloud.faults().stop_listening().await.unwrap();
-    let gateway = scene(&plant, cloud.address().port(), EXPIRY).gateway();
+    let gateway = scene(&plant, cloud.address().port(), EXPIRY)
+        .listener("identity: \"{client_id}\"")
+        .gateway();
     let file = gateway.folder().join("clock");
     let clock = Clock(&file);
     clock.set("+0");
@@ -240,6 +278,7 @@ async fn no_step_of_the_clock_refuses_a_device_or_expires_a_record() {
     let mut gateway = under_clock(gateway, &file, &kernel);
     gateway.start().await;
     assert_eq!(gateway.metric("forebay_clock_reason", &["reason=\"kernel\""]).await, 1.0);
+    keeper(&gateway, false, "the start").await;
     let mut device = board(&gateway, &plant, Version::V5).await;
     let mut next = 1;
     for (step, answer) in [
@@ -266,6 +305,7 @@ async fn no_step_of_the_clock_refuses_a_device_or_expires_a_record() {
         gateway.kill().await;
         gateway.start().await;
         assert_eq!(gateway.metric("forebay_clock_trusted", &[]).await, 0.0, "{step}");
+        keeper(&gateway, true, step).await;
         device = board(&gateway, &plant, Version::V5).await;
         publishes(&mut device, next + 10..next + 15).await;
         // And right again.
@@ -276,6 +316,7 @@ async fn no_step_of_the_clock_refuses_a_device_or_expires_a_record() {
         })
         .await;
         publishes(&mut device, next + 15..next + 20).await;
+        keeper(&gateway, true, step).await;
         next += 20;
     }
     cloud.faults().resume_listening().await.unwrap();
@@ -288,6 +329,15 @@ async fn no_step_of_the_clock_refuses_a_device_or_expires_a_record() {
     );
     let books = settled(&gateway).await;
     assert_eq!((&books["delivered"], &books["expired"]), (&(next - 1).into(), &0.into()), "{books}");
+    let mut ids = BTreeMap::new();
+    for entry in ledger.entries() {
+        let id = entry.forebay_id.unwrap();
+        assert_eq!(
+            *ids.entry(id).or_insert_with(|| entry.key.clone()),
+            entry.key,
+            "one id for two records"
+        );
+    }
     for refused in [
         "forebay_refused_total",
         "forebay_handshake_faults_total",
