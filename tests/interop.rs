@@ -370,3 +370,24 @@ async fn p2_a_mosquitto_bridge_with_its_defaults_falls_back_and_delivers() {
     assert_eq!(cloud.ledger().entries()[0].topic, "dt/b7");
     assert_eq!(gateway.stop().await, 0);
 }
+
+/// The broker does not say that it was a takeover.
+#[tokio::test(flavor = "multi_thread")]
+async fn d_two_gateways_with_one_id_are_told_so_by_both() {
+    let cloud = Cloud::new().await;
+    let _broker = cloud.start().await;
+    let plant = Plant::new(&[BOARD]);
+    let mut gateways = Vec::new();
+    for _ in 0..2 {
+        let mut gateway = cloud.scene(&plant, "5").gateway();
+        gateway.start().await;
+        gateways.push(gateway);
+    }
+    for gateway in &gateways {
+        eventually("the takeover is named", || async {
+            let problems = gateway.status().await["problems"].to_string();
+            problems.contains("Give each gateway its own gateway.id").then_some(())
+        })
+        .await;
+    }
+}

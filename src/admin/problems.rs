@@ -31,6 +31,9 @@ const SHOWN: usize = 3;
 /// How long after a start it is told how the life before it ended.
 const RECENT_START: Duration = Duration::from_secs(3600);
 
+/// So many connections that the cloud closed without a reason within a day are no accident.
+const OFTEN_CLOSED: u64 = 3;
+
 /// How long a machine that starts may take to synchronise its clock before that is a problem.
 const SYNCHRONISES: Duration = Duration::from_secs(60);
 
@@ -43,7 +46,7 @@ pub(super) fn problems(look: &Look, watch: &Counters, unrouted: &[UnroutedTopic]
     lost(figures, &look.within_a_day, &mut list);
     if let Some(cloud) = &figures.cloud {
         link(cloud, figures, &mut list);
-        taken_over(look.within_a_day.taken_over, &mut list);
+        taken_over(&look.within_a_day, &mut list);
     }
     room(look, &mut list);
     own_log(figures, &mut list);
@@ -81,11 +84,17 @@ fn start(figures: &Figures, list: &mut Vec<String>) {
 }
 
 /// Another gateway with the same id.
-fn taken_over(times_taken: u64, list: &mut Vec<String>) {
-    if times_taken > 0 {
+fn taken_over(day: &Counted, list: &mut Vec<String>) {
+    if day.taken_over > 0 {
         list.push(format!(
             "another client with our client id took the cloud's connection over {} within a day: give each gateway its own gateway.id (cloud.client_id)",
-            times(times_taken)
+            times(day.taken_over)
+        ));
+    } else if day.closed >= OFTEN_CLOSED {
+        // Brokers such as Mosquitto 2.0.11 do not say that it was a takeover.
+        list.push(format!(
+            "the cloud closed the connection without a reason {} within a day: some brokers do so when another client connects with our client id. Give each gateway its own gateway.id (cloud.client_id), and look into the broker's log",
+            times(day.closed)
         ));
     }
 }

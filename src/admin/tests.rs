@@ -384,6 +384,7 @@ async fn every_fault_names_itself_in_a_sentence() {
         ..time
     });
     fake.counted = Counted {
+        closed: 3,
         unrouted: 7,
         refused: vec![("not_authorized".to_owned(), 3), ("log_full".to_owned(), 0)],
         unretained: vec![("max_topics".to_owned(), 4)],
@@ -428,6 +429,7 @@ async fn every_fault_names_itself_in_a_sentence() {
         "1 read of the log gave wrong bytes within a day, and the right ones when repeated",
         "2 quarantined segments (28MiB) kept in the log's directory: salvage what you need of them by 2027-02-14T08:00:00Z",
         "the cloud is not connected: the name cannot be resolved; check DNS (4 times in a row); 6 records in the log",
+        "the cloud closed the connection without a reason 3 times within a day",
         "takes nothing of 1 pair of route and device, for example `devices/+/t` of `d1`",
         "stream `telemetry` has 1MiB of 1MiB; at the bound its oldest records are dropped",
         "the certificate of listener 0.0.0.0:8883 expires in 5 days",

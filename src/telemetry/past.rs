@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use forebay_bridge::Ended;
 use forebay_broker::{DroppedSession, Refusal, Unretained};
 use forebay_wal::DiskCall;
 
@@ -35,6 +36,8 @@ pub(crate) struct Counted {
     pub(crate) dead_lettered: u64,
     /// Connections to the cloud that another client with our id ended.
     pub(crate) taken_over: u64,
+    /// Connections to the cloud that it closed without a reason.
+    pub(crate) closed: u64,
 }
 
 impl Counted {
@@ -70,7 +73,8 @@ impl Counted {
             evicted: value(&log.evicted),
             expired: value(&log.expired),
             dead_lettered: value(&log.dead_lettered),
-            taken_over: stats.cloud.map_or(0, taken_over),
+            taken_over: stats.cloud.map_or(0, |cloud| ended(cloud, Ended::TakenOver)),
+            closed: stats.cloud.map_or(0, |cloud| ended(cloud, Ended::PeerClosed)),
         }
     }
 
@@ -95,12 +99,13 @@ impl Counted {
             expired: self.expired.saturating_sub(before.expired),
             dead_lettered: self.dead_lettered.saturating_sub(before.dead_lettered),
             taken_over: self.taken_over.saturating_sub(before.taken_over),
+            closed: self.closed.saturating_sub(before.closed),
         }
     }
 }
 
-fn taken_over(stats: &forebay_bridge::Stats) -> u64 {
-    let counts = stats.reconnects().filter(|(ended, _)| *ended == forebay_bridge::Ended::TakenOver);
+fn ended(stats: &forebay_bridge::Stats, reason: Ended) -> u64 {
+    let counts = stats.reconnects().filter(|(ended, _)| *ended == reason);
     counts.map(|(_, count)| count).sum()
 }
 
