@@ -12,6 +12,7 @@ use crate::encoding::change::{Change, Count};
 use crate::encoding::entry::{Appended, Entry};
 use crate::intake::batch::OpenBatch;
 use crate::progress::pending::{DeadJob, Leaving};
+use crate::read::lookup::Absent;
 use crate::record::StreamId;
 use crate::segment::page_fill::PageFill;
 use crate::shared::Shared;
@@ -184,16 +185,22 @@ impl Letters {
         let mut records = Vec::new();
         let mut lost = Vec::new();
         for job in jobs {
-            let Ok(record) = shared.known_record_at(job.segment, job.stream, job.offset) else {
-                tracing::error!(
-                    stream = job.stream,
-                    offset = job.offset,
-                    slot = job.slot,
-                    reason = job.reason,
-                    "a record that the cloud refused cannot be read any more: there is no dead letter of it, and it is counted as damaged"
-                );
-                lost.push(job.slot);
-                continue;
+            let record = match shared.known_record_at(job.segment, job.stream, job.offset) {
+                Ok(record) => record,
+                Err(absent) => {
+                    let is_damaged = absent == Absent::Damaged;
+                    tracing::error!(
+                        stream = job.stream,
+                        offset = job.offset,
+                        slot = job.slot,
+                        reason = job.reason,
+                        is_damaged,
+                        "a record that the cloud refused cannot be read: there is no dead letter of it"
+                    );
+                    // One that the disk does not give at the moment is in its segment all the same.
+                    lost.extend(is_damaged.then_some(job.slot));
+                    continue;
+                }
             };
             let offset = {
                 let mut intake = lock(&shared.intake);
