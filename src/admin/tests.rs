@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{State, bind, pages, server};
 use crate::logging::Losses;
+use crate::monitor::self_check::Findings;
 use crate::telemetry::Counted;
 use crate::telemetry::tests::{Fake, everything, trouble, watching};
 
@@ -355,6 +356,10 @@ async fn d_a_kill_a_takeover_a_refusal_and_files_that_are_not_in_use_are_named_w
 async fn every_fault_names_itself_in_a_sentence() {
     let mut fake = Arc::into_inner(Fake::new()).unwrap();
     let figures = fake.figures.get_mut().unwrap();
+    figures.check = Some(Arc::new(Findings {
+        new_errors: 2,
+        ..Findings::default()
+    }));
     trouble(figures);
     figures.log.streams[1].waiting_bytes = 1 << 20;
     figures.certificates = vec![("0.0.0.0:8883".to_owned(), 5 * 86_400)];
