@@ -106,6 +106,30 @@ async fn k13_while_the_log_is_opened_the_pages_say_how_far_it_is_and_a_probe_of_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn k21_a_log_that_is_made_anew_is_told_as_new() {
+    const LINE: &str = "there was no log, and a new one was made";
+    let told = |gateway: &Gateway| gateway.log().matches(LINE).count();
+    let mut gateway = scene().gateway();
+    gateway.start().await;
+    assert_eq!((&gateway.status().await["start"]["new"], told(&gateway)), (&true.into(), 1));
+    for is_killed in [true, false] {
+        if is_killed {
+            gateway.kill().await;
+        } else {
+            assert_eq!(gateway.stop().await, 0);
+        }
+        gateway.start().await;
+        assert_eq!((&gateway.status().await["start"]["new"], told(&gateway)), (&false.into(), 1));
+    }
+    assert_eq!(gateway.stop().await, 0);
+    // As when the disk is not mounted.
+    std::fs::rename(gateway.folder().join("data"), gateway.folder().join("mounted")).unwrap();
+    gateway.start().await;
+    assert_eq!((&gateway.status().await["start"]["new"], told(&gateway)), (&true.into(), 2));
+    assert_eq!(gateway.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn k23_pages_probes_and_pings_answer_while_a_sync_stands() {
     let folder = tempfile::tempdir().unwrap();
     let syncs = Syncs::new(folder.path());

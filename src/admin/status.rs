@@ -254,6 +254,7 @@ struct Ledger {
 
 #[derive(Debug, Serialize)]
 struct Start {
+    new: bool,
     clean: bool,
     recovered: u64,
     damaged: u64,
@@ -315,6 +316,7 @@ impl Status {
             },
             ledger: ledger(source.ledger()),
             start: Start {
+                new: figures.start.new,
                 clean: figures.start.clean,
                 recovered: figures.start.recovered,
                 damaged: figures.start.damaged,

@@ -66,6 +66,12 @@ pub(super) async fn build(
         tracing::error!(directory = %config.gateway.data_dir.display(), "gateway.data_dir is on {mount}, {why}; name a directory on a local disk");
     }
     machine.remember(log.status().last_trusted);
+    if report.new {
+        tracing::info!(
+            directory = %config.gateway.data_dir.display(),
+            "there was no log, and a new one was made; if this is not the gateway's first start, its disk is not mounted, or gateway.data_dir is another"
+        );
+    }
     tracing::info!(clean = report.clean, waiting = report.recovered, damaged = report.damaged, took = ?report.took, "the log is open");
     let traces = trace(&config, &log, &clock, &telemetry, tasks).map_err(Exit::Internal)?;
 

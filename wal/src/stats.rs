@@ -161,6 +161,8 @@ pub trait Observer: Send + Sync {
 /// What was found when the log was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartReport {
+    /// There was no log: a new one was made.
+    pub new: bool,
     /// Whether the log had been closed properly.
     pub clean: bool,
     /// Records waiting in user streams.

@@ -152,6 +152,7 @@ pub(crate) fn figures() -> Figures {
             },
         }),
         start: StartReport {
+            new: false,
             clean: true,
             recovered: 2,
             damaged: 0,

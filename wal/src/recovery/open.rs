@@ -38,6 +38,8 @@ use crate::stats::{Observer, StartReport, Stats};
 
 /// What was found in the directory.
 pub(super) struct Found {
+    /// There was no log.
+    pub(super) is_new: bool,
     pub(super) state: Catalogue,
     pub(super) row: u64,
     pub(super) number: u64,
@@ -139,6 +141,7 @@ pub(crate) fn prepare(
         quarantined,
         broken,
         failed,
+        is_new,
         ..
     } = found;
     let repairs = Repairs {
@@ -193,6 +196,7 @@ pub(crate) fn prepare(
     });
     space.measure(&shared).map_err(|source| unusable(&shared.options, source))?;
     let report = StartReport {
+        new: is_new,
         clean: report_clean,
         recovered,
         damaged,
@@ -221,6 +225,7 @@ fn find(segments: &Segments, options: &Options, observer: &dyn Observer) -> Resu
         .max()
         .unwrap_or(0);
     let mut found = Found {
+        is_new: highest == 0,
         state: Catalogue::default(),
         row: 0,
         number: highest,
@@ -238,6 +243,7 @@ fn find(segments: &Segments, options: &Options, observer: &dyn Observer) -> Resu
     let (note, is_sure) = segments.noted();
     let noted = note.segment;
     let is_lost = noted > highest;
+    found.is_new &= noted == 0;
     if is_lost {
         tracing::error!(
             segment = noted,
