@@ -455,7 +455,7 @@ async fn a_topic_over_the_bound_under_an_alias_is_refused_for_its_length() {
 
 /// The ids of a session outlive its connection and the process, so there are at most `max_in_flight` of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn qos_2_publishes_that_are_never_released_are_bounded() {
+async fn a5_qos_2_publishes_that_are_never_released_are_bounded() {
     let limits = Limits {
         max_in_flight: 10,
         ..Limits::default()
