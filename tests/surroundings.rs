@@ -222,8 +222,12 @@ async fn e12_what_root_makes_in_a_stopped_log_belongs_to_the_logs_owner() {
         std::os::unix::fs::chown(&path, Some(OWNER), Some(OWNER)).unwrap();
     }
     let before = all().len();
-    let (code, _, told) = forebay(&["dead", "requeue", "--yes"], gateway.folder()).await;
+    // It is made anew, as a segment would be.
+    let lock = data.join("log/lock");
+    std::fs::remove_file(&lock).unwrap();
+    let (code, _, told) = forebay(&["clock", "reset"], gateway.folder()).await;
     assert!(code == 0 || code == 1, "{code} {told}");
+    assert!(lock.exists(), "the command made a file");
     for path in all() {
         assert_eq!(path.metadata().unwrap().uid(), OWNER, "{} of {before}: {told}", path.display());
     }
