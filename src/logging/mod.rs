@@ -43,17 +43,24 @@ enum LogFormat {
 
 /// The router behind the local fan-out tells of every subscription; what matters of it is told by the fan-out.
 const QUIET: &str = "rumqttd=off";
+/// Libraries warn of what a peer sent, once for each packet. What matters of it is told by lines of ours, which are limited. A filter
+/// that names one shows its lines.
+const LIBRARIES: &str = "rumqttc=off,rustls=off,tokio_rustls=off,hyper=off,hyper_util=off";
 /// How long the last lines of a process may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// There is one stderr.
 static QUEUE: Queue = Queue::new();
 
+/// What is written of all lines.
+fn filter(log: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(format!("{LIBRARIES},{log},{QUIET}")).with_context(|| format!("--log `{log}` is not a filter"))
+}
+
 impl LogArgs {
     /// Starts logging for the whole process: lines, panics among them, and [`say`].
     pub(crate) fn start(&self) -> anyhow::Result<()> {
-        let filter =
-            EnvFilter::try_new(format!("{},{QUIET}", self.log)).with_context(|| format!("--log `{}` is not a filter", self.log))?;
+        let filter = filter(&self.log)?;
         // A descriptor of our own: who writes through `std::io::stderr` holds its lock for as long as a pipe is full.
         let stderr = io::stderr().as_fd().try_clone_to_owned().context("stderr cannot be used")?;
         let format = self.log_format;
@@ -149,7 +156,35 @@ fn notice(format: LogFormat, lost: u64) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+
+    #[test]
+    fn lines_of_libraries_that_peers_cause_are_shown_only_to_who_names_them() {
+        let written = |log: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let writer = file.reopen().unwrap();
+            let builder = tracing_subscriber::fmt().with_env_filter(filter(log).unwrap());
+            let guard = tracing::subscriber::set_default(builder.with_writer(Mutex::new(writer)).finish());
+            tracing::warn!(target: "rumqttc::v5::state", "PubAck");
+            tracing::warn!(target: "rustls::msgs::handshake", "Illegal SNI");
+            tracing::error!(target: "hyper::server", "parse");
+            tracing::warn!(target: "rumqttd::router", "router");
+            tracing::warn!(target: "forebay_broker", "ours");
+            drop(guard);
+            std::fs::read_to_string(file.path()).unwrap().lines().count()
+        };
+        for (log, lines) in [
+            ("info", 1),
+            ("debug", 1),
+            ("info,forebay_bridge=debug", 1),
+            ("info,rustls=warn", 2),
+            ("error", 0),
+        ] {
+            assert_eq!(written(log), lines, "{log}");
+        }
+    }
 
     #[test]
     fn losses_are_told_in_the_form_of_the_log() {

@@ -135,12 +135,18 @@ impl Account {
         let mut taken = self.lock();
         let own = taken.by_owner.get(owner).copied().unwrap_or(0);
         let is_fixed_word = *owner == Owner::FixedWord;
-        if !is_fixed_word && own.saturating_add(amount) > share {
-            return Err(Exceeded::share(self.bound, share));
-        }
         // Fixed words use up their reserve first.
         let of_the_rest = taken.others + taken.fixed_words.saturating_sub(self.reserve);
         let rest = self.whole - self.reserve;
+        let is_bound = match owner {
+            Owner::FixedWord => false,
+            Owner::Identity(_) => true,
+            // Many devices may be behind one address.
+            Owner::Address(_) => of_the_rest.saturating_add(amount) > rest / 2,
+        };
+        if is_bound && own.saturating_add(amount) > share {
+            return Err(Exceeded::share(self.bound, share));
+        }
         let fits = match is_fixed_word {
             true => (taken.others + taken.fixed_words).saturating_add(amount) <= self.whole,
             false => of_the_rest.saturating_add(amount) <= rest,

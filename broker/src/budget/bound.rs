@@ -128,12 +128,12 @@ impl Bound {
                 is_told: true,
             },
             Self::InputBytes => Line {
-                what: "bytes of packets and TLS handshakes above 4KiB that have not come whole or wait for their turn",
+                what: "bytes of packets above 4KiB, and of TLS handshakes beyond 4KiB, that have not come whole or wait for their turn",
                 unit: Unit::Bytes,
                 sharer: "identity (address before CONNECT)",
                 share: |limits| Some(limits.input_share()),
                 whole: |limits| Some(limits.max_input_bytes as u64),
-                policy: "a larger packet is not read on until there is room for all of it; meanwhile a peer that is silent for 10 s in the middle of one is closed (0x97)",
+                policy: "a larger packet is not read on until there is room for all of it; meanwhile a peer that is silent for 10 s in the middle of one is closed (0x97 after CONNECT). The share of an address binds while half of the whole is taken",
                 keys: "gateway.max_memory",
                 // Each owner may have one packet that is larger than its share. A buffer that grows has twice the room that it needs.
                 memory: |limits| {

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::Peer;
-use super::input::{Input, RETRY};
+use super::input::{Input, LOOK, RETRY, SILENCE};
 use super::outbox::Outbox;
 use super::will::HeldWill;
 use crate::budget::Owner;
@@ -365,7 +365,15 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S, input: &mut Input, max_packe
         while !input.has_room() {
             tokio::time::sleep(RETRY).await;
         }
-        match input.read(stream).await {
+        let heard = Instant::now();
+        let read = loop {
+            match tokio::time::timeout(LOOK, input.read(stream)).await {
+                Ok(read) => break read,
+                Err(_) if heard.elapsed() >= SILENCE && input.is_in_the_way() => break Ok(0),
+                Err(_) => {}
+            }
+        };
+        match read {
             Ok(0) | Err(_) => return Err(Failure::Closed),
             Ok(_) => {}
         }

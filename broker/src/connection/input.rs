@@ -21,9 +21,9 @@ const LOOK_AHEAD: usize = 32 << 10;
 /// How often it is tried whether there is room.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 /// How long a peer may be silent in the middle of a large packet while others wait for room.
-pub(super) const SILENCE: Duration = Duration::from_secs(10);
+pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 /// How often after that it is looked whether others wait.
-pub(super) const LOOK: Duration = Duration::from_secs(1);
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 /// Bytes of one connection, and what is charged for them.
 #[derive(Debug)]

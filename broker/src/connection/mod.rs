@@ -30,6 +30,7 @@ use crate::context::Context;
 use crate::observe::{Disconnection, add, sub};
 use crate::tls::{IdentityTemplate, PeerCertificate};
 use input::Input;
+pub(crate) use input::{LOOK, SILENCE};
 use outbox::{Closing, Outbox};
 use will::HeldWill;
 

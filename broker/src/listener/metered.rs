@@ -1,17 +1,20 @@
-//! What a TLS handshake may make the gateway keep: a message of it can have 64 KiB, and comes before anybody is known.
+//! What a TLS handshake may make the gateway keep: a message of it can have 64 KiB, and comes before anybody is known. Who is
+//! silent in the middle of one while others wait for room gives way.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::budget::Charge;
+use crate::budget::{Budget, Charge, Owner, Waiting};
+use crate::connection::{LOOK, SILENCE};
 
 /// Bytes of a handshake without a charge: more than a device needs whose chain is its certificate alone.
-const FREE: u64 = 4 << 10;
+const FREE: usize = 4 << 10;
 /// Bytes that are read at once.
 const STEP: usize = 4 << 10;
 /// How often it is tried whether there is room.
@@ -25,19 +28,27 @@ pub(super) struct Metered<S> {
 
 struct Meter {
     charge: Charge,
-    read: u64,
+    budget: Arc<Budget>,
+    read: usize,
+    /// When bytes came last.
+    heard: Instant,
     /// Set while there is no room.
     retry: Option<Pin<Box<Sleep>>>,
-    is_noted: bool,
+    waiting: Option<Waiting>,
+    /// When it is looked next whether others wait.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Metered<S> {
-    pub(super) fn new(stream: S, charge: Charge) -> Self {
+    pub(super) fn new(stream: S, owner: Owner, budget: &Arc<Budget>) -> Self {
         let meter = Meter {
-            charge,
+            charge: budget.input_bytes.open(owner),
+            budget: Arc::clone(budget),
             read: 0,
+            heard: Instant::now(),
             retry: None,
-            is_noted: false,
+            waiting: None,
+            look: None,
         };
         Self {
             stream,
@@ -52,24 +63,44 @@ impl<S> Metered<S> {
 }
 
 impl Meter {
-    /// Ready when there is room for what is read next.
-    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// How many bytes may be read now. A handshake within [`FREE`] waits for nothing.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<usize> {
+        let free = FREE.saturating_sub(self.read);
+        if free > 0 {
+            return Poll::Ready(free);
+        }
         loop {
             if let Some(retry) = &mut self.retry {
                 ready!(retry.as_mut().poll(context));
                 self.retry = None;
             }
-            match self.charge.set((self.read + STEP as u64).saturating_sub(FREE)) {
-                Ok(()) => return Poll::Ready(()),
+            match self.charge.set((self.read + STEP - FREE) as u64) {
+                Ok(()) => {
+                    self.waiting = None;
+                    return Poll::Ready(STEP);
+                }
                 Err(exceeded) => {
-                    if !self.is_noted {
+                    if self.waiting.is_none() {
                         self.charge.note(exceeded);
-                        self.is_noted = true;
+                        self.waiting = Some(self.budget.wait_for_input());
                     }
                     self.retry = Some(Box::pin(sleep(RETRY)));
                 }
             }
         }
+    }
+
+    /// Ready when the peer holds room that others wait for, and has been silent for too long.
+    fn poll_in_the_way(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.charge.amount() > 0 {
+            let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK)));
+            ready!(look.as_mut().poll(context));
+            self.look = None;
+            if self.heard.elapsed() >= SILENCE && self.budget.waits_for_input() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -79,12 +110,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         let Some(meter) = meter else {
             return Pin::new(stream).poll_read(context, buffer);
         };
-        ready!(meter.poll_room(context));
-        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(buffer.remaining().min(STEP)));
-        ready!(Pin::new(stream).poll_read(context, &mut part))?;
+        let most = ready!(meter.poll_room(context));
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(buffer.remaining().min(most)));
+        match Pin::new(stream).poll_read(context, &mut part) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => {
+                ready!(meter.poll_in_the_way(context));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
         let count = part.filled().len();
         buffer.advance(count);
-        meter.read += count as u64;
+        meter.read += count;
+        meter.heard = Instant::now();
         Poll::Ready(Ok(()))
     }
 }

@@ -192,7 +192,7 @@ async fn handshake(
         };
         return Some(Box::pin(connection::serve(socket, peer, context, deadline, opened)));
     };
-    let socket = Metered::new(socket, context.budget.input_bytes.open(owner));
+    let socket = Metered::new(socket, owner, &context.budget);
     add(&context.stats.handshakes_pending, 1);
     let accepted = tokio::select! {
         accepted = Box::pin(tls::accept(socket, &tls, deadline)) => Ok(accepted),
