@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use forebay_broker::codec::{
-    Ack, AckProperties, Connect, ConnectProperties, Packet, Property, Publish, PublishProperties, QoS, ReasonCode, SubscribeOptions, Text,
-    Version, encode,
+    Ack, AckProperties, Connect, ConnectProperties, Packet, Property, Publish, PublishProperties, QoS, ReasonCode, Subscribe,
+    SubscribeOptions, Subscription, Text, Unsubscribe, Version, encode,
 };
 use forebay_broker::{Disconnection, Refusal};
 use support::{Bench, Client, Setup, connect_5, connect_311, id, publish};
@@ -231,4 +231,73 @@ async fn p3_no_local_is_by_client_id_also_where_clients_share_an_identity() {
             clients[publisher].ping().await;
         }
     }
+}
+
+/// MQTT-3.1.2-24, for the answers that grow with what was asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_to_filters_is_larger_than_the_peer_takes() {
+    let bench = Bench::new().await;
+    for (filters, limit, fits) in [
+        (60, 64, false),
+        (59, 64, true),
+        (124, 129, true),
+        (125, 131, false),
+        (125, 132, true),
+        (1, 40, true),
+    ] {
+        let connect = Connect {
+            properties: ConnectProperties {
+                maximum_packet_size: NonZeroU32::new(limit),
+                ..ConnectProperties::default()
+            },
+            ..connect_5("small")
+        };
+        let topics: Vec<String> = (0..filters).map(|number| format!("here/{}", number % 50)).collect();
+        for is_subscribe in [true, false] {
+            let mut client = Client::connected(bench.address(), connect.clone()).await;
+            let packet = if is_subscribe {
+                let filter = |topic: &String| Subscription {
+                    filter: Text::from(topic.clone()),
+                    options: SubscribeOptions::default(),
+                };
+                Packet::Subscribe(Subscribe {
+                    packet_id: id(1),
+                    filters: topics.iter().map(filter).collect(),
+                    subscription_id: None,
+                    user: Default::default(),
+                })
+            } else {
+                Packet::Unsubscribe(Unsubscribe {
+                    packet_id: id(1),
+                    filters: topics.iter().map(|topic| Text::from(topic.clone())).collect(),
+                    user: Default::default(),
+                })
+            };
+            client.send(&packet).await;
+            match client.receive().await {
+                Some(Packet::SubAck(_) | Packet::UnsubAck(_)) => assert!(fits, "{filters} {limit}"),
+                Some(Packet::Disconnect(disconnect)) => {
+                    assert_eq!(
+                        (disconnect.reason, fits),
+                        (ReasonCode::PACKET_TOO_LARGE, false),
+                        "{filters} {limit}"
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// Filters beyond what one SUBSCRIBE may have are refused and counted like the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refused_filter_is_counted() {
+    let bench = Bench::new().await;
+    let mut client = Client::connected(bench.address(), connect_5("many")).await;
+    let topics: Vec<String> = (0..1000).map(|number| format!("here/{number}")).collect();
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let codes = client.subscribe_with(1, &topics, SubscribeOptions::default(), None).await;
+    assert_eq!(codes.iter().filter(|code| code.is_error()).count(), 900);
+    let refused = bench.view.stats().subscriptions_refused.load(Ordering::Relaxed);
+    assert_eq!(refused, 900);
 }

@@ -458,14 +458,21 @@ fn devices(day: &Counted, unrouted: &[UnroutedTopic], known: &[DeviceStatus], li
             list.push(format!("{what} within a day: {}{}", reasons(counts), advice(counts, known)));
         }
     }
-    for (name, handshakes) in day.wrong_names.iter().filter(|(_, handshakes)| *handshakes > 0) {
+    // Nothing proves a name before the handshake is over: a few are enough, those dialled most.
+    let mut wrong_names: Vec<_> = day
+        .wrong_names
+        .iter()
+        .filter(|(name, dialled)| *dialled > 0 && name != "other")
+        .collect();
+    wrong_names.sort_by_key(|(_, handshakes)| std::cmp::Reverse(*handshakes));
+    for (name, handshakes) in wrong_names.into_iter().take(SHOWN) {
         let dialled = if name == "none" {
             "an address".to_owned()
         } else {
             format!("`{name}`")
         };
         list.push(format!(
-            "devices dial {dialled}, which is not in the server certificate ({} failed); make one with `forebay certs server --name ...`",
+            "devices dial {dialled}, which is not in the server certificate ({} failed); if it is a name of this gateway, make one with `forebay certs server --name ...`",
             count(*handshakes, "handshake")
         ));
     }

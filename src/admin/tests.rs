@@ -499,7 +499,7 @@ async fn signals_and_the_self_check_are_told_and_a_device_in_trouble_stands_firs
     for expected in [
         "d1 is in trouble: silent",
         "none of 10 publishes on `devices/+/t` has a number at /tmep",
-        "devices dial `gateway.local`, which is not in the server certificate (4 handshakes failed)",
+        "devices dial `gateway.local`, which is not in the server certificate (4 handshakes failed); if it is a name of this gateway, make one",
         "the configuration file differs from the running configuration",
         "self-check, disk: it is too small; make it larger",
         "the revocation list in devices.crl expires in 1 h",

@@ -101,7 +101,11 @@ pub(crate) fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>)
 
 /// A value for showing: one line, at most 60 characters.
 pub(super) fn shorten(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(61).collect();
+    let line: String = text
+        .chars()
+        .map(|c| if !forebay_topic::is_safe(c) { ' ' } else { c })
+        .take(61)
+        .collect();
     if line.chars().count() > 60 {
         line.chars().take(57).chain("...".chars()).collect()
     } else {

@@ -184,7 +184,7 @@ fn read_tls(section: &Section<'_>, reading: &mut Reading<'_>) -> ListenerTls {
         .file(
             "crl",
             None,
-            "`forebay certs revoke` makes it; leave the key out if nothing is revoked",
+            "see certs/README.md for how to make it with `openssl ca`; leave the key out if nothing is revoked",
             reading,
         )
         .or_else(|| (!tls.has("crl") && by_convention.exists()).then(|| by_convention.clone()));

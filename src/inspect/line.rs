@@ -351,7 +351,7 @@ pub(crate) fn wall(milliseconds: u64) -> String {
     text.unwrap_or_else(|| format!("{milliseconds} ms since 1970"))
 }
 
-/// Text from devices, for a terminal: control characters could do anything there.
+/// Text from devices, for a terminal: control characters could do anything there, and others hide or turn what stands beside them.
 pub(crate) struct Printable<'a>(pub(crate) &'a str, pub(crate) usize);
 
 impl std::fmt::Display for Printable<'_> {
@@ -361,7 +361,7 @@ impl std::fmt::Display for Printable<'_> {
             if nth == self.1 {
                 return f.write_str("...");
             }
-            f.write_char(if c.is_control() { '\u{fffd}' } else { c })?;
+            f.write_char(if !forebay_topic::is_safe(c) { '\u{fffd}' } else { c })?;
         }
         Ok(())
     }

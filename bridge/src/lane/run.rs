@@ -123,9 +123,8 @@ impl Lane {
         let since = self.clock.now();
         self.handle
             .update(|status| (status.state, status.connected_since) = (State::Connected, Some(since)));
-        if self.is_first(CLOUD, "connected", now) {
-            tracing::info!(host = %self.config.host, port = self.config.port, client_id = %self.config.client_id, "connected to the cloud");
-        }
+        // Each time: the line that said why it was away must not be the last one.
+        tracing::info!(host = %self.config.host, port = self.config.port, client_id = %self.config.client_id, "connected to the cloud");
         let channel = link::channel_len(self.rate_limiter.is_limited());
         let cap = self.config.in_flight.min(terms.receive_maximum);
         ConnectionState {

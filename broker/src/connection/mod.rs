@@ -58,6 +58,7 @@ where
     add(&context.stats.connects, 1);
     add(&context.stats.connected, 1);
     open.ingress.device.connected();
+    open.ingress.device.seen(context.clock.now().wall_ms);
     let device = Arc::clone(&open.ingress.device);
     let identity = Arc::clone(&open.ingress.key.identity);
     context.observer.connected(&identity, peer.address, context.clock.now());

@@ -221,7 +221,7 @@ async fn handshake(
         Err(failure) => {
             context.stats.disconnect(Disconnection::Handshake);
             context.stats.handshake_fault(failure.fault.label());
-            context.wrong_names.note(&failure);
+            context.wrong_names.note(&failure, address.ip());
             if failure.fault.is_noise() {
                 tracing::debug!(peer = %address, "a TLS handshake failed: {failure}");
             } else if context.is_first_claiming(address.ip(), &failure.claimed(), failure.fault.label()) {

@@ -1,5 +1,7 @@
 //! For a terminal.
 
+use forebay_topic::is_safe;
+
 use super::{Line, Style};
 
 /// The lines as text; with colours if `colour`.
@@ -9,7 +11,7 @@ pub(crate) fn terminal(lines: &[Line], colour: bool) -> String {
     for line in lines {
         for (style, piece) in line {
             // What came from outside must not steer the terminal.
-            let piece: String = piece.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+            let piece: String = piece.chars().map(|c| if !is_safe(c) { '\u{fffd}' } else { c }).collect();
             match code(*style).filter(|_| colour) {
                 Some(code) => text += &format!("\u{1b}[{code}m{piece}\u{1b}[0m"),
                 None => text += &piece,

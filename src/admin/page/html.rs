@@ -1,5 +1,7 @@
 //! For a browser: one document without anything from elsewhere, and without scripts; it fetches itself anew.
 
+use forebay_topic::is_safe;
+
 use super::{Line, Style};
 
 const STYLE: &str = "body{margin:1.5em;background:#fdfdfb;color:#222}pre{font:14px/1.45 ui-monospace,monospace;white-space:pre-wrap}\
@@ -48,7 +50,7 @@ fn escaped(text: &str) -> String {
             '>' => safe += "&gt;",
             '"' => safe += "&quot;",
             '\'' => safe += "&#39;",
-            c if c.is_control() => safe.push('\u{fffd}'),
+            c if !is_safe(c) => safe.push('\u{fffd}'),
             c => safe.push(c),
         }
     }

@@ -8,6 +8,7 @@ mod signals;
 use std::sync::atomic::AtomicU64;
 
 use forebay_broker::{Disconnection, Refusal, Unretained, UnroutedTopic};
+use forebay_topic::is_safe;
 use forebay_wal::{DiskCall, Doubt, TrustSource};
 
 use super::figures::{ByLabel, Cloud, Figures, Stats, Stream, value};
@@ -307,9 +308,15 @@ fn clock_reason(moment: &Moment<'_>) -> Vec<Series> {
 
 fn series(labels: &[&str], value: f64) -> Series {
     Series {
-        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        labels: labels.iter().map(|label| shown(label)).collect(),
         value,
     }
+}
+
+/// A label as it may stand on a screen: topics and names are peers' text.
+fn shown(label: &str) -> String {
+    let shown = |character| if is_safe(character) { character } else { '\u{fffd}' };
+    label.chars().map(shown).collect()
 }
 
 fn one(value: u64) -> Vec<Series> {

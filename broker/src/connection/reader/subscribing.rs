@@ -1,8 +1,9 @@
 //! Subscriptions: granting, committing and restoring them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
-use forebay_topic::TopicFilter;
+use forebay_topic::{PeerText, TopicFilter};
 use forebay_wal::Timestamp;
 use tokio::time::Instant;
 
@@ -24,15 +25,19 @@ impl Reader {
     /// SUBSCRIBE is a barrier: earlier packets are committed and delivered first, and later ones find the subscription in
     /// place. Otherwise a peer that subscribes and publishes at once would miss its own message.
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe, now: Timestamp) -> Result<(), Closing> {
+        self.answer_fits(subscribe.filters.len())?;
         self.barrier().await?;
         let mut changes = Vec::new();
         let mut due = Vec::new();
         let mut answers = HashMap::new();
-        for subscription in merged(&subscribe.filters) {
+        let merged = merged(&subscribe.filters);
+        for (nth, subscription) in merged.iter().enumerate() {
             let text = subscription.filter.as_str();
-            if answers.len() >= MAX_FILTERS {
+            if nth >= MAX_FILTERS {
                 let refused = RefusedSubscription::TooMany { limit: MAX_SUBSCRIPTIONS };
                 refused.note(&self.ingress.key.identity, text, &self.ingress.context);
+                let more = (merged.len() - nth - 1) as u64;
+                self.ingress.context.stats.subscriptions_refused.fetch_add(more, Ordering::Relaxed);
                 break;
             }
             let options = SubscriptionOptions {
@@ -68,6 +73,28 @@ impl Reader {
             self.send_retained(&filter, options).await?;
         }
         Ok(())
+    }
+
+    /// SUBACK and UNSUBACK have a code for each filter. A peer that takes no packet of that size (MQTT-3.1.2-24) can never be
+    /// answered, so its connection ends.
+    fn answer_fits(&self, filters: usize) -> Result<(), Closing> {
+        // Type and length, packet id, no properties.
+        let size = filters + if filters + 3 < 128 { 5 } else { 7 };
+        match self.peer_limit {
+            Some(limit) if size > limit => {
+                if self.is_first("maximum_packet_size") {
+                    let identity = PeerText::new(&self.ingress.key.identity);
+                    tracing::warn!(
+                        ?identity,
+                        filters,
+                        limit,
+                        "the connection is closed: the answer to its filters is larger than its Maximum Packet Size; let it send fewer at a time"
+                    );
+                }
+                Err(Closing::because(Disconnection::PacketTooLarge, ReasonCode::PACKET_TOO_LARGE))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Subscribes if that is allowed.
@@ -110,6 +137,7 @@ impl Reader {
     }
 
     pub(super) async fn unsubscribe(&mut self, unsubscribe: Unsubscribe, now: Timestamp) -> Result<(), Closing> {
+        self.answer_fits(unsubscribe.filters.len())?;
         self.barrier().await?;
         let mut codes = Vec::with_capacity(unsubscribe.filters.len());
         let mut changes = Vec::new();
