@@ -410,6 +410,14 @@ async fn a_full_stream_that_drops_its_oldest_counts_them_and_the_ledger_balances
         assert_eq!(device.puback().await, Some(ReasonCode::SUCCESS), "a device is never held back");
     }
     assert_eq!(gateway.get("/readyz").await.unwrap().0, 200);
+    gateway
+        .logs(&["WARN", "acked records were dropped", "stream `telemetry` is at its max_bytes"])
+        .await;
+    let problems = gateway.status().await["problems"].to_string();
+    assert!(
+        problems.contains("dropped within a day because a stream was at its max_bytes: raise it"),
+        "{problems}"
+    );
     gateway.kill().await;
     gateway.start().await;
     cloud.faults().resume_listening().await.unwrap();

@@ -141,19 +141,33 @@ fn lost(figures: &Figures, day: &Counted, list: &mut Vec<String>) {
             "state.redb was damaged and has been made again from the log without a loss; the damaged file is kept as state.redb.damaged. Check the disk (`dmesg`)".to_owned(),
         );
     }
-    if day.evicted > 0 {
-        list.push(format!(
-            "{} dropped within a day at a bound; raise max_bytes or gateway.max_disk",
-            count(day.evicted, "record")
-        ));
-    }
-    if day.expired > 0 {
-        list.push(format!("{} expired within a day: older than max_age", count(day.expired, "record")));
-    }
+    dropped(day, list);
     if day.dead_lettered > 0 {
         list.push(format!(
             "{} became dead letters within a day: the cloud will never accept them; `forebay dead ls` says why",
             count(day.dead_lettered, "record")
+        ));
+    }
+}
+
+/// What was dropped within a day at a bound or for its age, and which one.
+fn dropped(day: &Counted, list: &mut Vec<String>) {
+    for (evicted, why) in [
+        (
+            day.evicted_at_keep_free,
+            "because the file system was short of space: free some, or lower gateway.keep_free",
+        ),
+        (day.evicted_at_max_disk, "because the log was at gateway.max_disk: raise it"),
+        (day.evicted_at_max_bytes, "because a stream was at its max_bytes: raise it"),
+    ] {
+        if evicted > 0 {
+            list.push(format!("{} dropped within a day {why}", count(evicted, "record")));
+        }
+    }
+    if day.expired > 0 {
+        list.push(format!(
+            "{} expired within a day: older than max_age of the stream, or than the message expiry that the device set",
+            count(day.expired, "record")
         ));
     }
 }
@@ -270,13 +284,20 @@ fn room(look: &Look, list: &mut Vec<String>) {
     if let Some(seconds) = look.autonomy.filter(|seconds| *seconds > 0.0 && *seconds < wanted.as_secs_f64()) {
         let hours = seconds / 3600.0;
         let wanted = show_duration(wanted);
-        list.push(format!("at the present rate the log has room for {hours:.1} h; gateway.survive.outage requires {wanted}. Raise max_bytes or gateway.max_disk"));
+        let advice = if figures.log.is_short_of_space() {
+            "Free some space of the file system, or lower gateway.keep_free"
+        } else {
+            "Raise max_bytes or gateway.max_disk"
+        };
+        list.push(format!(
+            "at the present rate the log has room for {hours:.1} h; gateway.survive.outage requires {wanted}. {advice}"
+        ));
     }
     quarantined(figures, list);
     if figures.log.free_bytes < figures.log.keep_free {
         let (free, keep) = (show_bytes(figures.log.free_bytes), show_bytes(figures.log.keep_free));
         list.push(format!(
-            "the file system has {free} free, less than gateway.keep_free ({keep}). Free some space"
+            "the file system has {free} free, less than gateway.keep_free ({keep}). Free some space, or lower gateway.keep_free"
         ));
     }
 }

@@ -395,7 +395,10 @@ async fn every_fault_names_itself_in_a_sentence() {
         unretained: vec![("max_topics".to_owned(), 4)],
         retained_unread: 1,
         handshake_faults: vec![("unknown_ca".to_owned(), 2)],
-        evicted: 1,
+        evicted_at_max_bytes: 1,
+        evicted_at_max_disk: 2,
+        evicted_at_keep_free: 3,
+        expired: 4,
         disk_errors: 2,
         reads_corrected: 1,
         ..Counted::default()
@@ -429,7 +432,10 @@ async fn every_fault_names_itself_in_a_sentence() {
         .map(|line| line.as_str().unwrap())
         .collect();
     for expected in [
-        "1 record dropped within a day at a bound; raise max_bytes or gateway.max_disk",
+        "1 record dropped within a day because a stream was at its max_bytes: raise it",
+        "2 records dropped within a day because the log was at gateway.max_disk: raise it",
+        "3 records dropped within a day because the file system was short of space: free some, or lower gateway.keep_free",
+        "4 records expired within a day: older than max_age of the stream, or than the message expiry that the device set",
         "2 calls to the log's disk failed within a day; the journal has the file, the offset and the error of each",
         "1 read of the log gave wrong bytes within a day, and the right ones when repeated",
         "2 quarantined segments (28MiB) kept in the log's directory: salvage what you need of them by 2027-02-14T08:00:00Z",

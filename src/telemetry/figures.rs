@@ -210,15 +210,51 @@ impl Log {
         if self.unavailable.is_some() || self.streams.iter().any(|stream| left(stream) < stream.max_bytes / 64) {
             return 0;
         }
-        let streams = self.streams.iter().map(left).fold(0, u64::saturating_add);
-        let grows_to = self.disk_bytes.saturating_add(self.free_bytes.saturating_sub(self.keep_free));
         // Measured: a record takes 1.1 times its bytes on disk in large commits, 1.4 times when it is committed alone.
-        let disk = self.max_disk.min(grows_to).saturating_sub(self.disk_bytes) / 3 * 2;
-        streams.min(disk)
+        let disk = self.max_disk.min(self.grows_to()).saturating_sub(self.disk_bytes) / 3 * 2;
+        self.streams.iter().map(left).fold(0, u64::saturating_add).min(disk)
+    }
+
+    /// Whether it is the file system that leaves the least room.
+    #[must_use]
+    pub(crate) fn is_short_of_space(&self) -> bool {
+        let disk = self.grows_to().saturating_sub(self.disk_bytes) / 3 * 2;
+        self.headroom() == disk
+    }
+
+    /// What the directory may occupy, by what is free.
+    const fn grows_to(&self) -> u64 {
+        self.disk_bytes.saturating_add(self.free_bytes.saturating_sub(self.keep_free))
     }
 }
 
 /// A counter now.
 pub(crate) fn value(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_system_is_named_only_where_it_leaves_the_least_room() {
+        let stream = Stream {
+            max_bytes: 1 << 20,
+            ..Stream::default()
+        };
+        let log = |free_bytes, max_disk, streams: &[Stream]| Log {
+            streams: streams.to_vec(),
+            disk_bytes: 3000,
+            keep_free: 500,
+            free_bytes,
+            max_disk,
+            ..Log::default()
+        };
+        let one = [stream];
+        assert!(log(600, 100_000, &one).is_short_of_space());
+        assert!(log(0, 100_000, &one).is_short_of_space());
+        assert!(!log(90_000, 4000, &one).is_short_of_space(), "max_disk is nearer");
+        assert!(!log(10 << 20, 100 << 20, &one).is_short_of_space(), "max_bytes is nearer");
+    }
 }

@@ -31,7 +31,12 @@ pub(crate) struct Counted {
     pub(crate) disk_errors: u64,
     pub(crate) reads_corrected: u64,
     pub(crate) damaged: u64,
-    pub(crate) evicted: u64,
+    /// Records evicted at `max_bytes` of their stream.
+    pub(crate) evicted_at_max_bytes: u64,
+    /// The same at `max_disk`.
+    pub(crate) evicted_at_max_disk: u64,
+    /// The same because the file system was short of space.
+    pub(crate) evicted_at_keep_free: u64,
     pub(crate) expired: u64,
     pub(crate) dead_lettered: u64,
     /// Connections to the cloud that another client with our id ended.
@@ -70,7 +75,9 @@ impl Counted {
             disk_errors: DiskCall::ALL.into_iter().map(|call| log.disk_errors.of(call)).sum(),
             reads_corrected: value(&log.reads_corrected),
             damaged: value(&log.damaged),
-            evicted: value(&log.evicted),
+            evicted_at_max_bytes: value(&log.evicted_at.max_bytes),
+            evicted_at_max_disk: value(&log.evicted_at.max_disk),
+            evicted_at_keep_free: value(&log.evicted_at.keep_free),
             expired: value(&log.expired),
             dead_lettered: value(&log.dead_lettered),
             taken_over: stats.cloud.map_or(0, |cloud| ended(cloud, Ended::TakenOver)),
@@ -95,7 +102,9 @@ impl Counted {
             disk_errors: self.disk_errors.saturating_sub(before.disk_errors),
             reads_corrected: self.reads_corrected.saturating_sub(before.reads_corrected),
             damaged: self.damaged.saturating_sub(before.damaged),
-            evicted: self.evicted.saturating_sub(before.evicted),
+            evicted_at_max_bytes: self.evicted_at_max_bytes.saturating_sub(before.evicted_at_max_bytes),
+            evicted_at_max_disk: self.evicted_at_max_disk.saturating_sub(before.evicted_at_max_disk),
+            evicted_at_keep_free: self.evicted_at_keep_free.saturating_sub(before.evicted_at_keep_free),
             expired: self.expired.saturating_sub(before.expired),
             dead_lettered: self.dead_lettered.saturating_sub(before.dead_lettered),
             taken_over: self.taken_over.saturating_sub(before.taken_over),

@@ -78,4 +78,4 @@ pub use read::reader::Reader;
 pub use read::suspended::{Suspension, SuspensionKey};
 pub use record::{Batch, Epoch, NewRecord, Offset, Partition, PartitionSet, Record, RecordId, Settlement, StreamId};
 pub use recovery::salvage::{SalvageReport, SalvageStep, Salvaged, salvage};
-pub use stats::{DiskCall, DiskErrors, Observer, Quarantined, RemovedQuarantined, StartReport, Stats, Status, StreamStatus};
+pub use stats::{DiskCall, DiskErrors, EvictedAt, Observer, Quarantined, RemovedQuarantined, StartReport, Stats, Status, StreamStatus};

@@ -74,14 +74,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Whether the file system leaves less than the log's own bound does, as of the last look.
+    pub(crate) fn is_short_of_space(&self) -> bool {
+        let (used, free) = (self.disk_bytes.load(Ordering::Relaxed), self.free_bytes.load(Ordering::Relaxed));
+        free.saturating_sub(self.options.keep_free) < self.options.max_disk.saturating_sub(used)
+    }
+
     /// Why there is no room: the file system, or the log's own bound.
     pub(crate) fn why_full(&self) -> String {
         let (max, keep) = (self.options.max_disk, self.options.keep_free);
         let (used, free) = (self.disk_bytes.load(Ordering::Relaxed), self.free_bytes.load(Ordering::Relaxed));
         let mib = |bytes: u64| bytes >> 20;
-        if free.saturating_sub(keep) < max.saturating_sub(used) {
+        if self.is_short_of_space() {
             format!(
-                "the file system is full: {} MiB are free and gateway.keep_free keeps {} MiB; free some space on it (the log has {} MiB of the {} MiB that it may have)",
+                "the file system is full: {} MiB are free and gateway.keep_free keeps {} MiB; free some space on it, or lower gateway.keep_free (the log has {} MiB of the {} MiB that it may have)",
                 mib(free),
                 mib(keep),
                 mib(used),

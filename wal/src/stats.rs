@@ -23,6 +23,8 @@ pub struct Stats {
     pub expired: AtomicU64,
     /// Records evicted by `drop_oldest`.
     pub evicted: AtomicU64,
+    /// The same by bound.
+    pub evicted_at: EvictedAt,
     /// Records that became dead letters.
     pub dead_lettered: AtomicU64,
     /// Records whose CRC was wrong or whose segment was lost.
@@ -49,6 +51,17 @@ pub struct Stats {
     pub rotations: AtomicU64,
     /// Closed segments that were opened as if they had not been closed properly, so that all of them had to be read.
     pub repairs: AtomicU64,
+}
+
+/// Records evicted by `drop_oldest`, by the bound that was reached.
+#[derive(Debug, Default)]
+pub struct EvictedAt {
+    /// `max_bytes` of their stream.
+    pub max_bytes: AtomicU64,
+    /// `max_disk`.
+    pub max_disk: AtomicU64,
+    /// The file system had less than `keep_free`, or nothing.
+    pub keep_free: AtomicU64,
 }
 
 /// Quarantined segments that were removed, by reason.

@@ -213,3 +213,33 @@ fn full_disk_drops_the_oldest_where_the_policy_says_so() {
     let audit = bench.log.audit().unwrap();
     assert!(audit.evicted > 1000 && audit.balances(), "{audit:?}");
 }
+
+#[test]
+fn full_disk_short_of_keep_free_costs_one_segment_and_is_counted_as_that() {
+    let disk = SmallDisk::new(192);
+    let mut limits = unbounded(&disk.log(), WhenFull::DropOldest);
+    limits.keep_free = 32 << 20;
+    let mut bench = open(limits);
+    bench.until("the ballast is there", |_| disk.log().join("ballast").exists());
+    for _ in 0..40 {
+        bench.fill(16, MIB / 16);
+    }
+    assert_eq!(bench.log.audit().unwrap().evicted, 0);
+    let free = || {
+        let blocks = rustix::fs::statvfs(disk.0.path()).unwrap();
+        blocks.f_bavail * blocks.f_frsize
+    };
+    // Another program takes what is left, and 4 MiB of what is to be kept.
+    let rest = free() - (28 << 20);
+    std::fs::write(disk.0.path().join("filler"), vec![b'.'; rest as usize]).unwrap();
+    bench.fill(16, MIB / 16);
+    let audit = bench.log.audit().unwrap();
+    let at = &bench.log.stats().evicted_at;
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(
+        (count(&at.keep_free), count(&at.max_disk), count(&at.max_bytes)),
+        (audit.evicted, 0, 0)
+    );
+    // A segment of 16 MiB has 128 to 256 of them.
+    assert!((1..16 * 16).contains(&audit.evicted), "{audit:?}");
+}

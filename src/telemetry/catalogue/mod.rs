@@ -224,7 +224,7 @@ const LOG: &[Instrument] = &[
     gauge("forebay_keep_free_bytes", "bytes", "`gateway.keep_free`, the lower bound of `forebay_free_bytes`.", |m| one(m.figures.log.keep_free)),
     counter("forebay_rotations_total", "segments", "Segments begun.", |m| count(&m.stats.log.rotations)),
     counter("forebay_delivered_total", "records", "Records settled as delivered: the cloud acked them.", |m| count(&m.stats.log.delivered)),
-    counter("forebay_expired_total", "records", "Records dropped because they were older than `max_age`.", |m| count(&m.stats.log.expired)),
+    counter("forebay_expired_total", "records", "Records dropped because they were older than `max_age` of their stream, or than the message expiry that the device set.", |m| count(&m.stats.log.expired)),
     counter("forebay_evicted_total", "records", "Records dropped by `drop_oldest` at a bound: was the outage too long for the disk?", |m| count(&m.stats.log.evicted)),
     counter("forebay_dead_lettered_total", "records", "Records that the cloud will never accept, kept as dead letters.", |m| count(&m.stats.log.dead_lettered)),
     counter("forebay_damaged_total", "records", "Records that cannot be read: their checksum is wrong or their segment is lost. Check the disk if it rises.", |m| count(&m.stats.log.damaged)),

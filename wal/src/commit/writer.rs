@@ -11,7 +11,7 @@ use crate::commit::announce::{Announcer, wake};
 use crate::commit::background::Background;
 use crate::commit::bounds::Space;
 use crate::commit::compaction::{Compaction, Look, Move};
-use crate::commit::eviction::{evict, evict_over_bounds};
+use crate::commit::eviction::{Evictions, evict, evict_over_bounds};
 use crate::commit::recount::{count_passed_by, count_unsure};
 use crate::commit::requeue::{Portion, Requeue};
 use crate::commit::retention;
@@ -46,6 +46,7 @@ pub(crate) struct Writer {
     pub(crate) removing: Background,
     schedule: Schedule,
     page_fill: PageFill,
+    evictions: Evictions,
 }
 
 /// Why a commit was not made.
@@ -70,6 +71,7 @@ impl Writer {
             removing: Background::here(),
             schedule: Schedule::new(),
             page_fill: PageFill::default(),
+            evictions: Evictions::default(),
         }
     }
 
@@ -132,7 +134,7 @@ impl Writer {
 
     /// [`Writer::commit`], with something else in the same commit.
     fn commit_with(&mut self, batch: OpenBatch, extra: &Extra<'_>) -> Result<(), CommitError> {
-        match self.make_room_for(&batch).and_then(|()| self.store(&batch, extra)) {
+        let done = match self.make_room_for(&batch).and_then(|()| self.store(&batch, extra)) {
             Ok(dropped) => {
                 if !batch.records.is_empty() {
                     self.schedule.committed();
@@ -142,13 +144,15 @@ impl Writer {
                 Ok(())
             }
             Err(failure) => Err(self.fail(batch, failure)),
-        }
+        };
+        self.evictions.tell_due(&self.shared);
+        done
     }
 
     /// Before a batch is committed: streams over their own bounds lose their oldest, then the disk gets room for it.
     fn make_room_for(&mut self, batch: &OpenBatch) -> Result<(), Failure> {
         self.refuse_if_broken()?;
-        evict_over_bounds(&self.shared);
+        evict_over_bounds(&self.shared, &mut self.evictions);
         if batch.records.is_empty() {
             return Ok(());
         }
@@ -187,7 +191,7 @@ impl Writer {
                 NextStep::Compact => self.compact_step(),
                 NextStep::Rotate => self.rotate(),
                 NextStep::Evict(victims) => {
-                    evict(&self.shared, &victims);
+                    evict(&self.shared, &victims, &mut self.evictions);
                     self.commit_progress()
                 }
             };
@@ -202,7 +206,7 @@ impl Writer {
     /// # Errors
     /// It is not durable, and is written with the next commit.
     pub(crate) fn commit_progress(&mut self) -> Result<(), CommitError> {
-        evict_over_bounds(&self.shared);
+        evict_over_bounds(&self.shared, &mut self.evictions);
         self.commit_no_records(&Extra::Nothing)
     }
 
@@ -385,6 +389,7 @@ impl Writer {
     }
 
     pub(crate) fn tick(&mut self) {
+        self.evictions.tell_due(&self.shared);
         if self.rotation.broken().is_some() {
             return self.recover();
         }
@@ -488,6 +493,7 @@ impl Writer {
         if result.is_ok() {
             result = self.commit_progress();
         }
+        self.evictions.tell_all(&self.shared);
         self.background.wait();
         self.remove_now();
         self.shared.segments.discard_ahead();

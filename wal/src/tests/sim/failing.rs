@@ -22,7 +22,7 @@ use crate::sync::lock;
 
 /// What is logged on this thread, from warnings on.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+pub(super) struct Lines(pub(super) Arc<Mutex<Vec<String>>>);
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {

@@ -14,6 +14,7 @@
 mod checks;
 mod deeds;
 mod disk;
+mod evicting;
 mod failing;
 mod later;
 mod model;

@@ -40,17 +40,17 @@ pub(super) fn open_dropping(disk: &SimDisk) -> (Log, Writer) {
     let mut options = options_within(64 << 20);
     options.streams[0].max_bytes = 256 << 10;
     options.streams[0].when_full = WhenFull::DropOldest;
-    let (log, mut writer) = open_with(disk, options);
+    let (log, mut writer) = open_with(disk, options, Arc::new(ManualClock::trusted()));
     writer.space.segment_bytes = 128 << 10;
     (log, writer)
 }
 
 /// A log that is stepped, in so many bytes.
 pub(super) fn open_within(disk: &SimDisk, max_disk: u64) -> (Log, Writer) {
-    open_with(disk, options_within(max_disk))
+    open_with(disk, options_within(max_disk), Arc::new(ManualClock::trusted()))
 }
 
-fn options_within(max_disk: u64) -> Options {
+pub(super) fn options_within(max_disk: u64) -> Options {
     Options {
         directory: PathBuf::from("simulated"),
         max_disk,
@@ -66,8 +66,8 @@ fn options_within(max_disk: u64) -> Options {
     }
 }
 
-fn open_with(disk: &SimDisk, options: Options) -> (Log, Writer) {
-    let clock = Arc::new(ManualClock::trusted());
+/// A log that is stepped, with its options and its clock.
+pub(super) fn open_with(disk: &SimDisk, options: Options, clock: Arc<ManualClock>) -> (Log, Writer) {
     let Prepared { shared, writer, .. } = prepare(Arc::new(disk.clone()), options, clock, Arc::new(Unobserved), None).unwrap();
     (Log::stepped(shared), writer)
 }
