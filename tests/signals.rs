@@ -4,6 +4,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use forebay_aws_standin::{Ledger, LedgerConfig, Standin, StandinConfig};
@@ -279,6 +280,8 @@ async fn beyond_loopback_the_screen_wants_the_token() {
         .gateway();
     let token = gateway.folder().join("admin.token");
     std::fs::write(&token, "0123456789abcdef0123\n").unwrap();
+    // What others may read is a problem, and a problem is exit code 1.
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
     gateway.start().await;
     let url = format!("http://127.0.0.1:{}", gateway.admin.port());
     let (code, _, err) = forebay(&["status", "--url", &url], gateway.folder()).await;
