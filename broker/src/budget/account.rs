@@ -28,6 +28,8 @@ pub(crate) struct Account {
     reserve: u64,
     /// For one owner that is no fixed word.
     share: u64,
+    /// For all owners that are addresses.
+    of_addresses: u64,
     taken: Mutex<Taken>,
     reached: Arc<Reached>,
 }
@@ -36,6 +38,8 @@ pub(crate) struct Account {
 struct Taken {
     fixed_words: u64,
     others: u64,
+    /// Of the others, those without an identity yet.
+    addresses: u64,
     by_owner: HashMap<Owner, u64>,
 }
 
@@ -77,6 +81,8 @@ impl Account {
             whole,
             reserve,
             share,
+            // Of what comes in, half is kept for those who have proved who they are.
+            of_addresses: if bound == Bound::InputBytes { (whole - reserve) / 2 } else { whole },
             taken: Mutex::default(),
             reached,
         })
@@ -122,7 +128,8 @@ impl Account {
     fn most(&self, owner: &Owner) -> u64 {
         match owner {
             Owner::FixedWord => self.whole,
-            Owner::Identity(_) | Owner::Address(_) => self.share.min(self.whole - self.reserve),
+            Owner::Identity(_) => self.share.min(self.whole - self.reserve),
+            Owner::Address(_) => self.share.min(self.of_addresses),
         }
     }
 
@@ -138,14 +145,18 @@ impl Account {
         // Fixed words use up their reserve first.
         let of_the_rest = taken.others + taken.fixed_words.saturating_sub(self.reserve);
         let rest = self.whole - self.reserve;
+        let of_addresses = taken.addresses.saturating_add(amount);
         let is_bound = match owner {
             Owner::FixedWord => false,
             Owner::Identity(_) => true,
             // Many devices may be behind one address.
-            Owner::Address(_) => of_the_rest.saturating_add(amount) > rest / 2,
+            Owner::Address(_) => of_addresses > self.of_addresses / 2,
         };
         if is_bound && own.saturating_add(amount) > share {
             return Err(Exceeded::share(self.bound, share));
+        }
+        if matches!(owner, Owner::Address(_)) && of_addresses > self.of_addresses {
+            return Err(Exceeded::whole(self.bound, rest));
         }
         let fits = match is_fixed_word {
             true => (taken.others + taken.fixed_words).saturating_add(amount) <= self.whole,
@@ -172,6 +183,9 @@ impl Taken {
             Owner::FixedWord => self.fixed_words += amount,
             Owner::Identity(_) | Owner::Address(_) => {
                 self.others += amount;
+                if matches!(owner, Owner::Address(_)) {
+                    self.addresses += amount;
+                }
                 match self.by_owner.get_mut(owner) {
                     Some(own) => *own += amount,
                     None => drop(self.by_owner.insert(owner.clone(), amount)),
@@ -185,6 +199,9 @@ impl Taken {
             Owner::FixedWord => self.fixed_words -= amount,
             Owner::Identity(_) | Owner::Address(_) => {
                 self.others -= amount;
+                if matches!(owner, Owner::Address(_)) {
+                    self.addresses -= amount;
+                }
                 if let Some(own) = self.by_owner.get_mut(owner) {
                     *own -= amount;
                     if *own == 0 {
@@ -307,6 +324,20 @@ mod tests {
         drop(second);
         assert_eq!(account.taken(), 0);
         assert!(account.lock().by_owner.is_empty(), "an owner without a charge takes no memory");
+    }
+
+    #[test]
+    fn half_is_kept_for_identities_and_the_share_of_an_address_binds_while_room_is_short() {
+        let account = Account::new(Bound::InputBytes, 100, 0, 10, Arc::default());
+        let at = |host: u8| Owner::at([192, 0, 2, host].into());
+        let _one = account.try_charge(at(1), 25).unwrap();
+        assert_eq!(account.try_charge(at(1), 1).unwrap_err(), Exceeded::share(Bound::InputBytes, 10));
+        let _others: Vec<_> = (2..=26).map(|host| account.try_charge(at(host), 1).unwrap()).collect();
+        account.try_charge(at(99), 1).unwrap_err();
+        let _devices: Vec<_> = (0..5)
+            .map(|number| account.try_charge(device(&number.to_string()), 10).unwrap())
+            .collect();
+        assert_eq!(account.taken(), 100);
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Bound {
                 sharer: "identity (address before CONNECT)",
                 share: |limits| Some(limits.input_share()),
                 whole: |limits| Some(limits.max_input_bytes as u64),
-                policy: "a larger packet is not read on until there is room for all of it; meanwhile a peer that is silent for 10 s in the middle of one is closed (0x97 after CONNECT). The share of an address binds while half of the whole is taken",
+                policy: "a larger packet is not read on until there is room for all of it; meanwhile a peer that is silent for 10 s in the middle of one is closed (0x97 after CONNECT). Before CONNECT half of the whole may be taken, and the share of an address binds from a quarter on",
                 keys: "gateway.max_memory",
                 // Each owner may have one packet that is larger than its share. A buffer that grows has twice the room that it needs.
                 memory: |limits| {

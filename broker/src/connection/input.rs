@@ -59,15 +59,17 @@ impl Input {
         let length = packet_length(&self.buffer).unwrap_or(0).max(self.buffer.len());
         let needed = if length > FREE { length as u64 } else { 0 };
         let grown = self.charge.set(needed);
-        match grown {
-            Ok(()) => self.waiting = None,
-            Err(_) if self.waiting.is_some() => {}
-            Err(exceeded) => {
-                self.charge.note(exceeded);
-                self.waiting = Some(self.budget.wait_for_input());
-            }
+        let Err(exceeded) = grown else {
+            self.waiting = None;
+            return true;
+        };
+        // Who waits holds nothing: several that each held a part would wait for each other.
+        self.charge.shrink(u64::MAX);
+        if self.waiting.is_none() {
+            self.charge.note(exceeded);
+            self.waiting = Some(self.budget.wait_for_input());
         }
-        grown.is_ok()
+        false
     }
 
     /// Reads what is there. 0 if the peer has closed. Cancel safe.

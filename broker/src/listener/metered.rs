@@ -63,11 +63,12 @@ impl<S> Metered<S> {
 }
 
 impl Meter {
-    /// How many bytes may be read now. A handshake within [`FREE`] waits for nothing.
-    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<usize> {
+    /// How many bytes may be read now. A handshake within [`FREE`] waits for nothing. One that holds room and
+    /// finds no more ends: several that each hold a part would wait for each other.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let free = FREE.saturating_sub(self.read);
         if free > 0 {
-            return Poll::Ready(free);
+            return Poll::Ready(Ok(free));
         }
         loop {
             if let Some(retry) = &mut self.retry {
@@ -77,7 +78,11 @@ impl Meter {
             match self.charge.set((self.read + STEP - FREE) as u64) {
                 Ok(()) => {
                     self.waiting = None;
-                    return Poll::Ready(STEP);
+                    return Poll::Ready(Ok(STEP));
+                }
+                Err(exceeded) if self.charge.amount() > 0 => {
+                    self.charge.note(exceeded);
+                    return Poll::Ready(Err(io::Error::other(exceeded.to_string())));
                 }
                 Err(exceeded) => {
                     if self.waiting.is_none() {
@@ -110,7 +115,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         let Some(meter) = meter else {
             return Pin::new(stream).poll_read(context, buffer);
         };
-        let most = ready!(meter.poll_room(context));
+        let most = ready!(meter.poll_room(context))?;
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(buffer.remaining().min(most)));
         match Pin::new(stream).poll_read(context, &mut part) {
             Poll::Ready(Ok(())) => {}
