@@ -70,6 +70,7 @@ pub use inspect::cursor::{Candidate, Chunk, Cursor, Damage, Found, Kept, RecordS
 pub use inspect::inspector::{Inspector, PartReport, SegmentCondition, SegmentReport, StreamReport};
 pub use inspect::source::InspectError;
 pub use inspect::verify::{Finding, Verified, VerifyStep};
+pub use intake::busy::rest;
 pub use intake::job::{RequeueError, Requeued};
 pub use listener::{CommitListener, CommittedBatch, Settled, Tap, Ticket};
 pub use log::{Log, Opened};

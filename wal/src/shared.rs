@@ -13,6 +13,7 @@ use crate::catalog::catalogue::Catalogue;
 use crate::clock::{Clock, Timestamp};
 use crate::error::CommitError;
 use crate::intake::batch::Intake;
+use crate::intake::busy::{BusyThreads, Rests};
 use crate::options::{Options, StreamOptions};
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) intake: Mutex<Intake>,
     /// Rings when the intake has something for the writer.
     pub(crate) bell: Condvar,
+    pub(crate) busy: BusyThreads,
     /// The intake was told that something other than records waits, or is just being told.
     pub(crate) is_marked: AtomicBool,
     pub(crate) tracker: Mutex<Tracker>,
@@ -140,6 +142,20 @@ impl Shared {
     pub(crate) fn mark_unsure(&self, segment: u64, stream: u8) {
         if lock(&self.repairs).unsure.insert((segment, stream)) {
             self.mark_dirty();
+        }
+    }
+}
+
+impl Rests for Shared {
+    fn busy_threads(&self) -> &BusyThreads {
+        &self.busy
+    }
+
+    fn all_rest(&self) {
+        // Under the lock, so that the writer has either seen that they rest, or waits for the bell already.
+        let has_records = !lock(&self.intake).open.is_empty();
+        if has_records {
+            self.bell.notify_one();
         }
     }
 }

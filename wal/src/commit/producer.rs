@@ -8,6 +8,7 @@ use crate::encoding::block::INDEX;
 use crate::encoding::record;
 use crate::error::AppendError;
 use crate::intake::batch::Intake;
+use crate::intake::busy;
 use crate::listener::{CommitListener, Ticket};
 use crate::options::WhenFull;
 use crate::record::{Batch, NewRecord, Offset, StreamId};
@@ -69,6 +70,7 @@ impl Producer {
         if was_empty {
             intake.open.since = Some(Instant::now());
         }
+        busy::appended(&shared);
         let enough = before < ENOUGH && intake.open.data.len() >= ENOUGH;
         drop(intake);
         if was_empty || enough {

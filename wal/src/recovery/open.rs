@@ -16,6 +16,7 @@ use crate::commit::writer::Writer;
 use crate::encoding::change::{Change, Count};
 use crate::error::OpenError;
 use crate::intake::batch::{Intake, OpenBatch};
+use crate::intake::busy::BusyThreads;
 use crate::intake::slots::Slots;
 use crate::io::directory::Directory;
 use crate::io::lock_guard::LockGuard;
@@ -188,6 +189,7 @@ pub(crate) fn prepare(
         quarantined: Mutex::default(),
         repairs: Mutex::new(repairs),
         oldest: Mutex::new(HashMap::new()),
+        busy: BusyThreads::default(),
         is_marked: AtomicBool::new(false),
         alive: AtomicBool::new(true),
         ended: Mutex::new(None),

@@ -2,13 +2,14 @@
 //! records, compaction.
 
 pub(crate) mod idle_commit;
+mod rest_wait;
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::commit::announce::Announcer;
 use crate::commit::schedule::idle_commit::IdleCommit;
-use crate::intake::batch::OpenBatch;
+use crate::intake::batch::{Intake, OpenBatch};
 use crate::intake::job::Job;
 use crate::shared::Shared;
 use crate::sync::lock;
@@ -90,10 +91,17 @@ impl Schedule {
                 return Work::Tick;
             }
             let commit_at = intake.open.since.filter(|_| !intake.open.is_empty()).map(|since| since + wait);
-            let is_early = commit_at.is_some() && intake.open.is_lone() && self.idle_commit.take(now, wait);
-            if is_early || commit_at.is_some_and(|at| at <= now) || intake.open.data.len() >= ENOUGH {
+            let is_due = commit_at.is_some_and(|at| at <= now);
+            let is_early = !is_due && intake.open.is_lone() && self.idle_commit.take(now, wait);
+            let rest_at = rest_wait::until(now, &intake.open, &shared.busy).filter(|_| is_due);
+            if is_early || (is_due && rest_at.is_none()) || intake.open.data.len() >= ENOUGH {
                 shared.unmark(&mut intake);
                 return Work::Commit(announcer.swap(&mut intake));
+            }
+            if let Some(rest_at) = rest_at {
+                // Nothing else is begun: it would make the acks later, and this commit takes the settled records along.
+                intake = ring(shared, intake, rest_at - now);
+                continue;
             }
             // A broken log keeps its settlements in memory until there is a segment again.
             let progress_at = intake.dirty.filter(|_| !is_broken).map(|since| since + PROGRESS_WAIT + wait);
@@ -109,11 +117,13 @@ impl Schedule {
                 .into_iter()
                 .flatten()
                 .fold(tick_at, Instant::min);
-            intake = shared
-                .bell
-                .wait_timeout(intake, until - now)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            intake = ring(shared, intake, until - now);
         }
     }
+}
+
+/// Waits for the bell, at most so long.
+fn ring<'s>(shared: &'s Shared, intake: MutexGuard<'s, Intake>, most: Duration) -> MutexGuard<'s, Intake> {
+    let waited = shared.bell.wait_timeout(intake, most);
+    waited.unwrap_or_else(PoisonError::into_inner).0
 }
