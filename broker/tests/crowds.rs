@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use forebay_broker::codec::{
-    ConnAck, Connect, ConnectProperties, Disconnect, Packet, Publish, ReasonCode, Subscribe, SubscribeOptions, Subscription, Text, Version,
-    encode,
+    ConnAck, Connect, Disconnect, Packet, Publish, ReasonCode, Subscribe, SubscribeOptions, Subscription, Text, Version, encode,
 };
 use forebay_broker::{Bound, Disconnection, Limits};
-use support::{Bench, Client, Setup, connect_5, connect_311, id, publish};
+use support::{Bench, Client, Setup, connect_5, connect_311, id, publish, resume_5};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -52,22 +51,10 @@ async fn a2_overlapping_filters_of_many_clients_give_each_one_copy_and_delay_no_
     assert!(bench.view.fault().is_none());
 }
 
-/// A session that outlives its connection.
-fn persistent(client_id: &str) -> Connect {
-    Connect {
-        clean_start: false,
-        properties: ConnectProperties {
-            session_expiry: Some(3600),
-            ..ConnectProperties::default()
-        },
-        ..connect_5(client_id)
-    }
-}
-
 /// Connects, as often as the deadline of the test is too short for its machine.
 async fn resumed(bench: &Bench, client_id: &str) -> (Client, ConnAck) {
     loop {
-        let (client, connack) = Client::connect(bench.address(), persistent(client_id)).await;
+        let (client, connack) = Client::connect(bench.address(), resume_5(client_id)).await;
         if connack.code == ReasonCode::SUCCESS {
             return (client, connack);
         }
@@ -86,7 +73,7 @@ async fn a6_of_many_connects_of_one_session_the_newest_waits_and_keeps_no_other_
             ..Setup::default()
         })
         .await;
-        let mut holder = Client::connected(bench.address(), persistent("one")).await;
+        let mut holder = Client::connected(bench.address(), resume_5("one")).await;
         holder.subscribe(1, "kept/#").await;
         bench.hold_commits().await;
         // Its end waits for the commit of this.
@@ -95,7 +82,7 @@ async fn a6_of_many_connects_of_one_session_the_newest_waits_and_keeps_no_other_
         let mut waiting = Vec::new();
         for _ in 0..count {
             let mut client = Client::opened(bench.address(), Version::V5).await;
-            client.send(&Packet::Connect(Box::new(persistent("one")))).await;
+            client.send(&Packet::Connect(Box::new(resume_5("one")))).await;
             waiting.push(client);
         }
         let mut probe = Client::connected(bench.address(), connect_311("probe")).await;
@@ -139,11 +126,11 @@ async fn a6_a_connect_that_waits_for_its_session_ends_at_the_deadline_and_the_se
     holder.ping().await;
     // The first waits for the holder's end, the second for the place of the first.
     for _ in 0..2 {
-        let (_, connack) = Client::connect(bench.address(), persistent("one")).await;
+        let (_, connack) = Client::connect(bench.address(), resume_5("one")).await;
         assert_eq!(connack.code, ReasonCode::SERVER_BUSY);
     }
     // This one waits for its own commit.
-    let (_, connack) = Client::connect(bench.address(), persistent("other")).await;
+    let (_, connack) = Client::connect(bench.address(), resume_5("other")).await;
     assert_eq!(connack.code, ReasonCode::SERVER_BUSY);
     bench.gate.open();
     let (mut client, connack) = resumed(&bench, "one").await;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use forebay_broker::codec::{Connect, Packet, ReasonCode, SubscribeOptions, Version, encode};
 use forebay_broker::{Disconnection, Limits, Refusal};
-use support::{Bench, Client, Setup, connect_5, connect_311, publish, will, within};
+use support::{Bench, Client, Dice, Setup, connect_5, connect_311, publish, will, within};
 use tokio::task::JoinSet;
 
 /// A subscriber that is there all the time, and what every hostile input is followed by.
@@ -274,22 +274,6 @@ async fn connects_that_are_wrong_are_refused() {
         client.send_raw(&good[..position]).await;
     }
     watch.assert_well("mutated CONNECTs").await;
-}
-
-/// A small generator, so that a seed replays a run.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ use forebay_broker::codec::{
     Subscription, Text, Unsubscribe, Version, Will, WillProperties,
 };
 use forebay_broker::{Bound, Limits};
-use support::{Bench, Client, Setup, connect_5, connect_311, publish, until, within};
+use support::{Bench, Client, Dice, Setup, connect_5, connect_311, publish, until, within};
 
 /// Lives in the suite, some seconds each.
 const SEEDS: u64 = 8;
@@ -30,30 +30,6 @@ const LOCAL: usize = 6;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Answers cannot be dropped: a connection may go over the bound of what is not read by what it is charged at once, and an answer.
 const OVER: u64 = 16 << 10;
-
-/// A small generator, so that a seed replays a life.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    fn is_one_in(&mut self, of: usize) -> bool {
-        self.below(of) == 0
-    }
-
-    fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-}
 
 fn setup() -> Setup {
     Setup {

@@ -6,24 +6,13 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use forebay_broker::codec::{Connect, ConnectProperties, Packet, ReasonCode, SubscribeOptions, Version};
+use forebay_broker::codec::{Connect, Packet, ReasonCode, SubscribeOptions, Version};
 use forebay_broker::{Bound, BoundStatus, Disconnection, DroppedSession, Limits, View};
 use forebay_wal::{Checkpoint, Offset};
-use support::{Bench, Certificates, Client, Setup, connect_5, publish, rule, state_file, until};
+use support::{Bench, Certificates, Client, Setup, connect_5, publish, resume_5, rule, state_file, until};
 
 const OK: ReasonCode = ReasonCode::SUCCESS;
 const FULL: ReasonCode = ReasonCode::QUOTA_EXCEEDED;
-
-fn lasting(client_id: &str) -> Connect {
-    Connect {
-        clean_start: false,
-        properties: ConnectProperties {
-            session_expiry: Some(3600),
-            ..ConnectProperties::default()
-        },
-        ..connect_5(client_id)
-    }
-}
 
 fn status(view: &View, bound: Bound) -> BoundStatus {
     let all = view.budget().status();
@@ -69,7 +58,7 @@ async fn b6_dead_sessions_that_are_empty_make_room_and_an_identity_keeps_to_its_
         .await;
         let open = async |name: &str, client_id: &str| {
             let mut client = made.client(name, &bench, Version::V5).await;
-            client.send(&Packet::Connect(Box::new(lasting(client_id)))).await;
+            client.send(&Packet::Connect(Box::new(resume_5(client_id)))).await;
             let connack = client.connack().await;
             (client, connack)
         };
@@ -123,7 +112,7 @@ async fn a4_sessions_stay_within_their_bytes_also_after_a_restart_and_give_them_
         };
         let bench = Bench::start(setup).await;
         for number in 0..10 {
-            let mut client = Client::connected(bench.address(), lasting(&format!("s{number}"))).await;
+            let mut client = Client::connected(bench.address(), resume_5(&format!("s{number}"))).await;
             let granted = fill(&mut client, length).await;
             let one = granted as u64 * (160 + length as u64);
             assert!(one <= ONE && taken(&bench.view) <= ALL, "{granted} of {length}");
@@ -132,7 +121,7 @@ async fn a4_sessions_stay_within_their_bytes_also_after_a_restart_and_give_them_
         assert!(status(&bench.view, Bound::OneSessionBytes).reached > 0);
         assert!(status(&bench.view, Bound::SessionBytes).reached > 0);
         // A QoS 2 packet id has no room, and neither has another subscription; QoS 1 needs none.
-        let mut full = Client::connected(bench.address(), lasting("s0")).await;
+        let mut full = Client::connected(bench.address(), resume_5("s0")).await;
         full.send(&publish("cloud/x", 1, Some(1))).await;
         full.expect_ack(1, OK).await;
         let before = bench.view.stats().disconnected(Disconnection::OverBudget);
@@ -209,14 +198,14 @@ async fn a5_a_session_with_all_packet_ids_of_an_earlier_version_is_loaded_and_ca
     let bench = Bench::start_in(directory, setup).await;
     let dropped = bench.view.stats().dropped_sessions(DroppedSession::AtStart);
     assert_eq!(dropped, u64::from(u16::MAX) - 100, "a hundred are allowed");
-    let (mut client, connack) = Client::connect(bench.address(), lasting(&client_id)).await;
+    let (mut client, connack) = Client::connect(bench.address(), resume_5(&client_id)).await;
     assert!(connack.session_present);
     client.send(&publish("here/x", 0, None)).await;
     assert_eq!(client.text().await.0, "here/x", "its subscription is restored");
     drop(client);
     let clean = Connect {
         clean_start: true,
-        ..lasting(&client_id)
+        ..resume_5(&client_id)
     };
     let (_, connack) = Client::connect(bench.address(), clean).await;
     assert_eq!((connack.code, connack.session_present), (OK, false));

@@ -6,22 +6,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use forebay_broker::Disconnection;
-use forebay_broker::codec::{Ack, ConnAck, Connect, ConnectProperties, Disconnect, Packet, ReasonCode, Text, Version, Will};
-use support::{Bench, Client, Setup, connect_5, connect_311, id, publish, state_file, until, will, within};
+use forebay_broker::codec::{Ack, ConnAck, Connect, Disconnect, Packet, ReasonCode, Text, Version, Will};
+use support::{Bench, Client, Setup, connect_5, connect_311, id, publish, resume_5, state_file, until, will, within};
 
 const OK: ReasonCode = ReasonCode::SUCCESS;
-
-/// A CONNECT that resumes its session and keeps it for an hour.
-fn resume_5(client_id: &str) -> Connect {
-    Connect {
-        clean_start: false,
-        properties: ConnectProperties {
-            session_expiry: Some(3600),
-            ..ConnectProperties::default()
-        },
-        ..connect_5(client_id)
-    }
-}
 
 fn resume_311(client_id: &str) -> Connect {
     Connect {

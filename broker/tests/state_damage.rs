@@ -8,24 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use forebay_broker::StateReport;
-use forebay_broker::codec::{Connect, ConnectProperties, Packet, Publish, ReasonCode};
-use support::{Bench, Client, Setup, connect_5, publish, state_file, within};
+use forebay_broker::codec::{Packet, Publish, ReasonCode};
+use support::{Bench, Client, Setup, connect_5, publish, resume_5, state_file, within};
 
 const OK: ReasonCode = ReasonCode::SUCCESS;
 const PAGE: usize = 4096;
 const RETAINED: u16 = 60;
 const SESSIONS: usize = 30;
-
-fn lasting(client_id: &str) -> Connect {
-    Connect {
-        clean_start: false,
-        properties: ConnectProperties {
-            session_expiry: Some(3600),
-            ..ConnectProperties::default()
-        },
-        ..connect_5(client_id)
-    }
-}
 
 fn copied(from: &Path) -> Arc<tempfile::TempDir> {
     fn copy(from: &Path, to: &Path) {
@@ -70,7 +59,7 @@ async fn filled() -> (Arc<tempfile::TempDir>, Vec<u8>) {
         device.expect_ack(number, OK).await;
     }
     for number in 0..SESSIONS {
-        let mut client = Client::connected(bench.address(), lasting(&format!("s{number}"))).await;
+        let mut client = Client::connected(bench.address(), resume_5(&format!("s{number}"))).await;
         client.subscribe(1, &format!("here/{number}/#")).await;
     }
     let (directory, setup, _) = bench.stop().await;
@@ -133,13 +122,13 @@ async fn e9_a_damaged_checkpoint_never_keeps_the_gateway_down_and_every_loss_is_
         assert!(is_whole || report.is_lost, "{what}: {found:?} {report:?}");
         bench.assert_serves(&what).await;
         // What comes now is kept, and the loss is told once.
-        let mut client = Client::connected(bench.address(), lasting("later")).await;
+        let mut client = Client::connected(bench.address(), resume_5("later")).await;
         client.subscribe(1, "later/#").await;
         drop(client);
         let (directory, setup, _) = bench.stop().await;
         let bench = Bench::start_in(directory, setup).await;
         assert_eq!(bench.view.state_report(), StateReport::default(), "{what}");
-        let (_, connack) = Client::connect(bench.address(), lasting("later")).await;
+        let (_, connack) = Client::connect(bench.address(), resume_5("later")).await;
         assert!(connack.session_present, "{what}");
         bench.stop().await;
         *if report.is_lost { &mut lost } else { &mut whole } += 1;

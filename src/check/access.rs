@@ -1,21 +1,9 @@
 //! Who can reach what: the gateway's own access rules, tried with the identities that its listeners can give.
 
-use forebay_broker::{AccessRule, AccessRules, glob};
+use forebay_broker::glob;
 use forebay_topic::{Captures, Template, TopicFilter, Values};
 
 use crate::config::{Config, Identity, Listener};
-
-/// The rules as the gateway uses them.
-pub(super) fn rules(config: &Config) -> AccessRules {
-    let rule = |rule: &crate::config::AccessRule| AccessRule {
-        who: rule.who.clone(),
-        publish: rule.publish.clone(),
-        subscribe: rule.subscribe.clone(),
-        deny: rule.deny.clone(),
-        max_connections: rule.max_connections,
-    };
-    AccessRules(config.access.iter().map(rule).collect())
-}
 
 /// The number of the rule that decides for an identity.
 pub(super) fn deciding(config: &Config, identity: &str) -> Option<usize> {

@@ -6,7 +6,7 @@ use forebay_topic::validate_name;
 
 use crate::config::{CloudRoute, Config, WhenFull, show_bytes};
 
-use super::access::{deciding, filled, rules};
+use super::access::{deciding, filled};
 use super::report::Report;
 use super::routes::named;
 
@@ -68,7 +68,7 @@ fn permitted(config: &Config, topic: &str, identity: &str, report: &mut Report) 
         return false;
     }
     match matching(&rule.publish) {
-        Some(right) if rules(config).of(identity, config.gateway.id.as_str()).may_publish(topic) => {
+        Some(right) if config.access_rules().of(identity, config.gateway.id.as_str()).may_publish(topic) => {
             report.ok(AREA, format!("1. `{identity}` may publish to `{topic}`: {by} allows `{right}`"));
             true
         }

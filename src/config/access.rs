@@ -1,7 +1,9 @@
 //! Who may do what.
 
+use forebay_broker::AccessRules;
 use forebay_topic::{Template, TopicFilter};
 
+use super::Config;
 use super::schema::{Reading, Section};
 
 const MAX_RULES: usize = 256;
@@ -25,6 +27,20 @@ pub(crate) struct AccessRule {
     pub(crate) deny: Vec<Template>,
     /// Connections of each identity. Default 4.
     pub(crate) max_connections: u32,
+}
+
+impl Config {
+    /// The rules as the front uses them.
+    pub(crate) fn access_rules(&self) -> AccessRules {
+        let rule = |rule: &AccessRule| forebay_broker::AccessRule {
+            who: rule.who.clone(),
+            publish: rule.publish.clone(),
+            subscribe: rule.subscribe.clone(),
+            deny: rule.deny.clone(),
+            max_connections: rule.max_connections,
+        };
+        AccessRules(self.access.iter().map(rule).collect())
+    }
 }
 
 pub(super) fn read(root: &Section<'_>, reading: &mut Reading<'_>) -> Vec<AccessRule> {

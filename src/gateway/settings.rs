@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use forebay_broker::tls::{CertificateClock, IdentityTemplate, ServerTls, TlsFiles, TlsSource};
-use forebay_broker::{AccessRule, AccessRules, ListenerConfig, Route, Routes};
+use forebay_broker::{ListenerConfig, Route, Routes};
 use forebay_wal::Log;
 
 use crate::config::{Config, Listener, Stream, WhenFull};
@@ -46,22 +46,11 @@ pub(super) fn front(config: &Config, listeners: Vec<ListenerConfig>, log: &Log) 
     Ok(forebay_broker::Config {
         gateway: config.gateway.id.to_string(),
         listeners,
-        access: access(config),
+        access: config.access_rules(),
         routes: routes(config, log)?,
         limits: config.front_limits(),
         state: config.gateway.data_dir.join("state.redb"),
     })
-}
-
-fn access(config: &Config) -> AccessRules {
-    let rule = |rule: &crate::config::AccessRule| AccessRule {
-        who: rule.who.clone(),
-        publish: rule.publish.clone(),
-        subscribe: rule.subscribe.clone(),
-        deny: rule.deny.clone(),
-        max_connections: rule.max_connections,
-    };
-    AccessRules(config.access.iter().map(rule).collect())
 }
 
 fn routes(config: &Config, log: &Log) -> anyhow::Result<Routes> {

@@ -202,7 +202,19 @@ pub fn connect_5(client_id: &str) -> Connect {
     }
 }
 
-/// The same in 3.1.1.
+/// A CONNECT that resumes its session and keeps it for an hour.
+pub fn resume_5(client_id: &str) -> Connect {
+    Connect {
+        clean_start: false,
+        properties: ConnectProperties {
+            session_expiry: Some(3600),
+            ..ConnectProperties::default()
+        },
+        ..connect_5(client_id)
+    }
+}
+
+/// [`connect_5`] in 3.1.1.
 pub fn connect_311(client_id: &str) -> Connect {
     Connect {
         version: Version::V311,

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod client;
+mod dice;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 #[allow(unused_imports, reason = "not every test needs all of them")]
 pub use certificates::Certificates;
 #[allow(unused_imports, reason = "not every test needs all of them")]
-pub use client::{Client, connect_5, connect_311, id, publish, will};
+pub use client::{Client, connect_5, connect_311, id, publish, resume_5, will};
+#[allow(unused_imports, reason = "not every test needs it")]
+pub use dice::Dice;
 
 /// Long enough for the slowest machine; nothing waits this long when all is well.
 pub const DEADLINE: Duration = Duration::from_secs(30);
