@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::tree::{files, quoted, read, root};
+use super::tree::{files, is_test, quoted, read};
 
 const CONTRACTS: &str = "docs/contracts.md";
 
@@ -35,14 +35,9 @@ fn each_test_that_a_contract_names_exists() {
     assert!(items.len() > 50, "{CONTRACTS} has another form");
     let mut missing = vec![];
     for (file, names) in items {
-        let source = std::fs::read_to_string(root().join(&file)).unwrap_or_default();
         assert!(!names.is_empty(), "{CONTRACTS} names no test of {file}");
         for name in names {
-            let declared = format!("fn {name}(");
-            let is_test = source.split(&declared).next().is_some_and(|before| {
-                before.len() < source.len() && before.rsplit("\n\n").next().is_some_and(|head| head.contains("test"))
-            });
-            if !is_test {
+            if !is_test(&file, &name) {
                 missing.push(format!("{file}: {name}"));
             }
         }

@@ -35,6 +35,15 @@ pub(crate) fn from_root(path: &Path) -> String {
     path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned()
 }
 
+/// Whether a file of the tree has a test of this name.
+pub(crate) fn is_test(file: &str, name: &str) -> bool {
+    let source = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+    source
+        .split(&format!("fn {name}("))
+        .next()
+        .is_some_and(|before| before.len() < source.len() && before.rsplit("\n\n").next().is_some_and(|head| head.contains("test")))
+}
+
 /// What stands between backquotes in a line.
 pub(crate) fn quoted(line: &str) -> Vec<&str> {
     line.split('`').skip(1).step_by(2).collect()
