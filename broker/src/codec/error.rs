@@ -63,7 +63,7 @@ pub enum Fault {
 
     // Over a limit: the device's payload or the operator's limit.
     /// Larger than the configured limit.
-    #[error("{size} bytes, the limit is {limit}: raise limits.max_packet if the device may send that [MQTT-3.1.2-24]")]
+    #[error("{size} bytes, the limit is {limit}: raise limits.max_packet if the device may send that [MQTT-3.2.2-15]")]
     TooLarge {
         /// The whole packet in bytes.
         size: usize,

@@ -214,6 +214,6 @@ fn errors_say_what_is_wrong_and_by_which_rule() {
     let error = refused(V5, b"\x38\x04\0\x01t\0");
     assert_eq!(error.to_string(), "PUBLISH refused: DUP is set at QoS 0 [MQTT-3.3.1-2]");
     let error = decode(&mut BytesMut::from(&b"\x30\xff\x7f"[..]), V5, Role::Server, 100).unwrap_err();
-    let text = "PUBLISH refused: 16386 bytes, the limit is 100: raise limits.max_packet if the device may send that [MQTT-3.1.2-24]";
+    let text = "PUBLISH refused: 16386 bytes, the limit is 100: raise limits.max_packet if the device may send that [MQTT-3.2.2-15]";
     assert_eq!(error.to_string(), text);
 }
