@@ -26,11 +26,13 @@ impl DecodeError {
         self.fault.reason()
     }
 
-    /// The version to answer in; `None` when the peer's is not known, and then a silent close is all there is.
+    /// The version to answer in; `None` where a silent close is all there is: the peer's version is not known, or it is 3.1.1, which
+    /// has no return code for a malformed CONNECT and wants none (MQTT-3.1.4-1).
     pub fn version(&self) -> Option<Version> {
         match self.fault {
             Fault::UnsupportedLevel(level) if level > 5 => Some(Version::V5),
             Fault::UnsupportedLevel(_) | Fault::BridgeLevel(_) => Some(Version::V311),
+            _ if self.packet == PacketType::Connect && self.version == Some(Version::V311) => None,
             _ => self.version,
         }
     }
