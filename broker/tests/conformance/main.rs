@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod connack;
 mod connect;
 mod packets;
 mod publish;
@@ -12,7 +13,9 @@ mod subscribe;
 mod wills;
 
 use bytes::BytesMut;
-use forebay_broker::codec::{Ack, Connect, Disconnect, Packet, Property, ReasonCode, Subscribe, SubscribeOptions, Subscription, Text};
+use forebay_broker::codec::{
+    Ack, Connect, ConnectProperties, Disconnect, Packet, Property, ReasonCode, Subscribe, SubscribeOptions, Subscription, Text,
+};
 use forebay_broker::codec::{Unsubscribe, Version, encode};
 use support::{Bench, Client, connect_5, connect_311, id};
 
@@ -74,4 +77,20 @@ fn travelling(properties: &[Property]) -> bytes::Bytes {
         property.write(&mut out).unwrap();
     }
     out.freeze()
+}
+
+fn bytes_of_connect(connect: Connect) -> Vec<u8> {
+    let version = connect.version;
+    bytes_of(&Packet::Connect(Box::new(connect)), version)
+}
+
+fn lasting(connect: Connect) -> Connect {
+    Connect {
+        clean_start: false,
+        properties: ConnectProperties {
+            session_expiry: (connect.version == Version::V5).then_some(600),
+            ..connect.properties
+        },
+        ..connect
+    }
 }
