@@ -107,8 +107,8 @@ pub use limits::Limits;
 pub use listener::{ListenerConfig, cannot_listen};
 pub use local_state::{StateError, StateReport};
 pub use observe::{
-    Accepted, ByReason, DeviceStatus, Devices, Disconnection, DroppedSession, Observer, Publishes, Refusal, Stats, TracedPublish,
-    Unretained,
+    Accepted, ByReason, DeviceStatus, Devices, Disconnection, DroppedOwed, DroppedSession, Observer, Publishes, Refusal, Stats,
+    TracedPublish, Unretained,
 };
 pub use policy::{
     Access, AccessRule, AccessRules, Admission, AdmitAll, Route, RouteStatus, Routes, Undeliverable, UnroutedTopic, glob, nearest,
@@ -121,6 +121,7 @@ pub mod codec;
 mod commits;
 mod connection;
 mod context;
+mod delivery;
 mod fanout;
 mod front;
 mod ingress;

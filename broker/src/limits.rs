@@ -37,6 +37,11 @@ const MIN_INPUT_SHARE: usize = 256 << 10;
 /// The least for the wills of one identity: one of the largest packet, and some.
 const MIN_WILL_SHARE: usize = 256 << 10;
 
+/// The least for the messages that one identity is owed: four of the largest packets.
+const MIN_OWED_SHARE: usize = 512 << 10;
+/// How long a client may take to answer a message of QoS 1 or 2.
+const ACK_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The bounds of the device side. Each has a policy for what is beyond it.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -60,6 +65,10 @@ pub struct Limits {
     pub max_session_bytes: u64,
     /// The same of all sessions together.
     pub max_session_pool: usize,
+    /// Bytes of messages that sessions are owed at QoS 1 and 2; beyond it a session loses the oldest that waits.
+    pub max_owed_bytes: usize,
+    /// How long a client may take to answer a message of QoS 1 or 2; then its connection is closed.
+    pub ack_timeout: Duration,
     /// Longest time that a session is kept without a connection.
     pub max_session_expiry: Duration,
     /// Connections before CONNECT, handshakes among them. Beyond it a peer that is silent gives way to a new one.
@@ -93,6 +102,8 @@ impl Default for Limits {
             max_retained_bytes: 256 << 20,
             max_session_bytes: 8 << 20,
             max_session_pool: 0,
+            max_owed_bytes: 0,
+            ack_timeout: ACK_TIMEOUT,
             max_session_expiry: Duration::from_secs(7 * 24 * 3600),
             max_pending: 2000,
             connect_timeout: Duration::from_secs(30),
@@ -123,10 +134,11 @@ impl Limits {
             // Counted twice: in the buffers of connections, and in the open batch.
             max_uncommitted_bytes: 6 * part,
             max_input_bytes: 2 * part,
-            max_parked_bytes: 2 * part,
+            max_parked_bytes: part,
             max_output_bytes: 4 * part,
             max_alias_bytes: part,
-            max_will_bytes: 2 * part,
+            max_will_bytes: part,
+            max_owed_bytes: 2 * part,
             max_session_pool: 3 * part,
             ..self
         }
@@ -140,6 +152,11 @@ impl Limits {
     /// Of [`Limits::max_session_pool`], what one identity may have.
     pub(crate) fn session_share(&self) -> u64 {
         share(self.max_session_pool, MIN_SESSION_SHARE)
+    }
+
+    /// Of [`Limits::max_owed_bytes`], what one identity may have.
+    pub(crate) fn owed_share(&self) -> u64 {
+        share(self.max_owed_bytes, MIN_OWED_SHARE)
     }
 
     /// Of [`Limits::max_pending`], what one address keeps while there is no place left.
@@ -196,6 +213,7 @@ mod tests {
                 + limits.max_parked_bytes
                 + limits.max_alias_bytes
                 + limits.max_will_bytes
+                + limits.max_owed_bytes
                 + limits.max_session_pool;
             assert!(traffic <= memory.max(MIN_TRAFFIC_BYTES), "{memory} {connections}: {limits:?}");
             assert!(limits.alias_share() > 0 && limits.output_share() as usize <= limits.max_output_bytes);

@@ -7,7 +7,9 @@ mod support;
 use std::num::NonZeroU16;
 use std::sync::atomic::Ordering;
 
-use forebay_broker::codec::{Connect, ConnectProperties, Packet, Publish, PublishProperties, ReasonCode, SubscribeOptions, Text, Version};
+use forebay_broker::codec::{
+    Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, ReasonCode, SubscribeOptions, Text, Version,
+};
 use forebay_broker::{Bound, BoundStatus, Limits, View};
 use support::{Bench, Client, Setup, connect_5, connect_311, publish, until, will};
 
@@ -47,6 +49,10 @@ fn limits_for(bound: Bound) -> Limits {
         },
         Bound::SessionBytes => Limits {
             max_session_pool: 2_000,
+            ..limits
+        },
+        Bound::OwedBytes => Limits {
+            max_owed_bytes: 100_000,
             ..limits
         },
         Bound::OneSessionBytes => Limits {
@@ -140,6 +146,24 @@ async fn reach(bound: Bound, bench: &Bench) -> Vec<Client> {
                     device.send(&Packet::Publish(sized("here/bulk", id, 20_000))).await;
                     device.expect_ack(id, ReasonCode::SUCCESS).await;
                 }
+            }
+            clients
+        }
+        Bound::OwedBytes => {
+            let mut clients = connected(bench, 3).await;
+            let at_1 = SubscribeOptions {
+                qos: QoS::AtLeastOnce,
+                ..SubscribeOptions::default()
+            };
+            for client in &mut clients {
+                client.subscribe_with(1, &["here/bulk"], at_1, None).await;
+            }
+            let mut device = Client::connected(address, connect_5("device")).await;
+            // More than their windows.
+            for round in 0..1200 {
+                let id = 1 + round % 10;
+                device.send(&Packet::Publish(sized("here/bulk", id, 2_000))).await;
+                device.expect_ack(id, ReasonCode::SUCCESS).await;
             }
             clients
         }

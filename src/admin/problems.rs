@@ -472,6 +472,7 @@ fn devices(day: &Counted, unrouted: &[UnroutedTopic], known: &[DeviceStatus], li
         ("publishes were refused", &day.refused),
         ("QoS 0 publishes were dropped", &day.dropped),
         ("publishes with RETAIN were delivered but not retained", &day.unretained),
+        ("messages for local subscribers at QoS 1 and 2 were dropped", &day.owed_dropped),
         ("sessions, or parts of them, were dropped at a bound", &day.dropped_sessions),
         ("TLS handshakes failed", &day.handshake_faults),
     ] {
@@ -507,6 +508,12 @@ fn devices(day: &Counted, unrouted: &[UnroutedTopic], known: &[DeviceStatus], li
         list.push(format!(
             "{} within a day may have missed a local subscriber: too many overlapping filters with `+` match; subscribe with fewer, or with `#`",
             count(day.fanout_cut, "message")
+        ));
+    }
+    if day.acks_late > 0 {
+        list.push(format!(
+            "{} within a day closed because a subscriber did not acknowledge a message for 60 s; the log names the client and the topic",
+            count(day.acks_late, "connection")
         ));
     }
     if day.fanout_dropped > 0 {

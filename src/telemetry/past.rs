@@ -4,10 +4,18 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use forebay_bridge::Ended;
-use forebay_broker::{DroppedSession, Refusal, Unretained};
+use forebay_broker::{Disconnection, DroppedOwed, DroppedSession, Refusal, Unretained};
 use forebay_wal::DiskCall;
 
 use super::figures::{ByLabel, Stats, value};
+
+/// Of what subscribers did not get, what an operator can do something about.
+const LOST: [DroppedOwed; 4] = [
+    DroppedOwed::SessionBound,
+    DroppedOwed::AllSessionsBound,
+    DroppedOwed::TooLarge,
+    DroppedOwed::Refused,
+];
 
 /// How far back it looks.
 const DAY: Duration = Duration::from_secs(86_400);
@@ -25,6 +33,8 @@ pub(crate) struct Counted {
     pub(crate) retained_unread: u64,
     pub(crate) fanout_dropped: u64,
     pub(crate) fanout_cut: u64,
+    pub(crate) owed_dropped: Vec<(String, u64)>,
+    pub(crate) acks_late: u64,
     pub(crate) handshake_faults: ByLabel,
     pub(crate) wrong_names: ByLabel,
     pub(crate) commits_failed: u64,
@@ -69,6 +79,8 @@ impl Counted {
             retained_unread: value(&front.retained_unread),
             fanout_dropped: value(&front.fanout_dropped),
             fanout_cut: value(&front.fanout_cut),
+            owed_dropped: LOST.map(|reason| (reason.label().to_owned(), front.owed_dropped(reason))).to_vec(),
+            acks_late: front.disconnected(Disconnection::AckTimeout),
             handshake_faults: handshake_faults.map(|(label, count)| (label.to_owned(), count)).collect(),
             wrong_names,
             commits_failed: value(&log.commits_failed),
@@ -96,6 +108,8 @@ impl Counted {
             retained_unread: self.retained_unread.saturating_sub(before.retained_unread),
             fanout_dropped: self.fanout_dropped.saturating_sub(before.fanout_dropped),
             fanout_cut: self.fanout_cut.saturating_sub(before.fanout_cut),
+            owed_dropped: since(&self.owed_dropped, &before.owed_dropped),
+            acks_late: self.acks_late.saturating_sub(before.acks_late),
             handshake_faults: since(&self.handshake_faults, &before.handshake_faults),
             wrong_names: since(&self.wrong_names, &before.wrong_names),
             commits_failed: self.commits_failed.saturating_sub(before.commits_failed),

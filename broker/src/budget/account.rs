@@ -260,6 +260,11 @@ impl Charge {
         self.amount -= amount;
     }
 
+    /// The most that its owner may ever have.
+    pub(crate) fn most(&self) -> u64 {
+        self.account.most(&self.owner)
+    }
+
     /// What is charged.
     pub(crate) fn amount(&self) -> u64 {
         self.amount

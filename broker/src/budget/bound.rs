@@ -47,6 +47,8 @@ bounds! {
     Subscriptions = "subscriptions",
     /// Distinct filters, their bytes and levels.
     Filters = "filters",
+    /// Bytes of messages that sessions are owed at QoS 1 and 2.
+    OwedBytes = "owed_bytes",
     /// QoS 2 publishes without PUBREL.
     InFlight = "in_flight",
     /// Bytes of publishes that are not committed yet.
@@ -229,6 +231,17 @@ impl Bound {
                 policy: "a new filter is refused (SUBACK 0x97; 0x80 on 3.1.1)",
                 keys: "",
                 memory: |_| FILTERS_BYTES as u64,
+                is_told: true,
+            },
+            Self::OwedBytes => Line {
+                what: "bytes of messages that wait for their subscribers at QoS 1 and 2",
+                unit: Unit::Bytes,
+                sharer: "identity",
+                share: |limits| Some(limits.owed_share()),
+                whole: |limits| Some(limits.max_owed_bytes as u64),
+                policy: "the oldest message that waits for the session is dropped and counted (`forebay_owed_dropped_total`); a session has at most `sessions.per_session`",
+                keys: "gateway.max_memory, sessions.per_session",
+                memory: |limits| limits.max_owed_bytes as u64,
                 is_told: true,
             },
             Self::InFlight => Line {

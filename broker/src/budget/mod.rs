@@ -38,6 +38,8 @@ pub struct Budget {
     pub(crate) will_bytes: Arc<Account>,
     /// Subscriptions and packet ids of sessions, connected or not.
     pub(crate) session_bytes: Arc<Account>,
+    /// Messages that sessions are owed at QoS 1 and 2, and packet ids of those in flight.
+    pub(crate) owed_bytes: Arc<Account>,
     /// Bytes of publishes that are not committed yet.
     pub(crate) uncommitted: Arc<Uncommitted>,
     reached: Arc<Reached>,
@@ -81,6 +83,7 @@ impl Budget {
             places: Account::new(Bound::Connections, u64::MAX, 0, u64::MAX, Arc::clone(&reached)),
             output_bytes: pool(Bound::OutputBytes, limits.max_output_bytes, limits.output_share()),
             session_bytes: pool(Bound::SessionBytes, limits.max_session_pool, limits.session_share()),
+            owed_bytes: pool(Bound::OwedBytes, limits.max_owed_bytes, limits.owed_share()),
             alias_bytes: pool(Bound::AliasBytes, limits.max_alias_bytes, limits.alias_share()),
             input_bytes: pool(Bound::InputBytes, limits.max_input_bytes, limits.input_share()),
             input_waiting: Arc::default(),
@@ -138,6 +141,7 @@ impl Budget {
             Bound::InputBytes => &self.input_bytes,
             Bound::WillBytes => &self.will_bytes,
             Bound::SessionBytes => &self.session_bytes,
+            Bound::OwedBytes => &self.owed_bytes,
             Bound::UncommittedBytes => return Some((self.uncommitted.taken() as u64, self.uncommitted.whole() as u64)),
             _ => return None,
         };

@@ -18,6 +18,7 @@ use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, ReasonCode, Text, UserProperties, Version, decode_connect, encode,
 };
 use crate::context::Context;
+use crate::delivery::window_of;
 use crate::ingress::Ingress;
 use crate::observe::Disconnection;
 use crate::policy::TopicBounds;
@@ -50,6 +51,8 @@ pub(super) struct Open {
     pub(super) owner: Owner,
     /// Topic aliases that the peer may use.
     pub(super) alias_maximum: u16,
+    /// Publishes of QoS 1 and 2 that may be in flight to the peer.
+    pub(super) window: u16,
 }
 
 /// Reads CONNECT, decides, answers. What came behind CONNECT is given back too.
@@ -199,6 +202,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
         has_fixed_identity,
         owner,
         alias_maximum,
+        window: window_of(connect.version, connect.properties.receive_maximum),
     };
     Ok((open, connack))
 }

@@ -1,52 +1,87 @@
-//! Messages from the fan-out to one peer: its subscriptions, and their PUBLISH packets.
+//! Messages to one peer: its subscriptions, and their PUBLISH packets.
 //!
-//! QoS 0 is granted (SUBACK says so): a message that a slow peer does not read in time is dropped and counted.
+//! At QoS 0 a message that a slow peer does not read in time is dropped and counted. At QoS 1 and 2 it waits in the session's
+//! [`SessionDelivery`].
 
 use std::collections::HashSet;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
+use std::time::Instant;
 
 use forebay_topic::TopicFilter;
 use forebay_wal::Batch;
 
+use super::connect::Open;
 use super::outbox::Outbox;
 use super::outgoing::{Outgoing, Receiver};
-use crate::codec::Version;
+use crate::codec::{QoS, ReasonCode};
 use crate::context::Context;
+use crate::delivery::{Offered, Overdue, Owed, Received, SessionDelivery, Wire};
 use crate::fanout::{Message, NodeId, Origin, Recipient, TooManyFilters};
-use crate::ingress::Ingress;
-use crate::observe::add;
+use crate::observe::{Stats, add};
 use crate::policy::Access;
 use crate::session::SubscriptionOptions;
 
 /// The reader's end. Dropping it ends the deliveries.
 pub(super) struct Deliveries {
+    peer: Arc<Peer>,
     recipient: Arc<dyn Recipient>,
     places: HashSet<NodeId>,
     context: Arc<Context>,
+    /// The highest QoS that is granted.
+    max_qos: u8,
+    /// A subscription was granted QoS 1 or 2.
+    may_owe: bool,
 }
 
 /// Receives messages from the fan-out.
 struct Peer {
-    context: Arc<Context>,
-    outbox: Arc<Outbox>,
-    receiver: Receiver,
+    line: Line,
+    owed: SessionDelivery,
     access: Access,
     origin: Origin,
 }
 
+/// The connection.
+struct Line {
+    outbox: Arc<Outbox>,
+    receiver: Receiver,
+    stats: Arc<Stats>,
+}
+
 impl Deliveries {
-    pub(super) fn new(context: Arc<Context>, outbox: Arc<Outbox>, version: Version, ingress: &Ingress, peer_limit: Option<usize>) -> Self {
-        let peer = Peer {
-            context: Arc::clone(&context),
-            outbox,
-            receiver: Receiver { version, peer_limit },
-            access: ingress.access.clone(),
-            origin: ingress.origin,
-        };
+    pub(super) fn new(context: Arc<Context>, open: &Open) -> Self {
+        let charge = context.budget.owed_bytes.open(open.owner.clone());
+        let stats = Arc::clone(&context.stats);
+        let peer = Arc::new(Peer {
+            line: Line {
+                outbox: Arc::clone(&open.outbox),
+                receiver: Receiver {
+                    version: open.version,
+                    peer_limit: open.peer_limit,
+                },
+                stats: Arc::clone(&stats),
+            },
+            owed: SessionDelivery::new(open.window, charge, context.limits.max_session_bytes, stats),
+            access: open.ingress.access.clone(),
+            origin: open.ingress.origin,
+        });
         Self {
-            recipient: Arc::new(peer),
+            recipient: Arc::clone(&peer) as _,
+            peer,
             places: HashSet::new(),
             context,
+            // What a session is owed is in memory: one that outlives its connection would be promised more than is kept.
+            may_owe: false,
+            max_qos: if open.attached.state.is_persistent { 0 } else { 2 },
+        }
+    }
+
+    /// What is granted to a subscription that asks for this.
+    pub(super) fn granted(&self, options: SubscriptionOptions) -> SubscriptionOptions {
+        SubscriptionOptions {
+            qos: options.qos.min(self.max_qos),
+            ..options
         }
     }
 
@@ -55,6 +90,7 @@ impl Deliveries {
     pub(super) fn subscribe(&mut self, filter: &TopicFilter, options: SubscriptionOptions, after: Batch) -> Result<(), TooManyFilters> {
         let place = self.context.fanout.subscribe(filter, &self.recipient, options, after)?;
         self.places.extend(place);
+        self.may_owe |= options.qos > 0;
         Ok(())
     }
 
@@ -63,6 +99,56 @@ impl Deliveries {
         let place = self.context.fanout.place(filter).filter(|place| self.places.remove(place));
         place.is_some_and(|place| self.context.fanout.unsubscribe(place, &self.recipient))
     }
+
+    /// Whether anything may be owed to the session.
+    pub(super) fn may_owe(&self) -> bool {
+        self.may_owe
+    }
+
+    /// The peer's PUBACK.
+    pub(super) fn acked(&self, id: NonZeroU16, reason: ReasonCode) {
+        self.peer.owed.acked(id, reason, &self.peer.line, Instant::now());
+    }
+
+    /// The peer's PUBREC.
+    pub(super) fn received(&self, id: NonZeroU16, reason: ReasonCode) -> Received {
+        self.peer.owed.received(id, reason, &self.peer.line, Instant::now())
+    }
+
+    /// The peer's PUBCOMP.
+    pub(super) fn completed(&self, id: NonZeroU16) {
+        self.peer.owed.completed(id, &self.peer.line, Instant::now());
+    }
+
+    /// Sends what waits, as far as there is room.
+    pub(super) fn resume(&self) {
+        self.peer.owed.resume(&self.peer.line, Instant::now());
+    }
+
+    /// Whether [`Deliveries::resume`] is due once the outbox has room.
+    pub(super) fn wants_room(&self) -> bool {
+        self.peer.owed.wants_room()
+    }
+
+    /// Waits until [`Deliveries::wants_room`] may have become true. Cancel safe.
+    pub(super) async fn woken(&self) {
+        self.peer.owed.woken().await;
+    }
+
+    /// A publish that the peer has not answered in time.
+    pub(super) fn overdue(&self) -> Option<Overdue> {
+        self.peer.owed.overdue(Instant::now(), self.context.limits.ack_timeout)
+    }
+
+    /// How many messages [`Deliveries::offer`] would take now.
+    pub(super) fn free(&self) -> usize {
+        self.peer.owed.free(&self.peer.line)
+    }
+
+    /// Sends this message if there is room, and if it is still current then.
+    pub(super) fn offer(&self, owed: &Owed, is_current: &dyn Fn() -> bool) -> Offered {
+        self.peer.owed.offer(owed, &self.peer.line, is_current, Instant::now())
+    }
 }
 
 impl Drop for Deliveries {
@@ -70,36 +156,111 @@ impl Drop for Deliveries {
         for place in self.places.drain() {
             self.context.fanout.unsubscribe(place, &self.recipient);
         }
+        self.peer.owed.end();
+    }
+}
+
+/// Of the subscriptions that match, those that want the message, put together.
+struct Wanted {
+    qos: u8,
+    retain: bool,
+    ids: Vec<NonZeroU32>,
+}
+
+impl Peer {
+    /// One copy, whatever the number of subscriptions that match, at the highest QoS of them (MQTT-3.3.4-2), with the ids of all
+    /// (MQTT-3.3.4-4). `None` if none wants it, or the peer may not have it.
+    fn wanted(&self, message: &Message, subscriptions: &[SubscriptionOptions]) -> Option<Wanted> {
+        let is_own = message.origin == self.origin;
+        let wanted = || subscriptions.iter().filter(|options| !(options.no_local && is_own));
+        let qos = wanted().map(|options| options.qos).max()?;
+        let topic = std::str::from_utf8(&message.topic).ok()?;
+        self.access.may_receive(topic).then(|| Wanted {
+            qos: qos.min(message.qos),
+            retain: message.retain && wanted().any(|options| options.retain_as_published),
+            ids: wanted().filter_map(SubscriptionOptions::id).collect(),
+        })
+    }
+
+    fn deliver_at_0(&self, message: &Message, wanted: &Wanted) {
+        let outgoing = Outgoing {
+            retain: wanted.retain,
+            ..Outgoing::of(message, message.expiry)
+        };
+        let mut is_written = true;
+        let receiver = self.line.receiver;
+        let is_taken = self
+            .line
+            .outbox
+            .deliver(|out| is_written = receiver.write(&outgoing, &wanted.ids, out));
+        let stats = &self.line.stats;
+        let counter = if is_taken && is_written {
+            &stats.fanned_out
+        } else {
+            &stats.fanout_dropped
+        };
+        add(counter, 1);
     }
 }
 
 impl Recipient for Peer {
-    /// One copy, whatever the number of subscriptions that match (MQTT 5, 3.3.4), with the ids of all of them (MQTT-3.3.4-4).
     fn deliver(&self, message: &Message, subscriptions: &[SubscriptionOptions]) {
-        let is_own = message.origin == self.origin;
-        let wanted = || subscriptions.iter().filter(|options| !(options.no_local && is_own));
-        if wanted().next().is_none() {
-            return;
+        if let Some(wanted) = self.wanted(message, subscriptions) {
+            self.deliver_at_0(message, &wanted);
         }
-        let Ok(topic) = std::str::from_utf8(&message.topic) else { return };
-        if !self.access.may_receive(topic) {
+    }
+
+    fn owe(&self, message: &Arc<Message>, subscriptions: &[SubscriptionOptions]) {
+        let Some(wanted) = self.wanted(message, subscriptions) else {
             return;
-        }
-        let outgoing = Outgoing {
-            topic: &message.topic,
-            retain: message.retain && wanted().any(|options| options.retain_as_published),
-            expiry: message.expiry,
-            properties: &message.properties,
-            payload: &message.payload,
         };
-        let ids: Vec<_> = wanted().filter_map(SubscriptionOptions::id).collect();
+        let Some(qos) = QoS::from_level(wanted.qos).filter(|qos| *qos != QoS::AtMostOnce) else {
+            // No Local keeps it from the subscription that would get it at a higher QoS.
+            return self.deliver_at_0(message, &wanted);
+        };
+        let now = Instant::now();
+        let owed = Owed {
+            message: Arc::clone(message),
+            qos,
+            retain: wanted.retain,
+            subscription_ids: wanted.ids,
+            since: now,
+        };
+        self.owed.owe(owed, &self.line, now);
+    }
+}
+
+impl Wire for Line {
+    fn has_room(&self) -> bool {
+        self.outbox.has_room()
+    }
+
+    fn fits(&self, owed: &Owed) -> bool {
+        // The id is as long as any.
+        self.receiver
+            .fits(&outgoing(owed, NonZeroU16::MIN, owed.message.expiry), &owed.subscription_ids)
+    }
+
+    fn send(&self, id: NonZeroU16, owed: &Owed, expiry: Option<u32>, is_current: &dyn Fn() -> bool) -> bool {
+        let outgoing = outgoing(owed, id, expiry);
         let mut is_written = true;
-        let is_taken = self.outbox.deliver(|out| is_written = self.receiver.write(&outgoing, &ids, out));
-        let counter = if is_taken && is_written {
-            &self.context.stats.fanned_out
-        } else {
-            &self.context.stats.fanout_dropped
-        };
-        add(counter, 1);
+        let is_sent = self.outbox.deliver_if(is_current, |out| {
+            is_written = self.receiver.write(&outgoing, &owed.subscription_ids, out);
+        });
+        // Topic and ids came in a packet that was decoded, so they can be encoded.
+        debug_assert!(is_written, "{:?}", owed.message.topic);
+        if is_sent {
+            add(&self.stats.fanned_out, 1);
+        }
+        is_sent
+    }
+}
+
+fn outgoing(owed: &Owed, id: NonZeroU16, expiry: Option<u32>) -> Outgoing<'_> {
+    Outgoing {
+        qos: owed.qos,
+        packet_id: Some(id),
+        retain: owed.retain,
+        ..Outgoing::of(&owed.message, expiry)
     }
 }

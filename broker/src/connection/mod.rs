@@ -90,8 +90,7 @@ where
 }
 
 fn reader(open: connect::Open, context: &Arc<Context>) -> reader::Reader {
-    let outbox = Arc::clone(&open.outbox);
-    let deliveries = deliveries::Deliveries::new(Arc::clone(context), outbox, open.version, &open.ingress, open.peer_limit);
+    let deliveries = deliveries::Deliveries::new(Arc::clone(context), &open);
     reader::Reader::new(open, deliveries)
 }
 

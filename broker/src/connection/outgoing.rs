@@ -1,10 +1,11 @@
 //! A PUBLISH to a local subscriber.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use bytes::BytesMut;
 
 use crate::codec::{PublishHeader, QoS, Version, encode_publish_header};
+use crate::fanout::Message;
 
 /// The subscriber's connection.
 #[derive(Clone, Copy)]
@@ -14,8 +15,11 @@ pub(super) struct Receiver {
     pub(super) peer_limit: Option<usize>,
 }
 
-/// The message. Local subscribers get QoS 0.
+/// The message.
 pub(super) struct Outgoing<'m> {
+    /// Its QoS here, and its packet id at QoS 1 and 2.
+    pub(super) qos: QoS,
+    pub(super) packet_id: Option<NonZeroU16>,
     pub(super) topic: &'m [u8],
     pub(super) retain: bool,
     /// The seconds until it expires (MQTT-3.3.2-6).
@@ -24,22 +28,26 @@ pub(super) struct Outgoing<'m> {
     pub(super) payload: &'m [u8],
 }
 
+impl<'m> Outgoing<'m> {
+    /// At QoS 0, without RETAIN.
+    pub(super) fn of(message: &'m Message, expiry: Option<u32>) -> Self {
+        Self {
+            qos: QoS::AtMostOnce,
+            packet_id: None,
+            topic: &message.topic,
+            retain: false,
+            expiry,
+            properties: &message.properties,
+            payload: &message.payload,
+        }
+    }
+}
+
 impl Receiver {
     /// Appends the packet with these ids of subscriptions, unless it is larger than the peer allows; false if it cannot be encoded.
     pub(super) fn write(self, outgoing: &Outgoing<'_>, subscription_ids: &[NonZeroU32], out: &mut BytesMut) -> bool {
-        let header = PublishHeader {
-            dup: false,
-            qos: QoS::AtMostOnce,
-            retain: outgoing.retain,
-            topic: outgoing.topic,
-            packet_id: None,
-            topic_alias: None,
-            expiry: outgoing.expiry,
-            subscription_ids,
-            travelling: outgoing.properties,
-            payload_len: outgoing.payload.len(),
-        };
-        if self.peer_limit.is_some_and(|limit| header.packet_len(self.version) > limit) {
+        let header = header(outgoing, subscription_ids);
+        if !self.takes(&header) {
             return true;
         }
         let is_written = encode_publish_header(&header, self.version, out).is_ok();
@@ -47,5 +55,29 @@ impl Receiver {
             out.extend_from_slice(outgoing.payload);
         }
         is_written
+    }
+
+    /// Whether the packet with these ids of subscriptions is within what the peer allows.
+    pub(super) fn fits(self, outgoing: &Outgoing<'_>, subscription_ids: &[NonZeroU32]) -> bool {
+        self.takes(&header(outgoing, subscription_ids))
+    }
+
+    fn takes(self, header: &PublishHeader<'_>) -> bool {
+        self.peer_limit.is_none_or(|limit| header.packet_len(self.version) <= limit)
+    }
+}
+
+fn header<'a>(outgoing: &Outgoing<'a>, subscription_ids: &'a [NonZeroU32]) -> PublishHeader<'a> {
+    PublishHeader {
+        dup: false,
+        qos: outgoing.qos,
+        retain: outgoing.retain,
+        topic: outgoing.topic,
+        packet_id: outgoing.packet_id,
+        topic_alias: None,
+        expiry: outgoing.expiry,
+        subscription_ids,
+        travelling: outgoing.properties,
+        payload_len: outgoing.payload.len(),
     }
 }

@@ -25,6 +25,21 @@ impl Message {
     pub(crate) fn size(&self) -> usize {
         self.topic.len() + self.properties.len() + self.payload.len()
     }
+
+    /// The same in memory of its own. What came from a batch or a connection's buffer keeps the whole of that.
+    pub(super) fn alone(&self) -> Self {
+        let mut bytes = BytesMut::with_capacity(self.size());
+        let mut copied = |part: &Bytes| {
+            bytes.extend_from_slice(part);
+            bytes.split().freeze()
+        };
+        Self {
+            topic: copied(&self.topic),
+            properties: copied(&self.properties),
+            payload: copied(&self.payload),
+            ..*self
+        }
+    }
 }
 
 const RETAIN: u8 = 1 << 2;

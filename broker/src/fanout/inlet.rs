@@ -204,8 +204,15 @@ impl Inlet {
         self.offer(message, matches)
     }
 
-    /// Adds the message to the next push.
-    fn offer(&mut self, message: Message, matches: Matches) -> Result<(), RouterGone> {
+    /// Gives the message to those who are owed it at QoS 1 or 2, and adds it to the next push for the others.
+    fn offer(&mut self, message: Message, mut matches: Matches) -> Result<(), RouterGone> {
+        let owed = matches.take_owed(message.qos);
+        if owed.len() > 0 {
+            owed.owe(&Arc::new(message.alone()));
+        }
+        if matches.len() == 0 {
+            return Ok(());
+        }
         self.push_bytes += message.size();
         self.push_recipients += matches.len();
         self.push.push((message, matches));

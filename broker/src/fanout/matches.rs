@@ -5,10 +5,14 @@ use std::sync::Arc;
 use super::Message;
 use crate::session::SubscriptionOptions;
 
-/// Receives messages. It never blocks: it drops and counts what it cannot take.
+/// Receives messages. It never blocks: it drops and counts what it cannot take. These are its subscriptions that match, one at
+/// least, and it gets each message once, in one of two ways.
 pub(crate) trait Recipient: Send + Sync {
-    /// Takes a message once; these are its subscriptions that match, one at least.
+    /// Takes a message at QoS 0.
     fn deliver(&self, message: &Message, subscriptions: &[SubscriptionOptions]);
+
+    /// Takes a message that was published at QoS 1 or 2, and that one of the subscriptions at least wants at QoS 1 or 2.
+    fn owe(&self, message: &Arc<Message>, subscriptions: &[SubscriptionOptions]);
 }
 
 /// Subscribers of a topic, as they were when it was looked for. It keeps no lock and needs none.
@@ -37,10 +41,35 @@ impl Matches {
 
     /// Gives the message to each of them.
     pub(super) fn deliver(&self, message: &Message) {
+        self.each(|recipient, subscriptions| recipient.deliver(message, subscriptions));
+    }
+
+    /// Takes out those who are owed a message of this QoS at QoS 1 or 2.
+    pub(super) fn take_owed(&mut self, qos: u8) -> Self {
+        if qos == 0 || self.subscriptions.iter().all(|options| options.qos == 0) {
+            return Self::default();
+        }
+        let (mut owed, mut others) = (Self::default(), Self::default());
+        self.each(|recipient, subscriptions| {
+            let is_owed = subscriptions.iter().any(|options| options.qos > 0);
+            let to = if is_owed { &mut owed } else { &mut others };
+            to.recipients.push((Arc::clone(recipient), subscriptions.len()));
+            to.subscriptions.extend_from_slice(subscriptions);
+        });
+        *self = others;
+        owed
+    }
+
+    /// Owes the message to each of them.
+    pub(super) fn owe(&self, message: &Arc<Message>) {
+        self.each(|recipient, subscriptions| recipient.owe(message, subscriptions));
+    }
+
+    fn each(&self, mut take: impl FnMut(&Arc<dyn Recipient>, &[SubscriptionOptions])) {
         let mut rest = &self.subscriptions[..];
         for (recipient, count) in &self.recipients {
             let (of_one, after) = rest.split_at(*count);
-            recipient.deliver(message, of_one);
+            take(recipient, of_one);
             rest = after;
         }
     }

@@ -14,6 +14,10 @@ struct Slow {
 }
 
 impl Recipient for Slow {
+    fn owe(&self, message: &Arc<Message>, subscriptions: &[SubscriptionOptions]) {
+        self.deliver(message, subscriptions);
+    }
+
     fn deliver(&self, message: &Message, _: &[SubscriptionOptions]) {
         self.took.send(message.topic.clone()).unwrap();
         self.go_on.lock().unwrap().recv().unwrap();

@@ -9,7 +9,7 @@ mod wrong_names;
 pub(crate) use closed_listeners::ClosedListeners;
 pub(crate) use devices::Device;
 pub use devices::{DeviceStatus, Devices};
-pub use stats::{Accepted, ByReason, Disconnection, DroppedSession, Observer, Publishes, Refusal, Stats, Unretained};
+pub use stats::{Accepted, ByReason, Disconnection, DroppedOwed, DroppedSession, Observer, Publishes, Refusal, Stats, Unretained};
 pub(crate) use stats::{add, sub};
 pub use traced_publish::TracedPublish;
 pub(crate) use wrong_names::WrongNames;

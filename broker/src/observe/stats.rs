@@ -76,6 +76,24 @@ reasons! {
 }
 
 reasons! {
+    /// Why a message that a session was owed at QoS 1 or 2 did not reach it.
+    DroppedOwed {
+        /// The session, or its identity, had its share of what may wait; its oldest message made room.
+        SessionBound = "session_bound",
+        /// All sessions together had what may wait; the session's oldest message made room.
+        AllSessionsBound = "all_sessions_bound",
+        /// The message's own expiry was over before it was sent.
+        MessageExpiry = "message_expiry",
+        /// It is larger than the client's Maximum Packet Size.
+        TooLarge = "too_large",
+        /// The client answered with a code of 0x80 or above.
+        Refused = "refused",
+        /// The session ended, with its connection, before the client's answer.
+        SessionEnd = "session_end",
+    }
+}
+
+reasons! {
     /// Why a connection was not accepted, or ended without the device's DISCONNECT.
     Disconnection {
         /// More connections than `limits.max_connections`, or than `access[].max_connections` of one identity.
@@ -110,6 +128,8 @@ reasons! {
         ConnectionLost = "connection_lost",
         /// The peer did not read what it was sent.
         SlowReader = "slow_reader",
+        /// The peer did not answer a message of QoS 1 or 2 in time.
+        AckTimeout = "ack_timeout",
         /// It would have taken more memory than its share, or than there is for all.
         OverBudget = "over_budget",
         /// The log failed, and MQTT 3.1.1 has no other answer.
@@ -176,6 +196,13 @@ pub struct Stats {
     pub fanout_dropped: AtomicU64,
     /// Messages whose search for local subscribers ended at its bound.
     pub fanout_cut: AtomicU64,
+    /// Messages owed to sessions at QoS 1 or 2.
+    pub owed: AtomicU64,
+    /// Of these, those that the client has acknowledged.
+    pub owed_acked: AtomicU64,
+    /// Of these, those that wait now, or are in flight.
+    pub owed_waiting: AtomicU64,
+    owed_dropped: ByReason<{ DroppedOwed::ALL.len() }>,
     /// Publishes parked now: 3.1.1, log full.
     pub parked: AtomicU64,
     /// Retained messages now.
@@ -203,6 +230,16 @@ impl Stats {
         } else {
             self.refused.add(reason as usize)
         }
+    }
+
+    pub(crate) fn drop_owed(&self, reason: DroppedOwed) {
+        self.owed_dropped.add(reason as usize);
+    }
+
+    /// Messages owed at QoS 1 or 2 that did not reach their session for this reason.
+    #[must_use]
+    pub fn owed_dropped(&self, reason: DroppedOwed) -> u64 {
+        self.owed_dropped.value(reason as usize)
     }
 
     pub(crate) fn drop_session(&self, reason: DroppedSession) {

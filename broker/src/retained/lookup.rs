@@ -48,6 +48,8 @@ pub(crate) struct Wanted {
     pub(crate) from: String,
     pub(crate) filter: TopicFilter,
     pub(crate) now: Timestamp,
+    /// The most messages of it, one at least.
+    pub(crate) most: usize,
 }
 
 impl Span {
@@ -152,7 +154,7 @@ impl Retained {
             bytes += message.head.bytes(&message.topic);
             is_first || bytes <= PAGE_BYTES
         };
-        let count = messages.iter().take_while(|message| fits(message)).count();
+        let count = messages.iter().take(wanted.most).take_while(|message| fits(message)).count();
         if let Some(first) = messages.get(count) {
             next = Some(first.topic.to_string());
             messages.truncate(count);
@@ -213,7 +215,7 @@ fn read_stored(
             bytes += head.bytes(topic);
             heads.push((Arc::<str>::from(topic), head));
         }
-        if seen >= PAGE_TOPICS || bytes >= PAGE_BYTES {
+        if seen >= PAGE_TOPICS || bytes >= PAGE_BYTES || heads.len() >= wanted.most {
             next = Some(after(topic));
         }
         next.is_none()

@@ -29,7 +29,7 @@ use crate::budget::{Budget, Owner};
 use crate::commits::Commits;
 use crate::local_state::{StateFile, write_entry};
 use crate::observe::{Stats, Unretained};
-pub(crate) use lookup::{Page, Span, Wanted};
+pub(crate) use lookup::{LookupError, Page, Span, Wanted};
 pub(crate) use message::RetainedMessage;
 use message::{Change, Head, TAG};
 use overlay::Overlay;

@@ -33,7 +33,7 @@ pub(crate) struct SessionKey {
 /// What a subscription asked for besides its filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SubscriptionOptions {
-    /// The QoS asked for; this version grants 0.
+    /// In a session the QoS that was asked for; at the fan-out the one that is granted.
     pub(crate) qos: u8,
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,

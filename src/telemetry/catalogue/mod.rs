@@ -7,7 +7,7 @@ mod signals;
 
 use std::sync::atomic::AtomicU64;
 
-use forebay_broker::{Disconnection, Refusal, Unretained, UnroutedTopic};
+use forebay_broker::{Disconnection, DroppedOwed, Refusal, Unretained, UnroutedTopic};
 use forebay_topic::is_safe;
 use forebay_wal::{DiskCall, Doubt, TrustSource};
 
@@ -189,6 +189,10 @@ const DEVICES: &[Instrument] = &[
     counter("forebay_fanned_out_total", "messages", "Messages delivered to local subscribers.", |m| count(&m.stats.front.fanned_out)),
     counter("forebay_fanout_dropped_total", "messages", "Messages that local subscribers lost because they read too slowly.", |m| count(&m.stats.front.fanout_dropped)),
     counter("forebay_fanout_cut_total", "messages", "Messages whose search for local subscribers ended after 4,096 steps, because too many overlapping filters match: some subscribers may have missed them.", |m| count(&m.stats.front.fanout_cut)),
+    counter("forebay_owed_total", "messages", "Messages that local subscribers are owed at QoS 1 or 2, once for each subscriber: acked + dropped + waiting.", |m| count(&m.stats.front.owed)),
+    counter("forebay_owed_acked_total", "messages", "Of these, those that the subscriber has acknowledged, with PUBACK or PUBCOMP.", |m| count(&m.stats.front.owed_acked)),
+    gauge("forebay_owed_waiting", "messages", "Of these, those that wait for room or for their acknowledgement now: does a subscriber not keep up?", |m| count(&m.stats.front.owed_waiting)),
+    by(&["reason"], counter("forebay_owed_dropped_total", "messages", "Of these, those that did not reach their subscriber. `session_bound`, `all_sessions_bound`: too much waited (`owed_bytes`); `message_expiry`; `too_large` for its Maximum Packet Size; `refused` by it; `session_end`: its session ended with its connection.", |m| by_reason(DroppedOwed::ALL, DroppedOwed::label, |reason| m.stats.front.owed_dropped(reason)))),
     gauge("forebay_retained_messages", "messages", "Retained messages. `limits.max_topics` is the bound.", |m| count(&m.stats.front.retained)),
     gauge("forebay_retained_bytes", "bytes", "Bytes of retained messages: topics, payloads, properties. `sessions.max_bytes` is the bound.", |m| count(&m.stats.front.retained_bytes)),
     counter("forebay_retained_sent_total", "messages", "Retained messages sent to new subscriptions.", |m| count(&m.stats.front.retained_sent)),

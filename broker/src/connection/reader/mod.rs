@@ -1,6 +1,7 @@
 //! The reader: bytes to packets to decisions.
 
 mod publishing;
+mod retained_later;
 mod retaining;
 mod subscribing;
 
@@ -20,18 +21,23 @@ use super::input::{Input, LOOK, RETRY, SILENCE};
 use super::outbox::{Closing, Outbox};
 use super::will::HeldWill;
 use crate::budget::{Charge, Owner};
-use crate::codec::{Ack, AckProperties, Disconnect, Packet, ReasonCode, Role, Version, decode, encode};
+use crate::codec::{Ack, Disconnect, Packet, ReasonCode, Role, Version, decode, encode};
+use crate::delivery::{Overdue, Received};
 use crate::ingress::{Inbound, Ingress};
 use crate::observe::Disconnection;
 use crate::refusal;
 use crate::session::Attached;
 use publishing::FULL_DELAY;
 pub(super) use publishing::forget_failed;
+use retained_later::RetainedLater;
 
 /// For keep-alive 0.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// How long a closing connection goes on reading, so that a reset does not discard what was sent last.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the peer owes an answer for too long, as a part of how long it may take.
+const ACK_CHECKS: u32 = 6;
 
 /// One connection's reading half.
 pub(super) struct Reader {
@@ -58,6 +64,8 @@ pub(super) struct Reader {
     /// The batches of this connection's QoS 2 publishes: one that is sent twice is not acked before it is committed.
     qos2_batches: HashMap<u16, Batch>,
     full_delay: Duration,
+    /// Retained messages that wait until the peer's window has room.
+    retained_later: RetainedLater,
 }
 
 /// What the reader leaves when it has ended.
@@ -82,6 +90,7 @@ impl Reader {
             has_fixed_identity,
             owner,
             alias_maximum,
+            window: _,
         } = open;
         let alias_bytes = ingress.context.budget.alias_bytes.open(owner.clone());
         Self {
@@ -102,6 +111,7 @@ impl Reader {
             retry_at: Instant::now(),
             qos2_batches: HashMap::new(),
             full_delay: FULL_DELAY,
+            retained_later: RetainedLater::default(),
         }
     }
 
@@ -135,10 +145,20 @@ impl Reader {
         let mut is_heard = true;
         // One timer for the whole connection: it is reset only when it has fired, not with every packet.
         let mut silence = std::pin::pin!(sleep_until(heard + self.keep_alive.unwrap_or(NEVER)));
+        let ack_check = self.ingress.context.limits.ack_timeout / ACK_CHECKS;
+        let mut answers = std::pin::pin!(sleep_until(heard + ack_check));
         loop {
             if let Err(closing) = self.drain(stream, input).await {
                 return closing;
             }
+            if self.deliveries.wants_room() {
+                self.deliveries.resume();
+            }
+            if !self.retained_later.is_empty() {
+                Box::pin(self.send_retained_later()).await;
+            }
+            let may_owe = self.deliveries.may_owe();
+            let waits_for_room = self.deliveries.wants_room() || !self.retained_later.is_empty();
             // Only now: while the connection waited for its commits, its socket was not read.
             if is_heard {
                 heard = Instant::now();
@@ -159,6 +179,15 @@ impl Reader {
                     if let Err(closing) = self.retry_parked() {
                         return closing;
                     }
+                }
+                () = self.outbox.room.notified(), if waits_for_room => {}
+                () = self.deliveries.woken(), if may_owe => {}
+                () = &mut answers, if may_owe => {
+                    if let Some(closing) = self.overdue() {
+                        return closing;
+                    }
+                    self.deliveries.resume();
+                    answers.as_mut().reset(Instant::now() + ack_check);
                 }
                 read = input.read(stream), if is_reading => match read {
                     Ok(0) | Err(_) => return Closing::silently(Disconnection::ConnectionLost),
@@ -207,6 +236,29 @@ impl Reader {
             }
             None => Closing::because(Disconnection::TakenOver, ReasonCode::SESSION_TAKEN_OVER),
         }
+    }
+
+    /// The end of a connection whose peer does not answer: what it is owed can be sent again on another one only (MQTT-4.4.0-1).
+    fn overdue(&self) -> Option<Closing> {
+        let Overdue { packet_id, topic } = self.deliveries.overdue()?;
+        if self.is_first("ack_timeout") {
+            let (identity, client_id) = (
+                PeerText::new(&self.ingress.key.identity),
+                PeerText::new(&self.ingress.key.client_id),
+            );
+            let (topic, limit) = (PeerText::new(&topic), self.ingress.context.limits.ack_timeout);
+            tracing::warn!(
+                ?identity,
+                ?client_id,
+                ?topic,
+                packet_id,
+                "the connection is closed: the client has not acknowledged a message for {limit:?}; look what it does with messages of this topic"
+            );
+        }
+        Some(Closing::because(
+            Disconnection::AckTimeout,
+            ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+        ))
     }
 
     /// Decodes and handles all whole packets in the buffer.
@@ -258,15 +310,23 @@ impl Reader {
             Packet::Subscribe(subscribe) => Box::pin(self.subscribe(subscribe, now)).await,
             Packet::Unsubscribe(unsubscribe) => Box::pin(self.unsubscribe(unsubscribe, now)).await,
             Packet::Disconnect(disconnect) => Err(self.disconnect(&disconnect)),
-            // Nothing is sent at QoS 1 or 2, so these answer nothing. They are ignored.
-            Packet::PubAck(_) | Packet::PubComp(_) => Ok(()),
+            Packet::PubAck(ack) => {
+                self.deliveries.acked(ack.packet_id, ack.reason);
+                Ok(())
+            }
             Packet::PubRec(ack) => {
-                let gone = Ack {
-                    packet_id: ack.packet_id,
-                    reason: ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
-                    properties: AckProperties::default(),
-                };
-                self.reply(&Packet::PubRel(gone));
+                let release = |reason| self.reply(&Packet::PubRel(Ack::new(ack.packet_id, reason)));
+                match self.deliveries.received(ack.packet_id, ack.reason) {
+                    Received::Release => release(ReasonCode::SUCCESS),
+                    // A refused message is not released (MQTT-4.3.3-4), not even if it is refused twice.
+                    Received::Unknown if ack.reason.is_error() => {}
+                    Received::Unknown => release(ReasonCode::PACKET_IDENTIFIER_NOT_FOUND),
+                    Received::Refused => {}
+                }
+                Ok(())
+            }
+            Packet::PubComp(ack) => {
+                self.deliveries.completed(ack.packet_id);
                 Ok(())
             }
             _ => Err(Closing::because(Disconnection::Protocol, ReasonCode::PROTOCOL_ERROR)),

@@ -1,4 +1,4 @@
-//! Sends the retained messages of a new subscription.
+//! Sends the retained messages of a new subscription at QoS 0.
 //!
 //! The reader sends them before it goes on, so SUBSCRIBE stays a barrier. It has one page in memory at a time, and only
 //! while the outbox has room for it. A topic's newest message comes last: a message is visible as retained before it goes to
@@ -9,9 +9,9 @@ use forebay_topic::{PeerText, TopicFilter};
 use super::super::outbox::Closing;
 use super::super::outgoing::{Outgoing, Receiver};
 use super::Reader;
-use crate::codec::RetainHandling;
+use crate::codec::{QoS, RetainHandling};
 use crate::observe::add;
-use crate::retained::{Page, RetainedMessage, Span, Wanted};
+use crate::retained::{LookupError, Page, RetainedMessage, Span, Wanted};
 use crate::session::SubscriptionOptions;
 
 /// Whether a subscription gets retained messages (MQTT-3.3.1-9 ff.; on 3.1.1 always, MQTT-3.3.1-6).
@@ -26,10 +26,6 @@ pub(super) fn is_due(handling: RetainHandling, is_new: bool) -> bool {
 impl Reader {
     /// Sends the retained messages that match this filter.
     pub(super) async fn send_retained(&mut self, filter: &TopicFilter, options: SubscriptionOptions) -> Result<(), Closing> {
-        let receiver = Receiver {
-            version: self.version,
-            peer_limit: self.peer_limit,
-        };
         if self.ingress.context.retained.is_empty() {
             return Ok(());
         }
@@ -43,15 +39,12 @@ impl Reader {
                     from: place,
                     filter: filter.clone(),
                     now: context.clock.now(),
+                    most: usize::MAX,
                 };
                 match context.retained.page(wanted).await {
-                    Ok(page) => from = self.send_page(&page, receiver, options),
+                    Ok(page) => from = self.send_page(&page, options),
                     Err(error) => {
-                        add(&context.stats.retained_unread, 1);
-                        if self.is_first("retained_unread") {
-                            let (identity, filter) = (PeerText::new(&self.ingress.key.identity), PeerText::new(filter.as_str()));
-                            tracing::warn!(?identity, ?filter, %error, "a subscription did not get its retained messages: state.redb cannot be read; check the disk");
-                        }
+                        self.note_unread(filter, &error);
                         return Ok(());
                     }
                 }
@@ -60,35 +53,49 @@ impl Reader {
         Ok(())
     }
 
+    pub(super) fn note_unread(&self, filter: &TopicFilter, error: &LookupError) {
+        add(&self.ingress.context.stats.retained_unread, 1);
+        if self.is_first("retained_unread") {
+            let (identity, filter) = (PeerText::new(&self.ingress.key.identity), PeerText::new(filter.as_str()));
+            tracing::warn!(?identity, ?filter, %error, "a subscription did not get its retained messages: state.redb cannot be read; check the disk");
+        }
+    }
+
     /// Returns where the next page begins: at the first message of this page that is no longer the newest of its topic.
-    fn send_page(&self, page: &Page, receiver: Receiver, options: SubscriptionOptions) -> Option<String> {
+    fn send_page(&self, page: &Page, options: SubscriptionOptions) -> Option<String> {
         for message in &page.messages {
-            if self.may_have(message, options) && !self.send_one(message, page, receiver, options) {
+            if self.may_have(message, options) && !self.send_one(message, page, options) {
                 return Some(message.topic.to_string());
             }
         }
         page.next.clone()
     }
 
-    fn may_have(&self, message: &RetainedMessage, options: SubscriptionOptions) -> bool {
+    pub(super) fn may_have(&self, message: &RetainedMessage, options: SubscriptionOptions) -> bool {
         // A retained message has its publisher's identity only. Where several clients share one, each gets its own, too: better than that
         // it misses those of the others.
         let is_own = options.no_local && !self.has_fixed_identity && message.head.identity == self.ingress.key.identity;
         !is_own && self.ingress.access.may_receive(&message.topic)
     }
 
-    fn send_one(&self, message: &RetainedMessage, page: &Page, receiver: Receiver, options: SubscriptionOptions) -> bool {
+    pub(super) fn send_one(&self, message: &RetainedMessage, page: &Page, options: SubscriptionOptions) -> bool {
         let context = &self.ingress.context;
         let Ok(expiry) = message.head.remaining(&context.clock.now()) else {
             return true;
         };
         let outgoing = Outgoing {
+            qos: QoS::AtMostOnce,
+            packet_id: None,
             topic: message.topic.as_bytes(),
             // It is not live, so RETAIN is set (MQTT-3.3.1-8).
             retain: true,
             expiry,
             properties: &message.properties,
             payload: &message.payload,
+        };
+        let receiver = Receiver {
+            version: self.version,
+            peer_limit: self.peer_limit,
         };
         let ids = options.id();
         let is_current = || page.is_current(message, &context.retained);

@@ -47,15 +47,16 @@ impl Reader {
                 subscription_id: subscribe.subscription_id.map(std::num::NonZeroU32::get),
             };
             let code = match self.grant(text, options) {
-                Ok(filter) => {
+                Ok((filter, granted)) => {
                     let name = filter.as_str().to_owned();
                     let is_new = self.attached.state.subscriptions.insert(name.clone(), options).is_none();
                     if is_due(subscription.options.retain_handling, is_new) {
-                        due.push((filter, options));
+                        due.push((filter, granted));
                     }
                     changes.push(Change::Subscribed(self.attached.id.clone(), name, options));
                     add(&self.ingress.context.stats.subscriptions_granted, 1);
-                    ReasonCode::SUCCESS
+                    // Granted QoS 0, 1 and 2 are the codes 0, 1 and 2.
+                    ReasonCode(granted.qos)
                 }
                 Err(refused) => refused.code(),
             };
@@ -70,7 +71,13 @@ impl Reader {
             properties: AckProperties::default(),
         }));
         for (filter, options) in due {
-            self.send_retained(&filter, options).await?;
+            // What is left of those of an earlier subscription is among them.
+            self.retained_later.forget(filter.as_str());
+            if options.qos == 0 {
+                self.send_retained(&filter, options).await?;
+            } else {
+                self.retained_later.begin(filter, options);
+            }
         }
         Ok(())
     }
@@ -97,8 +104,8 @@ impl Reader {
         }
     }
 
-    /// Subscribes if that is allowed.
-    fn grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, RefusedSubscription> {
+    /// Subscribes if that is allowed, and returns what is granted.
+    fn grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<(TopicFilter, SubscriptionOptions), RefusedSubscription> {
         let granted = self.try_grant(text, options);
         if let Err(refused) = &granted {
             refused.note(&self.ingress.key.identity, text, &self.ingress.context);
@@ -106,7 +113,7 @@ impl Reader {
         granted
     }
 
-    fn try_grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<TopicFilter, RefusedSubscription> {
+    fn try_grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<(TopicFilter, SubscriptionOptions), RefusedSubscription> {
         if text.starts_with("$share/") {
             return Err(RefusedSubscription::Shared);
         }
@@ -127,13 +134,14 @@ impl Reader {
             session::subscription_bytes(text)
         };
         self.attached.charge(charge).map_err(RefusedSubscription::OverBudget)?;
-        let subscribed = self.deliveries.subscribe(&filter, options, self.outbox.commits.latest_committed());
+        let granted = self.deliveries.granted(options);
+        let subscribed = self.deliveries.subscribe(&filter, granted, self.outbox.commits.latest_committed());
         if subscribed.is_err() {
             self.attached.settle();
         }
         // Once is enough: what it then notes of its records is little, and forgotten with each batch.
         self.ingress.has_no_local |= options.no_local && subscribed.is_ok();
-        subscribed.map(|()| filter).map_err(RefusedSubscription::TooManyFilters)
+        subscribed.map(|()| (filter, granted)).map_err(RefusedSubscription::TooManyFilters)
     }
 
     pub(super) async fn unsubscribe(&mut self, unsubscribe: Unsubscribe, now: Timestamp) -> Result<(), Closing> {
@@ -145,6 +153,7 @@ impl Reader {
             let existed = self.attached.state.subscriptions.remove(filter.as_str()).is_some();
             if existed {
                 self.deliveries.unsubscribe(filter.as_str());
+                self.retained_later.forget(filter.as_str());
                 changes.push(Change::Unsubscribed(self.attached.id.clone(), filter.as_str().to_owned()));
             }
             codes.push(if existed {

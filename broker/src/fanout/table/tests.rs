@@ -12,6 +12,10 @@ use crate::fanout::{Message, Origin};
 struct Served(Mutex<Vec<u32>>);
 
 impl Recipient for Served {
+    fn owe(&self, message: &Arc<Message>, subscriptions: &[SubscriptionOptions]) {
+        self.deliver(message, subscriptions);
+    }
+
     fn deliver(&self, _: &Message, subscriptions: &[SubscriptionOptions]) {
         let ids = subscriptions.iter().filter_map(|options| options.subscription_id);
         self.0.lock().unwrap().extend(ids);
