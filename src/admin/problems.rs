@@ -512,7 +512,7 @@ fn devices(day: &Counted, unrouted: &[UnroutedTopic], known: &[DeviceStatus], li
     }
     if day.acks_late > 0 {
         list.push(format!(
-            "{} within a day closed because a subscriber did not acknowledge a message for 60 s; the log names the client and the topic",
+            "{} within a day closed because a subscriber did not acknowledge a message within `sessions.ack_timeout`; the log names the client and the topic",
             count(day.acks_late, "connection")
         ));
     }

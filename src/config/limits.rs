@@ -41,6 +41,8 @@ pub(crate) struct Sessions {
     pub(crate) per_session: u64,
     /// How long a session outlives its connection. Default 7 days.
     pub(crate) max_expiry: Duration,
+    /// How long a subscriber may take to acknowledge a message. Default 60 s.
+    pub(crate) ack_timeout: Duration,
 }
 
 impl Config {
@@ -60,6 +62,7 @@ impl Config {
             max_retained_bytes: self.sessions.max_bytes.min(self.gateway.max_disk / RETAINED_PART),
             max_session_bytes: self.sessions.per_session,
             max_session_expiry: self.sessions.max_expiry,
+            ack_timeout: self.sessions.ack_timeout,
             ..forebay_broker::Limits::default()
         };
         limits.within(usize::try_from(self.gateway.max_memory).unwrap_or(usize::MAX))
@@ -91,6 +94,7 @@ pub(super) fn read_sessions(root: &Section<'_>, reading: &mut Reading<'_>) -> Se
         max_bytes: section.bytes("max_bytes").unwrap_or_default(),
         per_session: section.bytes("per_session").unwrap_or_default(),
         max_expiry: section.duration("max_expiry").unwrap_or_default(),
+        ack_timeout: section.duration("ack_timeout").unwrap_or_default(),
     };
     if sessions.per_session > sessions.max_bytes {
         let reason = format!(

@@ -159,6 +159,7 @@ const KEYS: &[KeyDoc] = &[
     value("sessions.max_bytes", Bytes { min: "1MiB", max: "64TiB" }, "256MiB", "At most this many bytes of retained messages (topics, payloads, properties). They are in `state.redb`, which takes up to twice that on disk and counts in `gateway.max_disk`; retained messages have at most an eighth of that. A message beyond the bound is delivered but not retained, and counted."),
     value("sessions.per_session", Bytes { min: "1KiB", max: "64TiB" }, "8MiB", "At most this many bytes of what is kept for one session: its subscriptions and QoS 2 packet ids, and 160 bytes for each subscription. A subscription beyond it is refused. Also of the messages that wait for one session at QoS 1 and 2; beyond it the oldest is dropped."),
     value("sessions.max_expiry", Duration { min: "1s", max: "3650d" }, "7d", "The longest time that a session outlives its connection."),
+    value("sessions.ack_timeout", Duration { min: "1s", max: "1h" }, "60s", "How long a subscriber may take to acknowledge a message of QoS 1 or 2. Then it is named in the gateway's own log, and its connection is closed: a message is sent again only on a new connection."),
 
     words("streams", List, "one `default`: 1GiB, drop_oldest", "The log's queues in order of priority, at most 8. Make one for alarms and one for telemetry, never one per device."),
     required("streams[].name", Text, "Unique. 1 to 32 of `a-z 0-9 _ -`, beginning with a letter; not `local` or `dead`. The records of a stream belong to its name: renaming it leaves them behind."),

@@ -31,7 +31,7 @@ access:
     subscribe: ["devices/{device}/commands/#"]
     deny: ["devices/{device}/factory/#"]
 limits: {max_connections: 2000, max_packet: 128KiB, max_in_flight: 100, max_keep_alive: 20m, max_topics: 100000}
-sessions: {max_bytes: 256MiB, per_session: 8MiB, max_expiry: 7d}
+sessions: {max_bytes: 256MiB, per_session: 8MiB, max_expiry: 7d, ack_timeout: 60s}
 streams:
   - {name: alarms, max_bytes: 64MiB, when_full: refuse}
   - {name: telemetry, max_bytes: 1GiB, max_age: 7d, when_full: drop_oldest, order: strict}
