@@ -68,8 +68,13 @@ async fn publishes(line: &[String], version: &str, qos: &str, topic: &str, paylo
 
 /// Subscribes with a random client id, and waits until that is granted.
 async fn subscribes(line: &[String], version: &str, filter: &str) -> Running {
+    subscribes_at(line, version, "1", filter, "MESSAGE %t %p").await
+}
+
+/// The same at this QoS, and writing messages in this format.
+async fn subscribes_at(line: &[String], version: &str, qos: &str, filter: &str, format: &str) -> Running {
     let mut arguments = line.to_vec();
-    arguments.extend(owned(&["-V", version, "-q", "1", "-t", filter, "-d", "-F", "MESSAGE %t %p"]));
+    arguments.extend(owned(&["-V", version, "-q", qos, "-t", filter, "-d", "-F", format]));
     let mut subscriber = Running::start(&mosquitto_sub(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     subscriber
         .says("Subscribed", |said| said.iter().any(|line| line.contains("Subscribed")))
@@ -224,6 +229,36 @@ async fn mosquitto_clients_reach_each_other_over_tls_and_loopback() {
             foreign.said
         );
     }
+    assert_eq!(gateway.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mosquitto_sub_gets_each_message_at_its_qos_and_acknowledges_it() {
+    let plant = Plant::new(&[BOARD]);
+    let mut gateway = scene(&plant).cloud_on(1).gateway();
+    gateway.start().await;
+    let loopback = on_loopback(&gateway);
+    let topic = format!("devices/{BOARD}/commands/do");
+    let mut acknowledged = 0;
+    for version in VERSIONS {
+        for asked in 0..=2 {
+            let mut subscriber = subscribes_at(&loopback, version, &asked.to_string(), &topic, "MESSAGE %q %p").await;
+            for published in 0..=2 {
+                for number in 0..3 {
+                    let payload = format!("{published}.{number}");
+                    publishes(&loopback, version, &published.to_string(), &topic, &payload).await;
+                    let line = format!("MESSAGE {} {payload}", published.min(asked));
+                    subscriber.says(&line, |said| said.contains(&line)).await;
+                    acknowledged += u64::from(published.min(asked) > 0);
+                }
+            }
+            eventually("all are acknowledged", || async {
+                (gateway.metric("forebay_owed_acked_total", &[]).await == acknowledged as f64).then_some(())
+            })
+            .await;
+        }
+    }
+    assert_eq!(gateway.metric("forebay_owed_total", &[]).await, acknowledged as f64);
     assert_eq!(gateway.stop().await, 0);
 }
 
