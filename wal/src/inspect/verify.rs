@@ -12,7 +12,7 @@ use crate::inspect::inspector::Inspector;
 use crate::inspect::source::Source;
 use crate::io::directory::Overlay;
 use crate::record::{Partition, StreamId};
-use crate::segment::database::{SegmentError, contained, open_db};
+use crate::segment::database::{SegmentError, contained, open_view};
 use crate::segment::segments::{CLOSED_CACHE, name};
 use crate::segment::table::{self, Next, Table};
 
@@ -149,15 +149,14 @@ impl Verification<'_> {
     fn closed(&mut self, number: u64, waiting: &mut BTreeMap<u8, u64>) -> Result<Rows, SegmentError> {
         let file = self.source.directory().open(&name(number)).map_err(SegmentError::Io)?;
         let overlay = Overlay::new(file).map_err(SegmentError::Io)?;
-        let (mut db, _) = contained(|| open_db(overlay, CLOSED_CACHE))?;
+        let (mut db, _) = contained(|| open_view(overlay, CLOSED_CACHE))?;
         match db.check_integrity() {
             Ok(true) => {}
             Ok(false) => self.find(Some(number), None, "redb's page checksums do not agree with its pages"),
             Err(error) => self.find(Some(number), None, format!("redb's check of its pages failed: {error}")),
         }
-        let db = db.db()?;
-        self.content(number, waiting, &mut |after| contained(|| next(&Table::open(db)?, after)))?;
-        contained(|| rows(&Table::open(db)?))
+        self.content(number, waiting, &mut |after| db.contained(|db| next(&Table::open(db)?, after)))?;
+        db.contained(|db| rows(&Table::open(db)?))
     }
 
     /// All blocks of a segment in the order of their keys, so many at a time.

@@ -23,7 +23,7 @@ use crate::encoding::scan::{Wanted, Whole};
 use crate::io::directory::{Directory as _, Overlay, StorageFile};
 use crate::io::read_only::ReadOnly;
 use crate::record::{Epoch, Record};
-use crate::segment::database::{SegmentError, contained, open_db};
+use crate::segment::database::{SegmentError, contained, open_view};
 use crate::segment::search::{Step, each_whole};
 use crate::segment::segments::CLOSED_CACHE;
 use crate::segment::table::{self, Next, Table};
@@ -116,11 +116,11 @@ pub fn salvage(file: &Path, see: &mut dyn FnMut(SalvageStep) -> bool) -> io::Res
 impl Salvage<'_> {
     fn through_redb(&mut self, source: &Arc<dyn StorageFile>) -> Result<(), SegmentError> {
         let overlay = Overlay::new(source.clone()).map_err(SegmentError::Io)?;
-        let (mut db, _) = contained(|| open_db(overlay, CLOSED_CACHE))?;
+        let (mut db, _) = contained(|| open_view(overlay, CLOSED_CACHE))?;
         let is_whole = db.check_integrity();
-        self.state = contained(|| read_state(db.db()?, u64::MAX)).ok().map(|recovered| recovered.state);
-        contained(|| {
-            Table::open(db.db()?)?.each_block(table::ALL, |(stream, first), value| {
+        self.state = db.contained(|db| read_state(db, u64::MAX)).ok().map(|recovered| recovered.state);
+        db.contained(|db| {
+            Table::open(db)?.each_block(table::ALL, |(stream, first), value| {
                 let bytes = Bytes::copy_from_slice(value);
                 if !block::is_whole(&bytes) {
                     self.report.trouble = Some(format!("the block of stream {stream} at {first} is damaged"));

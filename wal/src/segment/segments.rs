@@ -16,7 +16,7 @@ use crate::io::directory::{Backend, Directory, Overlay, StorageFile};
 use crate::io::metered::Metered;
 use crate::io::watched::Watched;
 use crate::segment::blocks::Blocks;
-use crate::segment::database::{SegmentError, Store, contained, open_db};
+use crate::segment::database::{SegmentError, Store, contained, open_db, open_view};
 use crate::segment::deaths::Deaths;
 use crate::segment::life::{Life, Lives};
 use crate::segment::quarantine::UNCOUNTED;
@@ -122,8 +122,8 @@ impl Segments {
         self.deaths.refuse(number)?;
         let overlay = Overlay::new(self.raw(number).map_err(SegmentError::Io)?).map_err(SegmentError::Io)?;
         contained(|| {
-            let (db, clean) = open_db(overlay, CLOSED_CACHE)?;
-            Ok((read(db.db()?)?, clean))
+            let (db, clean) = open_view(overlay, CLOSED_CACHE)?;
+            Ok((db.contained(read)?, clean))
         })
     }
 
@@ -138,7 +138,7 @@ impl Segments {
         let file = Metered::over(file, &self.stats);
         let (active, found, clean) = contained(|| {
             let (db, clean) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
-            let found = read(db.db()?)?;
+            let found = db.contained(read)?;
             Ok((Active { number, db, file }, found, clean))
         })?;
         self.activate(active);
@@ -236,7 +236,7 @@ impl Segments {
         };
         for row in [row, row + 1] {
             let encoded = encode_row(RowKind::Snapshot, row, snapshot);
-            contained(|| table::write(ahead.db.db()?, &[], row, &encoded))?;
+            ahead.db.contained(|db| table::write(db, &[], row, &encoded))?;
         }
         self.directory.rename(NEXT, &name(number)).map_err(SegmentError::Io)?;
         self.directory.sync().map_err(SegmentError::Io)?;
@@ -301,7 +301,7 @@ impl Segments {
     pub(crate) fn commit(&self, blocks: &[NewBlock<'_>], row: u64, delta: &[u8]) -> Result<(), SegmentError> {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
         let active = active.as_ref().ok_or_else(|| SegmentError::Damaged("no segment is open".into()))?;
-        contained(|| table::write(active.db.db()?, blocks, row, delta))?;
+        active.db.contained(|db| table::write(db, blocks, row, delta))?;
         self.directory
             .confirm(&name(active.number), &*active.file)
             .map_err(SegmentError::Io)
@@ -495,11 +495,11 @@ impl Segments {
         {
             let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(active) = active.as_ref().filter(|active| active.number == number) {
-                return contained(|| action(&Table::open(active.db.db()?)?));
+                return active.db.contained(|db| action(&Table::open(db)?));
             }
         }
         let db = self.closed(number)?;
-        contained(|| action(&Table::open(db.db()?)?))
+        db.contained(|db| action(&Table::open(db)?))
     }
 
     /// A closed segment, opened on demand; the two used last stay open.
@@ -520,7 +520,7 @@ impl Segments {
         }
         let file = self.directory.open(&name(number)).map_err(SegmentError::Io)?;
         let overlay = Overlay::new(file).map_err(SegmentError::Io)?;
-        let opened = contained(|| open_db(overlay, CLOSED_CACHE)).inspect_err(|error| {
+        let opened = contained(|| open_view(overlay, CLOSED_CACHE)).inspect_err(|error| {
             if let SegmentError::Damaged(what) = error {
                 lock(&self.unopenable).insert(number, what.clone());
             }

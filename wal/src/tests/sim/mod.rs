@@ -89,6 +89,14 @@ fn simulated_damage_is_counted_and_never_served() {
 }
 
 #[test]
+fn simulated_damage_that_ended_processes_or_stopped_starts_is_survived() {
+    // redb panicked twice when it was dropped; a start took pages beyond the end of a segment for a disk that had failed.
+    for seed in [2275, 500_242] {
+        assert_eq!(run(seed, Weather::Damage, Omission::Nothing).map(drop), Ok(()), "seed {seed}");
+    }
+}
+
+#[test]
 fn simulated_seeds_replay() {
     for seed in 0..5 {
         let once = run(seed, Weather::PowerCuts, Omission::Nothing);
