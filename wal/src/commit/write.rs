@@ -18,6 +18,8 @@ use crate::segment::page_fill::PageFill;
 use crate::shared::Shared;
 use crate::sync::lock;
 
+/// How many commits what became of records waits for one that died and cannot be read at the moment.
+const LETTERS_WAIT: u32 = 20;
 /// How far a trusted time must be from the one on disk to be worth writing.
 const TRUSTED_STEP_MS: u64 = 60_000;
 
@@ -62,6 +64,8 @@ struct Letters {
     streams: Vec<OfStream>,
     /// The slots of those that could not be read any more.
     lost: Vec<u32>,
+    /// Those that could not be read, and may be another time.
+    unread: Vec<DeadJob>,
 }
 
 impl Draft {
@@ -69,7 +73,7 @@ impl Draft {
     /// [`Draft::give_back`] must follow.
     pub(crate) fn gather(shared: &Shared, segment: u64, batch: &OpenBatch, extra: &Extra<'_>) -> Self {
         let mut copied = Vec::new();
-        let (mut changes, dead, surplus) = {
+        let (mut changes, dead, mut surplus) = {
             let mut tracker = lock(&shared.tracker);
             let catalogue = lock(&shared.catalogue);
             let (mut changes, dead) = tracker.collect(&catalogue);
@@ -85,6 +89,19 @@ impl Draft {
             let surplus = surplus(&catalogue, &changes);
             (changes, dead, surplus)
         };
+        let mut letters = Letters::of(shared, dead);
+        if letters.unread.is_empty() {
+            lock(&shared.tracker).letters_waited = 0;
+        } else if matches!(extra, Extra::Nothing) && letters.may_wait(shared) {
+            // Nothing that became of earlier records is written this time: a letter and its count go into one commit.
+            lock(&shared.tracker).restore();
+            shared.mark_dirty();
+            changes.clear();
+            surplus.clear();
+            letters = Letters::of(shared, Vec::new());
+        } else {
+            letters.give_up();
+        }
         changes.extend(surplus.values().map(|by| Change::Ledger {
             slot: 0,
             count: Count::Requeued,
@@ -97,7 +114,6 @@ impl Draft {
         }));
         let streams = by_stream(&batch.records);
         changes.extend(streams.iter().map(|stream| stream.appended(segment)));
-        let letters = Letters::of(shared, dead);
         letters.correct(&mut changes);
         changes.extend(letters.streams.iter().map(|stream| stream.appended(segment)));
         count_accepted(batch, &mut changes);
@@ -184,21 +200,17 @@ impl Letters {
         let mut data = Vec::new();
         let mut records = Vec::new();
         let mut lost = Vec::new();
+        let mut unread = Vec::new();
         for job in jobs {
             let record = match shared.known_record_at(job.segment, job.stream, job.offset) {
                 Ok(record) => record,
-                Err(absent) => {
-                    let is_damaged = absent == Absent::Damaged;
-                    tracing::error!(
-                        stream = job.stream,
-                        offset = job.offset,
-                        slot = job.slot,
-                        reason = job.reason,
-                        is_damaged,
-                        "a record that the cloud refused cannot be read: there is no dead letter of it"
-                    );
-                    // One that the disk does not give at the moment is in its segment all the same.
-                    lost.extend(is_damaged.then_some(job.slot));
+                Err(Absent::ForNow) if is_sound(shared, &job) => {
+                    unread.push(job);
+                    continue;
+                }
+                Err(_) => {
+                    tell_lost(&job);
+                    lost.push(job.slot);
                     continue;
                 }
             };
@@ -228,6 +240,22 @@ impl Letters {
             records,
             streams,
             lost,
+            unread,
+        }
+    }
+
+    /// Whether another commit may find what this one could not read.
+    fn may_wait(&self, shared: &Shared) -> bool {
+        let mut tracker = lock(&shared.tracker);
+        tracker.letters_waited += 1;
+        tracker.letters_waited <= LETTERS_WAIT
+    }
+
+    /// Those that could not be read never will be.
+    fn give_up(&mut self) {
+        for job in self.unread.drain(..) {
+            tell_lost(&job);
+            self.lost.push(job.slot);
         }
     }
 
@@ -247,6 +275,23 @@ impl Letters {
             });
         }
     }
+}
+
+/// Whether nothing is known to be wrong with the segment of a record that died.
+fn is_sound(shared: &Shared, job: &DeadJob) -> bool {
+    let is_damaged = lock(&shared.repairs).damaged.contains_key(&job.segment);
+    let lies_there = lock(&shared.catalogue).lies_in(job.segment, job.stream, job.offset);
+    lies_there && !is_damaged
+}
+
+fn tell_lost(job: &DeadJob) {
+    tracing::error!(
+        stream = job.stream,
+        offset = job.offset,
+        slot = job.slot,
+        reason = job.reason,
+        "a record that the cloud refused cannot be read: it is counted as damaged, and there is no dead letter of it"
+    );
 }
 
 /// How many more records the changes take out of segments than are counted there, by user stream. What could not be read when it was counted

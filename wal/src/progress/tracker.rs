@@ -35,6 +35,8 @@ pub(crate) struct Tracker {
     pub(crate) stats: Arc<Stats>,
     /// While a commit moves records to another segment, no record is counted as settled in its segment.
     moving: Option<Moving>,
+    /// How many commits in a row a dead record could not be read for its letter.
+    pub(crate) letters_waited: u32,
     hasher: RandomState,
 }
 
@@ -86,6 +88,7 @@ impl Tracker {
             gauges,
             stats,
             moving: None,
+            letters_waited: 0,
             hasher,
         }
     }
@@ -246,7 +249,15 @@ impl Tracker {
                 continue;
             };
             left = (left.0.saturating_sub(1), left.1.saturating_sub(entry.cost));
-            let count = entry.settled.as_ref().map_or(Count::Damaged, Outcome::count);
+            let count = match entry.settled.as_ref().map_or(Count::Damaged, Outcome::count) {
+                // There can be no letter of it any more.
+                Count::Dead => {
+                    self.stats.dead_lettered.fetch_sub(1, Ordering::Relaxed);
+                    self.stats.damaged.fetch_add(1, Ordering::Relaxed);
+                    Count::Damaged
+                }
+                count => count,
+            };
             if entry.settled.is_none() {
                 self.gauges.leave(stream, 1, entry.cost);
                 self.stats.damaged.fetch_add(1, Ordering::Relaxed);

@@ -80,7 +80,9 @@ impl World {
         };
         let done = act(&mut process.writer);
         process.writer.reject_late();
-        if done {
+        // A dead record that the disk does not give keeps the ends of all of them out of the commit.
+        let is_put_off = lock(&process.log.shared().tracker).letters_waited > 0;
+        if done && !is_put_off {
             for number in settled {
                 if let Some(known) = self.model.records.get_mut(&number) {
                     known.is_final = true;

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::disk::{Omission, SimDisk};
+use rustix::io::Errno;
+
+use super::disk::{Omission, READ, SimDisk};
 use super::failing::recover;
 use super::rotation::{numbers, open, open_dropping, store_of};
 use crate::commit::writer::Writer;
@@ -106,6 +108,11 @@ fn meet(later: Later, log: &Log, writer: &mut Writer, reader: &mut Reader, read:
     }
 }
 
+/// How many dead letters there are.
+fn letters(log: &Log) -> u64 {
+    read_all(&mut log.reader(StreamId::DEAD, PartitionSet::ALL)).len() as u64
+}
+
 /// Delivers all that can be read, suspended or not, without a restart.
 fn deliver(log: &Log, writer: &mut Writer, reader: &mut Reader) {
     for _ in 0..3 {
@@ -161,6 +168,9 @@ fn k6_damage_that_only_a_later_reader_meets_takes_the_same_way_out() {
             assert_eq!(audit.waiting, 0, "{what}: {audit:?}");
             assert!(numbers(&log).is_empty(), "{what}");
             assert!(!disk.list().unwrap().contains(&name(1)), "{what}: its segment is kept for ever");
+            if matches!(later, Later::Letter) {
+                assert_eq!(letters(&log), audit.dead_lettered, "{what}: {audit:?}");
+            }
             met += u64::from(audit.damaged > 0);
             disk.next_process();
         }
@@ -205,4 +215,56 @@ fn records_that_could_not_be_read_when_they_were_counted_wait_again_and_the_ledg
         assert_eq!((audit.delivered, audit.damaged, audit.requeued), (60, 3, 3));
         disk.next_process();
     }
+}
+
+/// A log in whose first segment some records have died while the disk gives none of it; how many.
+fn died_unread(disk: &SimDisk) -> (Log, Writer, u64) {
+    let (log, mut writer) = open(disk);
+    for number in 0..60 {
+        assert!(store_of(&log, &mut writer, number, 3000));
+    }
+    let mut reader = log.reader(STREAM, PartitionSet::ALL);
+    let read = read_all(&mut reader);
+    disk.set_failing(Some((&[READ], Errno::PERM)));
+    log.shared().segments.forget_cached(1);
+    let dead: Vec<_> = read.into_iter().take(5).map(|(offset, _)| offset).collect();
+    for offset in &dead {
+        let reason = Settlement::Dead {
+            reason: "x",
+            detail: String::new(),
+        };
+        log.settle(STREAM, *offset, reason);
+    }
+    (log, writer, dead.len() as u64)
+}
+
+#[test]
+fn a_dead_letter_waits_until_its_record_can_be_read() {
+    let mut disk = SimDisk::new(1, Omission::Nothing);
+    let (log, mut writer, dead) = died_unread(&disk);
+    for _ in 0..5 {
+        writer.commit_progress().unwrap();
+    }
+    disk.set_failing(None);
+    assert_eq!(letters(&log), 0);
+    writer.commit_progress().unwrap();
+    let audit = log.audit().unwrap();
+    assert!(audit.balances(), "{audit:?}");
+    assert_eq!((audit.dead_lettered, audit.damaged, letters(&log)), (dead, 0, dead));
+    disk.next_process();
+}
+
+#[test]
+fn a_dead_letter_that_cannot_be_made_is_counted_as_damaged_and_the_ledger_balances() {
+    let mut disk = SimDisk::new(1, Omission::Nothing);
+    let (log, mut writer, dead) = died_unread(&disk);
+    for _ in 0..30 {
+        writer.commit_progress().unwrap();
+    }
+    disk.set_failing(None);
+    recover(&mut writer);
+    let audit = log.audit().unwrap();
+    assert!(audit.balances(), "{audit:?}");
+    assert_eq!((audit.dead_lettered, audit.damaged, letters(&log)), (0, dead, 0));
+    disk.next_process();
 }
