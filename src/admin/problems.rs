@@ -319,12 +319,7 @@ fn quarantined(figures: &Figures, list: &mut Vec<String>) {
 
 /// Files on disk that are others than those in use.
 fn files(figures: &Figures, list: &mut Vec<String>) {
-    for path in &figures.stale_files {
-        list.push(format!(
-            "{} has changed on disk; the running gateway reads it at the start only and still uses the old one: restart it",
-            path.display()
-        ));
-    }
+    list.extend(figures.stale_files.iter().map(ToString::to_string));
     if figures.restart_is_pending {
         list.push(format!(
             "the program on disk is another than the one that runs (version {}): restart the gateway to use the new one",

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{State, bind, pages, server};
 use crate::logging::Losses;
+use crate::monitor::files::StaleFile;
 use crate::monitor::self_check::Findings;
 use crate::telemetry::Counted;
 use crate::telemetry::tests::{Fake, everything, trouble, watching};
@@ -320,7 +321,10 @@ async fn d_a_kill_a_takeover_a_refusal_and_files_that_are_not_in_use_are_named_w
     let figures = fake.figures.get_mut().unwrap();
     figures.start.clean = false;
     figures.clock.report.since_start = Duration::from_secs(60);
-    figures.stale_files = vec![PathBuf::from("/etc/forebay/certs/devices.crl")];
+    figures.stale_files = vec![StaleFile {
+        path: PathBuf::from("/etc/forebay/certs/devices.crl"),
+        fault: None,
+    }];
     figures.cloud_files = Some("cloud.pem cannot be read".to_owned());
     figures.restart_is_pending = true;
     fake.counted.taken_over = 3;

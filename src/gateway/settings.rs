@@ -93,7 +93,7 @@ fn listen(listener: &Listener, clock: &CertificateClock, opened: &Opened) -> any
                 crl: files.crl.as_ref().or(by_convention).cloned(),
             };
             // Before they are read: what is replaced meanwhile is told once too often, not once too few.
-            let used = UsedFiles::of(&files);
+            let used = UsedFiles::of(&files, &clock);
             let tls = ServerTls::load(&files, &clock)?;
             for overdue in tls.overdue() {
                 tracing::warn!(listener = %bind, "{overdue}");

@@ -1,7 +1,6 @@
 //! All figures at one moment: what `/metrics`, `/status` and the health checks are made from, so that they never disagree.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use super::past::Counted;
 use crate::check::descriptors::Shortage;
 use crate::logging::Losses;
 use crate::monitor::canary::CanaryFigures;
+use crate::monitor::files::StaleFile;
 use crate::monitor::self_check::Findings;
 use crate::monitor::signals::{Counters, Moment, Report};
 use crate::monitor::tasks::TaskFigures;
@@ -77,7 +77,7 @@ pub(crate) struct Figures {
     /// Seconds until the certificate of each TLS listener expires; negative = it has.
     pub(crate) certificates: Vec<(String, i64)>,
     /// Files of listeners that are others on disk now than those in use.
-    pub(crate) stale_files: Vec<PathBuf>,
+    pub(crate) stale_files: Vec<StaleFile>,
     /// The program on disk is another than the one that runs.
     pub(crate) restart_is_pending: bool,
     /// Why the files of `cloud.tls` on disk are not used and earlier ones are; `None` if they are used.
