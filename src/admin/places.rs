@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Counts connections. One address has at most half of all places, so that no peer in the network keeps Prometheus out; this
+/// Counts connections. One address has at most a quarter of all places, so that no peer in the network keeps Prometheus out; this
 /// machine itself has all.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
@@ -32,7 +32,7 @@ impl Places {
         let owner = owner(address);
         let mut taken = self.lock();
         let own = taken.get(&owner).copied().unwrap_or(0);
-        let share = if owner.is_loopback() { self.limit } else { self.limit.div_ceil(2) };
+        let share = if owner.is_loopback() { self.limit } else { self.limit.div_ceil(4) };
         if own >= share || taken.values().sum::<usize>() >= self.limit {
             return None;
         }
@@ -77,20 +77,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_has_half_and_this_machine_all_and_each_place_comes_back() {
-        let places = Places::new(5);
+    fn one_address_has_a_quarter_and_this_machine_all_and_each_place_comes_back() {
+        let places = Places::new(8);
         let at = |text: &str| places.take(text.parse().unwrap());
         let mut greedy: Vec<_> = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"].into_iter().filter_map(at).collect();
-        assert_eq!((greedy.len(), at("192.0.2.1").is_none()), (3, true));
-        let local: Vec<_> = ["127.0.0.1", "127.0.0.1"].into_iter().filter_map(at).collect();
-        assert_eq!((local.len(), at("127.0.0.1").is_none(), at("192.0.2.9").is_none()), (2, true, true));
+        assert_eq!((greedy.len(), at("192.0.2.1").is_none()), (2, true));
+        let local: Vec<_> = (0..9).filter_map(|_| at("127.0.0.1")).collect();
+        assert_eq!((local.len(), at("127.0.0.1").is_none(), at("192.0.2.9").is_none()), (6, true, true));
         greedy.pop();
         drop(local);
         let network: Vec<_> = ["2001:db8::1", "2001:db8::2", "2001:db8::3"].into_iter().filter_map(at).collect();
-        assert_eq!(network.len(), 3);
+        assert_eq!(network.len(), 2);
         drop((greedy, network));
         assert!(places.lock().is_empty());
-        let all: Vec<_> = (0..5).filter_map(|_| at("::1")).collect();
-        assert_eq!(all.len(), 5);
+        let all: Vec<_> = (0..8).filter_map(|_| at("::1")).collect();
+        assert_eq!(all.len(), 8);
     }
 }

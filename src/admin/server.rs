@@ -43,7 +43,7 @@ pub(crate) struct Server {
 /// What one peer, and all of them, may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Connections at once, half of them from one address; further ones are closed at once.
+    /// Connections at once, a quarter of them from one address; further ones are closed at once.
     pub(super) connections: usize,
     /// How long a request's head may take.
     pub(super) head: Duration,
@@ -53,7 +53,7 @@ pub(super) struct Limits {
 
 const LIMITS: Limits = Limits {
     connections: 64,
-    head: Duration::from_secs(10),
+    head: Duration::from_secs(5),
     connection: Duration::from_secs(30),
 };
 
@@ -125,7 +125,7 @@ impl Server {
                             });
                         }
                         None if state.peer_log.is_first_from(peer.ip(), "admin_connections", Instant::now()) => {
-                            tracing::warn!(%peer, "an admin connection was closed: {} are open, or half of these from this address; look for a program that opens many", self.limits.connections);
+                            tracing::warn!(%peer, "an admin connection was closed: {} are open, or a quarter of these from this address; look for a program that opens many", self.limits.connections);
                         }
                         None => {}
                     },

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
@@ -16,6 +17,8 @@ use crate::inspect::{Change, MAX_AT_ONCE, Numbers, change};
 
 /// Bytes of a request's body; a thousand numbers have far less.
 const MAX_BODY: usize = 64 << 10;
+/// How long a request's body may take.
+const BODY: Duration = Duration::from_secs(10);
 
 /// The change that a path asks for.
 pub(super) fn of_path(path: &str) -> Option<fn(Numbers) -> Change> {
@@ -44,9 +47,9 @@ where
         return refusal;
     }
     let path = request.uri().path().to_owned();
-    let body = match Limited::new(request.into_body(), MAX_BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return text(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}\n")),
+    let body = match body(request.into_body(), BODY).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
     };
     let numbers: Numbers = match serde_json::from_slice(&body) {
         Ok(numbers) => numbers,
@@ -80,5 +83,57 @@ where
             text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n")
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}; please report it\n")),
+    }
+}
+
+/// All of a request's body, or the refusal: nobody has one of the few connections for as long as it likes.
+async fn body<B>(body: B, limit: Duration) -> Result<Bytes, Page>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    match tokio::time::timeout(limit, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(text(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}\n"))),
+        Err(_) => Err(text(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not come within {limit:?}\n"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use hyper::body::Frame;
+    use tokio::time::{Sleep, sleep};
+
+    use super::*;
+
+    /// Gives a byte each few milliseconds, without an end.
+    struct Trickle(Pin<Box<Sleep>>);
+
+    impl Body for Trickle {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            std::task::ready!(self.0.as_mut().poll(cx));
+            self.0 = Box::pin(sleep(Duration::from_millis(5)));
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b" ")))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_trickles_ends_at_its_deadline() {
+        let trickle = || Trickle(Box::pin(sleep(Duration::ZERO)));
+        let read = tokio::time::timeout(Duration::from_secs(30), body(trickle(), Duration::from_millis(100)));
+        let refusal = read.await.expect("it ends").unwrap_err();
+        assert_eq!(refusal.status(), StatusCode::REQUEST_TIMEOUT);
+        let whole = http_body_util::Full::new(Bytes::from_static(b"{}"));
+        assert_eq!(body(whole, BODY).await.unwrap(), "{}");
     }
 }
