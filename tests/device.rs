@@ -127,3 +127,41 @@ async fn forebay_device_runs_devices_and_says_what_became_of_their_samples() {
     assert_eq!(code, 1);
     assert!(stderr.contains("board-9.pem") && stderr.contains("forebay certs"), "{stderr}");
 }
+
+#[tokio::test]
+async fn forebay_device_says_why_it_does_not_connect() {
+    let plant = Plant::new(&["board-1"]);
+    let (_cloud, _ledger) = cloud().await;
+    let mut gateway = scene(&plant, _cloud.address()).gateway();
+    gateway.start().await;
+    let port = gateway.listeners[0].port();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let certs = plant.folder().display().to_string();
+    let cases = [
+        ("nowhere.invalid:8883".to_owned(), "nowhere.invalid", "cannot be resolved"),
+        (closed.to_string(), "localhost", "nothing accepts connections at"),
+        (
+            format!("localhost:{port}"),
+            "plant-9.example",
+            "the gateway's certificate is not for plant-9.example",
+        ),
+    ];
+    for (address, name, reason) in cases {
+        let args = [
+            "device",
+            "--gateway",
+            &address,
+            "--server-name",
+            name,
+            "--certs",
+            &certs,
+            "--for",
+            "3s",
+            "board-1",
+        ];
+        let (_, _, stderr) = forebay(&args, plant.folder()).await;
+        let told: Vec<_> = stderr.lines().filter(|line| line.contains("not connected (1 device): ")).collect();
+        assert!(told.len() == 1 && told[0].contains(reason), "{reason}: {stderr}");
+    }
+    assert_eq!(gateway.stop().await, 0);
+}

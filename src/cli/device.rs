@@ -1,5 +1,6 @@
 //! `forebay device`: virtual devices that run the firmware's core and TLS on this machine.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,13 +9,15 @@ use anyhow::{Context as _, bail};
 use forebay_virtual_device::{Credentials, Handle, Options, Outcome, VirtualDevice};
 use serde::Serialize;
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep};
 
 use super::FAILED;
 use crate::config::duration;
 
 /// Time between two lines of progress.
 const ROW: Duration = Duration::from_secs(5);
+/// Time between two looks at why devices are not connected.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long a device may take to send what waits once it is stopped.
 const GRACE: Duration = Duration::from_secs(10);
 /// As the firmware does.
@@ -171,6 +174,9 @@ async fn watch(
     let mut end = std::pin::pin!(end);
     let mut rows = interval_at(Instant::now() + ROW, ROW);
     rows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reasons = Reasons::default();
     loop {
         tokio::select! {
             () = &mut end => return Ok(None),
@@ -180,6 +186,10 @@ async fn watch(
             }
             Some(outcome) = tasks.join_next() => return Ok(Some(outcome??)),
             _ = rows.tick() => row(handles),
+            _ = looks.tick() => {
+                let troubles = handles.iter().filter_map(Handle::trouble);
+                reasons.lines(troubles, Instant::now()).iter().for_each(|line| eprintln!("{line}"));
+            }
         }
     }
 }
@@ -196,9 +206,31 @@ fn row(handles: &[Handle]) {
         "{connected} of {} connected, {measured} measured, {acked} acked, {waiting} waiting",
         handles.len()
     );
-    let why = handles.iter().find_map(|handle| handle.status().last_lost);
-    if let (Some(lost), true) = (why, connected < handles.len()) {
-        eprintln!("  the last connection ended with: {lost}");
+}
+
+/// How long a reason is not told again.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+
+/// Says why devices are not connected: each reason once, and again each minute with the number of devices.
+#[derive(Debug, Default)]
+struct Reasons(BTreeMap<String, Instant>);
+
+impl Reasons {
+    /// The lines to print now for the reasons of all devices that are not connected.
+    fn lines(&mut self, troubles: impl Iterator<Item = String>, now: Instant) -> Vec<String> {
+        let mut devices: BTreeMap<String, usize> = BTreeMap::new();
+        troubles.for_each(|trouble| *devices.entry(trouble).or_default() += 1);
+        self.0.retain(|_, told| now.duration_since(*told) < TOLD_AGAIN);
+        let due: Vec<_> = devices.into_iter().filter(|(trouble, _)| !self.0.contains_key(trouble)).collect();
+        let tell = |(trouble, count): (String, usize)| {
+            let line = format!(
+                "not connected ({count} {}): {trouble}",
+                if count == 1 { "device" } else { "devices" }
+            );
+            self.0.insert(trouble, now);
+            line
+        };
+        due.into_iter().map(tell).collect()
     }
 }
 
@@ -213,5 +245,29 @@ impl Total {
         self.acked += outcome.acked;
         self.waiting += outcome.waiting;
         self.evicted += outcome.evicted;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_devices_are_not_connected_is_told_once_and_then_each_minute_with_a_count() {
+        let (mut reasons, start) = (Reasons::default(), Instant::now());
+        let name = || "the name cannot be resolved".to_owned();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(
+            reasons.lines([name()].into_iter(), at(0)),
+            ["not connected (1 device): the name cannot be resolved"]
+        );
+        assert!(reasons.lines([name(), name()].into_iter(), at(59)).is_empty());
+        let other = "TLS failed".to_owned();
+        assert_eq!(
+            reasons.lines([name(), other].into_iter(), at(59)),
+            ["not connected (1 device): TLS failed"]
+        );
+        let again = reasons.lines([name(), name()].into_iter(), at(61));
+        assert_eq!(again, ["not connected (2 devices): the name cannot be resolved"]);
     }
 }

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::clock::HostClock;
 use crate::flash::Flash;
-use crate::network::TcpNetwork;
+use crate::network::{TcpNetwork, Trouble};
 use crate::sensors::SimulatedSensors;
 
 /// Pages of the spill and of the notes, as on the board.
@@ -109,6 +109,7 @@ pub struct VirtualDevice {
     client: Client,
     current: Rc<RefCell<Option<Shared>>>,
     is_stopping: Rc<Cell<bool>>,
+    trouble: Trouble,
 }
 
 /// Looks at a device while it runs, and stops it.
@@ -116,6 +117,7 @@ pub struct VirtualDevice {
 pub struct Handle {
     current: Rc<RefCell<Option<Shared>>>,
     is_stopping: Rc<Cell<bool>>,
+    trouble: Trouble,
 }
 
 impl Handle {
@@ -142,6 +144,13 @@ impl Handle {
                 .take_ack_waits()
                 .for_each(|wait| each(Duration::from_millis(wait.into())));
         }
+    }
+
+    /// Why it is not connected, in words; `None` while it is, or before its first try has ended.
+    pub fn trouble(&self) -> Option<String> {
+        let status = self.status();
+        let lost = status.last_lost.filter(|_| !status.is_connected)?;
+        Some(self.trouble.noted().unwrap_or_else(|| lost_text(lost).to_owned()))
     }
 
     /// Ends measuring; [`VirtualDevice::run`] returns when all is sent and acked.
@@ -175,11 +184,18 @@ impl VirtualDevice {
             key: PrivateKeyDer::from_pem_file(&files.key).map_err(wrong(&files.key))?,
             gateway: options.server_name.clone(),
         };
+        let trouble = Trouble::default();
+        let mut client = Client::new(host_provider(), identity)?;
+        client.tell({
+            let (trouble, name) = (trouble.clone(), options.server_name.clone());
+            move |why| trouble.note(Some(tls_trouble(&name, why)))
+        });
         Ok(Self {
-            client: Client::new(host_provider(), identity)?,
+            client,
             options,
             current: Rc::default(),
             is_stopping: Rc::default(),
+            trouble,
         })
     }
 
@@ -188,6 +204,7 @@ impl VirtualDevice {
         Handle {
             current: Rc::clone(&self.current),
             is_stopping: Rc::clone(&self.is_stopping),
+            trouble: self.trouble.clone(),
         }
     }
 
@@ -222,7 +239,7 @@ impl VirtualDevice {
             }
             self.current.replace(Some(Rc::clone(&state)));
             let parts = Parts {
-                network: &mut TcpNetwork::new(self.options.gateway.clone(), clock),
+                network: &mut TcpNetwork::telling(self.options.gateway.clone(), clock, self.trouble.clone()),
                 secure: &mut self.client,
                 clock: &clock,
                 random: &mut Jitter,
@@ -277,6 +294,33 @@ fn pem_fault(error: &pem::Error) -> String {
         pem::Error::NoItemsFound => "it holds no PEM block of the wanted kind".to_owned(),
         pem::Error::Base64Decode(_) => "its Base64 is damaged".to_owned(),
         _ => "it is not well-formed PEM; is it cut off, or are its line breaks missing?".to_owned(),
+    }
+}
+
+/// What a failed handshake means for the person who started the device.
+fn tls_trouble(name: &str, why: &str) -> String {
+    let advice = if why.contains("not valid for name") || why.contains("NotValidForName") {
+        format!(": the gateway's certificate is not for {name}; give a name that is in it with --server-name, or make one for {name}")
+    } else if why.contains("UnknownIssuer") {
+        ": the gateway's certificate is not from the CA in devices-ca.pem".to_owned()
+    } else if why.contains("alert") {
+        ": the gateway does not take this device's certificate; its log says why".to_owned()
+    } else {
+        String::new()
+    };
+    format!("TLS failed ({why}){advice}")
+}
+
+/// What the core's word for an end means.
+const fn lost_text(lost: Lost) -> &'static str {
+    match lost {
+        Lost::Closed => "the gateway closed the connection; its log says why",
+        Lost::TimedOut => "the gateway did not answer in time",
+        Lost::NotJoined | Lost::Unreachable => "the gateway is not reached",
+        Lost::Module => "the network module does not answer",
+        Lost::NotTrusted => "TLS failed",
+        Lost::Protocol => "what answers there does not speak MQTT as it should; is it the gateway's TLS listener?",
+        Lost::Refused => "the gateway refuses the device; its log says why",
     }
 }
 

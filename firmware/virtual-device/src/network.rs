@@ -1,5 +1,7 @@
 //! TCP as the device's network.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use forebay_device_core::{Lost, Network, Socket, Uptime};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -7,18 +9,56 @@ use tokio::time::timeout_at;
 
 use crate::HostClock;
 
+/// Why the gateway was not reached the last time, for a person; what the core knows of it is one word.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    /// Takes note of it.
+    pub(crate) fn note(&self, why: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// What was noted last.
+    pub(crate) fn noted(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Dials one gateway.
 #[derive(Debug)]
 pub struct TcpNetwork {
     /// `host:port`.
     gateway: String,
     clock: HostClock,
+    trouble: Trouble,
 }
 
 impl TcpNetwork {
     /// The way to `gateway`, as `host:port`.
     pub fn new(gateway: String, clock: HostClock) -> Self {
-        Self { gateway, clock }
+        Self::telling(gateway, clock, Trouble::default())
+    }
+
+    /// The same; why it leads nowhere is noted.
+    pub(crate) fn telling(gateway: String, clock: HostClock, trouble: Trouble) -> Self {
+        Self { gateway, clock, trouble }
+    }
+
+    /// # Errors
+    /// Why nothing answers there, in words.
+    async fn dial(&self) -> Result<TcpStream, String> {
+        let gateway = &self.gateway;
+        let found = tokio::net::lookup_host(gateway).await;
+        let addresses: Vec<_> = found
+            .map_err(|error| format!("the name in {gateway} cannot be resolved: {error}"))?
+            .collect();
+        let stream = TcpStream::connect(addresses.as_slice()).await.map_err(|error| {
+            let tried: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            format!("nothing accepts connections at {gateway} ({}): {error}", tried.join(", "))
+        })?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        Ok(stream)
     }
 }
 
@@ -30,11 +70,15 @@ impl Network for TcpNetwork {
     }
 
     async fn open(&mut self, until: Uptime) -> Result<TcpSocket, Lost> {
-        let stream = timeout_at(self.clock.instant(until), TcpStream::connect(&self.gateway))
+        self.trouble.note(Some(format!("{} does not answer", self.gateway)));
+        let dialled = timeout_at(self.clock.instant(until), self.dial())
             .await
-            .map_err(|_| Lost::TimedOut)?
-            .map_err(|_| Lost::Unreachable)?;
-        stream.set_nodelay(true).map_err(|_| Lost::Unreachable)?;
+            .map_err(|_| Lost::TimedOut)?;
+        let stream = dialled.map_err(|why| {
+            self.trouble.note(Some(why));
+            Lost::Unreachable
+        })?;
+        self.trouble.note(None);
         Ok(TcpSocket { stream, clock: self.clock })
     }
 

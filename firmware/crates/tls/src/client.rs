@@ -1,5 +1,6 @@
 //! The device's side of every handshake: who it is, whom it believes, whom it dials.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -60,8 +61,12 @@ pub struct Client {
     name: ServerName<'static>,
     pub(crate) clock: Arc<HandshakeClock>,
     pub(crate) incoming: Vec<u8>,
-    pub(crate) error: Option<Error>,
+    error: Option<Error>,
+    told: Option<Told>,
 }
+
+/// Is told why a connection was not trusted.
+type Told = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Client {
     /// A client of this identity, over a provider (see [`provider`](crate::provider())).
@@ -91,7 +96,20 @@ impl Client {
             clock,
             incoming: alloc::vec![0; RECORD_BYTES],
             error: None,
+            told: None,
         })
+    }
+
+    /// From now on `told` hears why a connection was not trusted, in rustls's words, when that happens.
+    pub fn tell(&mut self, told: impl Fn(&str) + Send + Sync + 'static) {
+        self.told = Some(Box::new(told));
+    }
+
+    pub(crate) fn failed(&mut self, error: Error) {
+        if let Some(told) = &self.told {
+            told(&error.to_string());
+        }
+        self.error = Some(error);
     }
 
     /// Why the last connection was not trusted, in rustls's words.

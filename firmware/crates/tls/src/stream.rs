@@ -69,7 +69,7 @@ impl<'c, S: Socket> Stream<'c, S> {
         until: Uptime,
     ) -> Result<Self, Lost> {
         let connection = UnbufferedClientConnection::new(config, name).map_err(|error| {
-            client.error = Some(error);
+            client.failed(error);
             Lost::NotTrusted
         })?;
         let mut stream = Self {
@@ -106,7 +106,7 @@ impl<'c, S: Socket> Stream<'c, S> {
                 }
                 // The connection is over either way.
                 self.flush(until).await.ok();
-                self.client.error = Some(error);
+                self.client.failed(error);
                 Err(Lost::NotTrusted)
             }
         }
