@@ -122,7 +122,7 @@ const KEYS: &[KeyDoc] = &[
     value("gateway.survive.rate", Rate, "40/s", "Publishes per second for the cloud, of all devices together."),
     value("gateway.survive.size", Bytes { min: "1B", max: "256MiB" }, "256B", "The size of a typical payload."),
 
-    required("listeners", List, "Where devices connect: 1 to 16 listeners. Each accepts MQTT 3.1.1 and 5."),
+    required("listeners", List, "Where devices connect: 1 to 16 listeners. Each accepts MQTT 3.1.1 and 5, and 3.1 (`MQIsdp`), which is served as 3.1.1."),
     required("listeners[].bind", Socket, "Address and port. Port 0 takes a free port (for tests)."),
     words("listeners[].names", TextList, "none: the certificate's names are not checked", "The host names and addresses that devices dial. `forebay check` checks that the certificate's SANs contain them. Requires TLS."),
     words("listeners[].tls", Map, "plain on loopback and with `insecure: true`; else the files below by convention (port 1883 beyond loopback is refused)", "Mutual TLS 1.2 and 1.3."),
