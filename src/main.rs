@@ -16,6 +16,7 @@ mod logging;
 mod monitor;
 mod telemetry;
 mod traces;
+mod words;
 
 fn main() -> std::process::ExitCode {
     cli::main()

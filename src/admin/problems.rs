@@ -13,6 +13,7 @@ use crate::inspect::{ahead_seconds, wall};
 use crate::monitor::self_check::FileState;
 use crate::monitor::signals::{Counters, Report, SIGNALS, named, rough};
 use crate::telemetry::{Cloud, Counted, Figures, Look, not_ready};
+use crate::words::times;
 
 /// A certificate that ends sooner is a problem.
 const CERTIFICATE_DAYS: i64 = 30;
@@ -537,10 +538,6 @@ fn count(n: u64, one: &str) -> String {
         (n, "publish") => format!("{n} publishes"),
         (n, one) => format!("{n} {one}s"),
     }
-}
-
-fn times(n: u64) -> String {
-    if n == 1 { "once".to_owned() } else { format!("{n} times") }
 }
 
 fn days(seconds: i64) -> String {

@@ -122,7 +122,8 @@ async fn work(args: &DeviceArgs) -> anyhow::Result<Total> {
         handles.push(device.handle());
         tasks.spawn_local(device.run());
     }
-    eprintln!("{} devices dial {}", handles.len(), args.gateway);
+    let verb = if handles.len() == 1 { "dials" } else { "dial" };
+    eprintln!("{} {verb} {}", devices(handles.len()), args.gateway);
     let ended_early = watch(args, &handles, &mut tasks).await?;
     for handle in &handles {
         handle.stop();
@@ -218,20 +219,21 @@ struct Reasons(BTreeMap<String, Instant>);
 impl Reasons {
     /// The lines to print now for the reasons of all devices that are not connected.
     fn lines(&mut self, troubles: impl Iterator<Item = String>, now: Instant) -> Vec<String> {
-        let mut devices: BTreeMap<String, usize> = BTreeMap::new();
-        troubles.for_each(|trouble| *devices.entry(trouble).or_default() += 1);
+        let mut troubled: BTreeMap<String, usize> = BTreeMap::new();
+        troubles.for_each(|trouble| *troubled.entry(trouble).or_default() += 1);
         self.0.retain(|_, told| now.duration_since(*told) < TOLD_AGAIN);
-        let due: Vec<_> = devices.into_iter().filter(|(trouble, _)| !self.0.contains_key(trouble)).collect();
+        let due: Vec<_> = troubled.into_iter().filter(|(trouble, _)| !self.0.contains_key(trouble)).collect();
         let tell = |(trouble, count): (String, usize)| {
-            let line = format!(
-                "not connected ({count} {}): {trouble}",
-                if count == 1 { "device" } else { "devices" }
-            );
+            let line = format!("not connected ({}): {trouble}", devices(count));
             self.0.insert(trouble, now);
             line
         };
         due.into_iter().map(tell).collect()
     }
+}
+
+fn devices(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "device" } else { "devices" })
 }
 
 fn no_port(gateway: &str) -> String {

@@ -8,6 +8,7 @@ use super::access::ShowArgs;
 use super::failure::Failure;
 use super::output::Output;
 use crate::inspect::{Change, ClockLine};
+use crate::words::times;
 
 /// Show whether the machine's clock is trusted, and the last trusted time on disk
 #[derive(Debug, clap::Args)]
@@ -71,7 +72,7 @@ fn text(found: &ClockLine) -> Vec<String> {
         ));
     }
     if found.jumps > 0 {
-        lines.push(format!("set           {} times since the gateway started", found.jumps));
+        lines.push(format!("set           {} since the gateway started", times(found.jumps)));
     }
     if found.suspended_seconds > 0 {
         lines.push(format!("suspended     {} s since the machine booted", found.suspended_seconds));

@@ -14,6 +14,7 @@ use super::report::{Counters, Report, SIGNALS, Signal, Trouble, add};
 use super::series::{Places, Reference, Series};
 use super::{Ms, lock};
 use crate::config;
+use crate::words::times;
 
 /// Series followed; one more is not, counted.
 pub(super) const MAX_SERIES: usize = 20_000;
@@ -448,8 +449,9 @@ fn flaps(identity: &str, flapping: Flapping<'_>, now: Ms) -> Trouble {
         weight: count,
         lasts: std::time::Duration::from_millis((now - flapping.since).unsigned_abs()),
         text: format!(
-            "lost its connection {} times within two minutes; last reason: {}",
-            flapping.count, flapping.reason
+            "lost its connection {} within two minutes; last reason: {}",
+            times(flapping.count as u64),
+            flapping.reason
         ),
     }
 }
