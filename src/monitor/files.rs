@@ -70,7 +70,7 @@ impl fmt::Display for StaleFile {
         match &self.fault {
             None => write!(
                 f,
-                "{path} has changed on disk; the running gateway reads it at the start only and still uses the old one: restart it"
+                "{path} has changed on disk; the running gateway reads it at the start only and still uses the old one: restart the gateway"
             ),
             Some(why) => write!(
                 f,
@@ -253,13 +253,13 @@ mod tests {
             text.contains("the new file cannot be used: ") && text.contains("do not restart"),
             "{text}"
         );
-        assert!(!text.contains(": restart it"), "{text}");
+        assert!(!text.contains(": restart the gateway"), "{text}");
 
         // Another one that can be used is told anew, with the other advice.
         let other = [before.as_slice(), b"\n"].concat();
         std::fs::write(&files.certificate, other).unwrap();
         let told = used.look();
         assert_eq!((told.len(), told[0].fault.as_deref()), (1, None));
-        assert!(told[0].to_string().ends_with(": restart it"), "{}", told[0]);
+        assert!(told[0].to_string().ends_with(": restart the gateway"), "{}", told[0]);
     }
 }
