@@ -1,11 +1,11 @@
-//! The gateway's certificate for AWS IoT: key and request are made here, the certificate by AWS.
+//! The gateway's certificate for the cloud: key and request are made here, the certificate by AWS IoT or by the CA of another broker.
 
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::{bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::make;
 use super::store::{self, NewFile};
@@ -22,12 +22,24 @@ pub(super) struct CloudArgs {
     /// The gateway's id, `gateway.id` of the configuration
     #[arg(long, value_name = "ID")]
     gateway: String,
-    /// A topic the routes map to, `*` for any tail; repeat it for each [default: devices/*, ID/*, dt/ID/*]
+    /// Who signs the request, `cloud.profile` of the configuration
+    #[arg(long, value_enum, value_name = "PROFILE", default_value_t = Signer::AwsIot)]
+    profile: Signer,
+    /// For the policy of AWS: a topic the routes map to, `*` for any tail; repeat it for each [default: devices/*, ID/*, dt/ID/*]
     #[arg(long = "topic", value_name = "TOPIC")]
     topics: Vec<String>,
     /// Replace cloud.key, cloud.csr and cloud-policy.json
     #[arg(long)]
     force: bool,
+}
+
+/// Who makes the certificate from the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Signer {
+    /// AWS IoT Core
+    AwsIot,
+    /// The CA that another broker trusts
+    Mqtt,
 }
 
 /// Writes key, request and policy and prints the commands that are left to run.
@@ -40,14 +52,40 @@ pub(super) fn run(args: &CloudArgs, folder: &Path, out: &mut dyn Write) -> anyho
         content,
         secret,
     };
-    let files = [
-        file(KEY, key.serialize_pem(), true),
-        file(REQUEST, request, false),
-        file(POLICY_FILE, policy(gateway, &args.topics)?, false),
-    ];
+    let mut files = vec![file(KEY, key.serialize_pem(), true), file(REQUEST, request, false)];
+    let left = match args.profile {
+        Signer::AwsIot => {
+            files.push(file(POLICY_FILE, policy(gateway, &args.topics)?, false));
+            commands(gateway, folder)
+        }
+        Signer::Mqtt => {
+            ensure!(
+                args.topics.is_empty(),
+                "--topic is for the policy of AWS; with --profile mqtt the broker's own rules say what {gateway} may publish"
+            );
+            commands_of_a_ca(gateway, folder)
+        }
+    };
     store::write_all(&files, args.force)?;
-    out.write_all(commands(gateway, folder).as_bytes())?;
+    out.write_all(left.as_bytes())?;
     Ok(())
+}
+
+fn commands_of_a_ca(gateway: &str, folder: &Path) -> String {
+    let path = |name: &str| shell_word(&folder.join(name).display().to_string());
+    let (key, request, certificate) = (path(KEY), path(REQUEST), path(CERTIFICATE));
+    format!(
+        "# wrote {key} (secret) and {request}. Now, where the key of the CA is that the broker trusts for its clients:\n\
+         openssl x509 -req -in {request} -CA ca.pem -CAkey ca.key -CAcreateserial -days 365 -out {certificate}\n\
+         # then, here: forebay certs show {certificate}\n\
+         # in forebay.yaml:\n\
+         # cloud:\n\
+         #   profile: mqtt\n\
+         #   endpoint: the name in the broker's certificate\n\
+         #   tls: {{certificate: {certificate}, key: {key}, ca: the CA of the broker's certificate}}\n\
+         # and let the broker allow its clients {gateway} what the routes map to and {canary}\n",
+        canary = crate::config::canary_topic(gateway),
+    )
 }
 
 fn commands(gateway: &str, folder: &Path) -> String {
@@ -155,6 +193,30 @@ mod tests {
         for beyond_need in ["topic/*", "client/*", "iot:*"] {
             assert!(!text.contains(beyond_need), "{beyond_need}");
         }
+    }
+
+    #[test]
+    fn with_another_broker_nothing_of_aws_is_made_or_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut args = CloudArgs {
+            gateway: "plant-7".into(),
+            profile: Signer::Mqtt,
+            topics: vec![],
+            force: false,
+        };
+        let mut out = Vec::new();
+        run(&args, folder.path(), &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.contains("openssl x509 -req") && text.contains("profile: mqtt") && text.contains("plant-7/canary"),
+            "{text}"
+        );
+        assert!(!text.to_lowercase().contains("aws"), "{text}");
+        assert!(folder.path().join(REQUEST).exists() && !folder.path().join(POLICY_FILE).exists());
+        args.topics = vec!["dt/*".into()];
+        args.force = true;
+        let error = run(&args, folder.path(), &mut Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("--profile mqtt"), "{error}");
     }
 
     #[test]

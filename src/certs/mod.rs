@@ -1,7 +1,7 @@
 //! `forebay certs`: the gateway's own small CA, its certificates, and what is wrong with the ones it has.
 //!
 //! * [`make`] creates the device CA, the server's certificate and the devices' (also for the demo and tests).
-//! * [`cloud`] makes the key and the request for AWS IoT, and prints the commands that turn it into a certificate.
+//! * [`cloud`] makes the key and the request for AWS IoT or another broker's CA, and prints the commands that turn it into a certificate.
 //! * [`inspect`] reads a chain and lists what is wrong with it, for `show` and for `forebay check`.
 //!
 //! Keys are ECDSA P-256, mode 0600, written once: nothing is overwritten without `--force`, and a file is either old or new, never half.
@@ -70,9 +70,9 @@ enum Action {
         #[command(flatten)]
         terms: TermArgs,
     },
-    /// Make the key and the request for AWS IoT, and print the commands to run; contacts nobody
+    /// Make the key and the request for the cloud's certificate, and print the commands to run; contacts nobody
     #[command(
-        after_help = "Writes cloud.key, cloud.csr and cloud-policy.json; the first printed commands yield cloud.pem. AWS does not know the gateway's CA, so AWS signs this certificate.\n\nExample:\n  forebay certs cloud --gateway plant-7"
+        after_help = "Writes cloud.key, cloud.csr and cloud-policy.json; the first printed commands yield cloud.pem. AWS does not know the gateway's CA, so AWS signs this certificate. With --profile mqtt the CA signs it that your broker trusts; there is no policy then.\n\nExamples:\n  forebay certs cloud --gateway plant-7\n  forebay certs cloud --gateway plant-7 --profile mqtt"
     )]
     Cloud(cloud::CloudArgs),
     /// Show certificates as a ladder from leaf to root, and the first thing wrong in plain words

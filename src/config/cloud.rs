@@ -12,7 +12,7 @@ use super::schema::{Reading, Section};
 const MAX_CLIENT_ID: usize = 120;
 /// Unacked publishes per connection that AWS IoT Core takes.
 const AWS_IN_FLIGHT: u64 = 100;
-const MAKE_CLOUD: &str = "`forebay certs cloud` makes the key and says how AWS signs it";
+const MAKE_CLOUD: &str = "`forebay certs cloud` makes the key and says how the certificate is made";
 
 /// `cloud`: the other side.
 #[derive(Clone, Debug, PartialEq, Eq)]
