@@ -6,6 +6,7 @@ mod retaining;
 mod subscribing;
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use forebay_topic::PeerText;
 use forebay_wal::{Batch, Timestamp};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::connect::Open;
 use super::deliveries::Deliveries;
@@ -146,7 +147,8 @@ impl Reader {
         // One timer for the whole connection: it is reset only when it has fired, not with every packet.
         let mut silence = std::pin::pin!(sleep_until(heard + self.keep_alive.unwrap_or(NEVER)));
         let ack_check = self.ingress.context.limits.ack_timeout / ACK_CHECKS;
-        let mut answers = std::pin::pin!(sleep_until(heard + ack_check));
+        // Boxed with its first use: most connections are owed nothing.
+        let mut answers: Option<Pin<Box<Sleep>>> = None;
         loop {
             if let Err(closing) = self.drain(stream, input).await {
                 return closing;
@@ -158,6 +160,9 @@ impl Reader {
                 Box::pin(self.send_retained_later()).await;
             }
             let may_owe = self.deliveries.may_owe();
+            if may_owe && answers.is_none() {
+                answers = Some(Box::pin(sleep_until(Instant::now() + ack_check)));
+            }
             let waits_for_room = self.deliveries.wants_room() || !self.retained_later.is_empty();
             // Only now: while the connection waited for its commits, its socket was not read.
             if is_heard {
@@ -182,12 +187,12 @@ impl Reader {
                 }
                 () = self.outbox.room.notified(), if waits_for_room => {}
                 () = self.deliveries.woken(), if may_owe => {}
-                () = &mut answers, if may_owe => {
+                () = or_never(&mut answers) => {
                     if let Some(closing) = self.overdue() {
                         return closing;
                     }
                     self.deliveries.resume();
-                    answers.as_mut().reset(Instant::now() + ack_check);
+                    answers = None;
                 }
                 read = input.read(stream), if is_reading => match read {
                     Ok(0) | Err(_) => return Closing::silently(Disconnection::ConnectionLost),
@@ -286,8 +291,10 @@ impl Reader {
                 self.until(|outbox| !outbox.is_clogged()).await?;
             }
             match packet {
-                // They may take long, and end with the connection.
-                Packet::Subscribe(_) | Packet::Unsubscribe(_) => unless_lost(stream, input, self.handle(packet, since, now)).await?,
+                // They may take long, and end with the connection. Boxed, because they are rare.
+                Packet::Subscribe(_) | Packet::Unsubscribe(_) => {
+                    Box::pin(unless_lost(stream, input, self.handle(packet, since, now))).await?;
+                }
                 packet => self.handle(packet, since, now).await?,
             }
         }
@@ -406,4 +413,12 @@ async fn linger<R: AsyncRead + Unpin>(mut input: R) {
     let until_closed = async { while matches!(input.read(&mut sink).await, Ok(n) if n > 0) {} };
     // Either the peer has closed or the time is over.
     timeout(LINGER, until_closed).await.ok();
+}
+
+/// Waits for the timer, for ever if there is none.
+async fn or_never(timer: &mut Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
+    }
 }
