@@ -311,3 +311,28 @@ fn a_lone_record_on_an_idle_log_does_not_wait_for_company_and_others_do() {
     assert_eq!(bench.log.stats().commits.load(Ordering::Relaxed), 2);
     assert_eq!(bench.read_all().len(), 3);
 }
+
+#[test]
+fn a_listener_hears_of_a_batch_once_for_a_producer_and_its_clones() {
+    let directory = tempfile::tempdir().unwrap();
+    let bench = open(options(directory.path()));
+    let trace = Trace::default();
+    let mut producers = vec![bench.log.producer(Arc::new(Listener(trace.clone())))];
+    producers.extend(vec![producers[0].clone(); 3]);
+    // Takes part, so that the batch waits for all of them.
+    forebay_wal::rest();
+    support::until("four producers are in one batch", || {
+        trace.lock().unwrap().clear();
+        let record = bench.record("a", b"1");
+        let batches: Vec<_> = producers
+            .iter_mut()
+            .map(|producer| producer.append(&[record]).unwrap().batch)
+            .collect();
+        forebay_wal::rest();
+        let mut count = batches.clone();
+        count.dedup();
+        support::until("they are committed", || trace.lock().unwrap().len() >= count.len());
+        assert_eq!(*trace.lock().unwrap(), vec!["ack"; count.len()]);
+        count.len() == 1
+    });
+}

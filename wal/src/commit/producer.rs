@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::encoding::block::INDEX;
@@ -11,7 +12,7 @@ use crate::intake::batch::Intake;
 use crate::intake::busy;
 use crate::listener::{CommitListener, Ticket};
 use crate::options::WhenFull;
-use crate::record::{Batch, NewRecord, Offset, StreamId};
+use crate::record::{NewRecord, Offset, StreamId};
 use crate::shared::{LOCAL_BYTES, Shared};
 use crate::sync::lock;
 
@@ -20,22 +21,33 @@ const MAX_PENDING: usize = 64 << 20;
 /// Bytes at which the writer stops waiting for more.
 const ENOUGH: usize = 1 << 20;
 
-/// Appends for one connection, in order.
+/// Appends for one connection, in order. A clone appends for another one; their listener hears of a batch once for all of them.
+#[derive(Clone)]
 pub struct Producer {
     shared: Arc<Shared>,
-    listener: Arc<dyn CommitListener>,
-    /// The batch that knows the listener already.
-    known_to: Option<Batch>,
+    listener: Arc<Listener>,
     /// The device of the last append and its place in the ledger.
     last: (String, u32),
 }
 
+struct Listener {
+    told: Arc<dyn CommitListener>,
+    /// The batch that knows it already. Changed under the lock of the intake.
+    known_to: AtomicU64,
+}
+
+/// No batch has this number.
+const NONE: u64 = u64::MAX;
+
 impl Producer {
-    pub(crate) fn new(shared: Arc<Shared>, listener: Arc<dyn CommitListener>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, told: Arc<dyn CommitListener>) -> Self {
+        let listener = Listener {
+            told,
+            known_to: AtomicU64::new(NONE),
+        };
         Self {
             shared,
-            listener,
-            known_to: None,
+            listener: Arc::new(listener),
             last: (String::new(), 0),
         }
     }
@@ -63,9 +75,8 @@ impl Producer {
             first_user = first_user.or((record.stream < StreamId::LOCAL).then_some(offset));
         }
         let batch = intake.open.number;
-        if self.known_to != Some(batch) {
-            intake.open.listeners.push(self.listener.clone());
-            self.known_to = Some(batch);
+        if self.listener.known_to.swap(batch.0, Ordering::Relaxed) != batch.0 {
+            intake.open.listeners.push(self.listener.told.clone());
         }
         if was_empty {
             intake.open.since = Some(Instant::now());
@@ -140,6 +151,8 @@ pub(crate) fn cost(record: &NewRecord<'_>, is_put_back: bool) -> u64 {
 
 impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Producer").field("known_to", &self.known_to).finish_non_exhaustive()
+        f.debug_struct("Producer")
+            .field("known_to", &self.listener.known_to)
+            .finish_non_exhaustive()
     }
 }
