@@ -13,10 +13,11 @@ use support::{eventually, telemetry, within};
 const SEEN: Duration = Duration::from_secs(5);
 
 /// Those without which messages would stand still or be lost unseen.
-const VITAL: [&str; 14] = [
+const VITAL: [&str; 15] = [
     "admin",
     "bridge",
     "os-signals",
+    "devices",
     "listener",
     "checkpoint",
     "retained-expiry",

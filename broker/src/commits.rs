@@ -1,4 +1,4 @@
-//! The outcome of the batches that one producer appended to.
+//! The outcome of the batches that a producer and its clones appended to.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -13,7 +13,7 @@ pub(crate) struct Commits {
     done: AtomicU64,
     committed: AtomicU64,
     failed: Mutex<Vec<Batch>>,
-    /// Woken when a batch has ended, and when the waiter has other work.
+    /// Woken when a batch has ended, and when whoever waits has other work.
     pub(crate) wake: Notify,
 }
 
@@ -44,6 +44,11 @@ impl Commits {
     /// The newest batch that is committed. The fan-out gets it; it never gets a failed one.
     pub(crate) fn latest_committed(&self) -> Batch {
         Batch(self.committed.load(Ordering::Acquire))
+    }
+
+    /// Whether a failure is known.
+    pub(crate) fn has_failures(&self) -> bool {
+        !self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Forgets failures up to `batch`. For when no answer depends on them any more.

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
 use crate::context::Context;
+use crate::device_threads::DeviceThreads;
 use crate::fanout::{self, Fanout};
 use crate::limits::Limits;
 use crate::listener::{self, Gates, Listener, ListenerConfig, PendingConnects};
@@ -27,6 +28,7 @@ const WATCH: Duration = Duration::from_secs(1);
 /// How long the checkpoint, and then the fan-out, may take to end after the connections have.
 const LAST: Duration = Duration::from_secs(5);
 const LISTENER: &str = "listener";
+const DEVICES: &str = "devices";
 
 /// What the operator decides about the device side.
 pub struct Config {
@@ -73,6 +75,7 @@ pub struct Front {
     context: Arc<Context>,
     checkpointer: Checkpointer,
     fanout_threads: fanout::Threads,
+    device_threads: DeviceThreads,
 }
 
 /// The front's state for status pages and metrics. Cheap to clone.
@@ -91,6 +94,9 @@ pub enum FrontError {
     /// The local fan-out's router does not run.
     #[error("the local fan-out's router does not respond; restart the gateway (nothing that was acked is lost)")]
     Router,
+    /// The threads for connections could not be started.
+    #[error("the threads for connections could not be started ({0}); raise the limit of threads and open files")]
+    Threads(std::io::Error),
     /// A task or thread of the front ended before shutdown.
     #[error("the task `{task}` of the device side has ended ({how}); restart the gateway (nothing that was acked is lost)")]
     Task {
@@ -164,8 +170,10 @@ impl Front {
             (Arc::clone(&budget), stats),
             shutdown.clone(),
         );
+        let device_threads = DeviceThreads::start(&parts.log, &retained).map_err(FrontError::Threads)?;
         let gates = Gates {
             pending: PendingConnects::new(&limits, Arc::clone(&budget)),
+            seats: device_threads.seats(),
         };
         let context = Arc::new(Context {
             gateway: config.gateway,
@@ -201,6 +209,7 @@ impl Front {
             context,
             checkpointer,
             fanout_threads: parts.fanout.threads,
+            device_threads,
         })
     }
 
@@ -227,6 +236,11 @@ impl Front {
         let context = self.context;
         let tasks = context.tasks.clone();
         let mut watched = Tasks::default();
+        for thread in self.device_threads.all() {
+            let answering = Arc::clone(&thread.hub).run(Arc::clone(&context));
+            // It ends with its thread, too.
+            watched.watch(DEVICES, thread.handle.spawn(with_injected_panic(DEVICES, answering)));
+        }
         for listener in self.listeners {
             let accepting = listener::run(listener, self.gates.clone(), Arc::clone(&context));
             watched.watch(LISTENER, tasks.spawn(with_injected_panic(LISTENER, accepting)));
@@ -256,6 +270,13 @@ impl Front {
         tasks.close();
         if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
             tracing::warn!(connections = tasks.len(), "connections did not end within the grace period");
+        }
+        let device_threads = self.device_threads;
+        let joined = tokio::task::spawn_blocking(move || device_threads.join());
+        match tokio::time::timeout(LAST, joined).await {
+            Ok(Ok(true)) => {}
+            Ok(_) => tracing::error!("a thread of connections failed"),
+            Err(_) => tracing::warn!("the threads of connections did not end within {LAST:?}"),
         }
         checkpoint_shutdown.cancel();
         if !watched.join(LAST).await {

@@ -122,6 +122,7 @@ mod commits;
 mod connection;
 mod context;
 mod delivery;
+mod device_threads;
 mod fanout;
 mod front;
 mod ingress;

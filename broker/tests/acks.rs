@@ -3,8 +3,12 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use forebay_broker::codec::{Ack, Packet, Publish, ReasonCode, Version};
-use forebay_broker::{Limits, Refusal};
+use forebay_broker::{Limits, Observer, Refusal};
 use support::{Bench, Client, Setup, connect_5, connect_311, id, publish, until};
 
 const OK: ReasonCode = ReasonCode::SUCCESS;
@@ -34,7 +38,7 @@ async fn a_publish_is_acked_only_after_its_commit() {
         [("d5", 1), ("d5", 2), ("d3", 1), ("d3", 2)].map(|(who, qos)| (who.to_owned(), qos))
     );
     until("the acks are counted as sent", || {
-        bench.view.stats().acked.load(std::sync::atomic::Ordering::Relaxed) == 4
+        bench.view.stats().acked.load(Ordering::Relaxed) == 4
     })
     .await;
 }
@@ -103,7 +107,7 @@ async fn more_in_flight_than_allowed_is_not_read() {
     for packet_id in 1..=10 {
         device.send(&publish("cloud/a", 1, Some(packet_id))).await;
     }
-    let accepted = || bench.view.stats().accepted.load(std::sync::atomic::Ordering::Relaxed);
+    let accepted = || bench.view.stats().accepted.load(Ordering::Relaxed);
     until("three are taken in", || accepted() == 3).await;
     Client::connected(bench.address(), connect_5("other")).await.ping().await;
     assert_eq!(accepted(), 3);
@@ -142,7 +146,7 @@ async fn uncommitted_bytes_of_all_connections_stay_within_their_bound() {
         device.send(&large(1)).await;
         device.send(&large(2)).await;
     }
-    let accepted = || bench.view.stats().accepted.load(std::sync::atomic::Ordering::Relaxed);
+    let accepted = || bench.view.stats().accepted.load(Ordering::Relaxed);
     until("one is taken in", || accepted() == 1).await;
     bench.gate.open();
     for device in &mut devices {
@@ -268,4 +272,48 @@ async fn local_subscribers_do_not_wait_for_a_commit_that_failed() {
     )
     .await;
     assert_eq!(subscriber.text().await, ("nowhere".to_owned(), "2".to_owned()));
+}
+
+/// Panics once when it is told of an ack.
+#[derive(Default)]
+struct Mine(AtomicBool);
+
+impl Observer for Mine {
+    fn acked(&self, _oldest: Duration, _count: u64) {
+        assert!(!self.0.swap(false, Ordering::SeqCst), "a test asked for this panic");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_at_one_connections_answers_ends_no_other() {
+    let mine = Arc::<Mine>::default();
+    let observer = mine.clone();
+    let bench = Bench::start(Setup {
+        observer,
+        ..Setup::default()
+    })
+    .await;
+    let mut devices = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        devices.push(Client::connected(bench.address(), connect_311(name)).await);
+    }
+    bench.hold_commits().await;
+    for device in &mut devices {
+        device.send(&publish("cloud/a", 1, Some(1))).await;
+        device.ping().await;
+    }
+    mine.0.store(true, Ordering::SeqCst);
+    bench.gate.open();
+    let mut ended = 0;
+    for device in &mut devices {
+        device.expect_ack(1, OK).await;
+        device.try_send(&publish("cloud/a", 1, Some(2))).await;
+        match support::within("an ack, or the end", device.receive()).await {
+            Some(Packet::PubAck(ack)) => assert_eq!(ack.packet_id, id(2)),
+            None => ended += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(ended, 1);
+    bench.assert_serves("a panic of ours").await;
 }

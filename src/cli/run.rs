@@ -11,8 +11,7 @@ use crate::monitor::tasks::Tasks;
 
 pub(super) fn run(args: &ConfigArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
     make_private();
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.enable_all().on_thread_park(forebay_wal::rest).build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         // Before anything else: a signal may come at any moment.
         let signals = OsSignals::listen()?;

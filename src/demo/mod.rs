@@ -60,8 +60,7 @@ impl DemoArgs {
             self.outage,
             CALM + self.outage + TAIL
         );
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.enable_all().on_thread_park(forebay_wal::rest).build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let balance = runtime.block_on(LocalSet::new().run_until(story::tell(self)))?;
         if self.json {
             println!("{}", serde_json::to_string(&balance)?);

@@ -23,7 +23,6 @@ use crate::ingress::Ingress;
 use crate::observe::Disconnection;
 use crate::policy::TopicBounds;
 use crate::refusal::RefusedConnect;
-use crate::retained::RetainedBeforeAcks;
 use crate::session::{AttachError, Attached, Claim, SessionKey};
 use crate::tls::Identity;
 
@@ -169,11 +168,9 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
     let connack = connack(&connect, &attached, assigned, alias_maximum, context);
     let output = context.budget.output_bytes.open(owner.clone());
     let uncommitted = context.budget.uncommitted.line(owner.clone());
-    let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone(), output, uncommitted));
-    let producer = context.log.producer(Arc::new(RetainedBeforeAcks {
-        retained: Arc::clone(&context.retained),
-        commits: Arc::clone(&outbox.commits),
-    }));
+    let hub = Arc::clone(&peer.hub);
+    let producer = hub.producer();
+    let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone(), output, uncommitted, hub));
     let device = context.devices.of(&identity);
     let publishes = context.observer.publishes(&key.identity);
     let origin = context.fanout.origin(&key.identity, &key.client_id);

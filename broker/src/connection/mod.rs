@@ -1,17 +1,20 @@
 //! One connection from CONNECT to its end.
 //!
-//! A reader task decodes and decides, a writer task sends. Between them is the [`Outbox`], which keeps the order and lets no
-//! answer leave before its commit. The reader ends first. Then the connection waits until all that it appended is committed
+//! A reader task decodes and decides. The [`Outbox`] keeps the order and lets no answer leave before its commit. The thread's [`Hub`]
+//! sends what its socket takes at once, a writer task the rest. The reader ends first. Then the connection waits until all that it appended is committed
 //! or failed, publishes the will if it is due, and gives its session back: the next connection of the session begins with
 //! its true state.
 
 mod chunk;
 mod connect;
 mod deliveries;
+mod hub;
 mod input;
+mod link;
 mod outbox;
 mod outgoing;
 mod reader;
+mod turn;
 mod will;
 mod writer;
 
@@ -29,9 +32,11 @@ use crate::codec::{Disconnect, Packet, ReasonCode, Version, encode};
 use crate::context::Context;
 use crate::observe::{Disconnection, add, sub};
 use crate::tls::{IdentityTemplate, PeerCertificate};
+pub(crate) use hub::Hub;
 use input::Input;
 pub(crate) use input::{LOOK, SILENCE};
 use outbox::{Closing, Outbox};
+pub(crate) use turn::in_turns;
 use will::HeldWill;
 
 /// What is known of a peer before its CONNECT.
@@ -41,6 +46,8 @@ pub(crate) struct Peer {
     pub(crate) identity: Arc<IdentityTemplate>,
     /// Cancelled when its permit is needed for another connection, before CONNECT.
     pub(crate) evicted: CancellationToken,
+    /// The hub of the thread that it is served on.
+    pub(crate) hub: Arc<Hub>,
 }
 
 /// Serves one connection to its end. `opened` is called once it is past CONNECT.
@@ -77,8 +84,10 @@ fn run<S>(stream: S, input: Input, open: connect::Open, context: &Arc<Context>) 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (read, output) = tokio::io::split(stream);
+    let link = link::Link::new(stream);
+    let (read, output) = (link.half(), link.half());
     let outbox = Arc::clone(&open.outbox);
+    outbox.connect(Some(link));
     let writer = tokio::spawn(writer::run(output, Arc::clone(&outbox), Arc::clone(context)));
     let mut reader = Box::new(reader(open, context));
     let context = Arc::clone(context);

@@ -4,15 +4,19 @@ use std::collections::VecDeque;
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use forebay_wal::Batch;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::hub::Hub;
+use super::link::{Sink, Written};
+use super::writer::{report, settle, trace};
 use crate::budget::{Charge, UncommittedLine};
 use crate::codec::{QoS, ReasonCode, Version, encode_puback, encode_pubcomp, encode_pubrec};
 use crate::commits::{Commits, Outcome};
+use crate::context::Context;
 use crate::fanout::{Fanout, Message};
 use crate::observe::{Disconnection, TracedPublish};
 use crate::refusal::{PublishAnswer, RefusedPublish};
@@ -29,13 +33,22 @@ const UNCHARGED_BYTES: usize = 4 << 10;
 /// What is charged at once, so that the account is not asked for each message.
 const CHARGE_STEP: usize = 8 << 10;
 
+/// Bytes that the hub writes at a stretch, in the turns of all; more is left to the writer.
+const MAX_FLUSH_BYTES: usize = 64 << 10;
+/// Bytes of the buffer that an idle connection keeps.
+pub(super) const KEPT_BYTES: usize = 256;
+
 /// Slots whose memory an empty outbox keeps: the memory of a burst is freed.
 const KEPT_PLACES: usize = 16;
 
-/// Shared by a connection's reader, writer and deliveries.
+/// Shared by a connection's reader, writer and deliveries, and by the hub of its thread.
 pub(super) struct Outbox {
     inner: Mutex<Inner>,
+    hub: Arc<Hub>,
+    /// Of all connections of its thread.
     pub(super) commits: Arc<Commits>,
+    /// Woken when there is something to do that the hub does not.
+    pub(super) writer: Notify,
     /// Notified when slots have become free, for a reader that waits for one.
     pub(super) room: Notify,
     /// Where publishes that are not committed yet are charged.
@@ -60,6 +73,27 @@ struct Inner {
     is_silenced: bool,
     /// QoS 2 answers whose commit failed, until the reader has corrected its packet ids.
     failed: Vec<Answer>,
+    /// The commit of a change of the session failed.
+    is_change_failed: bool,
+    /// The stream, while the connection has one.
+    sink: Option<Arc<dyn Sink>>,
+    /// It stands in the hub's list of those that wait for a batch.
+    is_queued: bool,
+    /// The hub was told of deliveries.
+    is_told: bool,
+    /// The writer has taken bytes and not sent all of them: nobody else may write.
+    is_writing: bool,
+    /// The stream holds back what the hub wrote.
+    is_unflushed: bool,
+    /// Acks that the hub wrote only in part, until the writer has sent the rest.
+    carried: Option<Box<Carried>>,
+}
+
+#[derive(Default)]
+struct Carried {
+    acked: u64,
+    oldest: Option<Instant>,
+    traced: Vec<TracedPublish>,
 }
 
 /// Why and how the connection ends.
@@ -110,6 +144,8 @@ pub(super) struct Released {
     pub(super) bytes: BytesMut,
     /// What `bytes` are charged as, until they are sent.
     pub(super) output: Option<Charge>,
+    /// Something written before has to leave the stream.
+    pub(super) is_unflushed: bool,
     /// Acks with success, and since when the oldest of them waited.
     pub(super) acked: u64,
     pub(super) oldest: Option<Instant>,
@@ -139,12 +175,40 @@ impl Inner {
             self.is_short = true;
         }
     }
+
+    /// The batch of the oldest slot that waits for one.
+    fn oldest_batch(&self) -> Option<Batch> {
+        self.pending.iter().find_map(|slot| match slot.ready {
+            Ready::After(batch) => Some(batch),
+            Ready::Now | Ready::At(_) => None,
+        })
+    }
+
+    /// The stream, if the hub may write to it now.
+    fn free_sink(&self) -> Option<Arc<dyn Sink>> {
+        let is_free = !self.is_writing && !self.is_unflushed && !self.is_sealed && self.closing.is_none();
+        self.sink.clone().filter(|_| is_free && self.out.len() <= MAX_FLUSH_BYTES)
+    }
+
+    /// Keeps what the stream did not take for the writer, and charges that alone.
+    fn keep_rest(&mut self, mut bytes: BytesMut, written: Written, released: &mut Released) {
+        bytes.advance(written.bytes);
+        self.is_unflushed = !written.is_flushed;
+        self.replies = self.replies.min(bytes.len());
+        self.out = bytes;
+        self.output.shrink(u64::MAX);
+        self.charge_answer();
+        let carried = self.carried.get_or_insert_default();
+        carried.acked += std::mem::take(&mut released.acked);
+        carried.oldest = carried.oldest.into_iter().chain(released.oldest.take()).min();
+        carried.traced.append(&mut released.traced);
+    }
 }
 
 impl Outbox {
     /// `ending` is cancelled when the connection is to end, by this outbox or from outside. What waits for the peer is added
     /// to `output`, and what is not committed is charged to `uncommitted`.
-    pub(super) fn new(version: Version, ending: CancellationToken, output: Charge, uncommitted: UncommittedLine) -> Self {
+    pub(super) fn new(version: Version, ending: CancellationToken, output: Charge, uncommitted: UncommittedLine, hub: Arc<Hub>) -> Self {
         let inner = Inner {
             pending: VecDeque::new(),
             out: BytesMut::new(),
@@ -155,10 +219,19 @@ impl Outbox {
             is_sealed: false,
             is_silenced: false,
             failed: Vec::new(),
+            is_change_failed: false,
+            sink: None,
+            is_queued: false,
+            is_told: false,
+            is_writing: false,
+            is_unflushed: false,
+            carried: None,
         };
         Self {
             inner: Mutex::new(inner),
-            commits: Arc::default(),
+            commits: Arc::clone(&hub.commits),
+            hub,
+            writer: Notify::new(),
             room: Notify::new(),
             uncommitted,
             ending,
@@ -166,19 +239,123 @@ impl Outbox {
         }
     }
 
-    /// Adds a slot at the end of the order. The commit wakes the writer for it, unless it has ended already.
-    pub(super) fn push(&self, pending: Pending) {
+    /// The stream is open; `None` when it is not any more.
+    pub(super) fn connect(&self, sink: Option<Arc<dyn Sink>>) {
+        self.lock().sink = sink;
+    }
+
+    /// Adds a slot at the end of the order. The hub lets it go when its commit has ended, or the writer if none is waited for.
+    pub(super) fn push(self: &Arc<Self>, pending: Pending) {
         let ready = pending.ready;
-        self.lock().pending.push_back(pending);
+        let mut inner = self.lock();
+        inner.pending.push_back(pending);
+        if inner.is_queued {
+            // It goes with the commit that an earlier one waits for, or is waited for then.
+            return;
+        }
         match ready {
-            Ready::After(batch) if self.commits.outcome(batch).is_none() => {}
-            _ => self.wake(),
+            Ready::After(batch) => {
+                inner.is_queued = true;
+                self.hub.wait_for(batch, self);
+            }
+            Ready::Now | Ready::At(_) => {
+                drop(inner);
+                self.wake();
+            }
+        }
+    }
+
+    /// Lets go what may leave now that a batch has ended, and writes it if the stream takes it at once. Called by the hub. Returns the
+    /// batch that a slot still waits for.
+    pub(super) fn flush_commits(self: &Arc<Self>, context: &Context, scratch: &mut BytesMut) -> Option<Batch> {
+        self.flush(context, scratch);
+        let mut inner = self.lock();
+        let oldest = inner.oldest_batch();
+        inner.is_queued = oldest.is_some();
+        oldest
+    }
+
+    /// Writes deliveries if the stream takes them at once. Called by the hub.
+    pub(super) fn flush_deliveries(self: &Arc<Self>, context: &Context, scratch: &mut BytesMut) -> Option<Batch> {
+        self.lock().is_told = false;
+        self.flush(context, scratch);
+        None
+    }
+
+    fn flush(&self, context: &Context, scratch: &mut BytesMut) {
+        let mut inner = self.lock();
+        if inner.is_writing {
+            // The writer looks again when it has written.
+            return;
+        }
+        let Some(sink) = inner.free_sink() else {
+            drop(inner);
+            self.wake();
+            return;
+        };
+        // Deliveries are written from where they are; acks alone need no memory of the connection's own.
+        let has_own = !inner.out.is_empty();
+        let bytes = std::mem::take(if has_own { &mut inner.out } else { scratch });
+        let mut released = Released {
+            bytes,
+            ..Released::default()
+        };
+        self.let_go(&context.fanout, &mut inner, &mut released);
+        let mut bytes = std::mem::take(&mut released.bytes);
+        let mut is_written = false;
+        let mut lost = false;
+        let mut output = None;
+        if !bytes.is_empty() {
+            match sink.write_now(&bytes) {
+                Ok(written) if written.bytes == bytes.len() && written.is_flushed => {
+                    is_written = true;
+                    inner.replies = 0;
+                    inner.is_short = false;
+                    output = (inner.output.amount() > 0).then(|| inner.output.take());
+                }
+                Ok(written) => inner.keep_rest(std::mem::take(&mut bytes), written, &mut released),
+                Err(_) => lost = true,
+            }
+        }
+        bytes.clear();
+        if !has_own {
+            *scratch = bytes;
+        } else if inner.out.is_empty() && bytes.capacity() <= KEPT_BYTES {
+            inner.out = bytes;
+        }
+        let needs_writer = !inner.out.is_empty() || inner.is_unflushed || released.next.is_some() || inner.closing.is_some();
+        drop(inner);
+        drop(output);
+        self.room.notify_one();
+        settle(&released, self, context);
+        if is_written {
+            report(&released, context);
+        }
+        trace(&mut released, is_written, context);
+        if lost {
+            self.close(Closing::silently(Disconnection::ConnectionLost));
+        } else if needs_writer {
+            self.wake();
+        }
+    }
+
+    /// Ends the connection without another answer, after a fault of ours. Its writer takes out what is left.
+    pub(super) fn give_up(self: &Arc<Self>) {
+        let mut inner = self.lock();
+        inner.is_silenced = true;
+        inner.is_told = false;
+        let oldest = inner.oldest_batch();
+        inner.is_queued = oldest.is_some();
+        drop(inner);
+        self.close(Closing::silently(Disconnection::ConnectionLost));
+        if let Some(batch) = oldest {
+            self.hub.wait_for(batch, self);
         }
     }
 
     /// Wakes the writer.
     pub(super) fn wake(&self) {
-        self.commits.wake.notify_one();
+        self.writer.notify_one();
     }
 
     /// The protocol version of its peer.
@@ -199,12 +376,12 @@ impl Outbox {
 
     /// The QoS 2 answers whose commit failed since the last call. Called by the reader before it looks at a packet id.
     pub(super) fn take_failed(&self) -> Vec<Answer> {
-        let mut inner = self.lock();
-        if inner.pending.is_empty() {
-            // No slot depends on them any more.
-            self.commits.forget_failures(self.commits.latest());
-        }
-        std::mem::take(&mut inner.failed)
+        std::mem::take(&mut self.lock().failed)
+    }
+
+    /// Whether the commit of a change of the session has failed since the last call.
+    pub(super) fn take_change_failed(&self) -> bool {
+        std::mem::take(&mut self.lock().is_change_failed)
     }
 
     /// Sends an answer outside the order: PINGRESP, SUBACK.
@@ -219,7 +396,7 @@ impl Outbox {
     }
 
     /// Sends a delivery; false if it was dropped because too much is unread, by this peer, its identity or all.
-    pub(super) fn deliver(&self, write: impl FnOnce(&mut BytesMut)) -> bool {
+    pub(super) fn deliver(self: &Arc<Self>, write: impl FnOnce(&mut BytesMut)) -> bool {
         let mut inner = self.lock();
         if inner.out.len() > MAX_DELIVERY_BYTES || inner.is_short {
             return false;
@@ -232,8 +409,11 @@ impl Outbox {
             inner.is_short = true;
             return false;
         }
+        let is_told = std::mem::replace(&mut inner.is_told, true);
         drop(inner);
-        self.wake();
+        if !is_told {
+            self.hub.tell(self);
+        }
         true
     }
 
@@ -284,19 +464,39 @@ impl Outbox {
         self.lock().closing
     }
 
-    /// Takes out all slots that may leave now, from the front, so in order.
+    /// Takes out all slots that may leave now, from the front, so in order. Called by the writer, which sends the bytes before it
+    /// calls this again.
     ///
     /// `bytes` is the buffer of the last call, used again.
-    pub(super) fn release(&self, fanout: &Fanout, mut bytes: BytesMut) -> Released {
+    pub(super) fn release(self: &Arc<Self>, fanout: &Fanout, mut bytes: BytesMut) -> Released {
         bytes.clear();
         let mut inner = self.lock();
+        let carried = inner.carried.take().map(|carried| *carried).unwrap_or_default();
         let mut released = Released {
             bytes: std::mem::replace(&mut inner.out, bytes),
             output: (inner.output.amount() > 0).then(|| inner.output.take()),
+            is_unflushed: std::mem::take(&mut inner.is_unflushed),
+            acked: carried.acked,
+            oldest: carried.oldest,
+            traced: carried.traced,
             ..Released::default()
         };
         inner.replies = 0;
         inner.is_short = false;
+        self.let_go(fanout, &mut inner, &mut released);
+        inner.is_writing = !released.bytes.is_empty() || released.is_unflushed;
+        if !inner.is_queued
+            && let Some(batch) = inner.oldest_batch()
+        {
+            inner.is_queued = true;
+            self.hub.wait_for(batch, self);
+        }
+        drop(inner);
+        self.room.notify_one();
+        released
+    }
+
+    fn let_go(&self, fanout: &Fanout, inner: &mut Inner, released: &mut Released) {
         while let Some(front) = inner.pending.front() {
             let outcome = match front.ready {
                 Ready::Now => Outcome::Committed,
@@ -321,7 +521,7 @@ impl Outbox {
             match outcome {
                 Outcome::Committed => {
                     if !inner.is_silenced {
-                        self.answer(&done, &mut released);
+                        self.answer(&done, released);
                     }
                     if let Some(message) = done.fanout {
                         fanout.publish(self.commits.latest_committed(), *message);
@@ -329,7 +529,7 @@ impl Outbox {
                 }
                 Outcome::Failed => {
                     released.failed.extend(done.publish);
-                    self.refuse(&done, &mut released, &mut inner);
+                    self.refuse(&done, released, inner);
                 }
             }
         }
@@ -342,9 +542,6 @@ impl Outbox {
         if inner.pending.is_empty() && inner.is_sealed {
             released.finished = inner.closing;
         }
-        drop(inner);
-        self.room.notify_one();
-        released
     }
 
     fn answer(&self, done: &Pending, released: &mut Released) {
@@ -363,6 +560,7 @@ impl Outbox {
         if let Answer::PubRec(..) | Answer::PubComp(..) = done.answer {
             inner.failed.push(done.answer);
         }
+        inner.is_change_failed |= done.answer == Answer::Nothing && done.publish.is_none();
         if inner.is_silenced || done.answer == Answer::Nothing {
             return;
         }

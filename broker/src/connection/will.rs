@@ -13,12 +13,13 @@ use tokio::sync::oneshot;
 use super::outbox::Outbox;
 use crate::budget::{Charge, Exceeded, Owner};
 use crate::codec::{Publish, PublishProperties, QoS, Will};
-use crate::commits::Outcome;
+use crate::commits::{Commits, Outcome};
 use crate::context::Context;
 use crate::fanout::Message;
 use crate::ingress::{Inbound, Ingress, Taken};
 use crate::observe::Unretained;
 use crate::refusal::RefusedPublish;
+use crate::retained::RetainedBeforeAcks;
 use crate::session::Fate;
 
 /// Bytes that a will counts for besides its text and payload: what waits with it for its delay.
@@ -75,12 +76,22 @@ impl HeldWill {
     /// Publishes it as its device would have (MQTT-3.1.2-8).
     pub(super) async fn publish(self, ingress: &mut Ingress, context: &Context, outbox: &Outbox) {
         let inbound = inbound(self.will);
+        // The hub tells nobody but connections of commits, and this one has ended.
+        let commits = Arc::<Commits>::default();
+        ingress.producer = context.log.producer(Arc::new(RetainedBeforeAcks {
+            retained: Arc::clone(&context.retained),
+            commits: Arc::clone(&commits),
+        }));
         match ingress.take(&inbound, &mut BTreeSet::new(), context.clock.now()) {
             Taken::Appended(batch, message, _) => {
-                if outbox.commits.wait(batch).await == Outcome::Failed {
+                if commits.wait(batch).await == Outcome::Failed {
                     refuse(&RefusedPublish::CommitFailed, &inbound, ingress, context);
                 }
-                publish_locally(message, context, outbox);
+                if let Some(message) = message {
+                    context
+                        .fanout
+                        .publish(commits.latest_committed().max(outbox.commits.latest_committed()), message);
+                }
             }
             Taken::Unlogged(message) => publish_locally(message, context, outbox),
             Taken::Duplicate => {}

@@ -7,7 +7,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::outbox::{Closing, Outbox, Released};
+use super::outbox::{Closing, KEPT_BYTES, Outbox, Released};
+use super::turn::give_way_since;
 use crate::codec::Version;
 use crate::context::Context;
 use crate::observe::{Disconnection, add};
@@ -17,8 +18,8 @@ use crate::refusal::RefusedPublish;
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// The same for a connection that ends: the next connection of its session waits for it.
 const CLOSING_DEADLINE: Duration = Duration::from_secs(1);
-/// Bytes of the buffer that an idle connection keeps.
-const KEPT_BYTES: usize = 256;
+/// Bytes that are written before others get their turn.
+const PIECE: usize = 64 << 10;
 
 /// Runs until the connection is closing and nothing is pending. If its socket fails before, it goes on without it, so that
 /// the outbox is still drained.
@@ -29,7 +30,7 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox
         let mut released = outbox.release(&context.fanout, bytes);
         settle(&released, &outbox, &context);
         let mut is_written = false;
-        if is_open && !released.bytes.is_empty() {
+        if is_open && (!released.bytes.is_empty() || released.is_unflushed) {
             match write(&mut output, &released.bytes, &outbox).await {
                 Ok(()) => {
                     is_written = true;
@@ -45,12 +46,14 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox
         // They are with the peer, or it is gone.
         drop(released.output.take());
         if let Some(closing) = released.finished {
+            // Who still knows the outbox must not keep the socket open.
+            outbox.connect(None);
             if is_open {
                 send_disconnect(&mut output, closing, outbox.version()).await;
             }
             return;
         }
-        if released.bytes.is_empty() {
+        if released.bytes.is_empty() && !released.is_unflushed {
             wait(&outbox, released.next).await;
         }
         // The memory of a burst is freed.
@@ -63,7 +66,7 @@ pub(super) async fn run<W: AsyncWrite + Unpin>(mut output: W, outbox: Arc<Outbox
 }
 
 async fn wait(outbox: &Outbox, next: Option<Instant>) {
-    let woken = outbox.commits.wake.notified();
+    let woken = outbox.writer.notified();
     match next {
         None => woken.await,
         Some(at) => {
@@ -80,7 +83,14 @@ async fn write<W: AsyncWrite + Unpin>(output: &mut W, bytes: &[u8], outbox: &Out
         outbox.closed().await;
         sleep_until(Instant::now() + CLOSING_DEADLINE).await;
     };
-    let write = async { output.write_all(bytes).await.and(output.flush().await) };
+    let write = async {
+        for piece in bytes.chunks(PIECE) {
+            let began = std::time::Instant::now();
+            output.write_all(piece).await?;
+            give_way_since(Some(began)).await;
+        }
+        output.flush().await
+    };
     tokio::select! {
         biased;
         written = timeout(WRITE_DEADLINE, write) => match written {
@@ -108,21 +118,21 @@ async fn send_disconnect<W: AsyncWrite + Unpin>(output: &mut W, closing: Closing
     timeout(CLOSING_DEADLINE, goodbye).await.ok();
 }
 
-fn settle(released: &Released, outbox: &Outbox, context: &Context) {
+pub(super) fn settle(released: &Released, outbox: &Outbox, context: &Context) {
     outbox.uncommitted.give_back(released.budget);
     for qos in &released.failed {
         RefusedPublish::CommitFailed.count(*qos, &context.stats);
     }
 }
 
-fn report(released: &Released, context: &Context) {
+pub(super) fn report(released: &Released, context: &Context) {
     if let Some(oldest) = released.oldest {
         add(&context.stats.acked, released.acked);
         context.observer.acked(oldest.elapsed(), released.acked);
     }
 }
 
-fn trace(released: &mut Released, is_written: bool, context: &Context) {
+pub(super) fn trace(released: &mut Released, is_written: bool, context: &Context) {
     for mut publish in released.traced.drain(..) {
         publish.answered = (is_written && publish.qos > 0).then(std::time::Instant::now);
         context.observer.traced(&publish);

@@ -17,8 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::budget::{Bound, Charge, Exceeded, Owner};
-use crate::connection::{self, Peer};
+use crate::connection::{self, Hub, Peer};
 use crate::context::Context;
+use crate::device_threads::{Seat, Seats};
 use crate::observe::{Disconnection, add};
 use crate::tls::{self, IdentityTemplate, ServerTls, TlsSource};
 use heard::Noted;
@@ -55,6 +56,8 @@ pub(crate) struct Listener {
 pub(crate) struct Gates {
     /// Connections that have not sent CONNECT.
     pub(crate) pending: Arc<PendingConnects>,
+    /// The threads that connections live on.
+    pub(crate) seats: Seats,
 }
 
 /// Accepts until shutdown, once the listener is open. Connections run in the context's tasks.
@@ -89,20 +92,46 @@ pub(crate) async fn run(listener: Listener, gates: Gates, context: Arc<Context>)
                 }
             },
         };
+        let Some((seat, socket)) = seated(socket, &gates.seats) else {
+            continue;
+        };
         let (tls, identity) = (opened.tls.clone(), Arc::clone(&identity));
         let tasks = context.tasks.clone();
         let context = Arc::clone(&context);
         // Boxed, so that the handshake's memory is freed: a task keeps the memory of everything it awaits until it ends.
         let opening = Box::pin(async move {
             let (pending, place) = entry.admitted(&owner, address, &context).await?;
-            Some((handshake(socket, (address, owner), tls, identity, context, pending).await?, place))
+            let hub = Arc::clone(&seat.thread.hub);
+            let connection = handshake(socket, (address, owner), tls, identity, context, (pending, hub)).await?;
+            Some((connection, place, seat))
         });
+        let lives = tasks.clone();
         tasks.spawn(async move {
-            if let Some((connection, place)) = opening.await {
-                connection.await;
-                drop(place);
+            if let Some((connection, place, seat)) = opening.await {
+                let thread = seat.thread.handle.clone();
+                let served = async move {
+                    connection::in_turns(connection).await;
+                    drop((place, seat));
+                };
+                lives.spawn_on(served, &thread);
             }
         });
+    }
+}
+
+/// Moves an accepted socket to the thread that its connection will live on. `None` if the system cannot; then it is closed.
+fn seated(socket: TcpStream, seats: &Seats) -> Option<(Seat, TcpStream)> {
+    let seat = seats.take()?;
+    let socket = socket.into_std().and_then(|socket| {
+        let _there = seat.thread.handle.enter();
+        TcpStream::from_std(socket)
+    });
+    match socket {
+        Ok(socket) => Some((seat, socket)),
+        Err(error) => {
+            tracing::debug!(%error, "an accepted socket could not be moved to its thread");
+            None
+        }
     }
 }
 
@@ -171,7 +200,7 @@ async fn handshake(
     tls: Option<Arc<ServerTls>>,
     identity: Arc<IdentityTemplate>,
     context: Arc<Context>,
-    pending: PendingConnect,
+    (pending, hub): (PendingConnect, Arc<Hub>),
 ) -> Option<Connection> {
     let deadline = Instant::now() + context.limits.connect_timeout;
     if let Err(error) = socket.set_nodelay(true) {
@@ -189,6 +218,7 @@ async fn handshake(
             certificate: None,
             identity,
             evicted,
+            hub,
         };
         return Some(Box::pin(connection::serve(socket, peer, context, deadline, opened)));
     };
@@ -215,6 +245,7 @@ async fn handshake(
                 certificate: Some(accepted.peer_certificate),
                 identity,
                 evicted,
+                hub,
             };
             Some(Box::pin(connection::serve(accepted.stream, peer, context, deadline, opened)))
         }

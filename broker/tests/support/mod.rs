@@ -50,6 +50,7 @@ pub struct Setup {
     pub max_bytes: u64,
     pub max_disk: u64,
     pub clock: Arc<ManualClock>,
+    pub observer: Arc<dyn Observer>,
 }
 
 impl Default for Setup {
@@ -63,6 +64,7 @@ impl Default for Setup {
             max_bytes: 256 << 20,
             max_disk: 1 << 30,
             clock: Arc::new(ManualClock::trusted()),
+            observer: Arc::new(Unseen),
         }
     }
 }
@@ -304,7 +306,7 @@ async fn start_front(directory: Arc<tempfile::TempDir>, setup: Setup, gate: Arc<
         fanout,
         admission: Arc::new(AdmitAll),
         clock: setup.clock.clone(),
-        observer: Arc::new(Unseen),
+        observer: setup.observer.clone(),
     };
     (Front::bind(config, parts, shutdown).await.unwrap(), log)
 }

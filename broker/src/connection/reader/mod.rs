@@ -20,6 +20,7 @@ use super::connect::Open;
 use super::deliveries::Deliveries;
 use super::input::{Input, LOOK, RETRY, SILENCE};
 use super::outbox::{Closing, Outbox};
+use super::turn::give_way;
 use super::will::HeldWill;
 use crate::budget::{Charge, Owner};
 use crate::codec::{Ack, Disconnect, Packet, ReasonCode, Role, Version, decode, encode};
@@ -297,6 +298,7 @@ impl Reader {
                 }
                 packet => self.handle(packet, since, now).await?,
             }
+            give_way().await;
         }
         if handled {
             self.ingress.device.seen(now.wall_ms);

@@ -191,10 +191,7 @@ impl Reader {
             trace: None,
         });
         self.drained().await?;
-        match self.outbox.commits.outcome(batch) {
-            Some(crate::commits::Outcome::Failed) => Err(failed),
-            _ => Ok(()),
-        }
+        if self.outbox.take_change_failed() { Err(failed) } else { Ok(()) }
     }
 
     /// Restores the subscriptions of a resumed session before its first packet is read.
