@@ -1,5 +1,6 @@
 //! The other program: writes a file of 1 GB from front to back, syncs it, and begins again.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -51,7 +52,11 @@ fn write_one(path: &Path, stopped: &Receiver<()>) -> anyhow::Result<bool> {
         .spawn()
         .context("starting `dd`")?;
     let is_stopped = wait(&mut child, stopped)?;
-    std::fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
+    match std::fs::remove_file(path) {
+        // Stopped before `dd` made it.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        removed => removed.with_context(|| format!("removing {}", path.display()))?,
+    }
     Ok(is_stopped)
 }
 
