@@ -35,6 +35,7 @@ extern crate alloc;
 use alloc::vec::Vec;
 use core::fmt;
 
+pub mod der;
 mod names;
 
 use names::Names;

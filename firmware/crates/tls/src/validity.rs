@@ -3,6 +3,8 @@
 //! rustls judges certificates and keeps what it read to itself. The device needs one date of the gateway's leaf: no time it
 //! is told may lie beyond it.
 
+use forebay_chain::der::{element, from_issuer, sequence};
+
 /// The dates of a certificate, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
@@ -10,53 +12,21 @@ pub(crate) struct Validity {
     pub(crate) not_after: u64,
 }
 
-const SEQUENCE: u8 = 0x30;
-const EXPLICIT_VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 /// Reads the dates; none if these are not the bytes of a certificate.
 pub(crate) fn validity(certificate: &[u8]) -> Option<Validity> {
-    let (certificate, _) = element(certificate, SEQUENCE)?;
-    let (mut rest, _) = element(certificate, SEQUENCE)?;
-    if rest.first() == Some(&EXPLICIT_VERSION) {
-        (_, rest) = any(rest)?;
-    }
-    // Serial number, signature algorithm, issuer.
-    for _ in 0..3 {
-        (_, _, rest) = any(rest).map(|(content, after)| ((), content, after))?;
-    }
-    let (dates, _) = element(rest, SEQUENCE)?;
+    let (_issuer, rest) = element(from_issuer(certificate)?)?;
+    let (dates, _) = sequence(rest)?;
     let (not_before, rest) = time(dates)?;
     let (not_after, _) = time(rest)?;
     Some(Validity { not_before, not_after })
 }
 
-/// The content of the first element, which must have this tag, and what follows it.
-fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    (bytes.first() == Some(&tag)).then(|| any(bytes))?
-}
-
-/// The content of the first element, and what follows it. Lengths of up to 3 bytes: a certificate is smaller.
-fn any(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&short, mut rest) = bytes.get(1..)?.split_first()?;
-    let length = if short < 0x80 {
-        usize::from(short)
-    } else {
-        let digits = usize::from(short & 0x7f);
-        if !(1..=3).contains(&digits) {
-            return None;
-        }
-        let (length, after) = rest.split_at_checked(digits)?;
-        rest = after;
-        length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
-    };
-    rest.split_at_checked(length)
-}
-
 /// RFC 5280 section 4.1.2.5: `YYMMDDHHMMSSZ` up to 2049, `YYYYMMDDHHMMSSZ` after.
 fn time(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (text, rest) = any(bytes)?;
+    let (text, rest) = element(bytes)?;
     let (year, text) = match (bytes.first(), text.len()) {
         (Some(&UTC_TIME), 13) => {
             let year = digits(text, 2)?;
