@@ -112,7 +112,7 @@
 //!    the commit that drops it from the catalogue.
 //! 6. At most one segment is unclean, unless one failed: that one is never written again, repairs of it stay in memory, and
 //!    what waits in it is copied to another by the process that saw it fail.
-//!    A segment that was not closed properly takes no more records after a restart, unless there is no room for another.
+//!    No segment takes more records after a restart, unless there is no room for another.
 
 /// Rows of version 1, in builds that were never released, had numbers of fixed length.
 pub(crate) const VERSION: u8 = 2;

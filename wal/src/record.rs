@@ -25,7 +25,7 @@ pub struct Offset(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Batch(pub u64);
 
-/// A random number made with the directory, renewed whenever the log cannot prove that its next offset was never used.
+/// A random number, a new one at each start: what the disk shows may be older than what was written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u64);
 

@@ -31,8 +31,12 @@ pub(crate) struct Recovered {
     pub(crate) has_failed: bool,
 }
 
-/// Opens the newest segment for appending and reads the state in it.
-pub(crate) fn open_active(segments: &Segments, number: u64) -> Result<Recovered, SegmentError> {
+/// Reads the state in the newest segment. One that was closed properly is only looked at, because it is not appended to again. One that was
+/// not is opened, so that redb repairs it, which compares all of its pages with their checksums; then it can be closed.
+pub(crate) fn open_newest(segments: &Segments, number: u64) -> Result<Recovered, SegmentError> {
+    if let Some(recovered) = segments.look_at_closed(number, |db| read_state(db, u64::MAX))? {
+        return Ok(recovered);
+    }
     let (recovered, clean) = segments.open_active(number, |db| read_state(db, u64::MAX))?;
     Ok(Recovered { clean, ..recovered })
 }

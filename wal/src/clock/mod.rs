@@ -91,3 +91,8 @@ pub fn wall_clock() -> SystemTime {
 pub(crate) fn random_u64() -> u64 {
     getrandom::u64().unwrap_or_else(|_| wall_clock().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64))
 }
+
+/// The number of a new epoch. All have the same length in a row of the state, so that a simulation replays.
+pub(crate) fn new_epoch() -> u64 {
+    random_u64() | 1 << 63
+}

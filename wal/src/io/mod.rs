@@ -1,5 +1,6 @@
-//! What touches a disk: a directory and its files, for reading only, with counters, with failures told.
+//! What touches a disk: a directory and its files, for reading only, with counters, with failures told, compared with what was written.
 
+pub(crate) mod checked;
 pub(crate) mod directory;
 pub(crate) mod lock_guard;
 pub(crate) mod metered;

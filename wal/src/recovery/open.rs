@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::catalog::catalogue::Catalogue;
-use crate::catalog::replay::{Recovered, look_at, open_active};
-use crate::clock::{Clock, random_u64};
+use crate::catalog::replay::{Recovered, look_at, open_newest};
+use crate::clock::{Clock, new_epoch};
 use crate::commit::background::Background;
 use crate::commit::bounds::Space;
 use crate::commit::writer::Writer;
@@ -51,9 +51,7 @@ pub(super) struct Found {
     pub(super) broken: BTreeMap<u64, String>,
     /// What opening changed and no segment says yet.
     pub(super) changes: Vec<Change>,
-    /// The newest segment takes more.
-    pub(super) appendable: bool,
-    /// It does so when there is no room for another.
+    /// The newest segment takes more when there is no room for another.
     pub(super) reusable: bool,
     /// A segment of which a write failed before: what waits in it is copied to another.
     pub(super) failed: Option<u64>,
@@ -236,7 +234,6 @@ fn find(segments: &Segments, options: &Options, observer: &dyn Observer) -> Resu
         quarantined: 0,
         broken: BTreeMap::new(),
         changes: Vec::new(),
-        appendable: false,
         reusable: false,
         failed: None,
     };
@@ -265,7 +262,7 @@ fn find(segments: &Segments, options: &Options, observer: &dyn Observer) -> Resu
         segments.note_opening(number);
         segments.patiently(number, || {
             if last_row == u64::MAX && is_sure {
-                return open_active(segments, number);
+                return open_newest(segments, number);
             }
             // A repair would write over what is still good in it.
             let looked = look_at(segments, number, last_row)?;
@@ -296,7 +293,7 @@ fn find(segments: &Segments, options: &Options, observer: &dyn Observer) -> Resu
         segments.quarantine_uncounted(number).map_err(|source| unusable(options, source))?;
         found.quarantined += 1;
     }
-    found.apply(Change::Epoch { epoch: random_u64() });
+    found.apply(Change::Epoch { epoch: new_epoch() });
     Ok(found)
 }
 
@@ -307,8 +304,8 @@ fn adopt(segments: &Segments, options: &Options, found: &mut Found, silent: Vec<
     }
     // Theirs is most likely that of the segment before them.
     let epoch = found.state.segments.last().map_or(found.state.epoch, |segment| segment.epoch);
-    found.apply(Change::Epoch { epoch: random_u64() });
-    (found.appendable, found.reusable) = (false, false);
+    found.apply(Change::Epoch { epoch: new_epoch() });
+    found.reusable = false;
     for (number, remains) in silent.into_iter().rev() {
         found.apply(Change::Segment { segment: number, epoch });
         let began = found.state.streams.iter().map(|stream| (stream.id, stream.next)).collect();
@@ -318,7 +315,8 @@ fn adopt(segments: &Segments, options: &Options, found: &mut Found, silent: Vec<
             appended: 0,
             began,
         };
-        found.damaged += rebuild(segments, &mut found.state, &newest).map_err(|error| storage(options, number, error))?;
+        let rebuilt = rebuild(segments, &mut found.state, &newest);
+        found.damaged += rebuilt.map_err(|error| storage(options, number, error))?;
         found.broken.insert(number, "it does not open".into());
     }
     Ok(())
@@ -350,10 +348,8 @@ fn take_over(
     found.failed = recovered.has_failed.then_some(number);
     found.clean &= recovered.clean && recovered.damaged_rows == 0 && !incomplete;
     if recovered.renew {
-        found.apply(Change::Epoch { epoch: random_u64() });
+        found.apply(Change::Epoch { epoch: new_epoch() });
     } else {
-        // After an error from write or sync a segment is never written again; a segment that was not closed may be such a one.
-        found.appendable = recovered.clean;
         found.reusable = !recovered.has_failed;
     }
     for segment in older.iter().filter(|segment| found.state.segment(**segment).is_none()) {

@@ -178,14 +178,15 @@ impl Disk {
     fn judge(&self, error: SegmentError) -> SegmentError {
         let is_earlier = matches!(&error, SegmentError::Io(io) if io.get_ref().is_some_and(|cause| cause.is::<Earlier>()));
         if is_earlier && !self.0.load(Ordering::Relaxed) {
-            return SegmentError::Damaged("its pages lead beyond its end".into());
+            return SegmentError::Damaged("its pages are not as they were written, or lead beyond its end".into());
         }
         error
     }
 
     fn heard<T>(&self, answer: io::Result<T>) -> io::Result<T> {
         answer.inspect_err(|error| {
-            if error.kind() != io::ErrorKind::UnexpectedEof {
+            // What lies there, and not the disk.
+            if !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) {
                 self.0.store(true, Ordering::Relaxed);
             }
         })
@@ -254,6 +255,28 @@ pub(crate) fn open_view(backend: impl redb::StorageBackend, cache: usize) -> Res
     Ok((store, clean))
 }
 
+/// As [`open_view`], but only of a file that had been closed properly: `None` if it had not, and then nothing was read to repair it.
+pub(crate) fn open_closed_view(backend: impl redb::StorageBackend, cache: usize) -> Result<Option<Store>, SegmentError> {
+    let disk = Disk::default();
+    let heard = Heard {
+        backend,
+        disk: disk.clone(),
+    };
+    let opened = Database::builder()
+        .set_cache_size(cache)
+        .set_repair_callback(redb::RepairSession::abort)
+        .create_with_backend(heard);
+    match opened {
+        Ok(db) => Ok(Some(Store {
+            db: Some(db),
+            is_view: true,
+            disk,
+        })),
+        Err(redb::DatabaseError::RepairAborted) => Ok(None),
+        Err(error) => Err(disk.judge(error.into())),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -319,6 +342,41 @@ mod tests {
             assert_eq!(counted.writes.load(Ordering::Relaxed), before, "clean before: {is_clean}");
         }
         assert!(!std::thread::panicking());
+    }
+
+    /// In the middle of a commit redb panicked over such a page, and then once more (damage, seed 501141).
+    #[test]
+    fn a_page_of_the_active_segment_that_was_not_written_so_is_an_error_and_no_panic() {
+        use std::os::unix::fs::FileExt as _;
+
+        use crate::io::checked::Checked;
+        use crate::io::directory::Backend;
+
+        let mut errors = 0;
+        for page in 1.. {
+            let raw = tempfile::tempfile().unwrap();
+            let file = Checked::over(Arc::new(raw.try_clone().unwrap()), &Arc::default());
+            let (store, _) = open_db(Backend(file.clone()), 0).unwrap();
+            table::create(store.db().unwrap()).unwrap();
+            let write = |row| store.contained(|db| table::write(db, &[], row, &[row as u8; 900]));
+            (0..40).for_each(|row| write(row).unwrap());
+            if page * 4096 >= file.len().unwrap() {
+                break;
+            }
+            let mut content = [0; 4096];
+            raw.read_exact_at(&mut content, page * 4096).unwrap();
+            content.iter_mut().skip(1).step_by(64).for_each(|byte| *byte ^= 0x41);
+            raw.write_all_at(&content, page * 4096).unwrap();
+            if let Some(error) = (40..44).find_map(|row| write(row).err()) {
+                errors += 1;
+                let text = error.to_string();
+                assert!(
+                    matches!(error, SegmentError::Damaged(_)) && !text.contains("panicked"),
+                    "page {page}: {text}"
+                );
+            }
+        }
+        assert!(errors > 3, "{errors} damaged pages were read");
     }
 
     /// A start refused such a segment for ever in the simulation (damage, seed 500242): it took it for a disk that had failed.

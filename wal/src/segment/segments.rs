@@ -12,11 +12,12 @@ use crate::encoding::block::{self, Block, NewBlock};
 use crate::encoding::change::Change;
 use crate::encoding::entry::RawBlock;
 use crate::encoding::row::{RowKind, encode_row};
+use crate::io::checked::Checked;
 use crate::io::directory::{Backend, Directory, Overlay, StorageFile};
 use crate::io::metered::Metered;
 use crate::io::watched::Watched;
 use crate::segment::blocks::Blocks;
-use crate::segment::database::{SegmentError, Store, contained, open_db, open_view};
+use crate::segment::database::{SegmentError, Store, contained, open_closed_view, open_db, open_view};
 use crate::segment::deaths::Deaths;
 use crate::segment::life::{Life, Lives};
 use crate::segment::quarantine::UNCOUNTED;
@@ -127,6 +128,35 @@ impl Segments {
         })
     }
 
+    /// The same of a segment that had been closed properly; `None` if it had not, and nothing was read then.
+    pub(crate) fn look_at_closed<T>(
+        &self,
+        number: u64,
+        read: impl FnOnce(&Database) -> Result<T, SegmentError>,
+    ) -> Result<Option<T>, SegmentError> {
+        self.deaths.refuse(number)?;
+        let overlay = Overlay::new(self.raw(number).map_err(SegmentError::Io)?).map_err(SegmentError::Io)?;
+        contained(|| match open_closed_view(overlay, CLOSED_CACHE)? {
+            Some(db) => Ok(Some(db.contained(read)?)),
+            None => Ok(None),
+        })
+    }
+
+    /// Opens a segment that had been closed properly for appending, once all of its pages were read and are right: redb reads them
+    /// unchecked, and in the middle of a commit it can abort the process over a damaged one.
+    pub(crate) fn open_verified(&self, number: u64) -> Result<(), SegmentError> {
+        self.deaths.refuse(number)?;
+        let overlay = Overlay::new(self.raw(number).map_err(SegmentError::Io)?).map_err(SegmentError::Io)?;
+        let is_whole = contained(|| {
+            let (mut view, _) = open_view(overlay, CLOSED_CACHE)?;
+            view.check_integrity()
+        })?;
+        if !is_whole {
+            return Err(SegmentError::Damaged("redb's page checksums do not agree with its pages".into()));
+        }
+        self.open_active(number, |_| Ok(())).map(drop)
+    }
+
     /// Opens a segment for appending, if what is to be read in it can be read. Gives besides whether it had been closed properly.
     pub(crate) fn open_active<T>(
         &self,
@@ -191,7 +221,7 @@ impl Segments {
             let overlaid = self.take_spare();
             let is_overlaid = overlaid.is_some();
             let file = overlaid.map_or_else(|| self.directory.create(NEXT), Ok).map_err(SegmentError::Io)?;
-            let file = Metered::over(file, &self.stats);
+            let file = Checked::over(Metered::over(file, &self.stats), &self.stats);
             let db = contained(|| {
                 let (db, _) = open_db(Backend(file.clone()), ACTIVE_CACHE)?;
                 table::create(db.db()?)?;

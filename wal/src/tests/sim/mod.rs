@@ -12,6 +12,7 @@
 //! with its reason; no bad record is yielded; nothing panics; the ledger balances when it is recounted.
 
 mod checks;
+mod closed;
 mod deeds;
 mod disk;
 mod evicting;
