@@ -10,6 +10,7 @@
 //! | `gone-*.tmp` | what nothing needs any more, until it is removed; deleted at open |
 //! | `*.redb.damaged` | quarantined: segments that could not be read as they should; kept for salvage for 30 days, within a quarter of `max_disk` |
 //! | `*.redb.damaged-uncounted` | the same, where nobody knows what waited in them; these go last |
+//! | `counted` | what a rebuild has counted in older segments, so that a killed one goes on; deleted when the log is open |
 //! | `lock` | locked for as long as a process uses the directory; names the log, the segment that a start is opening, the newest segment and, after a write to it failed, the last row of its state that is believed |
 //! | `ballast` | a sixteenth of `max_disk`, 4 to 16 MiB, to be freed when trimming needs room on a full disk |
 //!

@@ -13,6 +13,7 @@ use crate::io::directory::Directory;
 use crate::io::read_only::ReadOnly;
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
+use crate::recovery::counted::Counting;
 use crate::recovery::newest::{self, Readable};
 use crate::recovery::rebuild::{Newest, rebuild};
 use crate::segment::database::SegmentError;
@@ -105,7 +106,7 @@ impl Stopped {
                 appended: recovered.appended,
                 began: recovered.began,
             };
-            rebuild(&segments, &mut state, &newest).map_err(|error| InspectError::Unreadable {
+            rebuild(&segments, &mut state, &newest, &mut Counting::once()).map_err(|error| InspectError::Unreadable {
                 path,
                 what: error.to_string(),
             })?;

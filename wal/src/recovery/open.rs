@@ -27,6 +27,7 @@ use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::record::{Batch, Epoch, StreamId};
 use crate::recovery::begin::begin;
+use crate::recovery::counted::{self, Counting};
 use crate::recovery::fault::{storage, unusable};
 use crate::recovery::newest::{self, Readable, Search};
 use crate::recovery::rebuild::{Newest, rebuild};
@@ -132,6 +133,7 @@ pub(crate) fn prepare(
     let streams = match_streams(&mut found, &options)?;
     begin(&segments, &mut found).map_err(|error| storage(&options, found.number, error))?;
     segments.note_origin();
+    counted::forget(&*segments.directory);
     let report_clean = found.clean;
     let Found {
         state,
@@ -281,8 +283,9 @@ fn find(segments: &Segments, options: &Options, observer: &dyn Observer) -> Resu
     let Search { newest, silent } = searched.map_err(|(number, error)| storage(options, number, error))?;
     if let Some(mut newest) = newest {
         newest.recovered.renew |= is_behind;
-        take_over(segments, options, observer, &mut found, newest)?;
-        adopt(segments, options, &mut found, silent)?;
+        let mut counting = Counting::resumed(segments, observer);
+        take_over(segments, options, observer, &mut found, newest, &mut counting)?;
+        adopt(segments, options, &mut found, silent, &mut counting)?;
         return Ok(found);
     }
     for (number, _) in silent {
@@ -298,7 +301,13 @@ fn find(segments: &Segments, options: &Options, observer: &dyn Observer) -> Resu
 }
 
 /// Takes the records over of segments that are newer than the newest readable state, which knows nothing of them.
-fn adopt(segments: &Segments, options: &Options, found: &mut Found, silent: Vec<(u64, Remains)>) -> Result<(), OpenError> {
+fn adopt(
+    segments: &Segments,
+    options: &Options,
+    found: &mut Found,
+    silent: Vec<(u64, Remains)>,
+    counting: &mut Counting<'_>,
+) -> Result<(), OpenError> {
     if silent.is_empty() {
         return Ok(());
     }
@@ -315,7 +324,7 @@ fn adopt(segments: &Segments, options: &Options, found: &mut Found, silent: Vec<
             appended: 0,
             began,
         };
-        let rebuilt = rebuild(segments, &mut found.state, &newest);
+        let rebuilt = rebuild(segments, &mut found.state, &newest, counting);
         found.damaged += rebuilt.map_err(|error| storage(options, number, error))?;
         found.broken.insert(number, "it does not open".into());
     }
@@ -329,6 +338,7 @@ fn take_over(
     observer: &dyn Observer,
     found: &mut Found,
     newest: Readable,
+    counting: &mut Counting<'_>,
 ) -> Result<(), OpenError> {
     let Readable {
         number,
@@ -423,7 +433,7 @@ fn take_over(
             began,
         };
         let all;
-        let mut rebuilt = rebuild(segments, &mut found.state, &newest);
+        let mut rebuilt = rebuild(segments, &mut found.state, &newest, counting);
         if newest.remains.is_none()
             && let Err(error) = &rebuilt
             && error.is_lasting()
@@ -432,7 +442,7 @@ fn take_over(
             let looked = Remains::look_for_all(segments, number);
             (all, _) = looked.map_err(|error| storage(options, number, SegmentError::Io(error)))?;
             newest.remains = Some(&all);
-            rebuilt = rebuild(segments, &mut found.state, &newest);
+            rebuilt = rebuild(segments, &mut found.state, &newest, counting);
         }
         let damaged = rebuilt.map_err(|error| storage(options, number, error))?;
         tracing::error!(

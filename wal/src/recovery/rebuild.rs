@@ -18,6 +18,7 @@ use crate::encoding::change::{Change, Count, Range};
 use crate::progress::gauges::Gauges;
 use crate::progress::tracker::Tracker;
 use crate::record::StreamId;
+use crate::recovery::counted::{Counting, Counts, StateSum};
 use crate::segment::blocks::each_entry;
 use crate::segment::database::SegmentError;
 use crate::segment::remains::Remains;
@@ -49,13 +50,29 @@ struct Counted {
     orphans: RangeSet,
 }
 
-/// Rebuilds `state`; gives how many records were charged as damaged.
-pub(crate) fn rebuild(segments: &Segments, state: &mut Catalogue, newest: &Newest<'_>) -> Result<u64, SegmentError> {
+/// Rebuilds `state`; gives how many records were charged as damaged. What is known of older segments from a start that was killed is not
+/// counted again.
+pub(crate) fn rebuild(
+    segments: &Segments,
+    state: &mut Catalogue,
+    newest: &Newest<'_>,
+    counting: &mut Counting<'_>,
+) -> Result<u64, SegmentError> {
     name_unknown_streams(segments, state, newest)?;
+    let sum = StateSum::of(state, newest.number);
     let tracker = Tracker::new(state, Arc::new(Gauges::new()), Arc::new(Stats::default()));
     let mut found = 0;
     let numbers: Vec<u64> = state.segments.iter().map(|segment| segment.number).collect();
-    for number in numbers {
+    let of = numbers.len() as u64;
+    for (nth, number) in (1..).zip(numbers) {
+        if let Some(counts) = counting.known(sum, number) {
+            counts
+                .iter()
+                .for_each(|(stream, records, bytes)| state.reset_waiting(number, *stream, *records, *bytes));
+            continue;
+        }
+        counting.begin(number, nth, of);
+        let mut counts = Counts::new();
         for tracked in tracker.streams.values() {
             let stream = tracked.id;
             let is_waiting = |block: &Block, nth: usize| block.offset(nth) >= tracked.floor && tracked.waits_unseen(block, nth);
@@ -65,9 +82,13 @@ pub(crate) fn rebuild(segments: &Segments, state: &mut Catalogue, newest: &Newes
                     found += counted.appended;
                 }
                 put(state, number, stream, &counted);
-            } else if let Some(counted) = count_older(segments, state, number, stream, &is_waiting)? {
-                put(state, number, stream, &counted);
+            } else if let Some((records, bytes)) = count_older(segments, state, number, stream, &is_waiting)? {
+                state.reset_waiting(number, stream, records, bytes);
+                counts.push((stream, records, bytes));
             }
+        }
+        if number != newest.number {
+            counting.keep(sum, number, &counts);
         }
     }
     charge(state, Count::Accepted, found.saturating_sub(newest.appended));
@@ -81,22 +102,22 @@ pub(crate) fn rebuild(segments: &Segments, state: &mut Catalogue, newest: &Newes
     Ok(came.saturating_sub(went))
 }
 
-/// Counts what waits in the ranges of an older segment; `None` if the catalogue's word stands, because it cannot be read.
+/// Counts what waits in the ranges of an older segment, records and bytes; `None` if the catalogue's word stands, because it cannot be read.
 fn count_older(
     segments: &Segments,
     state: &Catalogue,
     number: u64,
     stream: u8,
     is_waiting: &dyn Fn(&Block, usize) -> bool,
-) -> Result<Option<Counted>, SegmentError> {
+) -> Result<Option<(u64, u64)>, SegmentError> {
     let Some(entry) = state.segment(number) else { return Ok(None) };
     let Some(part) = entry.part(stream) else { return Ok(None) };
-    let mut counted = Counted::default();
+    let (mut records, mut bytes) = (0, 0);
     for range in part.ranges(entry.epoch) {
         let visited = visit(segments, number, None, stream, range.first..range.end, &mut |block, nth| {
             if is_waiting(block, nth) {
-                counted.waiting += 1;
-                counted.bytes += block.entries[nth].cost();
+                records += 1;
+                bytes += block.entries[nth].cost();
             }
         });
         match visited {
@@ -104,7 +125,7 @@ fn count_older(
             visited => visited?,
         }
     }
-    Ok(Some(counted))
+    Ok(Some((records, bytes)))
 }
 
 fn count_newest(

@@ -17,11 +17,13 @@ mod deeds;
 mod disk;
 mod evicting;
 mod failing;
+mod kills;
 mod later;
 mod model;
 mod repeated;
 mod rng;
 mod rotation;
+mod steady;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
