@@ -13,7 +13,7 @@ use crate::inspect::{ahead_seconds, wall};
 use crate::monitor::self_check::FileState;
 use crate::monitor::signals::{Counters, Report, SIGNALS, named, rough};
 use crate::telemetry::{Cloud, Counted, Figures, Look, not_ready};
-use crate::words::times;
+use crate::words::{count, times};
 
 /// A certificate that ends sooner is a problem.
 const CERTIFICATE_DAYS: i64 = 30;
@@ -322,8 +322,9 @@ fn quarantined(figures: &Figures, list: &mut Vec<String>) {
 fn files(figures: &Figures, list: &mut Vec<String>) {
     list.extend(figures.stale_files.iter().map(ToString::to_string));
     if figures.restart_is_pending {
+        let new = figures.installed_version.as_deref().unwrap_or("another version or build");
         list.push(format!(
-            "the program on disk is another than the one that runs (version {}): restart the gateway to use the new one",
+            "the program on disk ({new}) is another than the one that runs ({}): restart the gateway to use the new one",
             env!("CARGO_PKG_VERSION")
         ));
     }
@@ -530,14 +531,6 @@ fn advice(counts: &[(String, u64)], known: &[DeviceStatus]) -> String {
     format!(
         "; {most}the gateway's log names the topics: allow them in `access`, or correct the device (`forebay check --sample TOPIC --as DEVICE` says why)"
     )
-}
-
-fn count(n: u64, one: &str) -> String {
-    match (n, one) {
-        (1, one) => format!("1 {one}"),
-        (n, "publish") => format!("{n} publishes"),
-        (n, one) => format!("{n} {one}s"),
-    }
 }
 
 fn days(seconds: i64) -> String {

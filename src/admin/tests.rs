@@ -327,6 +327,7 @@ async fn d_a_kill_a_takeover_a_refusal_and_files_that_are_not_in_use_are_named_w
     }];
     figures.cloud_files = Some("cloud.pem cannot be read".to_owned());
     figures.restart_is_pending = true;
+    figures.installed_version = Some("99.1.0".to_owned());
     fake.counted.taken_over = 3;
     fake.counted.refused = vec![("not_authorized".to_owned(), 3), ("log_full".to_owned(), 0)];
     let device = |identity: &str, refused| DeviceStatus {
@@ -345,7 +346,7 @@ async fn d_a_kill_a_takeover_a_refusal_and_files_that_are_not_in_use_are_named_w
         "not stopped in order before this start: a kill, a crash or a power cut. 2 records waited then, and nothing that was acked is lost",
         "another client with our client id took the cloud's connection over 3 times within a day: give each gateway its own gateway.id",
         "publishes were refused within a day: not_authorized 3; most of `loud\\\\n`; the gateway's log names the topics",
-        "the program on disk is another than the one that runs",
+        "the program on disk (99.1.0) is another than the one that runs (",
         "/etc/forebay/certs/devices.crl has changed on disk; the running gateway reads it at the start only",
         "the files of cloud.tls cannot be used: cloud.pem cannot be read; the connection uses them as they were before",
     ] {

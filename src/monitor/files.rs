@@ -11,7 +11,7 @@ use std::time::Duration;
 use forebay_broker::tls::{CertificateClock, ServerTls, TlsFiles};
 use tokio_util::sync::CancellationToken;
 
-use super::program::Program;
+use super::program::{Identity, Program};
 use super::self_check::SelfCheck;
 
 /// How often the files are compared with what is in use.
@@ -90,7 +90,8 @@ struct State {
     /// Those that are others on disk now.
     stale: Vec<StaleFile>,
     program: Option<Program>,
-    is_replaced: bool,
+    /// What replaced it, and the version of that, if it says one.
+    replaced: Option<(Identity, Option<String>)>,
 }
 
 impl ListenerFiles {
@@ -113,7 +114,12 @@ impl ListenerFiles {
 
     /// Whether the program on disk is another than the one that runs.
     pub(crate) fn restart_is_pending(&self) -> bool {
-        self.lock().is_replaced
+        self.lock().replaced.is_some()
+    }
+
+    /// The version of that one, if it says one.
+    pub(crate) fn installed_version(&self) -> Option<String> {
+        self.lock().replaced.clone()?.1
     }
 
     /// Compares every 15 seconds until shutdown, on the blocking pool; what the self-check says of files is looked up anew when
@@ -137,8 +143,17 @@ impl ListenerFiles {
 
     /// Compares once. Returns what is stale since the last time, or has become usable or unusable since.
     fn look(&self) -> Vec<StaleFile> {
-        let program = self.lock().program.clone();
-        let is_replaced = program.is_some_and(|program| program.is_replaced());
+        let (program, known) = {
+            let state = self.lock();
+            (state.program.clone(), state.replaced.clone())
+        };
+        let replaced = program.and_then(|program| {
+            let by = program.replaced_by()?;
+            // The file is large: it is searched once.
+            known
+                .filter(|(before, _)| *before == by)
+                .or_else(|| Some((by, program.installed_version())))
+        });
         let used: Vec<_> = self.lock().used.values().cloned().collect();
         let mut stale: Vec<_> = used.iter().flat_map(UsedFiles::stale).collect();
         stale.sort();
@@ -146,10 +161,10 @@ impl ListenerFiles {
         let mut state = self.lock();
         let new = stale.iter().filter(|file| !state.stale.contains(file)).cloned().collect();
         state.stale = stale;
-        if is_replaced && !state.is_replaced {
+        if replaced.is_some() && state.replaced.is_none() {
             tracing::warn!("the program on disk has been replaced; this process runs the old one until the gateway is restarted");
         }
-        state.is_replaced = is_replaced;
+        state.replaced = replaced;
         new
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct Figures {
     pub(crate) stale_files: Vec<StaleFile>,
     /// The program on disk is another than the one that runs.
     pub(crate) restart_is_pending: bool,
+    /// The version of that one, if it says one.
+    pub(crate) installed_version: Option<String>,
     /// Why the files of `cloud.tls` on disk are not used and earlier ones are; `None` if they are used.
     pub(crate) cloud_files: Option<String>,
     /// The outage that the configuration wants to survive.

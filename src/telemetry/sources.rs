@@ -131,6 +131,7 @@ impl Source for Running {
             certificates: self.sources.certificates.list().iter().map(left).collect(),
             stale_files: self.sources.files.stale(),
             restart_is_pending: self.sources.files.restart_is_pending(),
+            installed_version: self.sources.files.installed_version(),
             cloud_files: (self.sources.cloud_files)(),
             survive_outage: self.survive_outage,
             // Telemetry knows.

@@ -26,7 +26,7 @@ pub enum OpenError {
     },
     /// The log holds records of a stream that the configuration no longer names.
     #[error(
-        "stream `{name}` holds {waiting} records but is gone from the configuration; put it back, or add it with `retire: true` to drain it"
+        "stream `{name}` holds records that wait ({waiting}) but is gone from the configuration; put it back, or add it with `retire: true` to drain it"
     )]
     OrphanStream {
         /// The stream's name.

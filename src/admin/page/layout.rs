@@ -101,8 +101,9 @@ fn waiting(status: &Value, lines: &mut Vec<Line>) {
             Value::Null => String::new(),
             seconds => format!(", the oldest for {}", ago(seconds)),
         };
+        let noun = if stream["waiting"] == 1 { "record" } else { "records" };
         let text = format!(
-            "  {:<12} {} records, {} of {}{oldest}",
+            "  {:<12} {} {noun}, {} of {}{oldest}",
             text(&stream["name"]),
             whole(&stream["waiting"]),
             show_bytes(bytes),

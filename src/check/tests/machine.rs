@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use rcgen::{CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, SerialNumber, date_time_ymd};
+
 use super::super::Mount;
 use super::{CheckOptions, ROOM, Severity, Space, check, config, found, run_with};
 use crate::certs::make::{self, Terms};
@@ -179,6 +181,34 @@ fn a_revocation_list_that_cannot_be_read_is_an_error() {
     let report = check(&with_certificates(folder.path(), forebay_wal::wall_clock(), "[plant-7.local]"));
     let hint = found(&report, Severity::Error, "devices.crl");
     assert_eq!(hint, "without it the listener does not start");
+}
+
+/// It was told to be in force, and nothing said that what was revoked since is let in.
+#[test]
+fn d_a_revocation_list_past_its_date_is_told_with_what_it_does_not_know() {
+    let folder = tempfile::tempdir().unwrap();
+    with_certificates(folder.path(), forebay_wal::wall_clock(), "[plant-7.local]");
+    let certs = folder.path().join("certs");
+    let read = |name: &str| std::fs::read_to_string(certs.join(name)).unwrap();
+    let key = KeyPair::from_pem(&read("devices-ca.key")).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&read("devices-ca.pem"), key).unwrap();
+    for (year, severity, words) in [
+        (2021, Severity::Warn, "was to be renewed by 2021-05-04"),
+        (2071, Severity::Ok, "devices.crl is used"),
+    ] {
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(year, 5, 4),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: vec![],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        std::fs::write(certs.join("devices.crl"), list.signed_by(&issuer).unwrap().pem().unwrap()).unwrap();
+        let yaml = "gateway: {id: g}\nlisteners: [{bind: 0.0.0.0:8883, names: [plant-7.local]}]\n";
+        let config = parse(yaml, folder.path(), &Overrides::default()).unwrap_or_else(|error| panic!("{error}"));
+        found(&check(&config), severity, words);
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::output::Output;
 use crate::cli::{ConfigArgs, FAILED};
 use crate::config::show_bytes;
 use crate::inspect::{Line, salvaged};
+use crate::words::count;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SalvageArgs {
@@ -61,9 +62,9 @@ pub(super) fn run(args: &SalvageArgs) -> Result<ExitCode, Failure> {
             .trouble
             .map_or_else(|| "it is whole".to_owned(), |trouble| format!("it is damaged: {trouble}"));
         eprintln!(
-            "{}: {} records from {}, {} of them found in its raw bytes; {} damaged; {trouble}",
+            "{}: {} from {}, {} of them found in its raw bytes; {} damaged; {trouble}",
             file.display(),
-            report.records,
+            count(report.records, "record"),
             show_bytes(report.bytes),
             report.carved,
             report.damaged,

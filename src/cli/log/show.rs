@@ -10,6 +10,7 @@ use super::output::{Output, table};
 use crate::cli::FAILED;
 use crate::config::{show_bytes, show_duration};
 use crate::inspect::{AuditLine, Line, Printable, RecordLine, SegmentLine, Selection, Stat};
+use crate::words::count;
 
 /// Characters of a payload on a person's line.
 const PAYLOAD: usize = 60;
@@ -129,12 +130,12 @@ fn stat_text(stat: &Stat) -> String {
         .written_per_payload_byte
         .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
     text + &format!(
-        "\n{accepted}/s accepted, {delivered}/s delivered\nsince start, {} ago: {} records with {} of payload in {} commits; {} written, {per_byte} bytes \
+        "\n{accepted}/s accepted, {delivered}/s delivered\nsince start, {} ago: {} with {} of payload in {}; {} written, {per_byte} bytes \
          per payload byte; at this rate {:.2} GB per day",
         show_duration(Duration::from_secs(since.seconds as u64)),
-        since.records,
+        count(since.records, "record"),
         show_bytes(since.payload_bytes),
-        since.commits,
+        count(since.commits, "commit"),
         show_bytes(since.written_bytes),
         since.projected_gb_per_day,
     )
@@ -287,13 +288,13 @@ pub(super) fn verify(args: &ShowArgs) -> Result<ExitCode, Failure> {
                     None => "the ledger could not be recounted",
                 };
                 out.text(format!(
-                    "{} findings in {} segments: {} blocks, {} records with {}, {} rows of state read; {ledger}",
-                    all.findings,
-                    all.segments,
-                    all.blocks,
-                    all.records,
+                    "{} in {}: {}, {} with {}, {} of state read; {ledger}",
+                    count(all.findings, "finding"),
+                    count(all.segments, "segment"),
+                    count(all.blocks, "block"),
+                    count(all.records, "record"),
                     show_bytes(all.bytes),
-                    all.rows
+                    count(all.rows, "row")
                 ))
             }
             _ => true,

@@ -10,6 +10,7 @@ use super::report::{Counters, Signal, Trouble, add};
 use super::sequence::{Sequence, Step};
 use super::{Ms, Recent};
 use crate::config::{self, show_duration};
+use crate::words::count;
 
 /// What one series has shown so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -275,10 +276,6 @@ fn ranges(missing: &[(u64, u64)], newest: &str) -> String {
     let shown: Vec<_> = shown.map(|(first, last)| format!("{first}-{last}")).collect();
     let others = if missing.len() > SHOWN { ", and earlier ones" } else { "" };
     format!("{}{others}", shown.join(", "))
-}
-
-fn count(times: u64, noun: &str) -> String {
-    format!("{times} {noun}{}", if times == 1 { "" } else { "s" })
 }
 
 fn length(ms: Ms) -> Duration {

@@ -172,6 +172,7 @@ pub(crate) fn figures() -> Figures {
         certificates: vec![("0.0.0.0:8883".to_owned(), 90 * 86_400)],
         stale_files: vec![],
         restart_is_pending: false,
+        installed_version: None,
         cloud_files: None,
         survive_outage: Duration::from_secs(12 * 3600),
         traces: Some(Arc::default()),

@@ -54,7 +54,10 @@ fn count_again(shared: &Shared, segment: u64, stream: u8) {
         let (found, found_bytes) = tracker.found_in(segment, stream);
         let waiting = (counted + found).saturating_sub(settled);
         if records < waiting {
-            let missing = format!("{} records are not where they were", waiting - records);
+            let missing = match waiting - records {
+                1 => "1 record is not where it was".to_owned(),
+                missing => format!("{missing} records are not where they were"),
+            };
             return Err(SegmentError::Damaged(missing));
         }
         if records > waiting && stream < StreamId::LOCAL.0 {

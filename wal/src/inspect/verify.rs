@@ -256,7 +256,7 @@ impl Verification<'_> {
         for part in parts.iter().filter(|part| part.stream < StreamId::LOCAL.0) {
             let found = counted.get(&part.stream).copied().unwrap_or(0);
             if found != part.waiting {
-                let what = format!("the catalogue says that {} records wait in it, and {found} do", part.waiting);
+                let what = format!("records that wait in it: {} by the catalogue, and {found} are there", part.waiting);
                 self.find(Some(number), Some((part.stream, part.first)), what);
             }
         }
