@@ -1,13 +1,7 @@
 //! When a peer was last heard, before its CONNECT.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The last time that bytes of one peer came.
 #[derive(Debug)]
@@ -17,12 +11,6 @@ pub(super) struct Heard {
     last_ms: AtomicU64,
     /// It has its CONNECT: nothing is noted any more.
     is_over: AtomicBool,
-}
-
-/// A stream whose reads are noted.
-pub(super) struct Noted<S> {
-    stream: S,
-    heard: Arc<Heard>,
 }
 
 impl Heard {
@@ -43,6 +31,13 @@ impl Heard {
         }
     }
 
+    /// Whether bytes came just now.
+    pub(super) fn note_if(&self, came: bool) {
+        if came && !self.is_over.load(Ordering::Relaxed) {
+            self.note(Instant::now());
+        }
+    }
+
     /// Notes nothing any more.
     pub(super) fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
@@ -53,44 +48,5 @@ impl Heard {
         let last = self.last_ms.load(Ordering::Relaxed);
         let since = self.accepted + Duration::from_millis(last.saturating_sub(1));
         (now.saturating_duration_since(since), last > 0)
-    }
-}
-
-impl<S> Noted<S> {
-    pub(super) fn new(stream: S, heard: Arc<Heard>) -> Self {
-        Self { stream, heard }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if buffer.filled().len() > before && !self.heard.is_over.load(Ordering::Relaxed) {
-            self.heard.note(Instant::now());
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -1,7 +1,8 @@
 //! Listening: a task per connection from its first byte on, so that no peer delays another.
 
+mod handshake_meter;
 mod heard;
-mod metered;
+mod incoming;
 mod opening;
 mod pending_connects;
 mod tcp_keep_alive;
@@ -22,8 +23,8 @@ use crate::context::Context;
 use crate::device_threads::{Seat, Seats};
 use crate::observe::{Disconnection, add};
 use crate::tls::{self, IdentityTemplate, ServerTls, TlsSource};
-use heard::Noted;
-use metered::Metered;
+use handshake_meter::HandshakeMeter;
+use incoming::Incoming;
 pub use opening::cannot_listen;
 use opening::wait_until_open;
 pub(crate) use opening::{Opened, open};
@@ -209,7 +210,7 @@ async fn handshake(
     if let Err(error) = tcp_keep_alive::set(&socket, context.limits.max_keep_alive) {
         tracing::debug!(%error, "TCP's own keep-alive could not be set");
     }
-    let socket = Noted::new(socket, Arc::clone(&pending.heard));
+    let heard = Arc::clone(&pending.heard);
     let evicted = pending.evicted.clone();
     let opened = move || drop(pending);
     let Some(tls) = tls else {
@@ -220,9 +221,10 @@ async fn handshake(
             evicted,
             hub,
         };
+        let socket = Incoming::plain(socket, heard);
         return Some(Box::pin(connection::serve(socket, peer, context, deadline, opened)));
     };
-    let socket = Metered::new(socket, owner, &context.budget);
+    let socket = Incoming::with_handshake(socket, heard, HandshakeMeter::new(owner, &context.budget));
     add(&context.stats.handshakes_pending, 1);
     let accepted = tokio::select! {
         accepted = Box::pin(tls::accept(socket, &tls, deadline)) => Ok(accepted),
@@ -239,7 +241,7 @@ async fn handshake(
     };
     match accepted {
         Ok(mut accepted) => {
-            accepted.stream.get_mut().0.end();
+            accepted.stream.get_mut().0.end_handshake();
             let peer = Peer {
                 address,
                 certificate: Some(accepted.peer_certificate),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::heard::Heard;
 use crate::budget::{Budget, Charge, Owner, Waiting};
 use crate::connection::{LOOK, SILENCE};
 
@@ -20,18 +20,11 @@ const STEP: usize = 4 << 10;
 /// How often it is tried whether there is room.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// A stream whose bytes are charged until the handshake is over. While there is no room for them it is not read.
-pub(super) struct Metered<S> {
-    stream: S,
-    meter: Option<Box<Meter>>,
-}
-
-struct Meter {
+/// Charges the bytes of one handshake until it is dropped. While there is no room for them they are not read.
+pub(super) struct HandshakeMeter {
     charge: Charge,
     budget: Arc<Budget>,
     read: usize,
-    /// When bytes came last.
-    heard: Instant,
     /// Set while there is no room.
     retry: Option<Pin<Box<Sleep>>>,
     waiting: Option<Waiting>,
@@ -39,33 +32,26 @@ struct Meter {
     look: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Metered<S> {
-    pub(super) fn new(stream: S, owner: Owner, budget: &Arc<Budget>) -> Self {
-        let meter = Meter {
+impl HandshakeMeter {
+    pub(super) fn new(owner: Owner, budget: &Arc<Budget>) -> Self {
+        Self {
             charge: budget.input_bytes.open(owner),
             budget: Arc::clone(budget),
             read: 0,
-            heard: Instant::now(),
             retry: None,
             waiting: None,
             look: None,
-        };
-        Self {
-            stream,
-            meter: Some(Box::new(meter)),
         }
     }
 
-    /// The handshake is over: its bytes are worked on.
-    pub(super) fn end(&mut self) {
-        self.meter = None;
+    /// So many bytes were read.
+    pub(super) fn took(&mut self, count: usize) {
+        self.read += count;
     }
-}
 
-impl Meter {
     /// How many bytes may be read now. A handshake within [`FREE`] waits for nothing. One that holds room and
     /// finds no more ends: several that each hold a part would wait for each other.
-    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let free = FREE.saturating_sub(self.read);
         if free > 0 {
             return Poll::Ready(Ok(free));
@@ -96,61 +82,16 @@ impl Meter {
     }
 
     /// Ready when the peer holds room that others wait for, and has been silent for too long.
-    fn poll_in_the_way(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_in_the_way(&mut self, context: &mut Context<'_>, heard: &Heard) -> Poll<()> {
         while self.charge.amount() > 0 {
             let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK)));
             ready!(look.as_mut().poll(context));
             self.look = None;
-            if self.heard.elapsed() >= SILENCE && self.budget.waits_for_input() {
+            let (silence, _) = heard.silence(Instant::now());
+            if silence >= SILENCE && self.budget.waits_for_input() {
                 return Poll::Ready(());
             }
         }
         Poll::Pending
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, meter } = &mut *self;
-        let Some(meter) = meter else {
-            return Pin::new(stream).poll_read(context, buffer);
-        };
-        let most = ready!(meter.poll_room(context))?;
-        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(buffer.remaining().min(most)));
-        match Pin::new(stream).poll_read(context, &mut part) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => {
-                ready!(meter.poll_in_the_way(context));
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-        }
-        let count = part.filled().len();
-        buffer.advance(count);
-        meter.read += count;
-        meter.heard = Instant::now();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
