@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::report::Report;
+use crate::words::count;
 
 /// What the kernel says of the disk under a directory; `None` where it says nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +63,10 @@ impl Kernel {
         if let Some(errors) = self.errors.filter(|errors| *errors > 0) {
             report.warn(
                 area,
-                format!("the kernel has counted {errors} errors in the file system of {here} since it was made or repaired"),
+                format!(
+                    "the kernel has counted {} in the file system of {here} since it was made or repaired",
+                    count(errors, "error")
+                ),
                 "check the disk (`dmesg`); stop Forebay, unmount it and repair it (`e2fsck -f`), which also resets the count",
             );
         }
