@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
+use crate::delivery::Groups;
 use crate::fanout::Fanout;
 use crate::limits::Limits;
 use crate::local_state::StateReport;
@@ -27,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) gateway: String,
     pub(crate) log: Log,
     pub(crate) fanout: Fanout,
+    /// The shared subscriptions.
+    pub(crate) groups: Groups,
     pub(crate) registry: Registry,
     pub(crate) retained: Arc<Retained>,
     pub(crate) access: AccessRules,

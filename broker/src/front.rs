@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
 use crate::context::Context;
+use crate::delivery::Groups;
 use crate::device_threads::DeviceThreads;
 use crate::fanout::{self, Fanout};
 use crate::limits::Limits;
@@ -178,6 +179,7 @@ impl Front {
         let context = Arc::new(Context {
             gateway: config.gateway,
             log: parts.log,
+            groups: Groups::new(Arc::clone(&budget), Arc::clone(&parts.fanout.stats), limits.max_session_bytes),
             fanout: parts.fanout.fanout,
             registry,
             retained,

@@ -20,15 +20,15 @@
 //!
 //! # What it is not for
 //!
-//! It is a gateway's front, not a broker for applications: local subscribers get QoS 0. QoS 1 and 2 towards subscribers,
-//! `$share`, passwords and WebSocket are not in this version; clients are told so by CONNACK and SUBACK.
+//! It is a gateway's front, not a broker for applications. QoS 1 and 2 towards sessions that outlive their connection, passwords and
+//! WebSocket are not in this version; clients are told so by CONNACK and SUBACK.
 //!
 //! # Limits
 //!
 //! [`Bound`] is the table of what peers can leave behind, for each and for all together; [`Budget`] keeps it. [`Limits`] has
 //! what the configuration sets: `Limits::within` divides the memory (128 MiB) among connections (2000) and what is in flight.
 //! Beside the table: bytes of a packet (128 KiB), bytes (1 KiB) and levels (32) of a topic or filter, seconds to
-//! CONNECT (30). Fixed: 4 sessions for each connection, 32 topic aliases, client ids of 256 bytes,
+//! CONNECT (30). Fixed: 4 sessions for each connection, 32 topic aliases of a client and 16 towards it, client ids of 256 bytes,
 //! identities of 128, 1 MiB of unread deliveries and 64 KiB of unread answers of a connection.
 //!
 //! # What it assumes of a peer
@@ -78,6 +78,7 @@
 //!             subscribe: own_topics,
 //!             deny: Vec::new(),
 //!             max_connections: 4,
+//!             max_packet_311: None,
 //!         }]),
 //!         routes: Routes::new(vec![Route {
 //!             name: "telemetry".to_owned(),

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// Subscriptions of one session.
-pub(crate) const MAX_SUBSCRIPTIONS: usize = 100;
+/// Members of one shared subscription. All of them are looked at for each of its messages.
+pub(crate) const MAX_MEMBERS: usize = 256;
 /// Distinct filters of all sessions that are connected.
 pub(crate) const MAX_FILTERS: usize = 20_000;
 
 /// Memory of one connection without what has a bound of its own: sockets, TLS, tasks. Measured: 20 KiB idle with TLS.
 pub(crate) const CONNECTION_BYTES: usize = 24 << 10;
-/// Memory of all distinct filters at their bounds: 4 MiB of text, 60,000 nodes of some 150 bytes.
+/// Memory of all distinct filters at their bounds: 4 MiB of text of levels, 60,000 nodes of some 150 bytes.
 pub(crate) const FILTERS_BYTES: usize = 14 << 20;
 /// Memory for each retained message that is in `state.redb`.
 pub(crate) const RETAINED_INDEX_BYTES: usize = 48;
@@ -21,7 +21,7 @@ pub(crate) const SESSION_BYTES: usize = 512;
 
 /// Sessions that may be kept for each connection that is allowed.
 const SESSIONS_PER_CONNECTION: usize = 4;
-/// The least for the sessions of one identity: one with all subscriptions at the longest filter.
+/// The least for the sessions of one identity: one with a hundred subscriptions at the longest filter, or some 600 of a usual length.
 const MIN_SESSION_SHARE: usize = 128 << 10;
 /// What is left for traffic, however small the memory is.
 const MIN_TRAFFIC_BYTES: usize = 16 << 20;
@@ -57,6 +57,8 @@ pub struct Limits {
     pub max_levels: usize,
     /// Bytes of a topic or filter of a peer; more are refused.
     pub max_topic: usize,
+    /// Subscriptions of one session; more are refused.
+    pub max_subscriptions: usize,
     /// Retained messages.
     pub max_topics: usize,
     /// Bytes of retained messages.
@@ -98,6 +100,7 @@ impl Default for Limits {
             max_keep_alive: Duration::from_secs(20 * 60),
             max_levels: 32,
             max_topic: 1 << 10,
+            max_subscriptions: 1000,
             max_topics: 100_000,
             max_retained_bytes: 256 << 20,
             max_session_bytes: 8 << 20,

@@ -5,8 +5,8 @@ mod support;
 
 use std::sync::atomic::Ordering;
 
-use forebay_broker::Refusal;
 use forebay_broker::codec::{Packet, ReasonCode, SubscribeOptions, Text, Unsubscribe, Will};
+use forebay_broker::{Limits, Refusal};
 use support::{Bench, Client, Setup, connect_5, connect_311, id, publish, rule, will};
 
 const OK: ReasonCode = ReasonCode::SUCCESS;
@@ -78,6 +78,11 @@ async fn each_filter_gets_its_own_answer() {
         "devices/other/x",
         "a#",
         "$share/g/devices/d/x",
+        "$share/g/devices/other/x",
+        "$share/g/devices/d/factory/reset",
+        "$share/+/devices/other/x",
+        "$share/g",
+        "$share//devices/d/x",
         "devices/d/factory/reset",
         "#",
     ];
@@ -85,7 +90,12 @@ async fn each_filter_gets_its_own_answer() {
         OK,
         ReasonCode::NOT_AUTHORIZED,
         ReasonCode::TOPIC_FILTER_INVALID,
-        ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+        OK,
+        ReasonCode::NOT_AUTHORIZED,
+        ReasonCode::NOT_AUTHORIZED,
+        ReasonCode::TOPIC_FILTER_INVALID,
+        ReasonCode::TOPIC_FILTER_INVALID,
+        ReasonCode::TOPIC_FILTER_INVALID,
         ReasonCode::NOT_AUTHORIZED,
         ReasonCode::NOT_AUTHORIZED,
     ];
@@ -95,12 +105,20 @@ async fn each_filter_gets_its_own_answer() {
         let on_311 = expected.map(|code| if code.is_error() { ReasonCode::UNSPECIFIED_ERROR } else { code });
         assert_eq!(codes, if is_five { expected } else { on_311 });
     }
-    assert_eq!(bench.view.stats().subscriptions_refused.load(Ordering::Relaxed), 10);
+    assert_eq!(bench.view.stats().subscriptions_refused.load(Ordering::Relaxed), 18);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_has_a_hundred_subscriptions_and_one_more_in_place_of_another() {
-    let bench = devices_only().await;
+async fn a_session_has_as_many_subscriptions_as_the_limit_and_one_more_in_place_of_another() {
+    let limits = Limits {
+        max_subscriptions: 100,
+        ..Limits::default()
+    };
+    let bench = Bench::start(Setup {
+        limits,
+        ..Setup::default()
+    })
+    .await;
     let mut device = Client::connected(bench.address(), connect_5("d")).await;
     let filters: Vec<String> = (0..=100).map(|number| format!("devices/d/{number}")).collect();
     let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
@@ -130,4 +148,20 @@ async fn one_identity_without_a_right_to_a_will_topic_still_connects_without_it(
         ..connect_5("d5")
     };
     Client::connected(bench.address(), start).await.ping().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_may_have_a_thousand_subscriptions_of_a_usual_length() {
+    let bench = Bench::new().await;
+    let mut device = Client::connected(bench.address(), connect_5("d")).await;
+    for hundred in 0..10 {
+        let filters: Vec<String> = (0..100)
+            .map(|number| format!("devices/line-7/machine-{hundred}{number:02}/telemetry/#"))
+            .collect();
+        let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+        let codes = device.subscribe_with(1, &filters, SubscribeOptions::default(), None).await;
+        assert!(codes.iter().all(|code| *code == OK), "{hundred}: {codes:?}");
+    }
+    let more = device.subscribe_with(2, &["one/more"], SubscribeOptions::default(), None).await;
+    assert_eq!(more, [ReasonCode::QUOTA_EXCEEDED]);
 }

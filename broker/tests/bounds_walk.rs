@@ -76,7 +76,11 @@ fn limits_for(bound: Bound) -> Limits {
             max_retained_bytes: 100,
             ..limits
         },
-        Bound::Subscriptions | Bound::Filters => limits,
+        Bound::Subscriptions => Limits {
+            max_subscriptions: 100,
+            ..limits
+        },
+        Bound::Filters | Bound::Members => limits,
     }
 }
 
@@ -211,6 +215,15 @@ async fn reach(bound: Bound, bench: &Bench) -> Vec<Client> {
                     let filter = format!("here/{id}");
                     client.subscribe_with(id, &[&filter], SubscribeOptions::default(), None).await;
                 }
+            }
+            clients
+        }
+        Bound::Members => {
+            let mut clients = connected(bench, 257).await;
+            for client in &mut clients {
+                client
+                    .subscribe_with(1, &["$share/g/here/#"], SubscribeOptions::default(), None)
+                    .await;
             }
             clients
         }

@@ -183,7 +183,15 @@ async fn a6_the_work_of_a_subscribe_ends_with_its_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a6_a_packet_has_a_bounded_number_of_filters_and_each_counts_once() {
-    let bench = Bench::new().await;
+    let limits = Limits {
+        max_subscriptions: 100,
+        ..Limits::default()
+    };
+    let bench = Bench::start(Setup {
+        limits,
+        ..Setup::default()
+    })
+    .await;
     for (distinct, repeats) in [(1, 4000), (100, 40), (101, 1), (199, 3), (3000, 2)] {
         let mut client = Client::connected(bench.address(), connect_5("many")).await;
         let texts: Vec<_> = (0..distinct).map(|number| format!("{number}/x")).collect();

@@ -511,3 +511,180 @@ async fn a_burst_comes_whole_to_a_client_that_acknowledges_nothing() {
     }
     assert_eq!(bench.view.stats().owed_waiting.load(Ordering::Relaxed), u64::from(COUNT));
 }
+
+/// A client that takes aliases, and what it knows of them.
+struct Aliased {
+    client: Client,
+    known: BTreeMap<u16, String>,
+}
+
+impl Aliased {
+    /// The next message's topic, and whether it was sent by its alias alone.
+    async fn topic(&mut self) -> (String, bool) {
+        let message = self.client.message().await;
+        ack(&mut self.client, &message).await;
+        let said = message.topic.as_str().to_owned();
+        match message.properties.topic_alias.map(NonZeroU16::get) {
+            Some(alias) if said.is_empty() => (self.known[&alias].clone(), true),
+            Some(alias) => {
+                assert_eq!(self.known.insert(alias, said.clone()), None, "an alias keeps its topic");
+                (said, false)
+            }
+            None => (said, false),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_sent_by_its_alias_from_its_second_message_on_within_the_clients_maximum() {
+    let bench = Bench::new().await;
+    let mut device = Client::connected(bench.address(), connect_5("d")).await;
+    for (maximum, granted) in [(0, 1), (1, 0), (1, 2), (3, 1), (u16::MAX, 1)] {
+        let mut connect = with("s", 100, None);
+        connect.properties.topic_alias_maximum = Some(maximum);
+        let mut client = Client::connected(bench.address(), connect).await;
+        assert_eq!(
+            client.subscribe_with(1, &["here/#"], at(granted), None).await,
+            [ReasonCode(granted)]
+        );
+        let mut aliased = Aliased {
+            client,
+            known: BTreeMap::new(),
+        };
+        // Sixteen of these topics may have one, whatever the client allows.
+        let most = usize::from(maximum.min(16));
+        for round in 0..3 {
+            for number in 0..20 {
+                let topic = format!("here/{number:02}");
+                send(&mut device, &topic, 2, 1).await;
+                let expected = (topic, round > 0 && number < most);
+                assert_eq!(aliased.topic().await, expected, "{maximum} {granted} {round}");
+            }
+        }
+        assert_eq!(aliased.known.len(), most.min(20));
+    }
+    balances(&bench).await;
+}
+
+/// The packet that would set an alias is dropped because the client does not read: what comes later has its topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_alias_stands_that_a_dropped_message_would_have_set() {
+    let limits = Limits {
+        max_packet: 1 << 20,
+        max_output_bytes: 1_200_000,
+        ..Limits::default()
+    };
+    let bench = Bench::start(Setup {
+        limits,
+        ..Setup::default()
+    })
+    .await;
+    let mut connect = with("s", 100, None);
+    connect.properties.topic_alias_maximum = Some(16);
+    let mut client = Client::connected(bench.address(), connect).await;
+    client.subscribe_with(1, &["here/#"], at(0), None).await;
+    let mut aliased = Aliased {
+        client,
+        known: BTreeMap::new(),
+    };
+    let mut device = Client::connected(bench.address(), connect_5("d")).await;
+    let mut number = 0;
+    let stats = bench.view.stats();
+    // It reads nothing until messages are dropped, each of a topic of its own.
+    while stats.fanout_dropped.load(Ordering::Relaxed) == 0 {
+        number += 1;
+        device
+            .send(&Packet::Publish(Publish {
+                topic: Text::from(format!("here/full/{number}")),
+                payload: Bytes::from(vec![b'x'; 600_000]),
+                ..Publish::default()
+            }))
+            .await;
+        device.ping().await;
+    }
+    assert!(number < 16, "the last one would have set an alias");
+    let dropped = format!("here/full/{number}");
+    // Then it reads all, and every alias that comes alone is one that was set before: `topic` fails on another.
+    let reading = async {
+        loop {
+            if aliased.topic().await.0 == "here/last" {
+                return;
+            }
+        }
+    };
+    let telling = async {
+        loop {
+            for last in ["here/full/1", &*dropped, "here/last"] {
+                send(&mut device, last, 1, 1).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = telling => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d8_a_rule_bounds_what_a_client_of_311_is_sent_and_what_is_larger_is_counted() {
+    let mut small = support::rule("small", &["#"], &["#"], &[]);
+    small.max_packet_311 = Some(60);
+    let rules = vec![small, support::rule("*", &["#"], &["#"], &[])];
+    let bench = Bench::start(Setup { rules, ..Setup::default() }).await;
+    let mut device = Client::connected(bench.address(), connect_5("d")).await;
+    // The header of the larger one has two bytes more: its length and the packet id.
+    let sized = |qos: u8, bytes: usize| {
+        Packet::Publish(Publish {
+            qos: QoS::from_level(qos).unwrap(),
+            retain: qos == 1,
+            topic: Text::from("here/x".to_owned()),
+            packet_id: (qos > 0).then(|| id(1)),
+            payload: Bytes::from(vec![b'x'; bytes]),
+            ..Publish::default()
+        })
+    };
+    let stats = bench.view.stats();
+    for granted in 0..=1 {
+        let mut small = Client::connected(bench.address(), connect_311("small")).await;
+        // Its other answers are as long as they are, and MQTT 5 is not meant.
+        let filters: Vec<String> = (0..70).map(|number| format!("here/none/{number}")).collect();
+        let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+        assert_eq!(small.subscribe_with(1, &filters, at(granted), None).await.len(), 70);
+        small.subscribe_with(2, &["here/x"], at(granted), None).await;
+        let mut other = Client::connected(bench.address(), connect_311("other")).await;
+        other.subscribe_with(1, &["here/x"], at(granted), None).await;
+        let fits = 60 - 10 - if granted == 1 { 2 } else { 0 };
+        for bytes in [fits, fits + 1, fits] {
+            device.send(&sized(granted, bytes)).await;
+            if granted == 1 {
+                device.expect_ack(1, OK).await;
+            }
+            let message = other.message().await;
+            assert_eq!(message.payload.len(), bytes);
+            ack(&mut other, &message).await;
+            if bytes == fits {
+                let message = small.message().await;
+                assert_eq!(message.payload.len(), bytes);
+                ack(&mut small, &message).await;
+            }
+        }
+        small.ping().await;
+        let dropped = || {
+            (
+                stats.fanout_dropped.load(Ordering::Relaxed),
+                stats.owed_dropped(DroppedOwed::TooLarge),
+            )
+        };
+        until("it is counted", || dropped() == (1, granted.into())).await;
+        // A retained one that is too large does not come either.
+        if granted == 1 {
+            device.send(&sized(1, fits + 3)).await;
+            device.expect_ack(1, OK).await;
+            let mut later = Client::connected(bench.address(), connect_311("small")).await;
+            later.subscribe_with(1, &["here/x"], at(0), None).await;
+            later.ping().await;
+        }
+    }
+    balances(&bench).await;
+}

@@ -11,7 +11,7 @@ use forebay_broker::codec::{
     Ack, AckProperties, Connect, ConnectProperties, Packet, Property, Publish, PublishProperties, QoS, ReasonCode, Subscribe,
     SubscribeOptions, Subscription, Text, Unsubscribe, Version, encode,
 };
-use forebay_broker::{Disconnection, Refusal};
+use forebay_broker::{Disconnection, Limits, Refusal};
 use support::{Bench, Client, Setup, connect_5, connect_311, id, publish};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,7 +292,15 @@ async fn no_answer_to_filters_is_larger_than_the_peer_takes() {
 /// Filters beyond what one SUBSCRIBE may have are refused and counted like the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_refused_filter_is_counted() {
-    let bench = Bench::new().await;
+    let limits = Limits {
+        max_subscriptions: 100,
+        ..Limits::default()
+    };
+    let bench = Bench::start(Setup {
+        limits,
+        ..Setup::default()
+    })
+    .await;
     let mut client = Client::connected(bench.address(), connect_5("many")).await;
     let topics: Vec<String> = (0..1000).map(|number| format!("here/{number}")).collect();
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();

@@ -27,6 +27,8 @@ pub(crate) struct AccessRule {
     pub(crate) deny: Vec<Template>,
     /// Connections of each identity. Default 4.
     pub(crate) max_connections: u32,
+    /// The largest PUBLISH to its clients of MQTT 3.1.1. Default any.
+    pub(crate) max_packet_311: Option<u64>,
 }
 
 impl Config {
@@ -38,6 +40,7 @@ impl Config {
             subscribe: rule.subscribe.clone(),
             deny: rule.deny.clone(),
             max_connections: rule.max_connections,
+            max_packet_311: rule.max_packet_311.and_then(|bytes| usize::try_from(bytes).ok()),
         };
         AccessRules(self.access.iter().map(rule).collect())
     }
@@ -64,6 +67,7 @@ fn by_default() -> Vec<AccessRule> {
             subscribe: texts(&["#"]),
             deny: Vec::new(),
             max_connections: MAX_CONNECTIONS,
+            max_packet_311: None,
         },
         AccessRule {
             who: "*".to_owned(),
@@ -71,6 +75,7 @@ fn by_default() -> Vec<AccessRule> {
             subscribe: texts(&["devices/{device}/commands/#"]),
             deny: texts(&["devices/{device}/factory/#"]),
             max_connections: MAX_CONNECTIONS,
+            max_packet_311: None,
         },
     ]
 }
@@ -90,6 +95,7 @@ fn read_one(section: &Section<'_>, reading: &mut Reading<'_>) -> AccessRule {
             .integer("max_connections")
             .and_then(|value| u32::try_from(value).ok())
             .unwrap_or(MAX_CONNECTIONS),
+        max_packet_311: section.bytes("max_packet_311"),
     };
     // A rule that allows nothing is fine: it shuts out the identities it names.
     rule

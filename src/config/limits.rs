@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     pub(crate) max_levels: u32,
     /// Bytes of a topic or filter. Default 1 KiB.
     pub(crate) max_topic: u32,
+    /// Subscriptions of a session. Default 1000.
+    pub(crate) max_subscriptions: u32,
     /// Retained messages. Default 100000.
     pub(crate) max_topics: u32,
 }
@@ -57,6 +59,7 @@ impl Config {
             max_keep_alive: self.limits.max_keep_alive,
             max_levels: self.limits.max_levels as usize,
             max_topic: self.limits.max_topic as usize,
+            max_subscriptions: self.limits.max_subscriptions as usize,
             max_topics: self.limits.max_topics as usize,
             // They are in state.redb, which takes up to twice as much and counts in max_disk.
             max_retained_bytes: self.sessions.max_bytes.min(self.gateway.max_disk / RETAINED_PART),
@@ -84,6 +87,7 @@ pub(super) fn read_limits(root: &Section<'_>) -> Limits {
         max_keep_alive: section.duration("max_keep_alive").unwrap_or_default(),
         max_levels: small(section.integer("max_levels")),
         max_topic: small(section.bytes("max_topic")),
+        max_subscriptions: small(section.integer("max_subscriptions")),
         max_topics: small(section.integer("max_topics")),
     }
 }

@@ -2,7 +2,7 @@
 //! `/status`, the table in `docs/configuration.md`, and the memory that peers can take.
 
 use crate::limits::{
-    CONNECTION_BYTES, FILTERS_BYTES, Limits, MAX_FILTERS, MAX_SUBSCRIPTIONS, RETAINED_BEHIND_BYTES, RETAINED_INDEX_BYTES, SESSION_BYTES,
+    CONNECTION_BYTES, FILTERS_BYTES, Limits, MAX_FILTERS, MAX_MEMBERS, RETAINED_BEHIND_BYTES, RETAINED_INDEX_BYTES, SESSION_BYTES,
 };
 
 macro_rules! bounds {
@@ -47,6 +47,8 @@ bounds! {
     Subscriptions = "subscriptions",
     /// Distinct filters, their bytes and levels.
     Filters = "filters",
+    /// Members of a shared subscription.
+    Members = "members",
     /// Bytes of messages that sessions are owed at QoS 1 and 2.
     OwedBytes = "owed_bytes",
     /// QoS 2 publishes without PUBREL.
@@ -215,15 +217,15 @@ impl Bound {
                 what: "subscriptions",
                 unit: Unit::Count,
                 sharer: "session",
-                share: |_| Some(MAX_SUBSCRIPTIONS as u64),
+                share: |limits| Some(limits.max_subscriptions as u64),
                 whole: none,
                 policy: "a further one is refused (SUBACK 0x97; 0x80 on 3.1.1)",
-                keys: "",
+                keys: "limits.max_subscriptions",
                 memory: nothing,
                 is_told: true,
             },
             Self::Filters => Line {
-                what: "distinct filters (also 4MiB of text and 60000 levels)",
+                what: "distinct filters (also 60000 nodes of their tree, and 4MiB of its levels' names)",
                 unit: Unit::Count,
                 sharer: "",
                 share: none,
@@ -231,6 +233,17 @@ impl Bound {
                 policy: "a new filter is refused (SUBACK 0x97; 0x80 on 3.1.1)",
                 keys: "",
                 memory: |_| FILTERS_BYTES as u64,
+                is_told: true,
+            },
+            Self::Members => Line {
+                what: "members",
+                unit: Unit::Count,
+                sharer: "shared subscription",
+                share: |_| Some(MAX_MEMBERS as u64),
+                whole: none,
+                policy: "a further one is refused (SUBACK 0x97; 0x80 on 3.1.1)",
+                keys: "",
+                memory: nothing,
                 is_told: true,
             },
             Self::OwedBytes => Line {

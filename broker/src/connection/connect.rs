@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Peer;
 use super::input::{Input, LOOK, RETRY, SILENCE};
 use super::outbox::Outbox;
+use super::outgoing::Receiver;
 use super::will::HeldWill;
 use crate::budget::Owner;
 use crate::codec::{
@@ -44,6 +45,8 @@ pub(super) struct Open {
     pub(super) keep_alive: Option<Duration>,
     /// The peer's Maximum Packet Size.
     pub(super) peer_limit: Option<usize>,
+    /// As what messages are sent to it.
+    pub(super) receiver: Receiver,
     /// Whether all of the listener's connections have one identity.
     pub(super) has_fixed_identity: bool,
     /// Who is charged for what it leaves behind.
@@ -171,6 +174,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
     let hub = Arc::clone(&peer.hub);
     let producer = hub.producer();
     let outbox = Arc::new(Outbox::new(connect.version, attached.ending.clone(), output, uncommitted, hub));
+    outbox.allow_aliases(connect.properties.topic_alias_maximum.unwrap_or(0));
     let device = context.devices.of(&identity);
     let publishes = context.observer.publishes(&key.identity);
     let origin = context.fanout.origin(&key.identity, &key.client_id);
@@ -188,13 +192,22 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
         is_persistent: attached.state.is_persistent,
     };
     let granted = connack.properties.server_keep_alive.unwrap_or(connect.keep_alive);
+    let peer_limit = connect.properties.maximum_packet_size.map(|limit| limit.get() as usize);
+    let receiver = Receiver {
+        version: connect.version,
+        peer_limit: match connect.version {
+            Version::V5 => peer_limit,
+            Version::V311 => ingress.access.max_packet_311(),
+        },
+    };
     let open = Open {
         version: connect.version,
         outbox,
         ingress,
         attached,
         keep_alive: (granted > 0).then(|| Duration::from_millis(u64::from(granted) * 1500)),
-        peer_limit: connect.properties.maximum_packet_size.map(|limit| limit.get() as usize),
+        peer_limit,
+        receiver,
         will,
         has_fixed_identity,
         owner,
@@ -290,7 +303,7 @@ fn connack(connect: &Connect, attached: &Attached, assigned: Option<Text>, alias
             maximum_packet_size: u32::try_from(context.limits.max_packet).ok().and_then(NonZeroU32::new),
             assigned_client_id: assigned,
             topic_alias_maximum: Some(alias_maximum),
-            shared_available: Some(false),
+            shared_available: Some(true),
             server_keep_alive: is_too_long.then_some(limit),
             user: time(context),
             ..ConnAckProperties::default()
@@ -394,7 +407,7 @@ mod tests {
                     maximum_packet_size: NonZeroU32::new(131_072),
                     assigned_client_id: assigned.clone(),
                     topic_alias_maximum: Some(TOPIC_ALIAS_MAXIMUM),
-                    shared_available: Some(false),
+                    shared_available: Some(true),
                     server_keep_alive: Some(1200),
                     user: vec![(Text::from_static(TIME_PROPERTY), Text::from_static("1795723200000"))],
                     ..ConnAckProperties::default()

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::num::{NonZeroU16, NonZeroU32};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use forebay_topic::TopicFilter;
@@ -14,9 +14,10 @@ use forebay_wal::Batch;
 use super::connect::Open;
 use super::outbox::Outbox;
 use super::outgoing::{Outgoing, Receiver};
+use crate::budget::Owner;
 use crate::codec::{QoS, ReasonCode};
 use crate::context::Context;
-use crate::delivery::{Offered, Overdue, Owed, Received, SessionDelivery, Wire};
+use crate::delivery::{Group, Member, NotJoined, Offered, Overdue, Owed, Received, SessionDelivery, Share, Shared, Wire};
 use crate::fanout::{Message, NodeId, Origin, Recipient, TooManyFilters};
 use crate::observe::{Stats, add};
 use crate::policy::Access;
@@ -26,6 +27,9 @@ use crate::session::SubscriptionOptions;
 pub(super) struct Deliveries {
     peer: Arc<Peer>,
     recipient: Arc<dyn Recipient>,
+    /// The same among the members of groups.
+    member: Arc<dyn Member>,
+    owner: Owner,
     places: HashSet<NodeId>,
     context: Arc<Context>,
     /// The highest QoS that is granted.
@@ -38,15 +42,24 @@ pub(super) struct Deliveries {
 struct Peer {
     line: Line,
     owed: SessionDelivery,
-    access: Access,
     origin: Origin,
 }
 
-/// The connection.
+/// The connection, and what it may get.
 struct Line {
     outbox: Arc<Outbox>,
     receiver: Receiver,
+    access: Access,
+    /// The groups that it is a member of; the one whose turn it is next is first.
+    groups: Mutex<Vec<Membership>>,
     stats: Arc<Stats>,
+}
+
+struct Membership {
+    /// What follows `$share/`.
+    key: String,
+    group: Arc<Group>,
+    options: SubscriptionOptions,
 }
 
 impl Deliveries {
@@ -56,19 +69,19 @@ impl Deliveries {
         let peer = Arc::new(Peer {
             line: Line {
                 outbox: Arc::clone(&open.outbox),
-                receiver: Receiver {
-                    version: open.version,
-                    peer_limit: open.peer_limit,
-                },
+                receiver: open.receiver,
+                access: open.ingress.access.clone(),
+                groups: Mutex::default(),
                 stats: Arc::clone(&stats),
             },
             owed: SessionDelivery::new(open.window, charge, context.limits.max_session_bytes, stats),
-            access: open.ingress.access.clone(),
             origin: open.ingress.origin,
         });
         Self {
             recipient: Arc::clone(&peer) as _,
+            member: Arc::clone(&peer) as _,
             peer,
+            owner: open.owner.clone(),
             places: HashSet::new(),
             context,
             // What a session is owed is in memory: one that outlives its connection would be promised more than is kept.
@@ -92,6 +105,30 @@ impl Deliveries {
         self.places.extend(place);
         self.may_owe |= options.qos > 0;
         Ok(())
+    }
+
+    /// Becomes a member of a group, or changes the options of a membership. What waits there comes with [`Deliveries::resume`].
+    pub(super) fn share(&mut self, share: &Share<'_>, options: SubscriptionOptions, after: Batch) -> Result<(), NotJoined> {
+        let Context { groups, fanout, .. } = &*self.context;
+        let group = groups.join(share, &self.member, options, self.owner.clone(), (fanout, after))?;
+        let mut own = self.peer.line.groups();
+        match own.iter_mut().find(|known| known.key == share.key) {
+            Some(known) => known.options = options,
+            None => own.push(Membership {
+                key: share.key.to_owned(),
+                group,
+                options,
+            }),
+        }
+        drop(own);
+        self.may_owe |= options.qos > 0;
+        Ok(())
+    }
+
+    /// Ends a membership. What is in flight stays so.
+    pub(super) fn unshare(&self, key: &str) {
+        self.peer.line.groups().retain(|known| known.key != key);
+        self.context.groups.leave(key, &self.member, &self.context.fanout);
     }
 
     /// Unsubscribes; false if there was no such subscription.
@@ -156,6 +193,11 @@ impl Drop for Deliveries {
         for place in self.places.drain() {
             self.context.fanout.unsubscribe(place, &self.recipient);
         }
+        // Before its deliveries end, so that it gets none of them back.
+        let memberships = std::mem::take(&mut *self.peer.line.groups());
+        for Membership { key, .. } in memberships {
+            self.context.groups.leave(&key, &self.member, &self.context.fanout);
+        }
         self.peer.owed.end();
     }
 }
@@ -175,7 +217,7 @@ impl Peer {
         let wanted = || subscriptions.iter().filter(|options| !(options.no_local && is_own));
         let qos = wanted().map(|options| options.qos).max()?;
         let topic = std::str::from_utf8(&message.topic).ok()?;
-        self.access.may_receive(topic).then(|| Wanted {
+        self.line.access.may_receive(topic).then(|| Wanted {
             qos: qos.min(message.qos),
             retain: message.retain && wanted().any(|options| options.retain_as_published),
             ids: wanted().filter_map(SubscriptionOptions::id).collect(),
@@ -187,12 +229,15 @@ impl Peer {
             retain: wanted.retain,
             ..Outgoing::of(message, message.expiry)
         };
-        let mut is_written = true;
         let receiver = self.line.receiver;
+        if !receiver.fits(&outgoing, &wanted.ids) {
+            return add(&self.line.stats.fanout_dropped, 1);
+        }
+        let mut is_written = true;
         let is_taken = self
             .line
             .outbox
-            .deliver(|out| is_written = receiver.write(&outgoing, &wanted.ids, out));
+            .deliver(|aliases, out| is_written = receiver.write(&outgoing, &wanted.ids, aliases, out));
         let stats = &self.line.stats;
         let counter = if is_taken && is_written {
             &stats.fanned_out
@@ -230,7 +275,93 @@ impl Recipient for Peer {
     }
 }
 
+impl Member for Peer {
+    fn load(&self) -> usize {
+        self.owed.load()
+    }
+
+    fn may_have(&self, message: &Message) -> bool {
+        self.line.may_have(message)
+    }
+
+    fn takes(&self, message: &Message, options: SubscriptionOptions) -> bool {
+        self.line.takes(message, options)
+    }
+
+    fn has_room(&self) -> bool {
+        self.line.has_room()
+    }
+
+    fn owe_shared(&self, message: &Shared, options: SubscriptionOptions, group: &Arc<Group>) -> bool {
+        let Some(owed) = shared_owed(message, options) else {
+            let has_room = self.line.has_room();
+            if has_room {
+                self.deliver(&message.message, &[options]);
+            }
+            return has_room;
+        };
+        self.owed.owe_shared(&owed, group, &self.line, Instant::now())
+    }
+
+    fn look(&self) {
+        self.owed.resume(&self.line, Instant::now());
+    }
+}
+
+/// The message as a member of its group with these options is owed it; `None` if at QoS 0.
+fn shared_owed(shared: &Shared, options: SubscriptionOptions) -> Option<Owed> {
+    let message = Arc::clone(&shared.message);
+    let qos = QoS::from_level(options.qos.min(message.qos)).filter(|qos| *qos != QoS::AtMostOnce)?;
+    Some(Owed {
+        qos,
+        retain: message.retain && options.retain_as_published,
+        subscription_ids: options.id().into_iter().collect(),
+        since: shared.since,
+        message,
+    })
+}
+
+impl Line {
+    fn may_have(&self, message: &Message) -> bool {
+        std::str::from_utf8(&message.topic).is_ok_and(|topic| self.access.may_receive(topic))
+    }
+
+    fn takes(&self, message: &Message, options: SubscriptionOptions) -> bool {
+        let longest = Outgoing {
+            qos: QoS::AtLeastOnce,
+            packet_id: Some(NonZeroU16::MIN),
+            ..Outgoing::of(message, message.expiry)
+        };
+        self.may_have(message) && self.receiver.fits(&longest, options.id().as_slice())
+    }
+
+    fn groups(&self) -> MutexGuard<'_, Vec<Membership>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Wire for Line {
+    fn next_shared(&self) -> Option<(Owed, Arc<Group>)> {
+        let mut groups = self.groups();
+        for nth in 0..groups.len() {
+            let Membership { group, options, .. } = &groups[nth];
+            let options = *options;
+            if options.qos > 0
+                && let Some(shared) = group.next(|message| self.takes(message, options))
+            {
+                let group = Arc::clone(group);
+                groups.rotate_left(nth + 1);
+                return Some((shared_owed(&shared, options)?, group));
+            }
+        }
+        None
+    }
+
+    fn has_shared(&self) -> bool {
+        let groups = self.groups();
+        groups.iter().any(|known| known.options.qos > 0 && known.group.has_waiting())
+    }
+
     fn has_room(&self) -> bool {
         self.outbox.has_room()
     }
@@ -244,8 +375,8 @@ impl Wire for Line {
     fn send(&self, id: NonZeroU16, owed: &Owed, expiry: Option<u32>, is_current: &dyn Fn() -> bool) -> bool {
         let outgoing = outgoing(owed, id, expiry);
         let mut is_written = true;
-        let is_sent = self.outbox.deliver_if(is_current, |out| {
-            is_written = self.receiver.write(&outgoing, &owed.subscription_ids, out);
+        let is_sent = self.outbox.deliver_if(is_current, |aliases, out| {
+            is_written = self.receiver.write(&outgoing, &owed.subscription_ids, aliases, out);
         });
         // Topic and ids came in a packet that was decoded, so they can be encoded.
         debug_assert!(is_written, "{:?}", owed.message.topic);

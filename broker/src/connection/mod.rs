@@ -5,6 +5,7 @@
 //! or failed, publishes the will if it is due, and gives its session back: the next connection of the session begins with
 //! its true state.
 
+mod aliases;
 mod chunk;
 mod connect;
 mod deliveries;

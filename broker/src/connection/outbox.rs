@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::aliases::Aliases;
 use super::hub::Hub;
 use super::link::{Sink, Written};
 use super::writer::{report, settle, trace};
@@ -60,6 +61,8 @@ pub(super) struct Outbox {
 struct Inner {
     pending: VecDeque<Pending>,
     out: BytesMut,
+    /// What stands behind `out`.
+    aliases: Aliases,
     /// What `out` takes beyond [`UNCHARGED_BYTES`].
     output: Charge,
     /// There was no room for more: nothing but answers is added until the writer has taken `out`.
@@ -212,6 +215,7 @@ impl Outbox {
         let inner = Inner {
             pending: VecDeque::new(),
             out: BytesMut::new(),
+            aliases: Aliases::new(0),
             output,
             is_short: false,
             replies: 0,
@@ -242,6 +246,11 @@ impl Outbox {
     /// The stream is open; `None` when it is not any more.
     pub(super) fn connect(&self, sink: Option<Arc<dyn Sink>>) {
         self.lock().sink = sink;
+    }
+
+    /// The peer takes aliases up to this one.
+    pub(super) fn allow_aliases(&self, maximum: u16) {
+        self.lock().aliases = Aliases::new(maximum);
     }
 
     /// Adds a slot at the end of the order. The hub lets it go when its commit has ended, or the writer if none is waited for.
@@ -396,16 +405,18 @@ impl Outbox {
     }
 
     /// Sends a delivery; false if it was dropped because too much is unread, by this peer, its identity or all.
-    pub(super) fn deliver(self: &Arc<Self>, write: impl FnOnce(&mut BytesMut)) -> bool {
+    pub(super) fn deliver(self: &Arc<Self>, write: impl FnOnce(&mut Aliases, &mut BytesMut)) -> bool {
         let mut inner = self.lock();
         if inner.out.len() > MAX_DELIVERY_BYTES || inner.is_short {
             return false;
         }
-        let before = inner.out.len();
-        write(&mut inner.out);
+        let before = (inner.out.len(), inner.aliases.len());
+        let Inner { out, aliases, .. } = &mut *inner;
+        write(aliases, out);
         let missing = inner.uncharged();
         if missing > 0 && inner.output.grow(missing).is_err() {
-            inner.out.truncate(before);
+            inner.out.truncate(before.0);
+            inner.aliases.truncate(before.1);
             inner.is_short = true;
             return false;
         }
@@ -424,11 +435,12 @@ impl Outbox {
     }
 
     /// Sends a retained message if `is_current`, and returns that. No delivery comes between the check and the message.
-    pub(super) fn deliver_if(&self, is_current: impl FnOnce() -> bool, write: impl FnOnce(&mut BytesMut)) -> bool {
+    pub(super) fn deliver_if(&self, is_current: impl FnOnce() -> bool, write: impl FnOnce(&mut Aliases, &mut BytesMut)) -> bool {
         let mut inner = self.lock();
         let is_current = is_current();
         if is_current {
-            write(&mut inner.out);
+            let Inner { out, aliases, .. } = &mut *inner;
+            write(aliases, out);
             inner.charge_answer();
         }
         drop(inner);

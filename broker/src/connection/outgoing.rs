@@ -4,6 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use bytes::BytesMut;
 
+use super::aliases::{Aliases, Named};
 use crate::codec::{PublishHeader, QoS, Version, encode_publish_header};
 use crate::fanout::Message;
 
@@ -11,7 +12,7 @@ use crate::fanout::Message;
 #[derive(Clone, Copy)]
 pub(super) struct Receiver {
     pub(super) version: Version,
-    /// Its Maximum Packet Size: a larger message counts as delivered (MQTT-3.1.2-25).
+    /// Its Maximum Packet Size, on 3.1.1 that of its access rule: a larger message counts as delivered (MQTT-3.1.2-25).
     pub(super) peer_limit: Option<usize>,
 }
 
@@ -45,14 +46,44 @@ impl<'m> Outgoing<'m> {
 
 impl Receiver {
     /// Appends the packet with these ids of subscriptions, unless it is larger than the peer allows; false if it cannot be encoded.
-    pub(super) fn write(self, outgoing: &Outgoing<'_>, subscription_ids: &[NonZeroU32], out: &mut BytesMut) -> bool {
-        let header = header(outgoing, subscription_ids);
-        if !self.takes(&header) {
+    pub(super) fn write(self, outgoing: &Outgoing<'_>, subscription_ids: &[NonZeroU32], aliases: &mut Aliases, out: &mut BytesMut) -> bool {
+        let plain = header(outgoing, subscription_ids);
+        if !self.takes(&plain) {
             return true;
         }
+        let named = match self.version {
+            Version::V5 => aliases.of(outgoing.topic),
+            Version::V311 => Named::Plain,
+        };
+        let (header, is_new) = match named {
+            Named::Plain => (plain, false),
+            Named::Known(alias) => (
+                PublishHeader {
+                    topic: b"",
+                    topic_alias: Some(alias),
+                    ..plain
+                },
+                false,
+            ),
+            Named::New(alias) => {
+                let with_alias = PublishHeader {
+                    topic_alias: Some(alias),
+                    ..plain
+                };
+                // Without it, it fits.
+                if self.takes(&with_alias) {
+                    (with_alias, true)
+                } else {
+                    (plain, false)
+                }
+            }
+        };
         let is_written = encode_publish_header(&header, self.version, out).is_ok();
         if is_written {
             out.extend_from_slice(outgoing.payload);
+            if is_new {
+                aliases.set(outgoing.topic);
+            }
         }
         is_written
     }

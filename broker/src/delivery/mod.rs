@@ -11,7 +11,11 @@
 //! its own deliveries only, and for [`Limits::ack_timeout`](crate::Limits::ack_timeout): then its connection is closed.
 //!
 //! It is kept in memory and ends with the connection, so it is for sessions that end with it, too.
+//!
+//! A message of a shared subscription goes to one of several sessions: see [`Group`].
 
+mod group;
+mod groups;
 mod owed;
 mod room;
 mod session;
@@ -19,6 +23,8 @@ mod session;
 mod tests;
 mod window;
 
-pub(crate) use owed::Owed;
+pub(crate) use group::{Group, Member};
+pub(crate) use groups::{Groups, NotJoined, Share, ShareError};
+pub(crate) use owed::{Owed, Shared};
 pub(crate) use session::{Offered, Overdue, SessionDelivery, Wire};
 pub(crate) use window::{Received, window_of};

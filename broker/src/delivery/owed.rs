@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::room::Waits;
 use crate::codec::QoS;
 use crate::fanout::Message;
 
@@ -22,14 +23,36 @@ pub(crate) struct Owed {
     pub(crate) since: Instant,
 }
 
+/// A message that is owed to one member of a group, whichever that will be.
+pub(crate) struct Shared {
+    pub(crate) message: Arc<Message>,
+    /// Since when its expiry counts.
+    pub(crate) since: Instant,
+}
+
 /// The message has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Expired;
 
-impl Owed {
-    /// The bytes that it counts for while it waits.
-    pub(super) fn bytes(&self) -> u64 {
+impl Waits for Owed {
+    fn bytes(&self) -> u64 {
         OVERHEAD + self.message.size() as u64 + self.subscription_ids.len() as u64 * 4
+    }
+}
+
+impl Waits for Shared {
+    fn bytes(&self) -> u64 {
+        OVERHEAD + self.message.size() as u64
+    }
+}
+
+impl Owed {
+    /// The same for whichever member of a group gets it.
+    pub(super) fn shared(&self) -> Shared {
+        Shared {
+            message: Arc::clone(&self.message),
+            since: self.since,
+        }
     }
 
     /// The seconds until it expires (MQTT-3.3.2-6); `Err` if they are over (MQTT-3.3.2-5).

@@ -10,8 +10,8 @@ use super::matches::{Matches, Recipient};
 use crate::limits::MAX_FILTERS;
 use crate::session::SubscriptionOptions;
 
-/// Bytes of their texts.
-const MAX_FILTER_BYTES: usize = 4 << 20;
+/// Bytes of the texts of their levels, each once.
+const MAX_LEVEL_BYTES: usize = 4 << 20;
 /// Nodes of the tree: what a filter takes of memory, and a topic of time, grows with its levels.
 const MAX_NODES: usize = 60_000;
 /// Nodes that the search for one topic looks at. Most topics look at some ten; filters with `+` in each of twelve levels and all
@@ -27,7 +27,7 @@ pub(crate) struct NodeId(u32);
 /// The bound of distinct filters is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{MAX_FILTERS} distinct filters, {MAX_FILTER_BYTES} bytes or {MAX_NODES} levels of them are subscribed already; look for a client that invents filters"
+    "{MAX_FILTERS} distinct filters, {MAX_NODES} nodes of their tree or {MAX_LEVEL_BYTES} bytes of its levels' names are subscribed already; look for a client that invents filters"
 )]
 pub(crate) struct TooManyFilters;
 
@@ -43,7 +43,7 @@ pub(super) struct Table {
     levels: HashMap<Arc<str>, Level>,
     free_levels: Vec<u32>,
     filters: usize,
-    filter_bytes: usize,
+    level_bytes: usize,
 }
 
 struct Level {
@@ -58,7 +58,6 @@ struct Node {
     level: Option<Arc<str>>,
     below: u32,
     subscriptions: Vec<Subscription>,
-    filter_bytes: usize,
 }
 
 struct Subscription {
@@ -77,7 +76,7 @@ impl Default for Table {
             levels: HashMap::new(),
             free_levels: Vec::new(),
             filters: 0,
-            filter_bytes: 0,
+            level_bytes: 0,
         }
     }
 }
@@ -93,23 +92,15 @@ impl Table {
         recipient: &Arc<dyn Recipient>,
         options: SubscriptionOptions,
     ) -> Result<Option<NodeId>, TooManyFilters> {
-        let bytes = filter.as_str().len();
         let is_known = self
             .find(filter.as_str())
             .is_some_and(|node| !self.node(node).subscriptions.is_empty());
-        let levels = filter.as_str().split('/').count();
-        let nodes = self.nodes.len() - self.free.len();
-        let has_room = self.filters < MAX_FILTERS && self.filter_bytes + bytes <= MAX_FILTER_BYTES && nodes + levels <= MAX_NODES;
-        if !is_known && !has_room {
+        if !is_known && !self.has_room(filter) {
             return Err(TooManyFilters);
         }
         let place = filter.as_str().split('/').fold(ROOT, |node, level| self.below_or_new(node, level));
-        if !is_known {
-            self.filters += 1;
-            self.filter_bytes += bytes;
-        }
+        self.filters += usize::from(!is_known);
         let node = self.node_mut(place);
-        node.filter_bytes = bytes;
         match node.subscriptions.iter_mut().find(|known| Arc::ptr_eq(&known.recipient, recipient)) {
             Some(known) => {
                 known.options = options;
@@ -144,7 +135,6 @@ impl Table {
         if node.subscriptions.is_empty() {
             node.subscriptions = Vec::new();
             self.filters -= 1;
-            self.filter_bytes -= node.filter_bytes;
             self.prune(place);
         }
         true
@@ -194,6 +184,21 @@ impl Table {
         false
     }
 
+    /// Whether there is room for a filter: for the nodes that it adds, and for the names of their levels.
+    fn has_room(&self, filter: &TopicFilter) -> bool {
+        let (mut nodes, mut bytes) = (0, 0);
+        let mut above = Some(ROOT);
+        for level in filter.as_str().split('/') {
+            above = above.and_then(|node| self.below(node, level));
+            if above.is_none() {
+                nodes += 1;
+                bytes += if self.levels.contains_key(level) { 0 } else { level.len() };
+            }
+        }
+        let taken = self.nodes.len() - self.free.len();
+        self.filters < MAX_FILTERS && taken + nodes <= MAX_NODES && self.level_bytes + bytes <= MAX_LEVEL_BYTES
+    }
+
     fn find(&self, filter: &str) -> Option<u32> {
         filter.split('/').try_fold(ROOT, |node, level| self.below(node, level))
     }
@@ -213,6 +218,7 @@ impl Table {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 self.free_levels.pop();
+                self.level_bytes += text.len();
                 place.insert(Level {
                     number: new_number,
                     edges: 0,
@@ -261,6 +267,7 @@ impl Table {
                 level.edges -= 1;
                 if level.edges == 0 {
                     self.free_levels.push(level.number);
+                    self.level_bytes -= text.len();
                     self.levels.remove(&text);
                 }
             }

@@ -15,6 +15,8 @@ pub struct AccessRule {
     pub deny: Vec<Template>,
     /// Connections of each identity at a time.
     pub max_connections: u32,
+    /// Bytes of the largest PUBLISH that a client of MQTT 3.1.1 is sent: that version has no Maximum Packet Size. `None` for any.
+    pub max_packet_311: Option<usize>,
 }
 
 /// All rules in order.
@@ -29,6 +31,7 @@ pub struct Access {
     deny: Vec<TopicFilter>,
     /// `None` without a rule.
     max_connections: Option<u32>,
+    max_packet_311: Option<usize>,
 }
 
 /// Connections of an identity without a rule.
@@ -59,6 +62,7 @@ impl AccessRules {
             subscribe: fill(&rule.subscribe),
             deny: fill(&rule.deny),
             max_connections: Some(rule.max_connections),
+            max_packet_311: rule.max_packet_311,
         }
     }
 }
@@ -67,6 +71,11 @@ impl Access {
     /// Connections of this identity at a time.
     pub(crate) fn max_connections(&self) -> u64 {
         u64::from(self.max_connections.unwrap_or(WITHOUT_RULE))
+    }
+
+    /// Bytes of the largest PUBLISH that this identity is sent over MQTT 3.1.1.
+    pub(crate) fn max_packet_311(&self) -> Option<usize> {
+        self.max_packet_311
     }
 
     /// Whether a publish to `topic` is allowed.
@@ -130,6 +139,7 @@ mod tests {
             subscribe: parse(subscribe),
             deny: parse(deny),
             max_connections: 4,
+            max_packet_311: None,
         }
     }
 

@@ -11,7 +11,7 @@ use forebay_wal::{Checkpoint, CheckpointError, Timestamp, Write};
 use super::change::{FIRST_KEY, Head, Key, Of, SessionId};
 use super::{PACKET_ID_BYTES, SessionKey, SubscriptionOptions, subscription_bytes};
 use crate::budget::{Budget, Charge, Owner};
-use crate::limits::{Limits, MAX_SUBSCRIPTIONS};
+use crate::limits::Limits;
 use crate::local_state::{Entry, Follower};
 use crate::observe::{DroppedSession, Stats};
 
@@ -40,6 +40,7 @@ pub(crate) struct StoredSessions {
     stats: Arc<Stats>,
     fixed_words: Vec<String>,
     max_sessions: usize,
+    max_subscriptions: usize,
     max_packet_ids: usize,
     max_bytes: u64,
 }
@@ -60,6 +61,7 @@ impl StoredSessions {
             stats,
             fixed_words,
             max_sessions: limits.max_sessions(),
+            max_subscriptions: limits.max_subscriptions,
             max_packet_ids: usize::from(limits.max_in_flight),
             max_bytes: limits.max_session_bytes,
         }
@@ -138,7 +140,7 @@ impl StoredSessions {
             return false;
         };
         if !session.subscriptions.contains_key(&filter)
-            && (session.subscriptions.len() >= MAX_SUBSCRIPTIONS || !session.grow(bytes, self.max_bytes))
+            && (session.subscriptions.len() >= self.max_subscriptions || !session.grow(bytes, self.max_bytes))
         {
             return false;
         }
@@ -378,6 +380,7 @@ mod tests {
             let limits = Limits {
                 max_connections: 2,
                 max_in_flight: 20,
+                max_subscriptions: 100,
                 max_session_pool: 200_000,
                 max_session_bytes: 50_000,
                 ..Limits::default()

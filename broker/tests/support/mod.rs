@@ -77,6 +77,7 @@ pub fn rule(who: &str, publish: &[&str], subscribe: &[&str], deny: &[&str]) -> A
         subscribe: parse(subscribe),
         deny: parse(deny),
         max_connections: 4,
+        max_packet_311: None,
     }
 }
 

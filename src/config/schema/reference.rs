@@ -143,6 +143,7 @@ const KEYS: &[KeyDoc] = &[
     words("access[].max_rate", Rate, "none", "Publishes per second and identity.").not_yet(),
     words("access[].max_bandwidth", Bandwidth { min: "1B/s", max: "1TiB/s" }, "none", "Bytes per second and identity.").not_yet(),
     value("access[].max_connections", Integer { min: 1, max: 65_535 }, "4", "At most this many connections of each identity at a time. A further one is refused (CONNACK 0x97; code 3 on 3.1.1), unless it takes over one of them by its client id. It does not bind an identity that is a listener's fixed word."),
+    words("access[].max_packet_311", Bytes { min: "16B", max: "256MiB" }, "none", "The largest PUBLISH that clients of MQTT 3.1.1 with this identity are sent, header included. That version has no Maximum Packet Size, and small clients close or drop what their buffer does not hold. A larger message is dropped for that client and counted (`forebay_owed_dropped_total` with `too_large`; at QoS 0 `forebay_fanout_dropped_total`). On MQTT 5 the client says it itself."),
 
     words("limits", Map, "the values below", "Bounds of each connection and of all together. The others are in [the table below](#bounds-on-what-peers-leave-behind)."),
     value("limits.max_connections", Integer { min: 1, max: 1_000_000 }, "2000", "At most this many connections at a time. Further ones are closed and counted. A connection takes a file descriptor and about 9KiB while it is idle, 20KiB with TLS, and 13KiB more after a burst."),
@@ -153,6 +154,7 @@ const KEYS: &[KeyDoc] = &[
     value("limits.max_keep_alive", Duration { min: "5s", max: "65535s" }, "20m", "The longest keep-alive on MQTT 5: a longer one, and 0, become this. MQTT 3.1.1 has no way to tell a client, so its own holds, and 0 turns it off. On both the system asks a peer that has been silent for this long (TCP keep-alive), and closes the connection if it is gone, after 1.5 times this."),
     value("limits.max_levels", Integer { min: 8, max: 1024 }, "32", "At most this many levels of a topic or filter. A deeper filter is refused (SUBACK 0x8F on MQTT 5, 0x80 on 3.1.1), and so is a deeper publish (0x90; on 3.1.1 acked and dropped); both are counted as `topic_bounds`. AWS IoT Core accepts 8."),
     value("limits.max_topic", Bytes { min: "128B", max: "65535B" }, "1KiB", "At most this many bytes of a topic or filter. Longer ones are refused in the same way. AWS IoT Core accepts 256."),
+    value("limits.max_subscriptions", Integer { min: 1, max: 20_000 }, "1000", "At most this many subscriptions of one session. A further one is refused (SUBACK 0x97 on MQTT 5, 0x80 on 3.1.1). All sessions together have at most 20,000 distinct filters, and their tree 60,000 nodes; what one identity may have of their memory follows from `gateway.max_memory` (`session_bytes`)."),
     value("limits.max_topics", Integer { min: 100, max: 10_000_000 }, "100000", "At most this many retained messages. One more, on a new topic, is delivered but not retained, and counted. When half of them are used, one identity has at most a quarter."),
 
     words("sessions", Map, "the values below", "Persistent sessions and retained messages."),

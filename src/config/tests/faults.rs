@@ -33,7 +33,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
     let shown = the_fault(&minimal_and("limits:\n  max_packets: 128KiB\n"));
     assert_eq!(
         shown,
-        "limits.max_packets (line 5)\n    value:  128KiB\n    reason: unknown key; known keys: max_connections, max_pending, connect_timeout, max_packet, max_in_flight, max_keep_alive, max_levels, max_topic, max_topics\n    did you mean `max_packet`?"
+        "limits.max_packets (line 5)\n    value:  128KiB\n    reason: unknown key; known keys: max_connections, max_pending, connect_timeout, max_packet, max_in_flight, max_keep_alive, max_levels, max_topic, max_subscriptions, max_topics\n    did you mean `max_packet`?"
     );
     assert!(the_fault(&minimal_and("listner: []\n")).ends_with("did you mean `listeners`?"));
 }

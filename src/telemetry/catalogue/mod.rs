@@ -187,7 +187,7 @@ const DEVICES: &[Instrument] = &[
     counter("forebay_subscriptions_granted_total", "subscriptions", "Subscriptions granted.", |m| count(&m.stats.front.subscriptions_granted)),
     counter("forebay_subscriptions_refused_total", "subscriptions", "Subscriptions refused: not allowed by the access rules, not valid, or beyond a bound. The gateway's own log says which.", |m| count(&m.stats.front.subscriptions_refused)),
     counter("forebay_fanned_out_total", "messages", "Messages delivered to local subscribers.", |m| count(&m.stats.front.fanned_out)),
-    counter("forebay_fanout_dropped_total", "messages", "Messages that local subscribers lost because they read too slowly.", |m| count(&m.stats.front.fanout_dropped)),
+    counter("forebay_fanout_dropped_total", "messages", "Messages that local subscribers lost because they read too slowly, and those at QoS 0 that are larger than the client takes.", |m| count(&m.stats.front.fanout_dropped)),
     counter("forebay_fanout_cut_total", "messages", "Messages whose search for local subscribers ended after 4,096 steps, because too many overlapping filters match: some subscribers may have missed them.", |m| count(&m.stats.front.fanout_cut)),
     counter("forebay_owed_total", "messages", "Messages that local subscribers are owed at QoS 1 or 2, once for each subscriber: acked + dropped + waiting.", |m| count(&m.stats.front.owed)),
     counter("forebay_owed_acked_total", "messages", "Of these, those that the subscriber has acknowledged, with PUBACK or PUBCOMP.", |m| count(&m.stats.front.owed_acked)),

@@ -20,6 +20,7 @@ use super::connect::Open;
 use super::deliveries::Deliveries;
 use super::input::{Input, LOOK, RETRY, SILENCE};
 use super::outbox::{Closing, Outbox};
+use super::outgoing::Receiver;
 use super::turn::give_way;
 use super::will::HeldWill;
 use crate::budget::{Charge, Owner};
@@ -53,6 +54,7 @@ pub(super) struct Reader {
     has_fixed_identity: bool,
     /// The peer's Maximum Packet Size.
     peer_limit: Option<usize>,
+    receiver: Receiver,
     owner: Owner,
     /// Topic aliases that the peer may use.
     alias_maximum: u16,
@@ -89,6 +91,7 @@ impl Reader {
             will,
             keep_alive,
             peer_limit,
+            receiver,
             has_fixed_identity,
             owner,
             alias_maximum,
@@ -105,6 +108,7 @@ impl Reader {
             will,
             has_fixed_identity,
             peer_limit,
+            receiver,
             owner,
             alias_maximum,
             alias_bytes,

@@ -7,7 +7,7 @@
 use forebay_topic::{PeerText, TopicFilter};
 
 use super::super::outbox::Closing;
-use super::super::outgoing::{Outgoing, Receiver};
+use super::super::outgoing::Outgoing;
 use super::Reader;
 use crate::codec::{QoS, RetainHandling};
 use crate::observe::add;
@@ -93,14 +93,11 @@ impl Reader {
             properties: &message.properties,
             payload: &message.payload,
         };
-        let receiver = Receiver {
-            version: self.version,
-            peer_limit: self.peer_limit,
-        };
+        let receiver = self.receiver;
         let ids = options.id();
         let is_current = || page.is_current(message, &context.retained);
-        let is_sent = self.outbox.deliver_if(is_current, |out| {
-            if !receiver.write(&outgoing, ids.as_slice(), out) && self.is_first("encode") {
+        let is_sent = self.outbox.deliver_if(is_current, |aliases, out| {
+            if !receiver.write(&outgoing, ids.as_slice(), aliases, out) && self.is_first("encode") {
                 tracing::error!(topic = ?PeerText::new(&message.topic), "a retained message could not be encoded");
             }
         });

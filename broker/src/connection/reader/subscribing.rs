@@ -11,15 +11,15 @@ use super::super::outbox::{Answer, Closing, Pending, Ready};
 use super::Reader;
 use super::retaining::is_due;
 use crate::codec::{AckProperties, Packet, ReasonCode, SubAck, Subscribe, Subscription, Text, UnsubAck, Unsubscribe};
-use crate::limits::MAX_SUBSCRIPTIONS;
+use crate::delivery::{NotJoined, Share};
 use crate::observe::{Disconnection, add};
 use crate::policy::TopicBounds;
 use crate::refusal::RefusedSubscription;
 use crate::session::{self, Change, SubscriptionOptions};
 
-/// Distinct filters of one SUBSCRIBE that are looked at; the others are answered with 0x97, too. As many again as a session may have,
-/// so that those that it has already may be among them.
-const MAX_FILTERS: usize = 2 * MAX_SUBSCRIPTIONS;
+/// Distinct filters of one SUBSCRIBE that are looked at, as a multiple of what a session may have: so that those that it has already
+/// may be among them. The others are answered with 0x97, too.
+const FILTERS: usize = 2;
 
 impl Reader {
     /// SUBSCRIBE is a barrier: earlier packets are committed and delivered first, and later ones find the subscription in
@@ -31,10 +31,11 @@ impl Reader {
         let mut due = Vec::new();
         let mut answers = HashMap::new();
         let merged = merged(&subscribe.filters);
+        let limit = self.ingress.context.limits.max_subscriptions;
         for (nth, subscription) in merged.iter().enumerate() {
             let text = subscription.filter.as_str();
-            if nth >= MAX_FILTERS {
-                let refused = RefusedSubscription::TooMany { limit: MAX_SUBSCRIPTIONS };
+            if nth >= FILTERS * limit {
+                let refused = RefusedSubscription::TooMany { limit };
                 refused.note(&self.ingress.key.identity, text, &self.ingress.context);
                 let more = (merged.len() - nth - 1) as u64;
                 self.ingress.context.stats.subscriptions_refused.fetch_add(more, Ordering::Relaxed);
@@ -48,9 +49,12 @@ impl Reader {
             };
             let code = match self.grant(text, options) {
                 Ok((filter, granted)) => {
-                    let name = filter.as_str().to_owned();
+                    let name = text.to_owned();
                     let is_new = self.attached.state.subscriptions.insert(name.clone(), options).is_none();
-                    if is_due(subscription.options.retain_handling, is_new) {
+                    // None for a shared subscription (MQTT 5, 4.8.2).
+                    if let Some(filter) = filter
+                        && is_due(subscription.options.retain_handling, is_new)
+                    {
                         due.push((filter, granted));
                     }
                     changes.push(Change::Subscribed(self.attached.id.clone(), name, options));
@@ -70,6 +74,8 @@ impl Reader {
             codes,
             properties: AckProperties::default(),
         }));
+        // What waits in a group that the session has joined comes behind SUBACK.
+        self.deliveries.resume();
         for (filter, options) in due {
             // What is left of those of an earlier subscription is among them.
             self.retained_later.forget(filter.as_str());
@@ -104,8 +110,12 @@ impl Reader {
         }
     }
 
-    /// Subscribes if that is allowed, and returns what is granted.
-    fn grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<(TopicFilter, SubscriptionOptions), RefusedSubscription> {
+    /// Subscribes if that is allowed, and returns what is granted; the filter, if it is not a shared one.
+    fn grant(
+        &mut self,
+        text: &str,
+        options: SubscriptionOptions,
+    ) -> Result<(Option<TopicFilter>, SubscriptionOptions), RefusedSubscription> {
         let granted = self.try_grant(text, options);
         if let Err(refused) = &granted {
             refused.note(&self.ingress.key.identity, text, &self.ingress.context);
@@ -113,20 +123,34 @@ impl Reader {
         granted
     }
 
-    fn try_grant(&mut self, text: &str, options: SubscriptionOptions) -> Result<(TopicFilter, SubscriptionOptions), RefusedSubscription> {
-        if text.starts_with("$share/") {
-            return Err(RefusedSubscription::Shared);
-        }
-        TopicBounds::of(&self.ingress.context.limits)
-            .check(text)
-            .map_err(RefusedSubscription::OverBound)?;
-        let filter = TopicFilter::parse(text).map_err(RefusedSubscription::InvalidFilter)?;
+    fn try_grant(
+        &mut self,
+        text: &str,
+        options: SubscriptionOptions,
+    ) -> Result<(Option<TopicFilter>, SubscriptionOptions), RefusedSubscription> {
+        let share = Share::parse(text).map_err(RefusedSubscription::InvalidShare)?;
+        let bounds = TopicBounds::of(&self.ingress.context.limits);
+        let within = |text| bounds.check(text).map_err(RefusedSubscription::OverBound);
+        let filter = match &share {
+            None => {
+                within(text)?;
+                TopicFilter::parse(text).map_err(RefusedSubscription::InvalidFilter)?
+            }
+            Some(share) => {
+                // The group and `/` come on top of what a filter may have, within the same bound.
+                within(share.filter.as_str())?;
+                within(share.key.split('/').next().unwrap_or_default())?;
+                share.filter.clone()
+            }
+        };
+        // By the filter inside: what a group gets, its members get.
         if !self.ingress.access.may_subscribe(&filter) {
             return Err(RefusedSubscription::NotAuthorized);
         }
         let subscriptions = &self.attached.state.subscriptions;
-        if subscriptions.len() >= MAX_SUBSCRIPTIONS && !subscriptions.contains_key(text) {
-            return Err(RefusedSubscription::TooMany { limit: MAX_SUBSCRIPTIONS });
+        let limit = self.ingress.context.limits.max_subscriptions;
+        if subscriptions.len() >= limit && !subscriptions.contains_key(text) {
+            return Err(RefusedSubscription::TooMany { limit });
         }
         let charge = if subscriptions.contains_key(text) {
             0
@@ -135,13 +159,24 @@ impl Reader {
         };
         self.attached.charge(charge).map_err(RefusedSubscription::OverBudget)?;
         let granted = self.deliveries.granted(options);
-        let subscribed = self.deliveries.subscribe(&filter, granted, self.outbox.commits.latest_committed());
+        let after = self.outbox.commits.latest_committed();
+        let subscribed = match &share {
+            None => self
+                .deliveries
+                .subscribe(&filter, granted, after)
+                .map_err(NotJoined::TooManyFilters),
+            Some(share) => self.deliveries.share(share, granted, after),
+        };
         if subscribed.is_err() {
             self.attached.settle();
         }
         // Once is enough: what it then notes of its records is little, and forgotten with each batch.
         self.ingress.has_no_local |= options.no_local && subscribed.is_ok();
-        subscribed.map(|()| (filter, granted)).map_err(RefusedSubscription::TooManyFilters)
+        subscribed.map_err(|refused| match refused {
+            NotJoined::TooManyFilters(refused) => RefusedSubscription::TooManyFilters(refused),
+            NotJoined::TooManyMembers => RefusedSubscription::TooManyMembers,
+        })?;
+        Ok((share.is_none().then_some(filter), granted))
     }
 
     pub(super) async fn unsubscribe(&mut self, unsubscribe: Unsubscribe, now: Timestamp) -> Result<(), Closing> {
@@ -152,7 +187,10 @@ impl Reader {
         for filter in &unsubscribe.filters {
             let existed = self.attached.state.subscriptions.remove(filter.as_str()).is_some();
             if existed {
-                self.deliveries.unsubscribe(filter.as_str());
+                match filter.as_str().strip_prefix("$share/") {
+                    Some(key) => self.deliveries.unshare(key),
+                    None => drop(self.deliveries.unsubscribe(filter.as_str())),
+                }
                 self.retained_later.forget(filter.as_str());
                 changes.push(Change::Unsubscribed(self.attached.id.clone(), filter.as_str().to_owned()));
             }

@@ -131,7 +131,7 @@ fn what_is_unsubscribed_leaves_nothing_behind_and_takes_nothing_of_others() {
     let place = table.place("a/b").unwrap();
     assert!(table.remove(place, &other));
     assert_eq!(
-        (table.edges.len(), table.levels.len(), table.filters, table.filter_bytes),
+        (table.edges.len(), table.levels.len(), table.filters, table.level_bytes),
         (0, 0, 0, 0)
     );
     assert_eq!(table.free.len() + 1, table.nodes.len());
@@ -141,6 +141,19 @@ fn what_is_unsubscribed_leaves_nothing_behind_and_takes_nothing_of_others() {
         table.insert(&filter(text), &one, options(1)).unwrap();
     }
     assert_eq!(table.nodes.len(), nodes);
+}
+
+#[test]
+fn the_nodes_of_the_tree_are_bounded_and_not_the_text_that_its_filters_share() {
+    let recipient: Arc<dyn Recipient> = Arc::new(Served::default());
+    let mut table = Table::default();
+    let shared = "a-name-of-a-level-that-is-long/".repeat(25);
+    // 16 MiB of text in all, and little of it different.
+    for number in 0..MAX_FILTERS {
+        table.insert(&filter(&format!("{shared}{number}")), &recipient, options(1)).unwrap();
+    }
+    assert!(table.level_bytes < 200_000 && table.nodes.len() < MAX_FILTERS + 30);
+    assert_eq!(table.insert(&filter("one more"), &recipient, options(1)), Err(TooManyFilters));
 }
 
 #[test]
@@ -158,11 +171,16 @@ fn a_subscription_repeated_changes_its_options() {
 fn filters_are_bounded_in_number_and_bytes_and_places_come_back() {
     let recipient: Arc<dyn Recipient> = Arc::new(Served::default());
     let mut table = Table::default();
-    let long = |number: usize| filter(&format!("{number}/{}", "x".repeat(60_000)));
+    let long = |number: usize| filter(&format!("same/{number}{}", "x".repeat(60_000)));
     let fits = (0..)
         .find(|number| table.insert(&long(*number), &recipient, options(1)).is_err())
         .unwrap();
-    assert_eq!(fits, MAX_FILTER_BYTES / 60_002);
+    // The names of levels count once.
+    assert!(
+        (MAX_LEVEL_BYTES - 60_000..=MAX_LEVEL_BYTES).contains(&table.level_bytes),
+        "{fits}: {}",
+        table.level_bytes
+    );
     for number in 0..fits {
         let place = table.place(long(number).as_str()).unwrap();
         assert!(table.remove(place, &recipient));
