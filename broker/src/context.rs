@@ -15,7 +15,7 @@ use crate::delivery::Groups;
 use crate::fanout::Fanout;
 use crate::limits::Limits;
 use crate::local_state::StateReport;
-use crate::observe::{ClosedListeners, Devices, Observer, Stats, WrongNames};
+use crate::observe::{BrokerTopics, ClosedListeners, Devices, Observer, Stats, WrongNames};
 use crate::policy::{AccessRules, Admission, RouteStats, Routes, Unrouted};
 use crate::retained::Retained;
 use crate::session::Registry;
@@ -31,6 +31,8 @@ pub(crate) struct Context {
     /// The shared subscriptions.
     pub(crate) groups: Groups,
     pub(crate) registry: Registry,
+    /// What is told at `$SYS/broker/...`.
+    pub(crate) broker_topics: BrokerTopics,
     pub(crate) retained: Arc<Retained>,
     pub(crate) access: AccessRules,
     /// The identities that listeners set as fixed words: no certificate and no client id may claim one.

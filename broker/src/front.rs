@@ -10,6 +10,7 @@ use forebay_wal::{Clock, Log, Tap};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::broker_topics;
 use crate::budget::Budget;
 use crate::context::Context;
 use crate::delivery::Groups;
@@ -18,7 +19,7 @@ use crate::fanout::{self, Fanout};
 use crate::limits::Limits;
 use crate::listener::{self, Gates, Listener, ListenerConfig, PendingConnects};
 use crate::local_state::{Checkpointer, StateError, StateFile, StateReport};
-use crate::observe::{ClosedListeners, Devices, Observer, Stats, WrongNames};
+use crate::observe::{BrokerTopics, ClosedListeners, Devices, Observer, Stats, WrongNames};
 use crate::policy::{AccessRules, Admission, RouteStats, RouteStatus, Routes, UnroutedTopic};
 use crate::retained::{self, Retained};
 use crate::session::{Registry, StoredSessions};
@@ -182,6 +183,7 @@ impl Front {
             groups: Groups::new(Arc::clone(&budget), Arc::clone(&parts.fanout.stats), limits.max_session_bytes),
             fanout: parts.fanout.fanout,
             registry,
+            broker_topics: BrokerTopics::new(),
             retained,
             access: config.access,
             fixed_words,
@@ -262,6 +264,8 @@ impl Front {
         watched.watch("checkpoint", tokio::spawn(with_injected_panic("checkpoint", behind)));
         watched.watch("retained-expiry", tokio::spawn(with_injected_panic("retained-expiry", expiring)));
         watched.watch("session-expiry", tokio::spawn(with_injected_panic("session-expiry", sweeping)));
+        let telling_own = broker_topics::run(Arc::clone(&context));
+        watched.watch("broker-topics", tokio::spawn(with_injected_panic("broker-topics", telling_own)));
         watched.watch("peer-log", tokio::spawn(with_injected_panic("peer-log", telling)));
         let ended = until_over(&context, &mut watched, &self.fanout_threads).await;
         if let Err(error) = &ended {

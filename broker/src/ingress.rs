@@ -19,7 +19,7 @@ use crate::codec::{Property, Publish, QoS, Version, travelling};
 use crate::context::Context;
 use crate::fanout::{Message, Origin};
 use crate::local_state;
-use crate::observe::{Accepted, Device, Publishes, TracedPublish, Unretained, add};
+use crate::observe::{Accepted, Device, Publishes, TracedPublish, Unretained, add, is_broker_topic};
 use crate::policy::{self, Access, TopicBounds};
 use crate::refusal::RefusedPublish;
 use crate::retained::{Candidate, Decision};
@@ -85,7 +85,8 @@ impl Ingress {
         if let Err(over) = TopicBounds::of(&self.context.limits).check(topic) {
             return Taken::Refused(RefusedPublish::OverBound(over));
         }
-        if !self.access.may_publish(topic) {
+        // What the gateway tells of itself is told by nobody else, whatever the rules.
+        if !self.access.may_publish(topic) || is_broker_topic(topic) {
             return Taken::Refused(RefusedPublish::NotAuthorized);
         }
         if self.is_from_here(&publish.properties.travelling) {

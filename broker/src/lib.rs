@@ -117,6 +117,7 @@ pub use policy::{
 #[doc(hidden)]
 pub use tasks::until_panic_is_asked;
 
+mod broker_topics;
 mod budget;
 pub mod codec;
 mod commits;

@@ -64,7 +64,8 @@ fn by_default() -> Vec<AccessRule> {
         AccessRule {
             who: "local".to_owned(),
             publish: texts(&["#"]),
-            subscribe: texts(&["#"]),
+            // `#` does not match what begins with `$`.
+            subscribe: texts(&["#", "$SYS/#"]),
             deny: Vec::new(),
             max_connections: MAX_CONNECTIONS,
             max_packet_311: None,

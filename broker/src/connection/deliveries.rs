@@ -240,6 +240,7 @@ impl Peer {
             .deliver(|aliases, out| is_written = receiver.write(&outgoing, &wanted.ids, aliases, out));
         let stats = &self.line.stats;
         let counter = if is_taken && is_written {
+            add(&stats.payload_bytes_sent, message.payload.len() as u64);
             &stats.fanned_out
         } else {
             &stats.fanout_dropped
@@ -382,6 +383,7 @@ impl Wire for Line {
         debug_assert!(is_written, "{:?}", owed.message.topic);
         if is_sent {
             add(&self.stats.fanned_out, 1);
+            add(&self.stats.payload_bytes_sent, owed.message.payload.len() as u64);
         }
         is_sent
     }

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::observe::{Stats, add};
+
 /// What can be written to without waiting.
 pub(super) trait Sink: Send + Sync {
     /// Writes what the socket takes now.
@@ -24,14 +26,19 @@ pub(super) struct Written {
     pub(super) is_flushed: bool,
 }
 
-pub(super) struct Link<S>(Mutex<S>);
+pub(super) struct Link<S> {
+    stream: Mutex<S>,
+    stats: Arc<Stats>,
+}
 
 /// Both halves are the whole stream.
 pub(super) struct Half<S>(Arc<Link<S>>);
 
 impl<S> Link<S> {
-    pub(super) fn new(stream: S) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(stream)))
+    /// What comes and goes is counted.
+    pub(super) fn new(stream: S, stats: Arc<Stats>) -> Arc<Self> {
+        let stream = Mutex::new(stream);
+        Arc::new(Self { stream, stats })
     }
 
     pub(super) fn half(self: &Arc<Self>) -> Half<S> {
@@ -39,7 +46,7 @@ impl<S> Link<S> {
     }
 
     fn lock(&self) -> MutexGuard<'_, S> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,7 +59,10 @@ impl<S: AsyncWrite + Unpin + Send> Sink for Link<S> {
         while written < bytes.len() {
             match Pin::new(&mut *stream).poll_write(&mut context, &bytes[written..]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(count)) => written += count,
+                Poll::Ready(Ok(count)) => {
+                    written += count;
+                    add(&self.stats.bytes_sent, count as u64);
+                }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
                     return Ok(Written {
@@ -75,13 +85,23 @@ impl<S: AsyncWrite + Unpin + Send> Sink for Link<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Half<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.lock()).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut *self.0.lock()).poll_read(context, buffer);
+        let count = buffer.filled().len() - before;
+        if count > 0 {
+            add(&self.0.stats.bytes_received, count as u64);
+        }
+        polled
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Half<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.lock()).poll_write(context, bytes)
+        let polled = Pin::new(&mut *self.0.lock()).poll_write(context, bytes);
+        if let Poll::Ready(Ok(count)) = &polled {
+            add(&self.0.stats.bytes_sent, *count as u64);
+        }
+        polled
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -102,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_peer_does_not_take_is_not_waited_for() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let link = Link::new(ours);
+        let link = Link::new(ours, Arc::default());
         let all = Written {
             bytes: 5,
             is_flushed: true,

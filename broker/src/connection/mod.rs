@@ -21,6 +21,7 @@ mod writer;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -64,7 +65,8 @@ where
         }
     };
     add(&context.stats.connects, 1);
-    add(&context.stats.connected, 1);
+    let connected = context.stats.connected.fetch_add(1, Ordering::Relaxed) + 1;
+    context.stats.most_connected.fetch_max(connected, Ordering::Relaxed);
     open.ingress.device.connected();
     open.ingress.device.seen(context.clock.now().wall_ms);
     let device = Arc::clone(&open.ingress.device);
@@ -85,7 +87,7 @@ fn run<S>(stream: S, input: Input, open: connect::Open, context: &Arc<Context>) 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let link = link::Link::new(stream);
+    let link = link::Link::new(stream, Arc::clone(&context.stats));
     let (read, output) = (link.half(), link.half());
     let outbox = Arc::clone(&open.outbox);
     outbox.connect(Some(link));

@@ -67,6 +67,8 @@ struct Inner {
     output: Charge,
     /// There was no room for more: nothing but answers is added until the writer has taken `out`.
     is_short: bool,
+    /// Packets that were added and are not counted yet.
+    packets: u64,
     /// Bytes of `out` that are answers outside the order; deliveries have their own bound.
     replies: usize,
     closing: Option<Closing>,
@@ -155,6 +157,8 @@ pub(super) struct Released {
     /// The QoS of each publish whose batch failed.
     pub(super) failed: Vec<QoS>,
     pub(super) budget: usize,
+    /// Packets that leave with it, or were added since the last time.
+    pub(super) packets: u64,
     /// Traced publishes that have left.
     pub(super) traced: Vec<TracedPublish>,
     /// When the next slot may leave without a commit.
@@ -218,6 +222,7 @@ impl Outbox {
             aliases: Aliases::new(0),
             output,
             is_short: false,
+            packets: 0,
             replies: 0,
             closing: None,
             is_sealed: false,
@@ -398,6 +403,7 @@ impl Outbox {
         let mut inner = self.lock();
         let before = inner.out.len();
         write(&mut inner.out);
+        inner.packets += 1;
         inner.replies += inner.out.len() - before;
         inner.charge_answer();
         drop(inner);
@@ -420,6 +426,7 @@ impl Outbox {
             inner.is_short = true;
             return false;
         }
+        inner.packets += 1;
         let is_told = std::mem::replace(&mut inner.is_told, true);
         drop(inner);
         if !is_told {
@@ -441,6 +448,7 @@ impl Outbox {
         if is_current {
             let Inner { out, aliases, .. } = &mut *inner;
             write(aliases, out);
+            inner.packets += 1;
             inner.charge_answer();
         }
         drop(inner);
@@ -533,6 +541,7 @@ impl Outbox {
             match outcome {
                 Outcome::Committed => {
                     if !inner.is_silenced {
+                        inner.packets += u64::from(done.answer != Answer::Nothing);
                         self.answer(&done, released);
                     }
                     if let Some(message) = done.fanout {
@@ -545,6 +554,7 @@ impl Outbox {
                 }
             }
         }
+        released.packets = std::mem::take(&mut inner.packets);
         if inner.closing.is_some() {
             self.ending.cancel();
         }

@@ -120,6 +120,7 @@ async fn send_disconnect<W: AsyncWrite + Unpin>(output: &mut W, closing: Closing
 
 pub(super) fn settle(released: &Released, outbox: &Outbox, context: &Context) {
     outbox.uncommitted.give_back(released.budget);
+    add(&context.stats.packets_sent, released.packets);
     for qos in &released.failed {
         RefusedPublish::CommitFailed.count(*qos, &context.stats);
     }

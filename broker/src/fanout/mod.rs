@@ -218,6 +218,16 @@ impl Fanout {
         Ok(place)
     }
 
+    /// Whether there is a subscription whose filter has this first level.
+    pub(crate) fn has_subscription_below(&self, first_level: &str) -> bool {
+        self.shared.table.has_first_level(first_level)
+    }
+
+    /// The subscriptions now; a shared one counts once.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.shared.subscriptions.load(Ordering::Acquire)
+    }
+
     /// The node of this filter, if it has a subscription.
     pub(crate) fn place(&self, filter: &str) -> Option<NodeId> {
         self.shared.table.place(filter)

@@ -85,6 +85,11 @@ impl Subscriptions {
         self.lock().table.place(filter)
     }
 
+    /// Whether there is a filter with this first level.
+    pub(super) fn has_first_level(&self, level: &str) -> bool {
+        self.lock().table.has_first_level(level)
+    }
+
     fn tell(&self, edited: &mut Edited, after: Batch, what: What) {
         edited.changes.push_back(Change { after, what });
         self.unseen.store(edited.changes.len(), Ordering::Release);

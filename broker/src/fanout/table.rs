@@ -118,6 +118,11 @@ impl Table {
         }
     }
 
+    /// Whether there is a filter with this first level.
+    pub(super) fn has_first_level(&self, level: &str) -> bool {
+        self.below(ROOT, level).is_some()
+    }
+
     /// The node of this filter, if it has a subscription.
     pub(super) fn place(&self, filter: &str) -> Option<NodeId> {
         self.find(filter).map(NodeId)

@@ -1,11 +1,13 @@
 //! What the device side counts and tells of its devices, its publishes and its connections.
 
+mod broker_topics;
 mod closed_listeners;
 mod devices;
 mod stats;
 mod traced_publish;
 mod wrong_names;
 
+pub(crate) use broker_topics::{BrokerTopics, is_broker_topic};
 pub(crate) use closed_listeners::ClosedListeners;
 pub(crate) use devices::Device;
 pub use devices::{DeviceStatus, Devices};

@@ -182,6 +182,18 @@ pub struct Stats {
     pub connects: AtomicU64,
     /// Connections open now.
     pub connected: AtomicU64,
+    /// The most connections that were open at a time.
+    pub most_connected: AtomicU64,
+    /// Packets of connections that have their CONNACK.
+    pub packets_received: AtomicU64,
+    /// Packets for them; not their CONNACK.
+    pub packets_sent: AtomicU64,
+    /// Bytes of the same.
+    pub bytes_received: AtomicU64,
+    /// Bytes of the same.
+    pub bytes_sent: AtomicU64,
+    /// Bytes of payload sent to local subscribers.
+    pub payload_bytes_sent: AtomicU64,
     /// DISCONNECT by the device with no error.
     pub clean_disconnects: AtomicU64,
     /// TLS handshakes in progress now.

@@ -138,7 +138,7 @@ const KEYS: &[KeyDoc] = &[
     words("access", List, "`local` may do everything; every other identity may publish `devices/{device}/#` except `factory/`, and subscribe `devices/{device}/commands/#`", "Which identity may publish and subscribe what. The first rule whose `who` matches decides. If none matches, or it does not allow the topic, the request is refused. At most 256 rules."),
     required("access[].who", Text, "A glob for the identity: `*` matches any characters, `?` matches one. Quote a bare `\"*\"`."),
     words("access[].publish", TextList, "none", "Topic filters that may be published. `{device}` is the identity, `{gateway}` the gateway's id. Quote a filter that begins with `#`. `#` does not match what begins with `$`: a Mosquitto that connects as a bridge has a will on `$SYS/broker/connection/#`, unless `notifications false` is set there."),
-    words("access[].subscribe", TextList, "none", "Topic filters that may be subscribed. A subscription must lie within one of them."),
+    words("access[].subscribe", TextList, "none", "Topic filters that may be subscribed. A subscription must lie within one of them. `#` does not cover what begins with `$`: the gateway's own figures need `$SYS/#` ([broker-topics.md](broker-topics.md))."),
     words("access[].deny", TextList, "none", "Topic filters that are refused, whatever `publish` and `subscribe` allow."),
     words("access[].max_rate", Rate, "none", "Publishes per second and identity.").not_yet(),
     words("access[].max_bandwidth", Bandwidth { min: "1B/s", max: "1TiB/s" }, "none", "Bytes per second and identity.").not_yet(),

@@ -25,7 +25,7 @@ listeners:
   - bind: 127.0.0.1:1883
     identity: local
 access:
-  - {who: local, publish: ["#"], subscribe: ["#"]}
+  - {who: local, publish: ["#"], subscribe: ["#", "$SYS/#"]}
   - who: "*"
     publish: ["devices/{device}/#"]
     subscribe: ["devices/{device}/commands/#"]

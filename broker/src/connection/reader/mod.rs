@@ -27,7 +27,7 @@ use crate::budget::{Charge, Owner};
 use crate::codec::{Ack, Disconnect, Packet, ReasonCode, Role, Version, decode, encode};
 use crate::delivery::{Overdue, Received};
 use crate::ingress::{Inbound, Ingress};
-use crate::observe::Disconnection;
+use crate::observe::{Disconnection, add};
 use crate::refusal;
 use crate::session::Attached;
 use publishing::FULL_DELAY;
@@ -275,7 +275,7 @@ impl Reader {
     async fn drain<R: AsyncRead + Unpin>(&mut self, stream: &mut R, input: &mut Input) -> Result<(), Closing> {
         let since = Instant::now();
         let now = self.ingress.context.clock.now();
-        let mut handled = false;
+        let mut handled = 0;
         while !self.is_backed_up() {
             let packet = decode(
                 &mut input.buffer,
@@ -291,7 +291,7 @@ impl Reader {
                 Closing::because(refusal::undecodable(&error), error.reason())
             })?;
             let Some(packet) = packet else { break };
-            handled = true;
+            handled += 1;
             if self.outbox.is_clogged() {
                 self.until(|outbox| !outbox.is_clogged()).await?;
             }
@@ -304,7 +304,8 @@ impl Reader {
             }
             give_way().await;
         }
-        if handled {
+        if handled > 0 {
+            add(&self.ingress.context.stats.packets_received, handled);
             self.ingress.device.seen(now.wall_ms);
             self.ingress.handled();
         }

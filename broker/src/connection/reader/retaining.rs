@@ -9,6 +9,7 @@ use forebay_topic::{PeerText, TopicFilter};
 use super::super::outbox::Closing;
 use super::super::outgoing::Outgoing;
 use super::Reader;
+use crate::broker_topics;
 use crate::codec::{QoS, RetainHandling};
 use crate::observe::add;
 use crate::retained::{LookupError, Page, RetainedMessage, Span, Wanted};
@@ -51,6 +52,27 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// Sends what the gateway tells of itself at the topics that match this filter.
+    pub(super) fn send_broker_topics(&self, filter: &TopicFilter, options: SubscriptionOptions) {
+        let context = &self.ingress.context;
+        for (topic, value) in broker_topics::values(context) {
+            if !filter.matches(&topic) || !self.ingress.access.may_receive(&topic) {
+                continue;
+            }
+            let message = broker_topics::message(&topic, &value);
+            let outgoing = Outgoing {
+                retain: true,
+                ..Outgoing::of(&message, None)
+            };
+            let ids = options.id();
+            // The names are ASCII, so they can be encoded.
+            let write = |aliases: &mut _, out: &mut _| {
+                self.receiver.write(&outgoing, ids.as_slice(), aliases, out);
+            };
+            self.outbox.deliver_if(|| true, write);
+        }
     }
 
     pub(super) fn note_unread(&self, filter: &TopicFilter, error: &LookupError) {
@@ -103,6 +125,7 @@ impl Reader {
         });
         if is_sent {
             add(&context.stats.retained_sent, 1);
+            add(&context.stats.payload_bytes_sent, message.payload.len() as u64);
         }
         is_sent
     }

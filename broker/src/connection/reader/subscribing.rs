@@ -79,6 +79,9 @@ impl Reader {
         for (filter, options) in due {
             // What is left of those of an earlier subscription is among them.
             self.retained_later.forget(filter.as_str());
+            if filter.as_str().starts_with("$SYS/") {
+                self.send_broker_topics(&filter, options);
+            }
             if options.qos == 0 {
                 self.send_retained(&filter, options).await?;
             } else {
