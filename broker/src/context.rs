@@ -19,6 +19,7 @@ use crate::observe::{BrokerTopics, ClosedListeners, Devices, Observer, Stats, Wr
 use crate::policy::{AccessRules, Admission, RouteStats, Routes, Unrouted};
 use crate::retained::Retained;
 use crate::session::Registry;
+use crate::wills::Wills;
 
 /// How often counts of repeated log lines are looked for.
 const TELL: Duration = Duration::from_secs(5);
@@ -31,6 +32,7 @@ pub(crate) struct Context {
     /// The shared subscriptions.
     pub(crate) groups: Groups,
     pub(crate) registry: Registry,
+    pub(crate) wills: Wills,
     /// What is told at `$SYS/broker/...`.
     pub(crate) broker_topics: BrokerTopics,
     pub(crate) retained: Arc<Retained>,

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker_topics;
 use crate::budget::Budget;
+use crate::connection::resume_will;
 use crate::context::Context;
 use crate::delivery::Groups;
 use crate::device_threads::DeviceThreads;
@@ -24,6 +25,7 @@ use crate::policy::{AccessRules, Admission, RouteStats, RouteStatus, Routes, Unr
 use crate::retained::{self, Retained};
 use crate::session::{Registry, StoredSessions};
 use crate::tasks::{Tasks, with_injected_panic};
+use crate::wills::{StoredWill, StoredWills, Wills};
 
 /// How often the fan-out is checked.
 const WATCH: Duration = Duration::from_secs(1);
@@ -76,6 +78,8 @@ pub struct Front {
     gates: Gates,
     context: Arc<Context>,
     checkpointer: Checkpointer,
+    /// Those that the process before did not publish.
+    wills_found: Vec<StoredWill>,
     fanout_threads: fanout::Threads,
     device_threads: DeviceThreads,
 }
@@ -162,8 +166,19 @@ impl Front {
             Arc::clone(&stats),
             fixed_words.clone(),
         ));
-        let mut checkpointer = Checkpointer::new(&parts.log, state, vec![Arc::clone(&retained) as _, Arc::clone(&sessions) as _]);
+        let stored_wills = Arc::<StoredWills>::default();
+        let mut checkpointer = Checkpointer::new(
+            &parts.log,
+            state,
+            vec![
+                Arc::clone(&retained) as _,
+                Arc::clone(&sessions) as _,
+                Arc::clone(&stored_wills) as _,
+            ],
+        );
         let state_report = checkpointer.restore()?;
+        let (wills_found, last_will) = stored_wills.take();
+        let wills = Wills::new(&parts.log, &parts.clock, last_will);
         let registry = Registry::new(
             &parts.log,
             sessions.take(),
@@ -183,6 +198,7 @@ impl Front {
             groups: Groups::new(Arc::clone(&budget), Arc::clone(&parts.fanout.stats), limits.max_session_bytes),
             fanout: parts.fanout.fanout,
             registry,
+            wills,
             broker_topics: BrokerTopics::new(),
             retained,
             access: config.access,
@@ -212,6 +228,7 @@ impl Front {
             gates,
             context,
             checkpointer,
+            wills_found,
             fanout_threads: parts.fanout.threads,
             device_threads,
         })
@@ -244,6 +261,9 @@ impl Front {
             let answering = Arc::clone(&thread.hub).run(Arc::clone(&context));
             // It ends with its thread, too.
             watched.watch(DEVICES, thread.handle.spawn(with_injected_panic(DEVICES, answering)));
+        }
+        for will in self.wills_found {
+            resume_will(will, &context);
         }
         for listener in self.listeners {
             let accepting = listener::run(listener, self.gates.clone(), Arc::clone(&context));

@@ -46,6 +46,8 @@ pub(crate) struct Ingress {
     pub(crate) has_no_local: bool,
     /// Whether the session outlives the connection, so that its QoS 2 packet ids go to the log.
     pub(crate) is_persistent: bool,
+    /// Entries of the stream `local` that the next publish has in its record.
+    pub(crate) beside: Vec<u8>,
 }
 
 /// A publish after its topic alias was resolved.
@@ -204,10 +206,11 @@ impl Ingress {
             properties: &publish.properties.travelling,
             payload: &publish.payload,
         };
-        let mut local = match (publish.qos, publish.packet_id) {
+        let mut local = std::mem::take(&mut self.beside);
+        local.extend(match (publish.qos, publish.packet_id) {
             (QoS::ExactlyOnce, Some(id)) if self.is_persistent => session::encode(&[Change::Qos2Received(self.session.clone(), id.get())]),
             _ => Vec::new(),
-        };
+        });
         let mut change = None;
         if publish.retain {
             match context.retained.decide(&candidate) {

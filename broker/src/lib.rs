@@ -138,3 +138,4 @@ mod retained;
 mod session;
 mod tasks;
 pub mod tls;
+mod wills;

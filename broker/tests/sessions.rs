@@ -395,6 +395,126 @@ async fn a_delayed_will_waits_for_the_device_to_come_back() {
     assert_eq!(watcher.text().await.0, "here/short");
 }
 
+/// The topics of wills in the log, in its order.
+async fn wills(bench: &Bench) -> Vec<String> {
+    let records = bench.records().await;
+    records.into_iter().map(|record| record.topic.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d14_after_a_kill_the_wills_of_those_that_were_connected_are_published_once() {
+    let bench = Bench::new().await;
+    let start = |name: &str, base: fn(&str) -> Connect, delay| with_will(base(name), will(&format!("cloud/{name}"), 1, delay));
+    let mut stays = Vec::new();
+    for connecting in [
+        start("clean5", connect_5, None),
+        start("clean3", connect_311, None),
+        start("resumes5", resume_5, None),
+        start("resumes3", resume_311, None),
+        // Its session ends with the connection, and so does the delay.
+        start("clean-late", connect_5, Some(600)),
+        start("late", resume_5, Some(600)),
+        start("back", resume_5, Some(600)),
+    ] {
+        stays.push(connect(&bench, connecting).await.0);
+    }
+    let (mut leaves, _) = connect(&bench, start("leaves", connect_5, None)).await;
+    leaves.send(&Packet::Disconnect(Disconnect::default())).await;
+    let (mut leaves_too, _) = connect(&bench, start("leaves-too", resume_5, Some(600))).await;
+    leaves_too.send(&Packet::Disconnect(Disconnect::default())).await;
+    bench
+        .until("both have left", |view| {
+            view.stats().clean_disconnects.load(std::sync::atomic::Ordering::Relaxed) == 2
+        })
+        .await;
+    // What they left is committed before what is acked now.
+    stays[0].send(&publish("cloud/last", 1, Some(1))).await;
+    stays[0].expect_ack(1, OK).await;
+    let (directory, setup) = bench.kill();
+    drop(stays);
+
+    let bench = Bench::start_in(directory, setup).await;
+    let due = [
+        "cloud/last",
+        "cloud/clean5",
+        "cloud/clean3",
+        "cloud/resumes5",
+        "cloud/resumes3",
+        "cloud/clean-late",
+    ];
+    within("the wills are published", async {
+        while wills(&bench).await.len() < due.len() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // One is back in time, the other waits.
+    assert!(connect(&bench, resume_5("back")).await.1.session_present);
+    let sorted = |mut topics: Vec<String>| {
+        topics.sort();
+        topics
+    };
+    let expected = sorted(due.map(str::to_owned).to_vec());
+    assert_eq!(sorted(wills(&bench).await), expected);
+    // And none is published again by the next starts.
+    let (directory, setup, _) = bench.stop().await;
+    setup.clock.advance(Duration::from_secs(700));
+    let bench = Bench::start_in(directory, setup).await;
+    within("the delay is over", async {
+        while wills(&bench).await.len() < due.len() + 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (directory, setup) = bench.kill();
+    let bench = Bench::start_in(directory, setup).await;
+    connect(&bench, connect_5("anyone")).await.0.ping().await;
+    let mut expected = expected;
+    expected.push("cloud/late".to_owned());
+    assert_eq!(sorted(wills(&bench).await), sorted(expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d13_a_will_waits_its_delay_across_an_orderly_restart_and_a_resumed_session_cancels_it() {
+    let bench = Bench::new().await;
+    let start = |name: &str| with_will(resume_5(name), will(&format!("cloud/{name}"), 1, Some(600)));
+    for name in ["back", "gone", "anew"] {
+        drop(connect(&bench, start(name)).await);
+    }
+    // This one is connected when the gateway stops: that is the beginning of its delay.
+    let (connected, _) = connect(&bench, start("connected")).await;
+    until("three are known to be lost", || {
+        bench.view.stats().disconnected(Disconnection::ConnectionLost) >= 3
+    })
+    .await;
+    let (directory, setup, _) = bench.stop().await;
+    drop(connected);
+    setup.clock.advance(Duration::from_secs(300));
+    let bench = Bench::start_in(directory, setup).await;
+    assert!(connect(&bench, resume_5("back")).await.1.session_present);
+    assert!(wills(&bench).await.is_empty(), "none is due");
+    // Its session ends, so it is due.
+    connect(&bench, clean(resume_5("anew"))).await;
+    within("it is published", async {
+        while wills(&bench).await != ["cloud/anew"] {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (directory, setup, _) = bench.stop().await;
+    setup.clock.advance(Duration::from_secs(301));
+    let bench = Bench::start_in(directory, setup).await;
+    within("both are published", async {
+        while wills(&bench).await.len() < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut published = wills(&bench).await;
+    published.sort();
+    assert_eq!(published, ["cloud/anew", "cloud/connected", "cloud/gone"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_client_id_gets_one_or_is_refused() {
     let bench = Bench::start(Setup {

@@ -105,7 +105,7 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
             let Some(out) = fitted(connack, version, open.peer_limit) else {
                 let identity = Arc::clone(&open.ingress.key.identity);
                 let limit = open.peer_limit.unwrap_or(0);
-                context.registry.detach(open.attached).await;
+                never_opened(open.attached, open.will, context).await;
                 let refused = RefusedConnect::PacketSize { identity, limit };
                 // A refusal has five bytes.
                 let version = (limit >= 5).then_some(version);
@@ -114,7 +114,7 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
             // Before CONNACK: who has that may count on its place before CONNECT being free.
             opened();
             if send(stream, &out).await.is_err() {
-                context.registry.detach(open.attached).await;
+                never_opened(open.attached, open.will, context).await;
                 return Err(Disconnection::ConnectionLost);
             }
             let input = input.owned_by(open.owner.clone());
@@ -163,10 +163,12 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
         owner: owner.clone(),
         max_connections: if has_fixed_identity { u64::MAX } else { access.max_connections() },
     };
-    let attached = attach(context, claim, deadline).await.map_err(|error| RefusedConnect::Session {
-        identity: identity.clone(),
-        error,
-    })?;
+    let (attached, will) = attach(context, claim, will, deadline)
+        .await
+        .map_err(|error| RefusedConnect::Session {
+            identity: identity.clone(),
+            error,
+        })?;
     let alias_maximum = alias_maximum(context);
     let connack = connack(&connect, &attached, assigned, alias_maximum, context);
     let output = context.budget.output_bytes.open(owner.clone());
@@ -190,6 +192,7 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
         origin,
         has_no_local: false,
         is_persistent: attached.state.is_persistent,
+        beside: Vec::new(),
     };
     let granted = connack.properties.server_keep_alive.unwrap_or(connect.keep_alive);
     let peer_limit = connect.properties.maximum_packet_size.map(|limit| limit.get() as usize);
@@ -219,13 +222,22 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
 
 /// Gets the session, before `deadline`. In a task of its own, because what it commits must become known to the session even if the
 /// connection has ended meanwhile: then the session is given back at once. Cancel safe.
-async fn attach(context: &Arc<Context>, claim: Claim, deadline: Instant) -> Result<Attached, AttachError> {
+async fn attach(
+    context: &Arc<Context>,
+    claim: Claim,
+    mut will: Option<HeldWill>,
+    deadline: Instant,
+) -> Result<(Attached, Option<HeldWill>), AttachError> {
     let (hand_over, attached) = oneshot::channel();
-    let registry = Arc::clone(context);
+    let shared = Arc::clone(context);
     context.tasks.spawn(async move {
-        let attached = registry.registry.attach(claim, deadline).await;
-        if let Err(Ok(attached)) = hand_over.send(attached) {
-            registry.registry.detach(attached).await;
+        let key = claim.key.clone();
+        let attached = shared.registry.attach(claim, deadline).await;
+        if let (Ok(_), Some(will)) = (&attached, &mut will) {
+            will.store(&key, &shared).await;
+        }
+        if let Err(Ok((attached, will))) = hand_over.send(attached.map(|attached| (attached, will))) {
+            never_opened(attached, will, &shared).await;
         }
     });
     match timeout_at(deadline, attached).await {
@@ -233,6 +245,14 @@ async fn attach(context: &Arc<Context>, claim: Claim, deadline: Instant) -> Resu
         Ok(Err(_)) => Err(AttachError::NotCommitted),
         Err(_) => Err(AttachError::Late),
     }
+}
+
+/// Gives the session of a connection back that is never told of it.
+async fn never_opened(attached: Attached, will: Option<HeldWill>, context: &Context) {
+    if let Some(will) = will {
+        will.forget(&attached.id.key, context);
+    }
+    context.registry.detach(attached).await;
 }
 
 /// The client id, and the one that was assigned if the peer left it to the server (MQTT-3.1.3-6, MQTT-3.2.2-16).

@@ -40,6 +40,7 @@ pub(crate) use input::{LOOK, SILENCE};
 use outbox::{Closing, Outbox};
 pub(crate) use turn::in_turns;
 use will::HeldWill;
+pub(crate) use will::resume as resume_will;
 
 /// What is known of a peer before its CONNECT.
 pub(crate) struct Peer {
@@ -129,13 +130,14 @@ async fn finish(
     let expiry = attached.state.expiry_seconds;
     let delay = will.as_ref().map_or(0, HeldWill::delay).min(expiry);
     match will {
-        Some(will) if delay == 0 => will.publish(&mut ingress, context, &outbox).await,
+        Some(will) if delay == 0 => will.publish(&mut ingress, context, outbox.commits.latest_committed()).await,
         Some(will) => {
+            will.note_delay(delay, &ingress.key, context);
             let fate = context.registry.detach(attached).await;
             let delay = Duration::from_secs(u64::from(delay));
             context
                 .tasks
-                .spawn(will.publish_later(delay, fate, ingress, Arc::clone(context), outbox));
+                .spawn(will.publish_later(delay, fate, ingress, Arc::clone(context), outbox.commits.latest_committed()));
             return closing.cause;
         }
         None => {}

@@ -287,6 +287,16 @@ impl Registry {
         hears
     }
 
+    /// For a session without a connection: its expiry in seconds, and a receiver that is told what happens to it.
+    pub(crate) fn fate_of(&self, key: &SessionKey) -> Option<(u32, oneshot::Receiver<Fate>)> {
+        let cell = self.lock().get(key).map(Arc::clone)?;
+        let mut inner = cell.lock();
+        let expiry = inner.state.as_ref()?.expiry_seconds;
+        let (fate, hears) = oneshot::channel();
+        inner.fate = Some(fate);
+        Some((expiry, hears))
+    }
+
     /// Ends expired sessions, until shutdown.
     pub(crate) async fn sweep(&self) {
         while tokio::time::timeout(SWEEP, self.shutdown.cancelled()).await.is_err() {

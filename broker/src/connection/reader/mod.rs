@@ -372,8 +372,10 @@ impl Reader {
             let limit = u32::try_from(self.ingress.context.limits.max_session_expiry.as_secs()).unwrap_or(u32::MAX);
             self.attached.state.expiry_seconds = expiry.min(limit);
         }
-        if disconnect.reason != ReasonCode::DISCONNECT_WITH_WILL {
-            self.will = None;
+        if disconnect.reason != ReasonCode::DISCONNECT_WITH_WILL
+            && let Some(will) = self.will.take()
+        {
+            will.forget(&self.ingress.key, &self.ingress.context);
         }
         Closing { cause: None, say: None }
     }
