@@ -515,6 +515,7 @@ async fn a_wills_that_wait_stay_within_their_bound_and_are_given_back() {
                 break code;
             }
             kept += 1;
+            assert!((kept * (size + 1000)) as u64 <= 2 * MOST, "{kept} wills of {size} bytes are kept");
             assert!(taken(&bench.view, Bound::WillBytes) <= MOST);
         };
         assert_eq!((refused, kept > 0), (ReasonCode::QUOTA_EXCEEDED, true));
