@@ -472,7 +472,7 @@ async fn stubborn(
     let (mut seq, mut acked) = (1, BTreeSet::new());
     while !stop.is_cancelled() {
         let Some(mut device) = Device::connect(address, &name, version, true).await else {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::timeout(Duration::from_millis(20), stop.cancelled()).await.ok();
             continue;
         };
         while device

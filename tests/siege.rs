@@ -62,21 +62,32 @@ impl Drop for Cgroup {
     }
 }
 
-fn gateway(plant: &Plant, cgroup: &Cgroup) -> Gateway {
+/// How it is started: as the systemd unit does, or with nothing set, as in most containers.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    Unit,
+    Bare,
+}
+
+/// One siege at a time: each measures.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+fn gateway(plant: &Plant, cgroup: &Cgroup, how: Start) -> Gateway {
     let scene = Scene::new("siege")
         .set("gateway", "max_disk", "512MiB")
         .listener("identity: \"{client_id}\"")
         .tls_listener(plant)
         .stream("name: telemetry, max_bytes: 64MiB, when_full: drop_oldest")
         .cloud_on(1);
+    let memory = match how {
+        Start::Unit => "export MALLOC_ARENA_MAX=1",
+        Start::Bare => "unset MALLOC_ARENA_MAX",
+    };
     let enter = format!(
-        "echo $$ > {}/cgroup.procs && ulimit -n {FILES} && exec \"$0\" \"$@\"",
+        "echo $$ > {}/cgroup.procs && ulimit -n {FILES} && {memory} && exec \"$0\" \"$@\"",
         cgroup.0.display()
     );
-    scene
-        .gateway()
-        .with_variable("MALLOC_ARENA_MAX", "1")
-        .through(&["sh", "-c", &enter])
+    scene.gateway().through(&["sh", "-c", &enter])
 }
 
 fn open_files(gateway: &Gateway) -> usize {
@@ -131,10 +142,21 @@ async fn at_rest(gateway: &Gateway, files: usize) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a15_all_storms_together_in_256_mib_and_256_descriptors_leave_the_gateway_well() {
+    besieged(Start::Unit).await;
+}
+
+/// A heap with an arena for each thread must not only grow.
+#[tokio::test(flavor = "multi_thread")]
+async fn k28_memory_comes_back_after_storms_also_where_nothing_was_set_for_the_allocator() {
+    besieged(Start::Bare).await;
+}
+
+async fn besieged(how: Start) {
+    let _alone = ALONE.lock().await;
     let seconds = std::env::var("FOREBAY_SIEGE").map_or(SECONDS, |seconds| seconds.parse().unwrap());
     let plant = Plant::new(&[]);
     let cgroup = Cgroup::with_memory(MEMORY);
-    let mut gateway = gateway(&plant, &cgroup);
+    let mut gateway = gateway(&plant, &cgroup, how);
     gateway.start().await;
     let pid = gateway.pid();
     let mut canary = Canary::connect(gateway.listeners[0], "canary").await.unwrap();
