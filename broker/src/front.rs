@@ -23,7 +23,7 @@ use crate::local_state::{Checkpointer, StateError, StateFile, StateReport};
 use crate::observe::{BrokerTopics, ClosedListeners, Devices, Observer, Stats, WrongNames};
 use crate::policy::{AccessRules, Admission, RouteStats, RouteStatus, Routes, UnroutedTopic};
 use crate::retained::{self, Retained};
-use crate::session::{Registry, StoredSessions};
+use crate::session::{Registry, SessionKey, SessionStatus, StoredSessions};
 use crate::tasks::{Tasks, with_injected_panic};
 use crate::wills::{StoredWill, StoredWills, Wills};
 
@@ -400,6 +400,23 @@ impl View {
         self.context.registry.len()
     }
 
+    /// All sessions, in the order of their devices and client ids.
+    #[must_use]
+    pub fn session_list(&self) -> Vec<SessionStatus> {
+        self.context.registry.statuses(None)
+    }
+
+    /// The session of this device with this client id.
+    #[must_use]
+    pub fn session(&self, identity: &str, client_id: &str) -> Option<SessionStatus> {
+        self.context.registry.statuses(Some(&key(identity, client_id))).pop()
+    }
+
+    /// Ends a session: its connection is closed (0x98), what is kept of it is removed, and its will is published. False if there is none.
+    pub async fn drop_session(&self, identity: &str, client_id: &str) -> bool {
+        self.context.registry.drop_one(&key(identity, client_id)).await
+    }
+
     /// What of the device side has ended although it must not; none = it is well.
     #[must_use]
     pub fn fault(&self) -> Option<&str> {
@@ -410,5 +427,12 @@ impl View {
     #[must_use]
     pub fn fanout_is_alive(&self) -> bool {
         !self.context.fanout.is_dead()
+    }
+}
+
+fn key(identity: &str, client_id: &str) -> SessionKey {
+    SessionKey {
+        identity: identity.into(),
+        client_id: client_id.into(),
     }
 }

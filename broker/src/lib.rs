@@ -114,6 +114,7 @@ pub use observe::{
 pub use policy::{
     Access, AccessRule, AccessRules, Admission, AdmitAll, Route, RouteStatus, Routes, Undeliverable, UnroutedTopic, glob, nearest,
 };
+pub use session::{Absent, SessionStatus};
 #[doc(hidden)]
 pub use tasks::until_panic_is_asked;
 

@@ -516,6 +516,33 @@ async fn d13_a_will_waits_its_delay_across_an_orderly_restart_and_a_resumed_sess
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn d14_a_dropped_session_ends_at_once_with_its_connection_and_its_will_is_published() {
+    let bench = Bench::new().await;
+    let (mut watcher, _) = connect(&bench, connect_5("watcher")).await;
+    watcher.subscribe(1, "here/#").await;
+    let start = |name: &str, base: fn(&str) -> Connect| with_will(base(name), will(&format!("here/{name}"), 1, Some(600)));
+    for (name, base) in [("clean", connect_5 as fn(&str) -> Connect), ("lasts", resume_5)] {
+        let (mut client, _) = connect(&bench, start(name, base)).await;
+        assert!(bench.view.drop_session(name, name).await);
+        client.expect_end(ReasonCode::ADMINISTRATIVE_ACTION).await;
+        assert_eq!(watcher.text().await.0, format!("here/{name}"));
+        assert_eq!(bench.view.session(name, name), None);
+    }
+    drop(connect(&bench, start("away", resume_5)).await);
+    until("it is known to be lost", || {
+        bench.view.session("away", "away").is_some_and(|session| session.absent.is_some())
+    })
+    .await;
+    assert!(bench.view.drop_session("away", "away").await);
+    assert_eq!(watcher.text().await.0, "here/away");
+    assert!(!bench.view.drop_session("away", "away").await);
+    // Another device's client of that name is another session.
+    assert!(!bench.view.drop_session("watcher", "other").await);
+    assert!(!connect(&bench, resume_5("away")).await.1.session_present);
+    watcher.ping().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_client_id_gets_one_or_is_refused() {
     let bench = Bench::start(Setup {
         identities: vec!["fixed"],

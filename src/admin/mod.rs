@@ -10,6 +10,7 @@ mod pages;
 mod places;
 mod problems;
 mod server;
+mod sessions;
 mod status;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use forebay_broker::View;
 use forebay_topic::PeerLog;
 
 use crate::config::{Secret, read_token};
@@ -25,6 +27,7 @@ use crate::telemetry::Telemetry;
 
 pub(crate) use log::{CHANGE, LogPages};
 pub(crate) use server::bind;
+pub(crate) use sessions::SessionName;
 
 /// What the pages are made from. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +39,8 @@ pub(crate) struct State {
     late_token: Arc<OnceLock<Secret>>,
     /// None until the log is open.
     log: Arc<OnceLock<LogPages>>,
+    /// None until there is a front.
+    front: Arc<OnceLock<View>>,
     /// Names beside addresses and `localhost` that requests may be for.
     names: Arc<[String]>,
     /// Which lines that a peer can cause are written to the log.
@@ -52,6 +57,7 @@ impl State {
             token_file: None,
             late_token: Arc::default(),
             log: Arc::default(),
+            front: Arc::default(),
             names: Arc::default(),
             peer_log: Arc::default(),
         }
@@ -79,6 +85,12 @@ impl State {
             names: names.into(),
             ..self
         }
+    }
+
+    /// With pages about sessions from now on.
+    pub(crate) fn open_front(&self, front: View) {
+        // There is one front.
+        self.front.set(front).ok();
     }
 
     /// With pages about the log from now on.

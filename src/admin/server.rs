@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::{AnswerBody, LogPages, Progress, whole};
 use super::places::Places;
-use super::{State, host, pages};
+use super::{State, host, pages, sessions};
 
 /// Bytes of a request's head, and of the buffer for it.
 const MAX_HEAD: usize = 16 * 1024;
@@ -191,6 +191,11 @@ async fn answer(
 ) -> Response<AnswerBody> {
     if let Some(refused) = host::refusal(&request, &state, peer) {
         return whole(refused);
+    }
+    if sessions::has(request.uri().path())
+        && let Some(front) = state.front.get()
+    {
+        return whole(sessions::answer(front, request, &state, peer, is_local).await);
     }
     match state.log.get().filter(|_| LogPages::has(request.uri().path())) {
         Some(log) => log.answer(request, &state, peer, is_local, progress).await,

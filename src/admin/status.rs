@@ -51,6 +51,7 @@ pub(super) struct Status {
     survive_autonomy_seconds: u64,
     cloud: Option<Cloud>,
     devices: Devices,
+    sessions: Sessions,
     unrouted: Unrouted,
     ledger: Ledger,
     start: Start,
@@ -110,6 +111,12 @@ struct Cloud {
     waiting_devices: usize,
     suspended: Vec<Suspended>,
     suspended_routes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Sessions {
+    kept: u64,
+    connected: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -311,6 +318,10 @@ impl Status {
                 known: devices.len(),
                 connected: devices.iter().filter(|device| device.connections > 0).count(),
                 list: worst_first(devices, &report, source, figures.now),
+            },
+            sessions: Sessions {
+                kept: figures.front.sessions,
+                connected: telemetry::value(&stats.front.connected),
             },
             unrouted: Unrouted {
                 total: telemetry::value(&stats.front.unrouted),

@@ -6,6 +6,7 @@ mod check;
 mod device;
 mod log;
 mod run;
+mod sessions;
 mod status;
 
 use std::io::Write as _;
@@ -74,6 +75,8 @@ enum Command {
                       forebay status --watch\n  forebay status --json\n  forebay status --url http://gateway:9464 --token-file admin.token"
     )]
     Status(status::StatusArgs),
+    /// List, show and drop the sessions of devices
+    Sessions(sessions::SessionsCommand),
     /// Make and show certificates
     Certs(crate::certs::CertsCommand),
     /// Show the gateway at work: devices, an outage, a kill, and the ledger
@@ -129,6 +132,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Audit(args) => ended(args.run()),
         Command::Clock(command) => ended(command.run()),
         Command::Status(args) => status::run(&args),
+        Command::Sessions(command) => command.run(),
         Command::Certs(command) => command.run(),
         #[cfg(feature = "demo")]
         Command::Demo(args) => args.run(),

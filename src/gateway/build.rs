@@ -120,6 +120,7 @@ pub(super) async fn build(
     };
     let about = About::new(&config, Arc::clone(&machine));
     telemetry.observe(sources, &config).map_err(Exit::Internal)?;
+    pages.open_front(front.view());
     pages.open_log(admin::LogPages::new(log.clone(), about));
 
     let bridge = bridge.zip(handle).map(|(bridge, handle)| {

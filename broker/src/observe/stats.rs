@@ -72,6 +72,8 @@ reasons! {
         MadeRoom = "made_room",
         /// At the start: a session, a subscription or a packet id over a bound, or without its session.
         AtStart = "at_start",
+        /// `forebay sessions drop`, connected or not.
+        Operator = "operator",
     }
 }
 
@@ -124,6 +126,8 @@ reasons! {
         KeepAlive = "keep_alive",
         /// Another connection took the session over (MQTT-3.1.4-3).
         TakenOver = "taken_over",
+        /// The operator dropped its session.
+        SessionDropped = "session_dropped",
         /// The peer closed without DISCONNECT, or the network failed.
         ConnectionLost = "connection_lost",
         /// The peer did not read what it was sent.

@@ -3,6 +3,7 @@
 
 mod change;
 mod registry;
+mod status;
 mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 pub(crate) use change::{Change, SessionId, encode};
 pub(crate) use registry::{AttachError, Attached, Claim, Fate, Registry};
+pub use status::{Absent, SessionStatus};
 pub(crate) use stored::StoredSessions;
 
 /// What a QoS 2 packet id is charged as.

@@ -1,7 +1,7 @@
 //! All sessions, and the hand-over from one connection to the next.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::change::{Change, SessionId, encode_parts};
+use super::status::{Absent, SessionStatus};
 use super::stored::StoredSession;
 use super::{SessionKey, SessionState};
 use crate::budget::{Bound, Budget, Charge, Exceeded, Owner};
@@ -84,6 +85,8 @@ pub(crate) enum Fate {
 struct Holder {
     kick: CancellationToken,
     gone: CancellationToken,
+    /// The operator drops the session.
+    is_dropped: Arc<AtomicBool>,
 }
 
 /// A session that a connection has, until [`Registry::detach`].
@@ -94,6 +97,7 @@ pub(crate) struct Attached {
     pub(crate) present: bool,
     /// Cancelled when another connection takes the session over, and by shutdown; the connection may cancel it too.
     pub(crate) ending: CancellationToken,
+    is_dropped: Arc<AtomicBool>,
     cell: Arc<Cell>,
     /// Its place among the connections of its identity.
     place: Charge,
@@ -229,10 +233,12 @@ impl Registry {
         let bytes = bytes.unwrap_or_else(|| self.budget.session_bytes.open(owner));
         let ending = self.shutdown.child_token();
         let gone = CancellationToken::new();
+        let is_dropped = Arc::<AtomicBool>::default();
         let mut inner = cell.lock();
         inner.holder = Some(Holder {
             kick: ending.clone(),
             gone: gone.clone(),
+            is_dropped: Arc::clone(&is_dropped),
         });
         inner.detached = None;
         if let Some(fate) = inner.fate.take() {
@@ -245,6 +251,7 @@ impl Registry {
             state,
             present,
             ending,
+            is_dropped,
             cell: Arc::clone(cell),
             place,
             bytes,
@@ -363,6 +370,40 @@ impl Registry {
             .map(|(_, key, cell)| (key.clone(), Arc::clone(cell)))
     }
 
+    /// Ends a session, and its connection first if it has one; false if there is none.
+    pub(crate) async fn drop_one(&self, key: &SessionKey) -> bool {
+        let Some(cell) = self.lock().get(key).map(Arc::clone) else {
+            return false;
+        };
+        let _attaching = cell.attaching.lock().await;
+        let holder = cell.lock().holder.clone();
+        if let Some(holder) = holder {
+            holder.is_dropped.store(true, Ordering::Release);
+            holder.kick.cancel();
+            holder.gone.cancelled().await;
+        }
+        // One that ends with its connection has ended.
+        if self.is_current(key, &cell) {
+            self.end(key, &cell).await;
+        }
+        self.stats.drop_session(DroppedSession::Operator);
+        true
+    }
+
+    /// All sessions, or the one with this key, in order.
+    pub(crate) fn statuses(&self, only: Option<&SessionKey>) -> Vec<SessionStatus> {
+        let now = self.clock.now();
+        let mut cells: Vec<_> = {
+            let cells = self.lock();
+            match only {
+                Some(key) => cells.get(key).map(Arc::clone).into_iter().collect(),
+                None => cells.values().map(Arc::clone).collect(),
+            }
+        };
+        cells.sort_unstable_by(|one, other| one.id.key.cmp(&other.id.key));
+        cells.iter().map(|cell| cell.status(&now)).collect()
+    }
+
     /// Sessions, connected or not.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
@@ -461,6 +502,11 @@ impl Registry {
 }
 
 impl Attached {
+    /// Whether the connection ends because the operator drops the session.
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.is_dropped.load(Ordering::Acquire)
+    }
+
     /// Charges a new part of the session.
     ///
     /// # Errors
@@ -519,6 +565,21 @@ impl Cell {
         inner.detached = Some(session.detached.unwrap_or(now));
         drop(inner);
         cell
+    }
+
+    fn status(&self, now: &Timestamp) -> SessionStatus {
+        let inner = self.lock();
+        let absent = inner.state.as_ref().map(|state| Absent {
+            seconds: inner.detached.and_then(|detached| detached.age(now)).map(|age| age.as_secs()),
+            expiry_seconds: state.expiry_seconds,
+            subscriptions: state.subscriptions.keys().cloned().collect(),
+            packet_ids: state.qos2.len(),
+        });
+        SessionStatus {
+            identity: Arc::clone(&self.id.key.identity),
+            client_id: Arc::clone(&self.id.key.client_id),
+            absent,
+        }
     }
 
     /// Since when no connection has the session, if it is empty too: the time, for an order among sessions.

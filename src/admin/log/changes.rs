@@ -86,6 +86,15 @@ where
     }
 }
 
+/// A request's body, in time, or the refusal.
+pub(in crate::admin) async fn body_of<B>(whole: B) -> Result<Bytes, Page>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    body(whole, BODY).await
+}
+
 /// All of a request's body, or the refusal: nobody has one of the few connections for as long as it likes.
 async fn body<B>(body: B, limit: Duration) -> Result<Bytes, Page>
 where

@@ -14,7 +14,7 @@ use crate::admin::pages::{Page, has_token, text};
 pub(crate) const CHANGE: &str = "forebay-change";
 
 /// Why a request is not answered; `None` if it is.
-pub(super) fn refusal<B>(request: &Request<B>, state: &State, is_local: bool, is_change: bool) -> Option<Page> {
+pub(in crate::admin) fn refusal<B>(request: &Request<B>, state: &State, is_local: bool, is_change: bool) -> Option<Page> {
     let headers = request.headers();
     if !is_local && !has_token(request, state) {
         let advice = "requires the header `Authorization: Bearer TOKEN` with the token of admin.token_file\n";

@@ -29,6 +29,8 @@ use crate::inspect::{About, Line, Live, Selection, audit, follow, letters, recor
 pub(crate) use guard::CHANGE;
 
 pub(super) use body::{AnswerBody, Progress};
+pub(super) use changes::body_of;
+pub(super) use guard::refusal;
 
 /// Readers of the log at once; further ones get 503.
 const MAX_READERS: usize = 4;
@@ -111,7 +113,7 @@ impl LogPages {
                 return whole(text(StatusCode::NOT_FOUND, there_are.to_owned()));
             }
         };
-        if let Some(refusal) = guard::refusal(request, state, is_local, false) {
+        if let Some(refusal) = refusal(request, state, is_local, false) {
             return whole(refusal);
         }
         let asked = match Asked::parse(request.uri().query().unwrap_or_default(), what) {

@@ -23,6 +23,7 @@ use show::{ExportArgs, TailArgs};
 pub(super) use clock::ClockCommand;
 pub(super) use dead::DeadCommand;
 pub(super) use failure::Failure;
+pub(super) use output::table;
 pub(super) use show::AuditArgs;
 
 /// Look into the log.

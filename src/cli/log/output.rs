@@ -104,7 +104,7 @@ impl Output {
 }
 
 /// Rows in columns.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
+pub(in crate::cli) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |nth: usize| {
         rows.iter()

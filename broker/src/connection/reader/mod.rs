@@ -244,6 +244,7 @@ impl Reader {
             None if self.ingress.context.shutdown.is_cancelled() => {
                 Closing::because(Disconnection::Shutdown, ReasonCode::SERVER_SHUTTING_DOWN)
             }
+            None if self.attached.is_dropped() => Closing::because(Disconnection::SessionDropped, ReasonCode::ADMINISTRATIVE_ACTION),
             None => Closing::because(Disconnection::TakenOver, ReasonCode::SESSION_TAKEN_OVER),
         }
     }
