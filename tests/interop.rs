@@ -263,6 +263,37 @@ async fn mosquitto_sub_gets_each_message_at_its_qos_and_acknowledges_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn mosquitto_subs_of_both_versions_share_a_subscription() {
+    let plant = Plant::new(&[BOARD]);
+    let mut gateway = scene(&plant).cloud_on(1).gateway();
+    gateway.start().await;
+    let loopback = on_loopback(&gateway);
+    let mut members = Vec::new();
+    for version in VERSIONS {
+        for qos in ["1", "2"] {
+            members.push(subscribes_at(&loopback, version, qos, "$share/workers/work/#", "MESSAGE %p").await);
+        }
+    }
+    for number in 1..=20 {
+        publishes(&loopback, "5", "2", "work/x", &number.to_string()).await;
+    }
+    let mut all = Vec::new();
+    for member in &mut members {
+        member.says("five of twenty", |said| messages(said).len() >= 5).await;
+        all.extend(messages(&member.said));
+    }
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 20, "{all:?}");
+    eventually("all are acknowledged", || async {
+        (gateway.metric("forebay_owed_acked_total", &[]).await == 20.0).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.metric("forebay_owed_total", &[]).await, 20.0, "each has one member");
+    assert_eq!(gateway.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn mosquitto_sub_gets_what_mosquitto_pub_retained_before_a_kill() {
     let plant = Plant::new(&[BOARD]);
     let mut gateway = scene(&plant).cloud_on(1).gateway();
