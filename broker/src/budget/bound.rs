@@ -186,7 +186,7 @@ impl Bound {
                 sharer: "identity",
                 share: |limits| Some(limits.max_sessions() as u64 / 4),
                 whole: |limits| Some(limits.max_sessions() as u64),
-                policy: "a session without a connection that has no subscription and no packet id makes room; if there is none, CONNECT is refused (0x97; on 3.1.1 code 3). The share binds while half of the whole is taken",
+                policy: "a session without a connection makes room, first one that has no subscription and no packet id, then the one that has been away for longest; if all are connected, CONNECT is refused (0x97; on 3.1.1 code 3). The share binds while half of the whole is taken",
                 keys: "limits.max_connections",
                 memory: |limits| (limits.max_sessions() * SESSION_BYTES) as u64,
                 is_told: true,

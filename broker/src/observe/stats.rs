@@ -70,6 +70,8 @@ reasons! {
     DroppedSession {
         /// An empty session made room for a new one.
         MadeRoom = "made_room",
+        /// There was no empty one: the one that had been without a connection for longest made room.
+        LongestGone = "longest_gone",
         /// At the start: a session, a subscription or a packet id over a bound, or without its session.
         AtStart = "at_start",
         /// `forebay sessions drop`, connected or not.

@@ -89,6 +89,9 @@ struct Holder {
     is_dropped: Arc<AtomicBool>,
 }
 
+/// Since when a session is so that it may make room; `None` if it is not.
+type Since = fn(&Cell) -> Option<(u64, u64)>;
+
 /// A session that a connection has, until [`Registry::detach`].
 pub(crate) struct Attached {
     pub(crate) id: SessionId,
@@ -337,7 +340,8 @@ impl Registry {
         }
     }
 
-    /// The session's cell. At a bound a session without a connection that is empty makes room for it.
+    /// The session's cell. At a bound a session without a connection makes room for it: an empty one, or else the one that has been
+    /// without for longest.
     async fn cell_or_room(&self, claim: &Claim) -> Result<Arc<Cell>, AttachError> {
         loop {
             let exceeded = match self.cell(claim) {
@@ -345,27 +349,37 @@ impl Registry {
                 Err(exceeded) => exceeded,
             };
             let own = exceeded.is_share.then_some(&*claim.key.identity);
-            let Some((key, cell)) = self.longest_empty(own) else {
+            let (found, since, reason): (_, Since, _) = match self.longest(own, Cell::empty_since) {
+                Some(empty) => (Some(empty), Cell::empty_since, DroppedSession::MadeRoom),
+                None => (
+                    self.longest(own, Cell::absent_since),
+                    Cell::absent_since,
+                    DroppedSession::LongestGone,
+                ),
+            };
+            if reason == DroppedSession::LongestGone {
+                // Somebody loses something.
                 self.budget.note(exceeded, &claim.owner);
+            }
+            let Some((key, cell)) = found else {
                 return Err(AttachError::OverBound(exceeded));
             };
             let _attaching = cell.attaching.lock().await;
             // It may have been resumed, and may have got something, meanwhile.
-            if cell.empty_since().is_some() {
-                self.stats.drop_session(DroppedSession::MadeRoom);
+            if since(&cell).is_some() {
+                self.stats.drop_session(reason);
                 self.end(&key, &cell).await;
             }
         }
     }
 
-    /// Of the sessions without a connection that are empty, of one identity or of all, the one that has been so for longest.
-    fn longest_empty(&self, identity: Option<&str>) -> Option<(SessionKey, Arc<Cell>)> {
+    /// Of the sessions of which `since` tells a time, of one identity or of all, the one with the earliest.
+    fn longest(&self, identity: Option<&str>, since: impl Fn(&Cell) -> Option<(u64, u64)>) -> Option<(SessionKey, Arc<Cell>)> {
         let cells = self.lock();
-        let empty = cells
+        let own = cells
             .iter()
             .filter(|(key, _)| identity.is_none_or(|identity| *key.identity == *identity));
-        empty
-            .filter_map(|(key, cell)| Some((cell.empty_since()?, key, cell)))
+        own.filter_map(|(key, cell)| Some((since(cell)?, key, cell)))
             .min_by_key(|(since, ..)| *since)
             .map(|(_, key, cell)| (key.clone(), Arc::clone(cell)))
     }
@@ -582,12 +596,19 @@ impl Cell {
         }
     }
 
-    /// Since when no connection has the session, if it is empty too: the time, for an order among sessions.
+    /// Since when no connection has the session: the time, for an order among sessions.
+    fn absent_since(&self) -> Option<(u64, u64)> {
+        self.since(|_| true)
+    }
+
+    /// The same, if it is empty too.
     fn empty_since(&self) -> Option<(u64, u64)> {
+        self.since(SessionState::is_empty)
+    }
+
+    fn since(&self, is_one: impl Fn(&SessionState) -> bool) -> Option<(u64, u64)> {
         let inner = self.lock();
-        let detached = inner
-            .detached
-            .filter(|_| inner.state.as_ref().is_some_and(SessionState::is_empty))?;
+        let detached = inner.detached.filter(|_| inner.state.as_ref().is_some_and(is_one))?;
         Some((detached.wall_ms, detached.monotonic_ms))
     }
 
