@@ -40,7 +40,8 @@ pub(super) struct Open {
     pub(super) outbox: Arc<Outbox>,
     pub(super) ingress: Ingress,
     pub(super) attached: Attached,
-    pub(super) will: Option<HeldWill>,
+    /// Boxed, because most connections have none.
+    pub(super) will: Option<Box<HeldWill>>,
     /// Silence after which the connection is closed; `None` for keep-alive 0.
     pub(super) keep_alive: Option<Duration>,
     /// The peer's Maximum Packet Size.
@@ -151,7 +152,10 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
     };
     let has_fixed_identity = peer.identity.fixed_word().is_some();
     let owner = Owner::of(&key.identity, has_fixed_identity);
-    let will = connect.will.as_ref().map(|will| HeldWill::keep(will, &owner, context));
+    let will = connect
+        .will
+        .as_ref()
+        .map(|will| HeldWill::keep(will, &owner, context).map(Box::new));
     let will = will.transpose().map_err(|exceeded| RefusedConnect::WillOverBudget {
         identity: identity.clone(),
         exceeded,
@@ -225,9 +229,9 @@ async fn decide(connect: Connect, peer: &Peer, context: &Arc<Context>, deadline:
 async fn attach(
     context: &Arc<Context>,
     claim: Claim,
-    mut will: Option<HeldWill>,
+    mut will: Option<Box<HeldWill>>,
     deadline: Instant,
-) -> Result<(Attached, Option<HeldWill>), AttachError> {
+) -> Result<(Attached, Option<Box<HeldWill>>), AttachError> {
     let (hand_over, attached) = oneshot::channel();
     let shared = Arc::clone(context);
     context.tasks.spawn(async move {
@@ -248,7 +252,7 @@ async fn attach(
 }
 
 /// Gives the session of a connection back that is never told of it.
-async fn never_opened(attached: Attached, will: Option<HeldWill>, context: &Context) {
+async fn never_opened(attached: Attached, will: Option<Box<HeldWill>>, context: &Context) {
     if let Some(will) = will {
         will.forget(&attached.id.key, context);
     }

@@ -39,7 +39,6 @@ use input::Input;
 pub(crate) use input::{LOOK, SILENCE};
 use outbox::{Closing, Outbox};
 pub(crate) use turn::in_turns;
-use will::HeldWill;
 pub(crate) use will::resume as resume_will;
 
 /// What is known of a peer before its CONNECT.
@@ -128,7 +127,7 @@ async fn finish(
     reader::forget_failed(&outbox, &mut attached.state.qos2);
     let closing = outbox.closing().unwrap_or(closing);
     let expiry = attached.state.expiry_seconds;
-    let delay = will.as_ref().map_or(0, HeldWill::delay).min(expiry);
+    let delay = will.as_ref().map_or(0, |will| will.delay()).min(expiry);
     match will {
         Some(will) if delay == 0 => will.publish(&mut ingress, context, outbox.commits.latest_committed()).await,
         Some(will) => {

@@ -61,8 +61,8 @@ pub(super) struct Outbox {
 struct Inner {
     pending: VecDeque<Pending>,
     out: BytesMut,
-    /// What stands behind `out`.
-    aliases: Aliases,
+    /// What stands behind `out`. Boxed, because most connections take no messages.
+    aliases: Option<Box<Aliases>>,
     /// What `out` takes beyond [`UNCHARGED_BYTES`].
     output: Charge,
     /// There was no room for more: nothing but answers is added until the writer has taken `out`.
@@ -219,7 +219,7 @@ impl Outbox {
         let inner = Inner {
             pending: VecDeque::new(),
             out: BytesMut::new(),
-            aliases: Aliases::new(0),
+            aliases: None,
             output,
             is_short: false,
             packets: 0,
@@ -255,7 +255,9 @@ impl Outbox {
 
     /// The peer takes aliases up to this one.
     pub(super) fn allow_aliases(&self, maximum: u16) {
-        self.lock().aliases = Aliases::new(maximum);
+        if maximum > 0 {
+            self.lock().aliases = Some(Box::new(Aliases::new(maximum)));
+        }
     }
 
     /// Adds a slot at the end of the order. The hub lets it go when its commit has ended, or the writer if none is waited for.
@@ -411,18 +413,20 @@ impl Outbox {
     }
 
     /// Sends a delivery; false if it was dropped because too much is unread, by this peer, its identity or all.
-    pub(super) fn deliver(self: &Arc<Self>, write: impl FnOnce(&mut Aliases, &mut BytesMut)) -> bool {
+    pub(super) fn deliver(self: &Arc<Self>, write: impl FnOnce(Option<&mut Aliases>, &mut BytesMut)) -> bool {
         let mut inner = self.lock();
         if inner.out.len() > MAX_DELIVERY_BYTES || inner.is_short {
             return false;
         }
-        let before = (inner.out.len(), inner.aliases.len());
+        let before = (inner.out.len(), inner.aliases.as_ref().map_or(0, |aliases| aliases.len()));
         let Inner { out, aliases, .. } = &mut *inner;
-        write(aliases, out);
+        write(aliases.as_deref_mut(), out);
         let missing = inner.uncharged();
         if missing > 0 && inner.output.grow(missing).is_err() {
             inner.out.truncate(before.0);
-            inner.aliases.truncate(before.1);
+            if let Some(aliases) = &mut inner.aliases {
+                aliases.truncate(before.1);
+            }
             inner.is_short = true;
             return false;
         }
@@ -442,12 +446,12 @@ impl Outbox {
     }
 
     /// Sends a retained message if `is_current`, and returns that. No delivery comes between the check and the message.
-    pub(super) fn deliver_if(&self, is_current: impl FnOnce() -> bool, write: impl FnOnce(&mut Aliases, &mut BytesMut)) -> bool {
+    pub(super) fn deliver_if(&self, is_current: impl FnOnce() -> bool, write: impl FnOnce(Option<&mut Aliases>, &mut BytesMut)) -> bool {
         let mut inner = self.lock();
         let is_current = is_current();
         if is_current {
             let Inner { out, aliases, .. } = &mut *inner;
-            write(aliases, out);
+            write(aliases.as_deref_mut(), out);
             inner.packets += 1;
             inner.charge_answer();
         }

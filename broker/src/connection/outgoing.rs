@@ -46,13 +46,19 @@ impl<'m> Outgoing<'m> {
 
 impl Receiver {
     /// Appends the packet with these ids of subscriptions, unless it is larger than the peer allows; false if it cannot be encoded.
-    pub(super) fn write(self, outgoing: &Outgoing<'_>, subscription_ids: &[NonZeroU32], aliases: &mut Aliases, out: &mut BytesMut) -> bool {
+    pub(super) fn write(
+        self,
+        outgoing: &Outgoing<'_>,
+        subscription_ids: &[NonZeroU32],
+        aliases: Option<&mut Aliases>,
+        out: &mut BytesMut,
+    ) -> bool {
         let plain = header(outgoing, subscription_ids);
         if !self.takes(&plain) {
             return true;
         }
         let named = match self.version {
-            Version::V5 => aliases.of(outgoing.topic),
+            Version::V5 => aliases.as_ref().map_or(Named::Plain, |aliases| aliases.of(outgoing.topic)),
             Version::V311 => Named::Plain,
         };
         let (header, is_new) = match named {
@@ -81,7 +87,7 @@ impl Receiver {
         let is_written = encode_publish_header(&header, self.version, out).is_ok();
         if is_written {
             out.extend_from_slice(outgoing.payload);
-            if is_new {
+            if is_new && let Some(aliases) = aliases {
                 aliases.set(outgoing.topic);
             }
         }

@@ -50,7 +50,7 @@ pub(super) struct Reader {
     attached: Attached,
     deliveries: Deliveries,
     keep_alive: Option<Duration>,
-    will: Option<HeldWill>,
+    will: Option<Box<HeldWill>>,
     has_fixed_identity: bool,
     /// The peer's Maximum Packet Size.
     peer_limit: Option<usize>,
@@ -78,7 +78,7 @@ pub(super) struct Ended {
     pub(super) attached: Attached,
     pub(super) deliveries: Deliveries,
     /// The will, if it is to be published.
-    pub(super) will: Option<HeldWill>,
+    pub(super) will: Option<Box<HeldWill>>,
 }
 
 impl Reader {

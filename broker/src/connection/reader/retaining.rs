@@ -68,7 +68,7 @@ impl Reader {
             };
             let ids = options.id();
             // The names are ASCII, so they can be encoded.
-            let write = |aliases: &mut _, out: &mut _| {
+            let write = |aliases: Option<&mut _>, out: &mut _| {
                 self.receiver.write(&outgoing, ids.as_slice(), aliases, out);
             };
             self.outbox.deliver_if(|| true, write);
