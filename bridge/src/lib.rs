@@ -105,6 +105,8 @@ mod message;
 mod refusal;
 mod stats;
 mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 /// How often counts of repeated log lines are looked for.
 const TELL: Duration = Duration::from_secs(5);

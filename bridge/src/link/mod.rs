@@ -26,8 +26,9 @@ use rumqttc::{
 
 use self::connector::Stream;
 use self::failure::Failure;
-use self::relay::Relay;
-use self::tap::{MAX_INCOMING, Reasons, Tap};
+pub(crate) use self::relay::Relay;
+use self::tap::MAX_INCOMING;
+pub(crate) use self::tap::{Reasons, Tap};
 use crate::message::Publish;
 use crate::{Config, Ended, Version};
 

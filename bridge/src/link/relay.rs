@@ -33,6 +33,7 @@ type FromCloud = ReadHalf<Box<dyn Stream>>;
 type ToCloud = WriteHalf<Box<dyn Stream>>;
 
 /// The task that carries the bytes. Dropped, it closes the connection at once.
+#[derive(Debug)]
 pub(crate) struct Relay {
     task: AbortOnDropHandle<()>,
     end: Arc<Mutex<Option<End>>>,
