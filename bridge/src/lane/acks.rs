@@ -1,6 +1,6 @@
 //! What the cloud's answers, and its silence, do to records.
 //!
-//! Settled as delivered only after the cloud's PUBACK:
+//! A record of QoS 1 is settled as delivered only after the cloud's PUBACK, one of QoS 0 when it was written:
 //!
 //! 1. `fill` hands a record to the client of this connection and puts it into this connection's window;
 //! 2. `Event::Written` gives it the packet id under which it was written;

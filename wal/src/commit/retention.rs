@@ -1,4 +1,4 @@
-//! What ends a segment's life. There is one way: nothing waits in it any more.
+//! What ends a segment's life while the log runs. There is one way: nothing waits in it any more.
 //!
 //! 1. Records are settled ([`crate::progress::tracker`]), evicted at a bound ([`crate::commit::eviction`]), copied to the active segment
 //!    ([`crate::commit::compaction`]) or counted as damaged.

@@ -240,7 +240,7 @@ fn find(segments: &Segments, options: &Options, observer: &dyn Observer) -> Resu
         failed: None,
     };
     observer.opening(0, numbers.len() as u64);
-    segments.recall_deaths();
+    segments.recall_failed_starts();
     let (note, is_sure) = segments.noted();
     let noted = note.segment;
     let is_lost = noted > highest;

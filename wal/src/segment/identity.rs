@@ -45,18 +45,18 @@ impl Segments {
     }
 
     /// Reads at which segment earlier starts died.
-    pub(crate) fn recall_deaths(&self) {
-        self.deaths.recall(&*self.directory);
+    pub(crate) fn recall_failed_starts(&self) {
+        self.failed_starts.recall(&*self.directory);
     }
 
     /// Notes that a start opens a segment; if it dies of that twice, the segment is not opened again.
     pub(crate) fn note_opening(&self, number: u64) {
-        self.deaths.opening(&*self.directory, number);
+        self.failed_starts.opening(&*self.directory, number);
     }
 
     /// Notes that a start has opened all that it had to.
     pub(crate) fn note_opened(&self) {
-        self.deaths.opened(&*self.directory);
+        self.failed_starts.opened(&*self.directory);
     }
 
     /// Makes the lock file anew if it was removed.

@@ -2,7 +2,7 @@
 
 pub(crate) mod blocks;
 pub(crate) mod database;
-pub(crate) mod deaths;
+pub(crate) mod failed_starts;
 pub(crate) mod identity;
 pub(crate) mod life;
 pub(crate) mod lock_file;

@@ -18,7 +18,7 @@ use crate::io::metered::Metered;
 use crate::io::watched::Watched;
 use crate::segment::blocks::Blocks;
 use crate::segment::database::{SegmentError, Store, contained, open_closed_view, open_db, open_view};
-use crate::segment::deaths::Deaths;
+use crate::segment::failed_starts::FailedStarts;
 use crate::segment::life::{Life, Lives};
 use crate::segment::quarantine::UNCOUNTED;
 use crate::segment::removal::Removal;
@@ -87,7 +87,7 @@ pub(crate) struct Segments {
     spare_bytes: AtomicU64,
     /// The number of the segment that was active last.
     pub(super) newest: AtomicU64,
-    pub(super) deaths: Deaths,
+    pub(super) failed_starts: FailedStarts,
     pub(crate) removal: Removal,
     /// Which log this is.
     pub(super) log: OnceLock<u128>,
@@ -106,7 +106,7 @@ impl Segments {
             ahead_bytes: AtomicU64::new(0),
             spare_bytes: AtomicU64::new(0),
             newest: AtomicU64::new(0),
-            deaths: Deaths::default(),
+            failed_starts: FailedStarts::default(),
             removal: Removal::default(),
             log: OnceLock::new(),
             stats,
@@ -120,7 +120,7 @@ impl Segments {
         number: u64,
         read: impl FnOnce(&Database) -> Result<T, SegmentError>,
     ) -> Result<(T, bool), SegmentError> {
-        self.deaths.refuse(number)?;
+        self.failed_starts.refuse(number)?;
         let overlay = Overlay::new(self.raw(number).map_err(SegmentError::Io)?).map_err(SegmentError::Io)?;
         contained(|| {
             let (db, clean) = open_view(overlay, CLOSED_CACHE)?;
@@ -134,7 +134,7 @@ impl Segments {
         number: u64,
         read: impl FnOnce(&Database) -> Result<T, SegmentError>,
     ) -> Result<Option<T>, SegmentError> {
-        self.deaths.refuse(number)?;
+        self.failed_starts.refuse(number)?;
         let overlay = Overlay::new(self.raw(number).map_err(SegmentError::Io)?).map_err(SegmentError::Io)?;
         contained(|| match open_closed_view(overlay, CLOSED_CACHE)? {
             Some(db) => Ok(Some(db.contained(read)?)),
@@ -145,7 +145,7 @@ impl Segments {
     /// Opens a segment that had been closed properly for appending, once all of its pages were read and are right: redb reads them
     /// unchecked, and in the middle of a commit it can abort the process over a damaged one.
     pub(crate) fn open_verified(&self, number: u64) -> Result<(), SegmentError> {
-        self.deaths.refuse(number)?;
+        self.failed_starts.refuse(number)?;
         let overlay = Overlay::new(self.raw(number).map_err(SegmentError::Io)?).map_err(SegmentError::Io)?;
         let is_whole = contained(|| {
             let (mut view, _) = open_view(overlay, CLOSED_CACHE)?;
@@ -163,7 +163,7 @@ impl Segments {
         number: u64,
         read: impl FnOnce(&Database) -> Result<T, SegmentError>,
     ) -> Result<(T, bool), SegmentError> {
-        self.deaths.refuse(number)?;
+        self.failed_starts.refuse(number)?;
         let file = self.directory.open_to_write(&name(number)).map_err(SegmentError::Io)?;
         let file = Metered::over(file, &self.stats);
         let (active, found, clean) = contained(|| {
@@ -504,7 +504,7 @@ impl Segments {
         let mut free = std::iter::once(first.clone()).chain(others).filter(|aside| !taken.contains(aside));
         let aside = free.next().unwrap_or(first);
         self.directory.rename(&name, &aside)?;
-        self.deaths.forget(&*self.directory, number);
+        self.failed_starts.forget(&*self.directory, number);
         // From here on it is what it is to be, whatever fails. Until a trusted clock has seen it, its age is not known.
         if let Err(error) = self.directory.stamp(&aside, 0) {
             tracing::debug!(name = aside, %error, "the time of a quarantined segment could not be set");
@@ -544,7 +544,7 @@ impl Segments {
             closed.push(entry);
             return Ok(db);
         }
-        self.deaths.refuse(number)?;
+        self.failed_starts.refuse(number)?;
         if let Some(what) = lock(&self.unopenable).get(&number) {
             return Err(SegmentError::Damaged(what.clone()));
         }

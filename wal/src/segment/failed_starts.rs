@@ -12,11 +12,11 @@ use crate::segment::segments::LOCK;
 use crate::sync::lock;
 
 /// How many starts may die at a segment.
-const DEATHS: u32 = 2;
+const MOST_FAILED: u32 = 2;
 
 /// What earlier starts died of, and what of it this process does not open.
 #[derive(Debug)]
-pub(crate) struct Deaths(Mutex<Known>);
+pub(crate) struct FailedStarts(Mutex<Known>);
 
 #[derive(Debug)]
 struct Known {
@@ -26,7 +26,7 @@ struct Known {
     deadly: u64,
 }
 
-impl Default for Deaths {
+impl Default for FailedStarts {
     fn default() -> Self {
         Self(Mutex::new(Known {
             died: Opening::NONE,
@@ -35,13 +35,13 @@ impl Default for Deaths {
     }
 }
 
-impl Deaths {
+impl FailedStarts {
     /// Reads what earlier starts died of.
     pub(crate) fn recall(&self, directory: &dyn Directory) {
         let died = directory.noted(LOCK).map_or(Opening::NONE, |bytes| Opening::parse(&bytes));
         let mut known = lock(&self.0);
         known.died = died;
-        if died.times >= DEATHS {
+        if died.times >= MOST_FAILED {
             known.deadly = died.segment;
         }
     }
@@ -82,7 +82,7 @@ impl Deaths {
     /// Fails for a segment that must not be opened.
     pub(crate) fn refuse(&self, number: u64) -> Result<(), SegmentError> {
         if lock(&self.0).deadly == number {
-            let what = format!("{DEATHS} starts died while they opened it, so that it is not opened any more");
+            let what = format!("{MOST_FAILED} starts died while they opened it, so that it is not opened any more");
             return Err(SegmentError::Damaged(what));
         }
         Ok(())
