@@ -6,6 +6,7 @@ mod support;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use support::gateway::Gateway;
 use support::{eventually, telemetry, within};
 
@@ -60,6 +61,10 @@ async fn e1_a_panic_in_any_vital_task_ends_the_gateway_with_70_and_its_name() {
     for task in VITAL {
         let (mut gateway, wanted, _cloud) = gateway().await;
         ask(&wanted, task);
+        if task == "log" {
+            // Its thread does nothing until there is a line.
+            gateway.signal(Signal::HUP);
+        }
         let began = Instant::now();
         within(SEEN, &format!("the death of `{task}` is seen"), || async {
             // No answer at all is the end of the process, or of admin.
